@@ -1,0 +1,16 @@
+"""From files to cases: finding, listing, reading, writing and sampling them."""
+
+from .cases import find_cases, load_cases, rank_share
+from .dataset import CaseDataset, CaseSampler, SampledCacheDataset
+from .volumes import AtomicNibabelWriter, VolumeReader
+
+__all__ = [
+    "AtomicNibabelWriter",
+    "CaseDataset",
+    "CaseSampler",
+    "SampledCacheDataset",
+    "VolumeReader",
+    "find_cases",
+    "load_cases",
+    "rank_share",
+]

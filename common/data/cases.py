@@ -1,0 +1,259 @@
+"""Finding cases: data lists, folders of scans, single scans."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ignite.distributed as idist
+from monai.data import partition_dataset
+
+from ..errors import InputError
+from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
+
+# How file names and data lists call the MRI modalities; compared in lower case.
+MODALITY_NAMES: Mapping[str, tuple[str, ...]] = {
+    "T1": ("t1", "t1w", "t1n"),
+    "T2": ("t2", "t2w"),
+    "CET1": ("cet1", "t1c", "t1ce", "t1gd", "t1cw", "t1post", "ce"),
+    "FLAIR": ("flair", "fla", "t2f"),
+}
+
+
+def load_cases(
+    dataset_dir: str | Path, section: str, modalities: Sequence[str] = (), fold: int | None = None
+) -> list[dict]:
+    """The labelled cases of one list of ``dataset_dir/dataset.json``.
+
+    Args:
+        dataset_dir: data-set folder; paths in its data list are relative to it.
+        section: ``"training"``, ``"validation"`` or ``"test"``.
+        modalities: the channels that a case must have, in order; compared with the list's ``modality`` where it has one.
+        fold: cross-validation fold to split by instead of the lists as they stand; the data list must have been written
+            with folds.
+
+    Returns:
+        dicts with ``case`` (a unique name), ``image`` (path, or one per modality), ``label`` (path), and whatever else
+        the data list says of the case.
+
+    Raises:
+        InputError: the list, a file or a label is missing, or the modalities are others or in another order.
+    """
+    root, listing = _read_data_list(dataset_dir)
+    _check_modalities(root, listing, modalities)
+    if fold is not None:
+        listing = split_by_fold(root, listing, fold)
+    items = listing.get(section)
+    if not items:
+        have = ", ".join(k for k in ("training", "validation", "test") if listing.get(k)) or "none"
+        raise InputError(
+            f"{root / 'dataset.json'}: no cases under '{section}' (lists with cases: {have}); "
+            "`python -m common datalist` writes all three"
+        )
+    return _resolve(root, items, labelled=True)
+
+
+def find_cases(dataset_dir: str | Path, modalities: Sequence[str] = (), exclude: str | Path | None = None) -> list[dict]:
+    """The cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
+
+    In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless ``modalities``
+    has several and their names differ only by the modality (``P1_T1.nii.gz``, ``P1_T2.nii.gz``): these are one case.
+
+    Args:
+        dataset_dir: the folder or file.
+        modalities: the channels that a case must have, in order.
+        exclude: a folder whose files are no input, such as the output folder.
+
+    Returns:
+        dicts with ``case`` (a unique name) and ``image``, or ``case`` and ``error`` for one that has to be skipped.
+
+    Raises:
+        InputError: nothing there, or nothing that could be a scan.
+    """
+    path = Path(dataset_dir)
+    if not path.exists():
+        raise InputError(f"dataset_dir={dataset_dir}: no such file or folder")
+    if path.is_file():
+        return [{"case": stem(path), "image": str(path)}]
+    if (path / "dataset.json").exists():
+        root, listing = _read_data_list(path)
+        _check_modalities(root, listing, modalities)
+        if not listing.get("test"):
+            raise InputError(f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead")
+        return _resolve(root, listing["test"], labelled=False)
+    skipped = Path(exclude).resolve() if exclude is not None else None
+    if skipped == path.resolve():
+        raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
+    cases = _cases_of_files(_scans(path), modalities)
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if folder.resolve() != skipped:
+            cases.append(_case_of_folder(folder, modalities))
+    if not cases:
+        kinds = ", ".join(NIFTI_SUFFIXES + ITK_SUFFIXES)
+        raise InputError(f"dataset_dir={dataset_dir}: no scans ({kinds}), no sub-folders and no dataset.json")
+    return _with_unique_names(cases)
+
+
+def rank_share(cases: list[dict]) -> list[dict]:
+    """This process's part of the cases in a distributed run; all of them in an ordinary one.
+
+    Raises:
+        InputError: fewer cases than processes.
+    """
+    if len(cases) < idist.get_world_size():
+        raise InputError(f"{len(cases)} cases for {idist.get_world_size()} processes; start at most {len(cases)}")
+    return partition_dataset(cases, num_partitions=idist.get_world_size(), even_divisible=False)[idist.get_rank()]
+
+
+def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
+    """Test list = the cases of ``fold``; of the others, every fourth is for validation (25 %) and the rest for training.
+
+    Raises:
+        InputError: a case without a fold, or no case in this one.
+    """
+    items = [item for section in ("training", "validation", "test") for item in listing.get(section, [])]
+    if any("fold" not in item for item in items):
+        raise InputError(f"{root / 'dataset.json'}: --fold {fold}, but its cases have no fold; write it with `--folds 5`")
+    items.sort(key=lambda item: item["order"])
+    test = [item for item in items if item["fold"] == fold]
+    rest = [item for item in items if item["fold"] != fold]
+    if not test or len(rest) < 2:
+        raise InputError(f"{root / 'dataset.json'}: no fold {fold}; it has {sorted({item['fold'] for item in items})}")
+    validation = rest[::4]
+    return {"training": [item for item in rest if item not in validation], "validation": validation, "test": test}
+
+
+def stem(path: str | Path) -> str:
+    """File name without its image suffix."""
+    name = Path(path).name
+    for suffix in sorted(NIFTI_SUFFIXES + ITK_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, str]:
+    """The modality that a file's or channel's name speaks of, and the name without it.
+
+    Besides the names of ``MODALITY_NAMES``, nnU-Net's ``_0000``, ``_0001``, ... count into ``modalities``.
+    """
+    parts = re.split(r"([_\-. ]+)", name)
+    for i in range(len(parts) - 1, -1, -2):
+        word = parts[i].lower()
+        rest = "".join(parts[: max(i - 1, 0)] + parts[i + 1 :]).strip("_-. ")
+        if re.fullmatch(r"\d{4}", word) and i == len(parts) - 1 and int(word) < len(modalities):
+            return modalities[int(word)], rest
+        for modality, names in MODALITY_NAMES.items():
+            if word in names:
+                return modality, rest
+    return None, name
+
+
+def is_scan(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
+
+
+def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
+    """The images among ``files`` in the order of ``modalities``; a single file is taken to hold them all.
+
+    Raises:
+        InputError: a modality is missing or there twice.
+    """
+    if len(files) == 1:
+        return str(files[0])
+    chosen = []
+    for modality in modalities:
+        matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
+        if len(matches) != 1:
+            found = ", ".join(f.name for f in (matches or files))
+            what = f"{len(matches)} files for {modality}" if matches else f"no {modality}"
+            raise InputError(
+                f"{where}: {what} among {found}; name one file for each of {', '.join(modalities)}, "
+                f"for example {modality} as ..._{modality}.nii.gz"
+            )
+        chosen.append(str(matches[0]))
+    if len(chosen) < 2:
+        raise InputError(f"{where}: {len(files)} scans ({', '.join(f.name for f in files)}), expected one")
+    return chosen
+
+
+def _scans(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if is_scan(p))
+
+
+def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[dict]:
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        modality, rest = modality_of(stem(file), modalities) if len(modalities) > 1 else (None, "")
+        groups.setdefault(rest or file.parent.name if modality else stem(file), []).append(file)
+    return [_case(name, group, modalities, f"case {name}") for name, group in groups.items()]
+
+
+def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
+    files = _scans(folder)
+    if not files:
+        return {"case": folder.name, "error": f"{folder}: no scans ({', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}) in it"}
+    return _case(folder.name, files, modalities, str(folder))
+
+
+def _case(name: str, files: Sequence[Path], modalities: Sequence[str], where: str) -> dict:
+    try:
+        return {"case": name, "image": images_of_case(files, modalities, where)}
+    except InputError as error:
+        return {"case": name, "error": str(error)}
+
+
+def _with_unique_names(cases: list[dict]) -> list[dict]:
+    """A name twice would write one case's result over another's."""
+    count: dict[str, int] = {}
+    for case in cases:
+        count[case["case"]] = count.get(case["case"], 0) + 1
+        if count[case["case"]] > 1:
+            case["case"] = f"{case['case']}_{count[case['case']]}"
+    return cases
+
+
+def _read_data_list(dataset_dir: str | Path) -> tuple[Path, dict]:
+    root = Path(dataset_dir)
+    path = root / "dataset.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; `python -m common datalist` writes it for known layouts")
+    try:
+        listing = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(listing, dict):
+        raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
+    return root, listing
+
+
+def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -> None:
+    named = listing.get("modality", listing.get("channel_names"))
+    if not modalities or not isinstance(named, dict):
+        return
+    found = [named[key] for key in sorted(named, key=int)]
+    if [modality_of(name)[0] or name for name in found] != list(modalities):
+        raise InputError(f"{root / 'dataset.json'}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
+
+
+def _resolve(root: Path, items: Sequence, labelled: bool) -> list[dict]:
+    cases, missing = [], []
+    for item in items:
+        item = {"image": item} if isinstance(item, (str, list)) else dict(item)
+        if "image" not in item or (labelled and "label" not in item):
+            raise InputError(f"{root / 'dataset.json'}: {item} has no {'label' if 'image' in item else 'image'}")
+        images = [item["image"]] if isinstance(item["image"], str) else item["image"]
+        paths = [root / p for p in images]
+        item["image"] = str(paths[0]) if len(paths) == 1 else [str(p) for p in paths]
+        if labelled:
+            item["label"] = str(root / item["label"])
+            paths.append(Path(item["label"]))
+        missing += [p for p in paths if not p.exists()]
+        rest = modality_of(stem(images[0]))[1] if len(images) > 1 else stem(images[0])
+        cases.append({"case": rest or Path(images[0]).parent.name, **item})
+    if missing and labelled:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(f"{root / 'dataset.json'} names files that are not there: {', '.join(map(str, missing[:3]))}{more}")
+    return _with_unique_names(cases)

@@ -1,0 +1,84 @@
+"""Data sets of cases, and the order in which training draws from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import ignite.distributed as idist
+import numpy as np
+from monai.data import CacheDataset, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from ..errors import InputError, input_error_in
+
+logger = logging.getLogger(__name__)
+
+
+class CaseDataset(Dataset):
+    """Cases to infer or evaluate, of which a broken one does not stop the others.
+
+    An item is the transformed case with its ``case`` name, or, where loading or preparing it failed because of the
+    input, ``{"case": name, "error": message}``.
+    """
+
+    def __getitem__(self, index: int) -> dict:
+        case = self.data[index]
+        if "error" in case:
+            return case
+        try:
+            item = super().__getitem__(index)
+        except Exception as error:
+            cause = input_error_in(error)
+            if cause is None:
+                raise
+            return {"case": case["case"], "error": str(cause)}
+        # MONAI names outputs after this entry, which for several files would be the first modality's
+        item["image"].meta["filename_or_obj"] = f"{case['case']}.nii.gz"
+        return item
+
+
+class SampledCacheDataset(CacheDataset):
+    """Cached cases whose random transforms follow a seed given with the index.
+
+    Indexed by ``(case, seed)`` pairs of a :class:`CaseSampler`: the same pair gives the same sample, whatever process
+    draws it and whenever. The cached case is not copied; the first random transform must not write into its input.
+
+    Args:
+        data, transform, cache_rate: as for MONAI's ``CacheDataset``.
+    """
+
+    def __init__(self, data: Sequence, transform: Callable | Sequence[Callable], cache_rate: float = 1.0) -> None:
+        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False, num_workers=1)
+
+    def __getitem__(self, index: tuple[int, int]) -> dict:  # type: ignore[override]
+        case, seed = index
+        self.transform.set_random_state(seed=seed)
+        return super().__getitem__(case)
+
+
+class CaseSampler(DistributedSampler):
+    """Cases drawn uniformly with replacement, each with a seed for its random transforms.
+
+    The draws depend on ``seed`` and the epoch alone, so a resumed run continues with the ones it would have had, and N
+    processes share the draws of one. MONAI's trainer tells the epoch to every ``DistributedSampler``.
+
+    Args:
+        num_cases: length of the data set.
+        num_samples: draws per epoch, over all processes.
+        seed: seed of the run.
+    """
+
+    def __init__(self, num_cases: int, num_samples: int, seed: int = 0) -> None:
+        super().__init__(range(num_cases), num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
+        if num_samples % self.num_replicas:
+            raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
+        self.num_cases = num_cases
+        self.total_size = num_samples
+        self.num_samples = num_samples // self.num_replicas
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        cases = rng.integers(self.num_cases, size=self.total_size).tolist()
+        seeds = rng.integers(2**32, size=self.total_size).tolist()
+        return iter(list(zip(cases, seeds))[self.rank :: self.num_replicas])

@@ -1,0 +1,185 @@
+"""Reading volumes with every check that a wrong file should fail, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from monai.data import ITKReader, MetaTensor, NibabelWriter
+from monai.data.image_reader import ImageReader
+from monai.transforms import SpatialResample
+from monai.utils import OptionalImportError
+
+from ..errors import InputError
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+logger = logging.getLogger(__name__)
+
+
+class VolumeReader(ImageReader):
+    """Reader for MONAI's ``LoadImage`` of one volume whose channels are known.
+
+    The channels come as one file each, in the order of ``channels``, or as one file with a fourth axis. Files on
+    different grids of the same physical space are resampled onto the first one's, with a warning. NaN and infinite
+    voxels are set to the smallest finite value, with a warning. The array is ``(x, y, z)`` for one channel and
+    ``(channel, x, y, z)`` for more, float32; the affine maps voxels to RAS+ millimetres.
+
+    NIfTI is read with nibabel; MetaImage and NRRD need the optional package ``itk``.
+
+    Args:
+        channels: what each channel is, for example ``["T1", "T2", "CET1"]``.
+
+    Raises:
+        InputError: a file is missing, damaged, not a 3-D volume of real numbers, constant, without a valid affine; the
+            number of channels differs; the files share no space.
+    """
+
+    def __init__(self, channels: Sequence[str] = ("image",)) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+
+    def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
+        return True
+
+    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: object) -> list[Path]:
+        """The paths themselves: ``LoadImage`` answers an exception here by trying its other readers, one in
+        ``get_data`` it passes on."""
+        return [Path(p) for p in ([data] if isinstance(data, (str, os.PathLike)) else data)]
+
+    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
+        names = ", ".join(self.channels)
+        if len(img) not in (1, len(self.channels)):
+            found = ", ".join(p.name for p in img)
+            raise InputError(f"{img[0].parent}: {len(img)} files ({found}), expected one for each of {names}, in this order")
+        volumes = [read_volume(p) for p in img]
+        array, affine = volumes[0]
+        if len(volumes) > 1:
+            for path, (volume, _) in zip(img, volumes):
+                if volume.ndim != 3:
+                    raise InputError(f"{path}: {volume.shape[3]} channels, expected one, as each of {names} has its own file")
+            onto = (img[0], array.shape, affine)
+            array = np.stack([array] + [_resample(p, *v, *onto) for p, v in zip(img[1:], volumes[1:])])
+        elif array.ndim == 4:
+            array = np.moveaxis(array, 3, 0)
+        count = array.shape[0] if array.ndim == 4 else 1
+        if count != len(self.channels):
+            raise InputError(
+                f"{img[0]}: {count} channel{'s' if count > 1 else ''}, expected {len(self.channels)} ({names}): "
+                "give one file for each, or one 4-D file with them along the fourth axis in this order"
+            )
+        if count == 1 and array.ndim == 4:
+            array = array[0]
+        for name, channel in zip(self.channels, array if array.ndim == 4 else array[None]):
+            if channel.min() == channel.max():
+                raise InputError(f"{img[min(self.channels.index(name), len(img) - 1)]}: every voxel of {name} is {channel.flat[0]:g}")
+        meta = {
+            "affine": affine,
+            "original_affine": affine.copy(),
+            "spatial_shape": np.asarray(array.shape[-3:]),
+            "original_channel_dim": 0 if array.ndim == 4 else float("nan"),
+            "space": "RAS",
+        }
+        return array, meta
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """NIfTI writer for MONAI's ``SaveImage`` whose file appears under its name only once it is complete."""
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+        path = Path(filename)
+        partial = path.with_name(f".partial_{path.name}")
+        try:
+            super().write(partial, verbose=verbose, **kwargs)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
+
+    Raises:
+        InputError: see :class:`VolumeReader`.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    array, affine = _read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk(path)
+    while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
+        array = array[:, :, :, 0]
+    if array.ndim not in (3, 4) or min(array.shape[:3]) < 2:
+        raise InputError(f"{path}: shape {tuple(array.shape)}, expected a volume with at least 2 voxels along each of 3 axes")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header")
+    finite = np.isfinite(array)
+    if not finite.all():
+        if not finite.any():
+            raise InputError(f"{path}: no voxel is a finite number")
+        lowest = array[finite].min()
+        logger.warning("%s: %d voxels are NaN or infinite; set to the smallest value, %g", path, (~finite).sum(), lowest)
+        array = np.where(finite, array, lowest)
+    return array, affine
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        image = nib.load(path)
+        dtype = image.get_data_dtype()
+        if dtype.fields is not None or dtype.kind == "c":
+            kind = "colour (RGB)" if dtype.fields is not None else "complex"
+            raise InputError(f"{path}: {kind} voxels, expected one real number each")
+        array = np.asarray(image.dataobj, dtype=np.float32)
+    except InputError:
+        raise
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again") from error
+    affine = np.asarray(image.affine, dtype=np.float64)
+    qform, q_code = image.header.get_qform(coded=True) if hasattr(image.header, "get_qform") else (None, 0)
+    if q_code and image.header["sform_code"] and np.abs(qform - affine).max() > 0.1:
+        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - affine).max())
+    return array, affine
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not path.name.lower().endswith(ITK_SUFFIXES):
+        raise InputError(f"{path}: unknown format, expected {', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}")
+    try:
+        reader = ITKReader()
+        array, meta = reader.get_data(reader.read(str(path)))
+    except OptionalImportError as error:
+        raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI") from error
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
+    array = np.asarray(array, dtype=np.float32)
+    if array.ndim > 3 and meta["original_channel_dim"] == -1:
+        return array, np.asarray(meta["affine"], dtype=np.float64)
+    return array, np.asarray(meta["affine"], dtype=np.float64)
+
+
+def _resample(
+    path: Path, volume: np.ndarray, affine: np.ndarray, onto_path: Path, onto_shape: tuple[int, ...], onto_affine: np.ndarray
+) -> np.ndarray:
+    """``volume`` on the grid of another file; outside its own field of view, its smallest value."""
+    if volume.shape == onto_shape and np.allclose(affine, onto_affine, atol=1e-2, rtol=0):
+        return volume
+    steps = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 16) for n in onto_shape), indexing="ij")).reshape(3, -1)
+    there = np.linalg.inv(affine) @ onto_affine @ np.vstack([steps, np.ones(steps.shape[1])])
+    covered = np.all([(there[i] >= -0.5) & (there[i] <= volume.shape[i] - 0.5) for i in range(3)], axis=0).mean()
+    if covered == 0:
+        raise InputError(f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong")
+    logger.warning("%s: another grid than %s; resampled onto it (it covers %.0f %% of it)", path, onto_path.name, 100 * covered)
+    lowest = volume.min()
+    resampled = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=np.float32)(
+        MetaTensor(volume[None] - lowest, affine=affine), dst_affine=onto_affine, spatial_size=onto_shape
+    )
+    return np.asarray(resampled[0]) + lowest
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,8 @@
+"""MONAI engines with what they lack: training in stages that resumes exactly, evaluation that survives a broken case."""
+
+from .case_evaluator import CaseEvaluator
+from .checkpoints import load_weights, save_whole
+from .self_transfer import self_transfer
+from .staged_trainer import Stage, StagedTrainer
+
+__all__ = ["CaseEvaluator", "Stage", "StagedTrainer", "load_weights", "save_whole", "self_transfer"]

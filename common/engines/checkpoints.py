@@ -1,0 +1,66 @@
+"""Weights and training state on disk: tensors and plain values only, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+
+UNTRAINED = "untrained"
+
+logger = logging.getLogger(__name__)
+
+
+def save_whole(content: Any, path: str | Path) -> None:
+    """``torch.save`` under a temporary name, then rename, so that an interruption leaves the previous file as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial_{path.name}")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def load_file(path: str | Path) -> Any:
+    """Read a file of tensors and plain values.
+
+    Raises:
+        InputError: it is missing, damaged, or holds other objects.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; train first, or give another one")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a complete file of tensors ({reason})") from error
+
+
+def load_weights(network: torch.nn.Module, path: str | Path) -> None:
+    """Load a flat state dict strictly.
+
+    Args:
+        network: takes the weights.
+        path: the file, or ``"untrained"`` to leave the network as it was initialised, for comparison.
+
+    Raises:
+        InputError: the file is missing or damaged, or its keys or shapes are not the network's.
+    """
+    if str(path) == UNTRAINED:
+        logger.warning("the network is untrained: its results say nothing about the method")
+        return
+    state = load_file(path)
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path}: expected a flat dictionary of tensors, as in models/model.pt")
+    own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in state.items()}
+    if own != given:
+        wrong = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
+        shown = "; ".join(f"{k}: file {given.get(k, 'nothing')}, network {own.get(k, 'nothing')}" for k in wrong[:2])
+        raise InputError(f"{path}: weights of another network, {len(wrong)} of {len(own)} entries differ ({shown})")
+    network.load_state_dict(state)

@@ -1,0 +1,62 @@
+"""Self-transfer, the training of MMFNet (section III-C and IV-C)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checkpoints import load_file
+from .staged_trainer import Stage
+
+if TYPE_CHECKING:
+    from ..networks import MMFNet
+
+
+def self_transfer(
+    network: MMFNet,
+    single_modality_network: Callable[[], MMFNet],
+    modalities: Sequence[str],
+    ckpt_dir: str | Path,
+    max_epochs: int = 100,
+    warm_up_epochs: int = 5,
+    patience: int = 10,
+) -> list[Stage]:
+    """One stage for each modality, then the warm-up of the fusion blocks and the decoder, then the fine-tuning of all.
+
+    Args:
+        network: the multi-modality network.
+        single_modality_network: builds the network of one modality, whose encoder is the multi-modality network's.
+        modalities: names, in channel order.
+        ckpt_dir: folder of the trainer, where the single-modality weights are found again.
+        max_epochs: of each single-modality network, and of warm-up and fine-tuning together.
+        warm_up_epochs: with frozen encoders, at the learning rate 1e-3; fine-tuning is at 1e-4.
+        patience: early stopping of every stage but the warm-up.
+
+    Returns:
+        the stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
+    """
+    files = [f"single_{name}.pt" for name in modalities]
+
+    def warm_up() -> None:
+        network.load_encoders([load_file(Path(ckpt_dir) / file) for file in files])
+        network.freeze_encoders(True)
+
+    single = [
+        Stage(name, single_modality_network(), 1e-3, max_epochs, patience, file, channels=[channel])
+        for channel, (name, file) in enumerate(zip(modalities, files))
+    ]
+    return [
+        *single,
+        Stage("warm-up", network, 1e-3, warm_up_epochs, prepare=warm_up),
+        Stage(
+            "fine-tuning",
+            network,
+            1e-4,
+            max_epochs - warm_up_epochs,
+            patience,
+            "model.pt",
+            prepare=functools.partial(network.freeze_encoders, False),
+        ),
+    ]

@@ -1,0 +1,234 @@
+"""Training in stages, each with its own network or optimiser, that resumes exactly."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+from ignite.metrics import Average
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .checkpoints import load_file, save_whole
+
+STATE_FILE = "training_state.pt"
+
+logger = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Stage:
+    """A part of a training.
+
+    Args:
+        name: for logs.
+        network: trained in this stage; its parameters without ``requires_grad`` stay as they are.
+        learning_rate: of Adam, which starts afresh with the stage.
+        max_epochs: length at most.
+        patience: stop after this many epochs without a better validation; None trains to the end.
+        weights: file name, in the trainer's folder, of the weights with the best validation; None keeps the last ones in
+            the network only, for the next stage to go on with.
+        channels: input channels that the network sees; None for all.
+        prepare: called when the stage begins and when it resumes, before the state is restored.
+    """
+
+    name: str
+    network: nn.Module
+    learning_rate: float
+    max_epochs: int
+    patience: int | None = None
+    weights: str | None = None
+    channels: Sequence[int] | None = None
+    prepare: Callable[[], None] = _nothing
+
+
+class StagedTrainer(SupervisedTrainer):
+    """MONAI's trainer run through stages; epochs count through all of them.
+
+    After every epoch it validates, writes the stage's weights where they are the best so far, and the training state.
+    A run that was interrupted, wherever, continues from its last complete epoch with ``resume`` and ends with the same
+    weights as one that was not (on a CPU; CUDA's kernels are not all deterministic).
+
+    Args:
+        stages: in order.
+        evaluator: validates; its key metric and ``metric_cmp_fn`` choose the best weights.
+        ckpt_dir: folder of the weights and of the training state.
+        resume: continue the run that left its state in ``ckpt_dir``.
+        device, train_data_loader, loss_function, train_handlers, amp: as for MONAI's ``SupervisedTrainer``.
+        max_epochs: over all stages, at most.
+
+    Raises:
+        InputError: ``ckpt_dir`` holds a training or weights and ``resume`` is not set; or the state is of other stages.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        evaluator: SupervisedEvaluator,
+        ckpt_dir: str | Path,
+        device: torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        loss_function: Callable,
+        train_handlers: Sequence | None = None,
+        resume: bool = False,
+        amp: bool = False,
+    ) -> None:
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=stages[0].network,
+            optimizer=self._adam(stages[0]),
+            loss_function=loss_function,
+            non_blocking=True,
+            amp=amp,
+            decollate=False,  # no per-sample metric or post-processing in training
+            optim_set_to_none=True,
+        )
+        self.stages = list(stages)
+        self.evaluator = evaluator
+        self.ckpt_dir = Path(ckpt_dir)
+        self.resume = resume
+        self.max_epochs = max_epochs
+        self.stage = self.stages[0]
+        self.first_epoch = 0  # epochs run before the current stage
+        Average(output_transform=lambda output: output["loss"], device=device).attach(self, "train_loss")
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
+        self._register_handlers(train_handlers or [])
+
+    def run(self) -> None:  # type: ignore[override]
+        state = self._saved_state()
+        index = 0 if state is None else state["stage"]
+        for self.stage in self.stages[index:]:
+            self._begin(state)
+            if self._is_stage_over():
+                logger.info("stage '%s' is complete", self.stage.name)
+            else:
+                logger.info("stage '%s': epoch %d of at most %d", self.stage.name, self._stage_epoch + 1, self.stage.max_epochs)
+                self.state.max_epochs = min(self.first_epoch + self.stage.max_epochs, self.max_epochs)
+                super().run()
+            state = None
+        logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.ckpt_dir)
+
+    @property
+    def _stage_epoch(self) -> int:
+        return self.state.epoch - self.first_epoch
+
+    def _saved_state(self) -> dict[str, Any] | None:
+        path = self.ckpt_dir / STATE_FILE
+        if self.resume and path.exists():
+            state = load_file(path)
+            if state["stages"] != [stage.name for stage in self.stages]:
+                raise InputError(f"{path}: of a training with the stages {', '.join(state['stages'])}; resume it with its own config")
+            logger.info("resuming %s after epoch %d", path, state["epoch"])
+            return state
+        kept = [p.name for p in (path, *(self.ckpt_dir / s.weights for s in self.stages if s.weights)) if p.exists()]
+        if kept:
+            raise InputError(
+                f"{self.ckpt_dir} already holds {', '.join(kept)}: continue with --resume true, or train into another folder "
+                "with --ckpt_dir DIR"
+            )
+        return None
+
+    def _begin(self, state: dict[str, Any] | None) -> None:
+        stage = self.stage
+        stage.prepare()
+        if state is not None:
+            stage.network.load_state_dict(state["network"])
+        network = stage.network.to(self.state.device, memory_format=torch.channels_last_3d)
+        self.network = network
+        if idist.get_world_size() > 1:
+            ids = [self.state.device] if self.state.device.type == "cuda" else None
+            self.network = nn.parallel.DistributedDataParallel(network, device_ids=ids)
+        self.optimizer = self._adam(stage)
+        self.evaluator.network = network
+        self.prepare_batch = self.evaluator.prepare_batch = _PrepareBatch(stage.channels)
+        if state is None:
+            self.first_epoch = self.state.epoch
+            best = (-1, -1)
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.state.epoch = state["epoch"]
+            self.state.iteration = state["epoch"] * self.state.epoch_length
+            self.first_epoch = state["first_epoch"]
+            best = (state["best_metric"], state["best_metric_epoch"])
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
+
+    @staticmethod
+    def _adam(stage: Stage) -> torch.optim.Optimizer:
+        return torch.optim.Adam((p for p in stage.network.parameters() if p.requires_grad), lr=stage.learning_rate)
+
+    def _complete_epoch(self) -> None:
+        epoch, stage = self.state.epoch, self.stage
+        self.evaluator.run(epoch)
+        metric = self.evaluator.state.metrics[self.evaluator.state.key_metric_name]
+        train_loss = self.state.metrics["train_loss"]
+        if not (math.isfinite(metric) and math.isfinite(train_loss)):
+            raise RuntimeError(
+                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, validation {metric}; the training diverged. "
+                f"The epoch before is in {self.ckpt_dir / STATE_FILE}; a smaller learning rate may help"
+            )
+        if idist.get_rank() == 0:
+            if stage.weights is not None and self.evaluator.state.best_metric_epoch == epoch:
+                save_whole(_tensors(stage.network.state_dict()), self.ckpt_dir / stage.weights)
+            save_whole(
+                {
+                    "stages": [s.name for s in self.stages],
+                    "stage": self.stages.index(stage),
+                    "epoch": epoch,
+                    "first_epoch": self.first_epoch,
+                    "best_metric": float(self.evaluator.state.best_metric),
+                    "best_metric_epoch": self.evaluator.state.best_metric_epoch,
+                    "network": _tensors(stage.network.state_dict()),
+                    "optimizer": self.optimizer.state_dict(),
+                },
+                self.ckpt_dir / STATE_FILE,
+            )
+        idist.barrier()  # the next stage may read these files on every rank
+        logger.info(
+            "stage '%s', epoch %d: training loss %.4f, validation %s %.4f (best %.4f in epoch %d)",
+            *(stage.name, epoch, train_loss, self.evaluator.state.key_metric_name, metric),
+            *(self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch),
+        )
+        if self._is_stage_over():
+            self.terminate()
+
+    def _is_stage_over(self) -> bool:
+        best_epoch = self.evaluator.state.best_metric_epoch
+        waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
+        over = self._stage_epoch >= self.stage.max_epochs or self.state.epoch >= self.max_epochs
+        return over or (self.stage.patience is not None and waited >= self.stage.patience)
+
+
+class _PrepareBatch:
+    """Image and label of a batch on the device, as plain tensors, the image channels-last and only those wanted."""
+
+    def __init__(self, channels: Sequence[int] | None) -> None:
+        self.channels = None if channels is None else list(channels)
+
+    def __call__(
+        self, batch: dict[str, Tensor], device: torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        image, label = (torch.as_tensor(batch[key]) for key in ("image", "label"))
+        if self.channels is not None:
+            image = image[:, self.channels]
+        image = image.to(device, non_blocking=non_blocking, memory_format=torch.channels_last_3d, **kwargs)
+        return image, label.to(device, non_blocking=non_blocking, **kwargs)
+
+
+def _tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU and contiguous, so that a file does not depend on the machine that wrote it."""
+    return {k: v.detach().cpu().contiguous() for k, v in state.items()}

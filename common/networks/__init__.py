@@ -1,0 +1,5 @@
+"""The published networks. Every one takes and gives MONAI's axis order ``(B, C, x, y, z)``, slices last."""
+
+from .mmfnet import MMFNet
+
+__all__ = ["MMFNet"]

@@ -1,0 +1,84 @@
+"""Pictures of segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ..data.volumes import read_volume
+from ..errors import InputError
+
+PREDICTION_COLOUR = "deepskyblue"
+TRUTH_COLOUR = "red"
+
+
+def draw_outlines(
+    images: Sequence[str | Path], prediction: str | Path, out: str | Path, truth: str | Path | None = None, columns: int = 4
+) -> Path:
+    """Axial slices of each image with the outline of the prediction and, where given, of the truth.
+
+    The slices are spread evenly over those that hold either; the picture shows the patient as radiologists do, the right
+    side on the left.
+
+    Args:
+        images: files on one grid, a row each; a 4-D file gives a row for each channel.
+        prediction, truth: label maps on that grid.
+        out: PNG.
+        columns: slices at most.
+
+    Raises:
+        InputError: a file cannot be read, or is on another grid.
+    """
+    from matplotlib.figure import Figure  # only the picture needs it, and it is slow to import
+
+    mask, affine = _canonical(Path(prediction))
+    reference = mask if truth is None else _canonical(Path(truth))[0]
+    rows = []
+    for path in map(Path, images):
+        volume, _ = _canonical(path)
+        rows += [(path.name, volume)] if volume.ndim == 3 else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
+    for name, volume in [*rows, (str(truth), reference)]:
+        if volume.shape[:3] != mask.shape:
+            raise InputError(f"{name}: shape {volume.shape[:3]}, but {prediction} has {mask.shape}")
+
+    held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
+    held = held if held.size else np.array([mask.shape[2] // 2])
+    slices = held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    aspect = spacing[1] / spacing[0]
+    width = 2.6 * len(slices)
+    figure = Figure((width, 2.8 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), len(slices), squeeze=False)
+    for row, (name, volume) in zip(axes, rows):
+        low, high = np.percentile(volume, (1, 99.5))
+        for ax, z in zip(row, slices):
+            ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
+            if truth is not None:
+                _outline(ax, reference[:, :, z], TRUTH_COLOUR)
+            _outline(ax, mask[:, :, z], PREDICTION_COLOUR)
+            ax.invert_xaxis()  # x grows to the patient's right, which belongs on the left of the picture
+            ax.set_xticks([])
+            ax.set_yticks([])
+        row[0].set_ylabel(name, fontsize=7)
+    for ax, z in zip(axes[0], slices):
+        ax.set_title(f"slice {z}", fontsize=8)
+    figure.supxlabel("prediction blue" + ("" if truth is None else ", truth red"), fontsize=8)
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    return out
+
+
+def _outline(ax: object, mask: np.ndarray, colour: str) -> None:
+    if mask.any():
+        ax.contour(mask.T > 0, levels=[0.5], colors=colour, linewidths=1.2)  # type: ignore[attr-defined]
+
+
+def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Volume and affine with axes turned to the closest of RAS+."""
+    volume, affine = read_volume(path)
+    image = nib.as_closest_canonical(nib.Nifti1Image(volume, affine))
+    return np.asarray(image.dataobj), image.affine

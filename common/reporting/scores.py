@@ -1,0 +1,78 @@
+"""Scores of cases: as CSV, as a table, side by side for several runs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def write_scores(scores: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """A row per case, ``case`` first; the file appears once it is complete. A score that is not defined is ``nan``."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial_{path.name}")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(scores[0]))
+        writer.writeheader()
+        writer.writerows({k: v if isinstance(v, str) else f"{v:.6f}" for k, v in row.items()} for row in scores)
+    os.replace(partial, path)
+
+
+def read_scores(path: str | Path) -> list[dict[str, Any]]:
+    """What :func:`write_scores` wrote.
+
+    Raises:
+        InputError: no such file, or not a table of scores.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            return [{k: v if k == "case" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
+
+
+def mean_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean of each score over the cases where it is defined; NaN where it is for none."""
+    return {name: _mean(values) for name, values in _columns(scores).items()}
+
+
+def score_table(scores: Sequence[Mapping[str, Any]]) -> str:
+    """A line per case, then mean and standard deviation over the cases where a score is defined."""
+    columns = _columns(scores)
+    rows = [[row["case"], *(f"{row[name]:.4f}" for name in columns)] for row in scores]
+    rows.append(["mean", *(f"{_mean(v):.4f}" for v in columns.values())])
+    rows.append(["sd", *(f"{statistics.stdev(v) if len(v) > 1 else math.nan:.4f}" for v in columns.values())])
+    return _aligned([["case", *columns], *rows])
+
+
+def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Mean scores of several runs, a line each, such as the rows of an ablation table."""
+    names = list(dict.fromkeys(name for scores in runs.values() for name in _columns(scores)))
+    rows = [["run", "cases", *names]]
+    for run, scores in runs.items():
+        means = mean_scores(scores)
+        rows.append([run, str(len(scores)), *(f"{means.get(name, math.nan):.4f}" for name in names)])
+    return _aligned(rows)
+
+
+def _columns(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    names = [name for name in (scores[0] if scores else {}) if name != "case"]
+    return {name: [row[name] for row in scores if not math.isnan(row[name])] for name in names}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else math.nan
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""What a command sets up once: log file, one-line errors, the process group of a multi-GPU run."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from .errors import InputError, show_input_errors_in_one_line
+
+# Third parties' notices that a user of a bundle can do nothing about.
+NOTICES = (r".*torch\.jit\..* is deprecated.*", r".*Using a non-tuple sequence for multidimensional indexing.*")
+
+
+def start_session(log_file: str | Path, distributed: bool = False) -> None:
+    """Begin a run of a bundle.
+
+    Args:
+        log_file: gets what the console gets from the first process.
+        distributed: join the process group that ``torchrun`` announced, NCCL with CUDA and gloo without.
+
+    Raises:
+        InputError: ``distributed`` without ``torchrun``.
+    """
+    show_input_errors_in_one_line()
+    for notice in NOTICES:
+        warnings.filterwarnings("ignore", notice)
+    if distributed:
+        _join_process_group()
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for name in ("ignite", "monai", "CaseEvaluator", "StagedTrainer", "SupervisedEvaluator"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # their notes repeat every epoch what the trainer's line says
+    if distributed and dist.get_rank() > 0:
+        root.setLevel(logging.ERROR)
+        return
+    path = Path(log_file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+
+
+def _join_process_group() -> None:
+    if "WORLD_SIZE" not in os.environ:
+        raise InputError("a multi-GPU run is started with torchrun: torchrun --standalone --nproc_per_node=N -m monai.bundle run ...")
+    if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
