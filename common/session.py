@@ -10,11 +10,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .errors import InputError, show_input_errors_in_one_line
 
 # Third parties' notices that a user of a bundle can do nothing about.
-NOTICES = (r".*torch\.jit\..* is deprecated.*", r".*Using a non-tuple sequence for multidimensional indexing.*")
+NOTICES = (".*nvImageCodec decoder plugin did not register.*",)
+QUIET_LOGGERS = {
+    "ignite.engine": logging.WARNING,  # start and end of every run and epoch
+    "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
+    "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
+}
 
 
 def start_session(log_file: str | Path, distributed: bool = False) -> None:
@@ -34,8 +40,8 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         _join_process_group()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    for name in ("ignite", "monai", "CaseEvaluator", "StagedTrainer", "SupervisedEvaluator"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # their notes repeat every epoch what the trainer's line says
+    for name, level in QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
     if distributed and dist.get_rank() > 0:
         root.setLevel(logging.ERROR)
         return
@@ -47,6 +53,7 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
+    logging_redirect_tqdm().__enter__()  # for as long as the process lives: log lines go above a progress bar
 
 
 def _join_process_group() -> None:

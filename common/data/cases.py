@@ -52,7 +52,7 @@ def load_cases(
             f"{root / 'dataset.json'}: no cases under '{section}' (lists with cases: {have}); "
             "`python -m common datalist` writes all three"
         )
-    return _resolve(root, items, labelled=True)
+    return _resolve(root, items, modalities, labelled=True)
 
 
 def find_cases(dataset_dir: str | Path, modalities: Sequence[str] = (), exclude: str | Path | None = None) -> list[dict]:
@@ -82,7 +82,7 @@ def find_cases(dataset_dir: str | Path, modalities: Sequence[str] = (), exclude:
         _check_modalities(root, listing, modalities)
         if not listing.get("test"):
             raise InputError(f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead")
-        return _resolve(root, listing["test"], labelled=False)
+        return _resolve(root, listing["test"], modalities, labelled=False)
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
@@ -184,11 +184,15 @@ def _scans(folder: Path) -> list[Path]:
 
 
 def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[dict]:
+    cases = []
     groups: dict[str, list[Path]] = {}
     for file in files:
         modality, rest = modality_of(stem(file), modalities) if len(modalities) > 1 else (None, "")
-        groups.setdefault(rest or file.parent.name if modality else stem(file), []).append(file)
-    return [_case(name, group, modalities, f"case {name}") for name, group in groups.items()]
+        if modality is None:
+            cases.append({"case": stem(file), "image": str(file)})
+        else:
+            groups.setdefault(rest or file.parent.name, []).append(file)
+    return cases + [_case(name, group, modalities, str(group[0].parent)) for name, group in groups.items()]
 
 
 def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
@@ -238,7 +242,7 @@ def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -
         raise InputError(f"{root / 'dataset.json'}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
 
 
-def _resolve(root: Path, items: Sequence, labelled: bool) -> list[dict]:
+def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: bool) -> list[dict]:
     cases, missing = [], []
     for item in items:
         item = {"image": item} if isinstance(item, (str, list)) else dict(item)
@@ -251,7 +255,7 @@ def _resolve(root: Path, items: Sequence, labelled: bool) -> list[dict]:
             item["label"] = str(root / item["label"])
             paths.append(Path(item["label"]))
         missing += [p for p in paths if not p.exists()]
-        rest = modality_of(stem(images[0]))[1] if len(images) > 1 else stem(images[0])
+        rest = modality_of(stem(images[0]), modalities)[1] if len(images) > 1 else stem(images[0])
         cases.append({"case": rest or Path(images[0]).parent.name, **item})
     if missing and labelled:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -50,7 +50,7 @@ def draw_outlines(
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
-    figure = Figure((width, 2.8 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
+    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
     for row, (name, volume) in zip(axes, rows):
         low, high = np.percentile(volume, (1, 99.5))

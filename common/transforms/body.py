@@ -55,7 +55,7 @@ def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         start and end (exclusive) along each axis, in voxels.
     """
-    components, _ = ndimage.label(volume >= threshold_otsu(volume))
+    components, _ = ndimage.label(volume > threshold_otsu(volume))
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     box = ndimage.find_objects(components)[sizes.argmax() - 1]

@@ -1,0 +1,43 @@
+# Everything on a machine that has only Python 3.10+ and git. Every command is printed as it runs.
+BUNDLE ?= nasopharynx_mri_mmfnet
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+ROOT := bundles/$(BUNDLE)
+DEMO := $(ROOT)/demo
+CONFIGS := $(ROOT)/configs
+RUN := $(BIN)/python -m monai.bundle run --bundle_root $(ROOT)
+SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
+
+.PHONY: demo test lint clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pictures,test]"
+	touch $@
+
+## train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it
+demo: $(INSTALLED)
+	rm -rf $(DEMO)
+	$(BIN)/python -m common phantoms $(BUNDLE) --out $(DEMO)/data
+	$(RUN) $(call SPEC,train)
+	$(RUN) --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/evaluate.json','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/untrained --weights untrained
+	$(RUN) --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/evaluate.json','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/trained
+	$(RUN) $(call SPEC,inference) --output_dir $(DEMO)/masks
+	$(BIN)/python -m common picture $(DEMO)/data/images/case_009* --prediction $(DEMO)/masks/case_009_seg.nii.gz --truth $(DEMO)/data/labels/case_009.nii.gz --out $(DEMO)/picture.png
+	$(BIN)/python -m common scores untrained=$(DEMO)/untrained trained=$(DEMO)/trained
+
+## the whole test suite
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+## style and types
+lint: $(INSTALLED)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) bundles/*/demo

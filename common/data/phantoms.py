@@ -1,0 +1,275 @@
+"""Synthetic labelled cohorts in the shape of a bundle's data, for demonstrations and tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+from ..errors import InputError
+
+MODALITIES = ("T1", "T2", "CET1")
+
+# Signal in T1, T2 and CET1 before gain, bias field and noise. Each of the last three tissues is the tumour in two of them.
+SIGNALS = {
+    "air": (0, 0, 0),
+    "bone": (70, 50, 70),
+    "marrow": (640, 400, 690),
+    "fat": (900, 600, 860),
+    "muscle": (290, 230, 340),
+    "gland": (580, 480, 660),
+    "brain": (450, 420, 470),
+    "fluid": (140, 1000, 150),
+    "mucosa": (340, 850, 640),
+    "vessel": (40, 40, 600),
+    "tumour": (440, 640, 800),
+    "inflammation": (230, 640, 800),
+    "lymphoid tissue": (440, 640, 480),
+    "venous plexus": (440, 980, 800),
+}
+DISTRACTORS = ("inflammation", "lymphoid tissue", "venous plexus")
+TISSUES = tuple(SIGNALS)
+
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the nasopharynx, each over the ones before it. One
+# beside the midline stands for a pair.
+ANATOMY = (
+    ("fat", (0, -4, 8), (64, 78, 95)),
+    ("fat", (0, 74, -4), (11, 13, 20)),  # nose
+    ("muscle", (0, -4, 8), (58, 71, 88)),
+    ("fat", (40, 38, -16), (13, 15, 22)),  # cheeks
+    ("fat", (26, 2, -10), (6, 14, 24)),  # parapharyngeal spaces
+    ("gland", (51, -8, -18), (8, 15, 24)),  # parotid glands
+    ("bone", (44, 10, -24), (6, 17, 32)),  # mandible
+    ("marrow", (44, 10, -24), (3, 13, 28)),
+    ("bone", (48, -32, 4), (12, 14, 18)),  # mastoids
+    ("bone", (0, -42, 2), (44, 29, 38)),  # posterior fossa
+    ("brain", (0, -42, 2), (40, 25, 34)),
+    ("bone", (0, -8, 66), (58, 64, 50)),  # braincase
+    ("brain", (0, -8, 66), (54, 60, 46)),
+    ("bone", (0, -14, 10), (14, 9, 24)),  # clivus
+    ("marrow", (0, -14, 10), (11, 6, 21)),
+    ("bone", (0, -20, -34), (13, 10, 22)),  # upper cervical spine
+    ("marrow", (0, -20, -34), (9, 6, 19)),
+    ("fluid", (0, -37, -20), (11, 9, 60)),  # subarachnoid space
+    ("brain", (0, -37, -20), (6, 5, 60)),  # brainstem and cord
+    ("fluid", (0, -52, 12), (6, 4, 10)),  # fourth ventricle
+    ("fluid", (8, -6, 48), (5, 22, 11)),  # lateral ventricles
+    ("fat", (28, 48, 30), (15, 19, 14)),  # orbits
+    ("fluid", (28, 54, 30), (11, 11, 11)),  # eyes
+    ("bone", (29, 40, -2), (17, 19, 20)),  # maxillary sinuses
+    ("mucosa", (29, 40, -2), (15, 17, 18)),
+    ("air", (29, 40, -2), (12, 14, 15)),
+    ("mucosa", (0, 44, 0), (14, 32, 26)),  # nasal cavity
+    ("air", (0, 44, 0), (11, 29, 23)),
+    ("mucosa", (0, 44, 0), (1.6, 29, 23)),  # septum
+    ("mucosa", (7, 40, -7), (3.5, 20, 6)),  # turbinates
+    ("mucosa", (0, 4, -14), (13, 11, 44)),  # pharynx
+    ("air", (0, 5, -14), (9, 7, 42)),
+    ("vessel", (27, -14, -20), (4, 4, 40)),  # carotid arteries
+    ("vessel", (33, -20, -20), (5, 5, 40)),  # jugular veins
+)
+
+NOISE = 26.0
+TEXTURE = 0.04
+SMALLEST_FIELD_OF_VIEW = 64.0
+
+
+@dataclass
+class Phantom:
+    """One case: ``images`` by modality, float32 ``(x, y, z)``; ``label``, uint8 on the same grid; ``affine`` to RAS+ mm."""
+
+    images: dict[str, np.ndarray]
+    label: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(kw_only=True)
+class HeadPhantom:
+    """MRI of a head with one tumour (label 1) in the nasopharynx, as T1, T2 and contrast-enhanced T1.
+
+    Beside the tumour lie an inflammation, lymphoid tissue and a venous plexus, irregular and about as large, whose signal
+    equals the tumour's in two modalities and differs in the third: only all three modalities together tell which is the
+    tumour. Anatomy, positions, gain, bias fields and noise differ from case to case.
+
+    Args:
+        modalities: those to return, in order; each is the same as in the full set.
+        size: voxels along x, y, z; the number of slices varies by up to 2 either way.
+        spacing: mm along x, y, z; varies by up to 10 % in plane and 15 % between slices.
+
+    Raises:
+        InputError: an unknown or repeated modality, or a field of view below 64 mm.
+    """
+
+    modalities: tuple[str, ...] = MODALITIES
+    size: tuple[int, int, int] = (84, 96, 20)
+    spacing: tuple[float, float, float] = (2.0, 2.0, 4.5)
+
+    def __post_init__(self) -> None:
+        self.modalities = tuple(self.modalities)
+        self.size = tuple(self.size)
+        self.spacing = tuple(self.spacing)
+        known = all(m in MODALITIES for m in self.modalities)
+        if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
+            raise InputError(f"modalities {list(self.modalities)}: expected some of {', '.join(MODALITIES)}, each once")
+        extent = [n * s for n, s in zip(self.size, self.spacing)]
+        if len(extent) != 3 or min(extent) < SMALLEST_FIELD_OF_VIEW:
+            raise InputError(
+                f"size {self.size} with spacing {self.spacing}: expected three each and at least "
+                f"{SMALLEST_FIELD_OF_VIEW:g} mm along every axis"
+            )
+
+    def __call__(self, rng: np.random.Generator) -> Phantom:
+        """One case; all of its randomness comes from ``rng``."""
+        size = np.array([*self.size[:2], self.size[2] + rng.integers(-2, 3)])
+        spacing = np.array(self.spacing) * (1 + rng.uniform(-1, 1, 2) * (0.10, 0.15))[[0, 0, 1]]
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = [*rng.uniform(-3, 3, 2), 0] - spacing * (size - 1) / 2
+        points = affine[:3, :3].diagonal()[:, None, None, None] * np.indices(size) + affine[:3, 3, None, None, None]
+
+        tissue = _anatomy(rng, points)
+        tumour, distractors = _lesions(rng, points)
+        for name, mask in [*zip(DISTRACTORS, distractors), ("tumour", tumour)]:
+            tissue[mask] = TISSUES.index(name)
+        images = {}
+        for modality, signal in zip(MODALITIES, np.array(list(SIGNALS.values()), float).T):
+            images[modality] = _acquire(rng, signal[tissue], points, spacing)
+        return Phantom({m: images[m] for m in self.modalities}, tumour.astype(np.uint8), affine)
+
+
+def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: int = 0) -> Path:
+    """Write cases as NIfTI with a data list: a quarter for test, a quarter of the others for validation.
+
+    The files are ``images/case_000_T1.nii.gz`` (int16) and so on, ``labels/case_000.nii.gz`` (uint8) and, last,
+    ``dataset.json`` in the form of the Medical Segmentation Decathlon with paths relative to ``out``. Case N is the same
+    in every cohort of a phantom and a seed, and so is every byte.
+
+    Args:
+        phantom: the recipe of a case.
+        out: folder; must be new, empty, or hold this very cohort.
+        cases: number of cases.
+        seed: of the cohort.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: fewer than 3 cases, or ``out`` holds something else.
+    """
+    if cases < 3:
+        raise InputError(f"--cases {cases}: expected at least 3, one each for training, validation and test")
+    out = Path(out)
+    description = f"Synthetic phantom cohort, not for clinical use: {cases} cases of {phantom}, seed {seed}"
+    _check_free(out, description)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / "labels").mkdir(exist_ok=True)
+
+    entries = []
+    for index in tqdm(range(cases), desc="phantoms", disable=cases <= 20):
+        case = phantom(np.random.default_rng([seed, index]))
+        name = f"case_{index:03d}"
+        images = {f"images/{name}_{modality}.nii.gz": image for modality, image in case.images.items()}
+        for path, image in images.items():
+            _save(image.astype(np.int16), case.affine, out / path)
+        label = f"labels/{name}.nii.gz"
+        _save(case.label, case.affine, out / label)
+        entries.append({"image": list(images), "label": label})
+
+    tests = max(1, round(cases / 4))
+    validations = max(1, round((cases - tests) / 4))
+    trainings = cases - tests - validations
+    content = {
+        "name": type(phantom).__name__,
+        "description": description,
+        "modality": {str(i): modality for i, modality in enumerate(phantom.modalities)},
+        "labels": {"0": "background", "1": "tumour"},
+        "numTraining": trainings,
+        "numTest": tests,
+        "training": entries[:trainings],
+        "validation": entries[trainings : trainings + validations],
+        "test": entries[trainings + validations :],
+    }
+    (out / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+    return out
+
+
+def ensure_cohort(phantom: HeadPhantom, out: str | Path) -> Path:
+    """``out``, where a cohort of the default size is written first unless there is a data list already."""
+    return Path(out) if (Path(out) / "dataset.json").exists() else write_cohort(phantom, out)
+
+
+def _anatomy(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
+    """Index into ``TISSUES`` of each point; ``points`` is ``(3, x, y, z)`` in mm."""
+    tissue = np.zeros(points.shape[1:], dtype=np.intp)
+    points = points / rng.uniform(0.96, 1.04, 3)[:, None, None, None]
+    for name, centre, radii in ANATOMY:
+        shift, stretch = rng.uniform(-1, 1, 3), rng.uniform(0.96, 1.04, 3)
+        p = np.stack([np.abs(points[0]), *points[1:]]) if centre[0] else points
+        tissue[_ellipsoid(p, centre + shift, radii * stretch) <= 1] = TISSUES.index(name)
+    return tissue
+
+
+def _lesions(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Masks of the tumour and of one distractor of each kind; no two overlap."""
+    diameter = rng.uniform(26, 42)
+    placed = [(rng.uniform((-14, -8, -6), (14, 10, 6)), diameter)]
+    masks = [_irregular(rng, points, *placed[0])]
+    for _ in DISTRACTORS:
+        size = diameter * rng.uniform(0.85, 1.15)
+        while True:
+            centre = rng.uniform((-40, -34, -26), (40, 40, 26))
+            apart = all(np.linalg.norm(centre - c) > (size + d) / 2 for c, d in placed)
+            mask = _irregular(rng, points, centre, size) if apart else None
+            if mask is not None and not any((mask & other).any() for other in masks):
+                break
+            size *= 0.99  # a crowded head has room for a smaller one
+        placed.append((centre, size))
+        masks.append(mask)
+    return masks[0], masks[1:]
+
+
+def _irregular(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:
+    """Points in a random ellipsoid of this equivalent diameter (mm) whose surface has smooth bumps."""
+    stretch = np.exp(rng.normal(0, 0.12, 3))
+    waves, phases = rng.normal(0, 2, (4, 3)), rng.uniform(0, 2 * np.pi, 4)
+    offset = points - centre[:, None, None, None]
+    direction = offset / np.maximum(np.linalg.norm(offset, axis=0), 1e-6)
+    bumps = sum(np.sin(np.tensordot(w, direction, 1) + phase) for w, phase in zip(waves, phases))
+    return _ellipsoid(points, centre, diameter / 2 * stretch / stretch.prod() ** (1 / 3)) <= 1 + 0.08 * bumps
+
+
+def _ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Distance from the centre, 1 on the surface."""
+    return np.linalg.norm((points - centre[:, None, None, None]) / radii[:, None, None, None], axis=0)
+
+
+def _acquire(rng: np.random.Generator, signal: np.ndarray, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The magnitude image: tissue texture, receive gain and bias field, Rician noise."""
+    texture = ndimage.gaussian_filter(rng.normal(size=signal.shape), 4 / spacing)
+    texture *= TEXTURE / texture.std()
+    p = points / 90
+    bias = np.tensordot(rng.uniform(-0.08, 0.08, 3), p, 1) + np.tensordot(rng.uniform(-0.08, 0.08, 3), p**2, 1)
+    signal = rng.uniform(0.85, 1.15) * signal * (1 + texture) * np.exp(bias)
+    noise = rng.normal(0, NOISE, (2, *signal.shape))
+    return np.hypot(signal + noise[0], noise[1]).round().astype(np.float32)
+
+
+def _check_free(out: Path, description: str) -> None:
+    """Raise unless ``out`` is new, empty or the cohort of this description."""
+    listing = out / "dataset.json"
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not listing.is_file() or json.dumps(description) not in listing.read_text(errors="replace"):
+        raise InputError(f"--out {out}: exists and is not this phantom cohort; give another --out or remove it")
+
+
+def _save(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    image = nib.Nifti1Image(volume, affine)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)

@@ -1,0 +1,78 @@
+"""Average precision of the voxels of one case: the area under its precision-recall curve."""
+
+from __future__ import annotations
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.metrics.utils import do_metric_reduction
+from torch import Tensor
+
+
+def average_precision(scores: Tensor, target: Tensor) -> Tensor:
+    """Area under the precision-recall curve by the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
+
+    This is the definition of scikit-learn's ``average_precision_score`` and of ``monai.metrics``, without a loop over
+    voxels. Voxels with score 0 need no sorting, so a prediction that was pasted into zeros costs what its region costs;
+    foreground outside that region still counts, found last, at the precision of calling everything foreground.
+
+    Args:
+        scores: foreground probabilities of one case, any shape, values in [0, 1].
+        target: ground truth, same shape, values 0 and 1.
+
+    Returns:
+        Scalar in float64 on the device of ``scores``, in (0, 1]; NaN when ``target`` holds no foreground.
+
+    Raises:
+        ValueError: different shapes, a score below 0 or NaN, a target value other than 0 and 1.
+    """
+    if scores.shape != target.shape:
+        raise ValueError(f"scores of shape {list(scores.shape)} for a target of shape {list(target.shape)}")
+    lowest = scores.min()
+    if not lowest >= 0:  # nor NaN; an interpolated probability may round to above 1
+        raise ValueError(f"lowest score {lowest.item():g}: expected probabilities, without logits or NaN")
+    foreground = target == 1
+    binary = foreground | (target == 0)
+    if not binary.all():
+        raise ValueError(f"target holds the value {target[~binary][0].item():g}: expected 0 and 1 only")
+
+    scored = scores > 0
+    ranked, order = scores[scored].sort(descending=True)
+    tied = torch.unique_consecutive(ranked, return_counts=True)[1]
+    selected = tied.cumsum(0)  # voxels at or above each distinct score
+    found = foreground[scored][order].cumsum(0)[selected - 1]
+    n_foreground = foreground.sum()
+    selected = torch.cat([selected, selected.new_full((1,), scores.numel())])
+    found = torch.cat([found, n_foreground[None]])
+
+    precision = found.double() / selected
+    gain = found.diff(prepend=found.new_zeros(1))
+    return (precision * gain).sum() / n_foreground  # 0 / 0 is the promised NaN
+
+
+class AveragePrecisionMetric(CumulativeIterationMetric):
+    """Mean over cases of the average precision of each case's voxels.
+
+    ``monai.metrics.AveragePrecisionMetric`` is for classification: it pools the cases and takes no image.
+    ``get_buffer()`` holds the value of every case, ``(N, 1)``, NaN for a case without foreground.
+
+    Calling it takes ``y_pred``, probabilities in [0, 1], and ``y``, values 0 and 1, both ``(B, 1, ...)`` or lists of
+    ``(1, ...)``; it raises a ``ValueError`` for anything else.
+    """
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
+        if y_pred.shape != y.shape or y_pred.shape[1] != 1:
+            raise ValueError(
+                f"y_pred of shape {list(y_pred.shape)} and y of shape {list(y.shape)}: expected (B, 1, ...) twice"
+            )
+        return torch.stack([average_precision(p, t) for p, t in zip(y_pred, y)])[:, None]
+
+    def aggregate(self) -> Tensor:
+        """Mean over the cases that hold foreground, a scalar; 0 when there is none, as MONAI's metrics have it.
+
+        Raises:
+            ValueError: no case was added.
+        """
+        values = self.get_buffer()
+        if values is None:
+            raise ValueError("no case was added: call the metric on predictions before aggregate()")
+        return do_metric_reduction(values, "mean")[0]

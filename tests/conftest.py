@@ -1,0 +1,36 @@
+"""Fixtures that several tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+BUNDLES = sorted(p for p in (Path(__file__).parents[1] / "bundles").iterdir() if (p / "configs").is_dir())
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def write_nifti(tmp_path: Path) -> Callable[..., Path]:
+    """Write an array as ``tmp_path/name`` with an affine given or 1 x 1 x 4 mm; returns the path."""
+
+    def write(name: str, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 4.0, 1.0]) if affine is None else affine), path)
+        return path
+
+    return write

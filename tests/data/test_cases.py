@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.data import find_cases, load_cases
+from common.data.cases import modality_of, stem
+from common.data.datalist import write_datalist
+from common.errors import InputError
+
+NAMES = ("T1", "T2", "CET1")
+
+
+@pytest.fixture
+def touch(tmp_path: Path) -> Callable[..., None]:
+    def make(*names: str) -> None:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    return make
+
+
+def listed(tmp_path: Path, modalities: tuple[str, ...] = NAMES, **kwargs: object) -> dict[str, object]:
+    cases = find_cases(tmp_path, modalities, **kwargs)  # type: ignore[arg-type]
+
+    def short(image: str | list[str]) -> object:
+        paths = [image] if isinstance(image, str) else image
+        names = [Path(p).relative_to(tmp_path).as_posix() for p in paths]
+        return names[0] if isinstance(image, str) else names
+
+    return {case["case"]: short(case["image"]) if "image" in case else case["error"] for case in cases}
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "rest"),
+    [
+        ("P1_T1", "T1", "P1"),
+        ("TCGA-DU-7294_t1c", "CET1", "TCGA-DU-7294"),
+        ("sub-2_T2w", "T2", "sub-2"),
+        ("t1ce", "CET1", ""),
+        ("P_0002", "CET1", "P"),
+        ("BraTS-GLI-00000-000-t2f", "FLAIR", "BraTS-GLI-00000-000"),
+        ("P_0007", None, "P_0007"),
+        ("plain", None, "plain"),
+    ],
+)
+def test_modality_of(name: str, modality: str | None, rest: str) -> None:
+    assert modality_of(name, NAMES) == (modality, rest)
+
+
+def test_stem() -> None:
+    assert [stem(n) for n in ("a.nii.gz", "a.b.NII", "c.mha", "d")] == ["a", "a.b", "c", "d"]
+
+
+def test_folder_of_patients(tmp_path: Path, touch: Callable) -> None:
+    touch("P1/x_CET1.nii.gz", "P1/x_T1.nii.gz", "P1/x_T2.nii.gz", "P1/x_flair.nii.gz", "P2/all.nii", ".hidden/a.nii")
+    assert listed(tmp_path) == {"P1": ["P1/x_T1.nii.gz", "P1/x_T2.nii.gz", "P1/x_CET1.nii.gz"], "P2": "P2/all.nii"}
+
+
+def test_flat_folder_is_grouped_by_name(tmp_path: Path, touch: Callable) -> None:
+    touch("a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz", "stacked.nii.gz", "notes.txt", ".partial_b.nii.gz")
+    assert listed(tmp_path) == {"a": ["a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz"], "stacked": "stacked.nii.gz"}
+
+
+def test_single_modality_folder_is_not_grouped(tmp_path: Path, touch: Callable) -> None:
+    touch("liver_0000.nii.gz", "a_t1.mha")
+    assert listed(tmp_path, ("CT",)) == {"a_t1": "a_t1.mha", "liver_0000": "liver_0000.nii.gz"}
+
+
+def test_incomplete_cases_do_not_hide_the_others(tmp_path: Path, touch: Callable) -> None:
+    touch("P1/T1.nii", "P1/T2.nii", "P1/CET1.nii", "P2/T1.nii", "P2/T2.nii", "P3/readme.txt")
+    touch("P4/a_T1.nii", "P4/b_T1.nii", "P4/a_T2.nii", "P4/a_ce.nii")
+    cases = listed(tmp_path)
+    assert cases["P1"] == ["P1/T1.nii", "P1/T2.nii", "P1/CET1.nii"]
+    assert "P2: no CET1 among T1.nii, T2.nii" in str(cases["P2"])
+    assert "P3: no scans" in str(cases["P3"])
+    assert "P4: 2 files for T1 among a_T1.nii, b_T1.nii" in str(cases["P4"])
+
+
+def test_one_scan_and_the_output_folder(tmp_path: Path, touch: Callable) -> None:
+    touch("a.nii.gz", "out/a_seg.nii.gz")
+    assert listed(tmp_path, exclude=tmp_path / "out") == {"a": "a.nii.gz"}
+    assert find_cases(tmp_path / "a.nii.gz") == [{"case": "a", "image": str(tmp_path / "a.nii.gz")}]
+    with pytest.raises(InputError, match=r"output_dir=.* is the folder of the scans"):
+        find_cases(tmp_path, exclude=tmp_path)
+
+
+def test_equal_names_get_numbers(tmp_path: Path, touch: Callable) -> None:
+    touch("a.nii", "a.nii.gz", "a/b.nii")
+    assert sorted(listed(tmp_path)) == ["a", "a_2", "a_3"]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        find_cases(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no scans .*, no sub-folders and no dataset.json"):
+        find_cases(tmp_path)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, touch: Callable) -> Path:
+    """Ten cases in nnU-Net's layout, its channels in another order."""
+    for i in range(10):
+        touch(*(f"imagesTr/c{i}_000{c}.nii.gz" for c in range(3)), f"labelsTr/c{i}.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T2", "1": "T1", "2": "T1ce"}}))
+    return tmp_path
+
+
+def test_folds_split_by_case_and_cover_all(cohort: Path) -> None:
+    tests = []
+    for fold in range(5):
+        lists = write_datalist("nnunet", cohort, cohort / "list" / "dataset.json", NAMES, folds=5, fold=fold)
+        names = [{item["label"] for item in lists[s]} for s in ("training", "validation", "test")]
+        assert [len(n) for n in names] == [6, 2, 2]
+        assert len(set.union(*names)) == 10
+        tests += names[2]
+    assert len(set(tests)) == 10
+
+
+def test_channels_are_put_in_the_networks_order(cohort: Path) -> None:
+    write_datalist("nnunet", cohort, cohort / "list" / "dataset.json", NAMES)
+    case = load_cases(cohort / "list", "training", NAMES)[0]
+    assert [Path(p).name[-11:-7] for p in case["image"]] == ["0001", "0000", "0002"]
+    assert case["label"].endswith(f"{case['case']}.nii.gz")
+    with pytest.raises(InputError, match="modalities T1, T2, CET1, expected T2, T1, CET1 in this order"):
+        load_cases(cohort / "list", "training", ("T2", "T1", "CET1"))
+    with pytest.raises(InputError, match=r"channels T2, T1, T1ce, without FLAIR"):
+        write_datalist("nnunet", cohort, cohort / "list" / "dataset.json", ("T1", "FLAIR"))
+
+
+def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
+    path = cohort / "list" / "dataset.json"
+    wanted = write_datalist("nnunet", cohort, path, NAMES, fold=3)["test"]
+    write_datalist("nnunet", cohort, path, NAMES, fold=0)
+    assert {c["label"] for c in load_cases(path.parent, "test", fold=3)} == {str(path.parent / w["label"]) for w in wanted}
+    with pytest.raises(InputError, match=r"no fold 5; it has \[0, 1, 2, 3, 4\]"):
+        load_cases(path.parent, "test", fold=5)
+    path.write_text(json.dumps({"training": [{"image": "a.nii", "label": "b.nii"}]}))
+    with pytest.raises(InputError, match="its cases have no fold"):
+        load_cases(path.parent, "test", fold=0)
+
+
+def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
+    for i in range(3):
+        touch(f"in/P{i}/T1.nii.gz", f"in/P{i}/T2.nii.gz", f"in/P{i}/CET1.nii.gz", f"in/P{i}/P{i}_gtv.nii.gz")
+    lists = write_datalist("folders", tmp_path / "in", tmp_path / "dataset.json", NAMES, folds=3)
+    assert [len(cases) for cases in lists.values()] == [1, 1, 1]
+    case = load_cases(tmp_path, "test", NAMES)[0]
+    assert case["case"] == Path(case["label"]).parent.name
+    touch("in/P3/T1.nii.gz")
+    with pytest.raises(InputError, match="P3: 0 label files"):
+        write_datalist("folders", tmp_path / "in", tmp_path / "dataset.json", NAMES, folds=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"dataset.json: no such file; `python -m common datalist` writes it"),
+        ("{", "dataset.json: not JSON"),
+        ("[]", "dataset.json: expected an object"),
+        ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),
+        ('{"training": [{"image": "a.nii"}]}', "has no label"),
+        ('{"training": [{"image": "a.nii", "label": "b.nii"}]}', r"names files that are not there: .*a.nii, .*b.nii"),
+        ('{"modality": {"0": "CT"}, "training": [{"image": "a.nii"}]}', "modalities CT, expected T1, T2, CET1"),
+    ],
+)
+def test_data_list_that_cannot_be_used(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_cases(tmp_path, "training", NAMES)
+
+
+def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
+    with pytest.raises(InputError, match="layout bids: expected one of nnunet, folders"):
+        write_datalist("bids", tmp_path, tmp_path / "dataset.json")
+    with pytest.raises(InputError, match="labelsTr: no label files"):
+        write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
+    touch("imagesTr/a.nii", "labelsTr/a.nii")
+    with pytest.raises(InputError, match="1 labelled cases in"):
+        write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(InputError, match="is the data set's own description"):
+        write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")

@@ -1,0 +1,121 @@
+"""What every network keeps: one entry in NETWORKS runs all of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.networks import MMFNet
+
+
+class Case(NamedTuple):
+    name: str
+    build: Callable[[], nn.Module]  # a narrow network in its dense form, which returns one tensor
+    shape: tuple[int, ...]  # of an input (B, C, x, y, z)
+    out_channels: int
+
+
+NETWORKS = [
+    # reduction=1: of few hidden units with a ReLU, all may be dead at the start, and nothing before them has a gradient
+    Case("mmfnet", lambda: MMFNet(channels=(4, 8), reduction=1), (2, 3, 16, 12, 8), 1),
+]
+
+
+@pytest.fixture(params=NETWORKS, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_returns_one_float_map_of_the_size_of_the_input(case: Case, training: bool) -> None:
+    output = case.build().train(training)(torch.randn(case.shape))
+
+    assert type(output) is Tensor
+    assert output.dtype == torch.float32
+    assert output.shape == (case.shape[0], case.out_channels, *case.shape[2:])
+    assert output.isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient(case: Case) -> None:
+    network = case.build().train()
+    output = network(torch.randn(case.shape))
+    (output * torch.randn_like(output)).sum().backward()
+
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), f"{name} has a gradient of zeros"
+
+
+def test_scripted_and_loaded_equals_eager(case: Case, tmp_path: Path) -> None:
+    network, x = case.build().eval(), torch.randn(case.shape)
+    torch.jit.save(torch.jit.script(network), tmp_path / "network.ts")
+    loaded = torch.jit.load(tmp_path / "network.ts")
+
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), network(x))
+        torch.testing.assert_close(loaded(x[:1]), network(x[:1]))
+
+
+# The exporter that torch prefers needs onnxscript. This one is deprecated, traces, and so warns of every size check.
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")
+def test_onnx_equals_eager(case: Case, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, x = case.build().eval(), torch.randn(case.shape)
+    path = str(tmp_path / "network.onnx")
+    torch.onnx.export(network, (x,), path, input_names=["image"], output_names=["pred"], dynamo=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    (output,) = session.run(["pred"], {"image": x.numpy()})
+
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(output), network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_equals_its_cases_in_eval(case: Case) -> None:
+    network, x = case.build().eval(), torch.randn(case.shape)
+
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), torch.cat([network(single) for single in x.split(1)]))
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_a_size_that_does_not_divide_names_the_one_that_does(case: Case, axis: int) -> None:
+    network = case.build().eval()
+    shape = list(case.shape)
+    shape[axis] += 1
+    with pytest.raises(ValueError, match=rf"{shape[axis]} is not divisible by \d+; pad to \d+$") as error:
+        network(torch.zeros(shape))
+
+    fit = int(re.findall(r"\d+", str(error.value))[-1])
+    assert fit > shape[axis]
+    shape[axis] = fit
+    with torch.no_grad():
+        assert network(torch.zeros(shape)).shape[2:] == tuple(shape[2:])
+
+
+def test_another_number_of_channels_raises(case: Case) -> None:
+    batch, channels, *size = case.shape
+    with pytest.raises(ValueError, match=rf"\(B, {channels}, x, y, z\)"):
+        case.build()(torch.zeros(batch, channels + 1, *size))
+
+
+@pytest.mark.gpu
+def test_cuda_equals_cpu(case: Case) -> None:
+    # in float32, TF32 convolutions would hide a difference
+    network, x = case.build().eval().double(), torch.randn(case.shape, dtype=torch.float64)
+
+    with torch.no_grad():
+        on_cpu = network(x)
+        on_cuda = network.cuda()(x.cuda())
+    assert on_cuda.is_cuda
+    torch.testing.assert_close(on_cuda.cpu(), on_cpu, rtol=1e-5, atol=1e-6)
