@@ -36,7 +36,13 @@ def phantoms(bundle: str, out: str, cases: int = 12, seed: int = 0) -> None:
 
 
 def datalist(
-    layout: str, root: str, out: str, modalities: str | tuple[str, ...] = (), folds: int = 5, fold: int = 0, seed: int = 0
+    layout: str,
+    root: str,
+    out: str,
+    modalities: str | tuple[str, ...] = (),
+    folds: int = 5,
+    fold: int = 0,
+    seed: int = 0,
 ) -> None:
     """Write the data list of a folder of labelled cases: training, validation and test cases of one fold.
 
@@ -79,7 +85,9 @@ def scores(*runs: str) -> None:
 def main() -> None:
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
-        fire.Fire({"phantoms": phantoms, "datalist": datalist, "picture": picture, "scores": scores}, name="python -m common")
+        fire.Fire(
+            {"phantoms": phantoms, "datalist": datalist, "picture": picture, "scores": scores}, name="python -m common"
+        )
     except InputError as error:
         sys.exit(f"error: {error}")
 

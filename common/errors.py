@@ -10,17 +10,19 @@ class InputError(ValueError):
     """A file, a value or an option that cannot be used. The message names it, what was found, what was expected and the fix."""
 
 
-def input_error_in(error: BaseException) -> InputError | None:
-    """The ``InputError`` at the root of a chain of exceptions, such as MONAI's transforms and configs make, or None."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, InputError):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+def root_cause(error: BaseException) -> BaseException:
+    """The first ``InputError`` in a chain of exceptions, such as MONAI's transforms and configs make, or else its origin."""
+    while not isinstance(error, InputError):
+        origin = error.__cause__ or error.__context__
+        if origin is None:
+            break
+        error = origin
+    return error
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause = input_error_in(error)
-    if cause is not None:
+    cause = root_cause(error)
+    if isinstance(cause, InputError):
         print(f"error: {cause}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

@@ -45,20 +45,34 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
     if distributed and dist.get_rank() > 0:
         root.setLevel(logging.ERROR)
         return
-    path = Path(log_file)
+    _log_to(Path(log_file))
+
+
+def _log_to(path: Path) -> None:
+    root = logging.getLogger()
+    if not any(isinstance(handler, _LogFile) for handler in root.handlers):
+        logging_redirect_tqdm().__enter__()  # for as long as the process lives: log lines go above a progress bar
+    for handler in [h for h in root.handlers if isinstance(h, _LogFile)]:  # of an earlier run in this process
+        root.removeHandler(handler)
+        handler.close()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        handler = _LogFile(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
-    logging_redirect_tqdm().__enter__()  # for as long as the process lives: log lines go above a progress bar
+
+
+class _LogFile(logging.FileHandler):
+    """The log file of a run, told apart from a host program's handlers."""
 
 
 def _join_process_group() -> None:
     if "WORLD_SIZE" not in os.environ:
-        raise InputError("a multi-GPU run is started with torchrun: torchrun --standalone --nproc_per_node=N -m monai.bundle run ...")
+        raise InputError(
+            "a multi-GPU run is started with torchrun: torchrun --standalone --nproc_per_node=N -m monai.bundle run ..."
+        )
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -55,7 +55,9 @@ def load_cases(
     return _resolve(root, items, modalities, labelled=True)
 
 
-def find_cases(dataset_dir: str | Path, modalities: Sequence[str] = (), exclude: str | Path | None = None) -> list[dict]:
+def find_cases(
+    dataset_dir: str | Path, modalities: Sequence[str] = (), exclude: str | Path | None = None
+) -> list[dict]:
     """The cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
     In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless ``modalities``
@@ -81,7 +83,9 @@ def find_cases(dataset_dir: str | Path, modalities: Sequence[str] = (), exclude:
         root, listing = _read_data_list(path)
         _check_modalities(root, listing, modalities)
         if not listing.get("test"):
-            raise InputError(f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead")
+            raise InputError(
+                f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead"
+            )
         return _resolve(root, listing["test"], modalities, labelled=False)
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
@@ -115,7 +119,9 @@ def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dic
     """
     items = [item for section in ("training", "validation", "test") for item in listing.get(section, [])]
     if any("fold" not in item for item in items):
-        raise InputError(f"{root / 'dataset.json'}: --fold {fold}, but its cases have no fold; write it with `--folds 5`")
+        raise InputError(
+            f"{root / 'dataset.json'}: --fold {fold}, but its cases have no fold; write it with `--folds 5`"
+        )
     items.sort(key=lambda item: item["order"])
     test = [item for item in items if item["fold"] == fold]
     rest = [item for item in items if item["fold"] != fold]
@@ -152,7 +158,9 @@ def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, 
 
 
 def is_scan(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
+    return (
+        path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
+    )
 
 
 def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
@@ -239,7 +247,9 @@ def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -
         return
     found = [named[key] for key in sorted(named, key=int)]
     if [modality_of(name)[0] or name for name in found] != list(modalities):
-        raise InputError(f"{root / 'dataset.json'}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
+        raise InputError(
+            f"{root / 'dataset.json'}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order"
+        )
 
 
 def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: bool) -> list[dict]:
@@ -259,5 +269,7 @@ def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: b
         cases.append({"case": rest or Path(images[0]).parent.name, **item})
     if missing and labelled:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{root / 'dataset.json'} names files that are not there: {', '.join(map(str, missing[:3]))}{more}")
+        raise InputError(
+            f"{root / 'dataset.json'} names files that are not there: {', '.join(map(str, missing[:3]))}{more}"
+        )
     return _with_unique_names(cases)

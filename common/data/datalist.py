@@ -54,7 +54,9 @@ def write_datalist(
         raise InputError(f"--out {out} is the data set's own description; write the list elsewhere")
     cases = LAYOUTS[layout](root, tuple(modalities))
     if not 2 <= folds <= len(cases) or not 0 <= fold < folds:
-        raise InputError(f"{len(cases)} labelled cases in {root}, --folds {folds}, --fold {fold}: expected 2 <= folds <= cases, fold < folds")
+        raise InputError(
+            f"{len(cases)} labelled cases in {root}, --folds {folds}, --fold {fold}: expected 2 <= folds <= cases, fold < folds"
+        )
     order = np.random.default_rng(seed).permutation(len(cases))
     for position, index in enumerate(order):
         cases[index].update(fold=position % folds, order=position)
@@ -83,10 +85,16 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
     for label in labels:
         images = by_case.get(stem(label), [])
         if len(images) not in (1, max(len(modalities), 1)):
-            raise InputError(f"{label}: {len(images)} images of {stem(label)} in {root / 'imagesTr'}, expected 1 or {len(modalities)}")
+            raise InputError(
+                f"{label}: {len(images)} images of {stem(label)} in {root / 'imagesTr'}, expected 1 or {len(modalities)}"
+            )
         if len(images) == 1 and order != sorted(order):
-            raise InputError(f"{images[0]}: its channels are not in the order {', '.join(modalities)}; reorder them in the files")
-        cases.append({"image": str(images[0]) if len(images) == 1 else [str(images[i]) for i in order], "label": str(label)})
+            raise InputError(
+                f"{images[0]}: its channels are not in the order {', '.join(modalities)}; reorder them in the files"
+            )
+        cases.append(
+            {"image": str(images[0]) if len(images) == 1 else [str(images[i]) for i in order], "label": str(label)}
+        )
     return cases
 
 
@@ -110,9 +118,15 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
     cases = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         files = sorted(p for p in folder.iterdir() if is_scan(p))
-        labels = [f for f in files if any(word in stem(f).lower().split("_") for word in LABEL_WORDS) or stem(f).lower() in LABEL_WORDS]
+        labels = [
+            f
+            for f in files
+            if any(word in stem(f).lower().split("_") for word in LABEL_WORDS) or stem(f).lower() in LABEL_WORDS
+        ]
         if len(labels) != 1:
-            raise InputError(f"{folder}: {len(labels)} label files, expected one whose name has a word of {', '.join(LABEL_WORDS)}")
+            raise InputError(
+                f"{folder}: {len(labels)} label files, expected one whose name has a word of {', '.join(LABEL_WORDS)}"
+            )
         images = images_of_case([f for f in files if f not in labels], modalities, str(folder))
         cases.append({"image": images, "label": str(labels[0])})
     if not cases:

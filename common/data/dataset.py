@@ -10,7 +10,7 @@ import numpy as np
 from monai.data import CacheDataset, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ..errors import InputError, input_error_in
+from ..errors import InputError, root_cause
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class CaseDataset(Dataset):
         try:
             item = super().__getitem__(index)
         except Exception as error:
-            cause = input_error_in(error)
-            if cause is None:
+            cause = root_cause(error)
+            if not isinstance(cause, InputError):
                 raise
             return {"case": case["case"], "error": str(cause)}
         # MONAI names outputs after this entry, which for several files would be the first modality's

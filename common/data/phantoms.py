@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..errors import InputError
 
 MODALITIES = ("T1", "T2", "CET1")
 
-# Signal in T1, T2 and CET1 before gain, bias field and noise. Each of the last three tissues is the tumour in two of them.
+# Signal in T1, T2 and CET1, before gain, bias field and noise.
 SIGNALS = {
     "air": (0, 0, 0),
     "bone": (70, 50, 70),
@@ -23,7 +24,8 @@ SIGNALS = {
     "fat": (900, 600, 860),
     "muscle": (290, 230, 340),
     "gland": (580, 480, 660),
-    "brain": (450, 420, 470),
+    "grey matter": (430, 460, 450),
+    "white matter": (500, 370, 520),
     "fluid": (140, 1000, 150),
     "mucosa": (340, 850, 640),
     "vessel": (40, 40, 600),
@@ -32,6 +34,7 @@ SIGNALS = {
     "lymphoid tissue": (440, 640, 480),
     "venous plexus": (440, 980, 800),
 }
+# Each has the tumour's signal in two modalities, so that no two of them suffice.
 DISTRACTORS = ("inflammation", "lymphoid tissue", "venous plexus")
 TISSUES = tuple(SIGNALS)
 
@@ -42,21 +45,29 @@ ANATOMY = (
     ("fat", (0, 74, -4), (11, 13, 20)),  # nose
     ("muscle", (0, -4, 8), (58, 71, 88)),
     ("fat", (40, 38, -16), (13, 15, 22)),  # cheeks
+    ("fat", (0, 34, -46), (26, 30, 17)),  # floor of the mouth
+    ("muscle", (0, 34, -46), (20, 24, 14)),  # tongue
+    ("fat", (30, -40, -44), (22, 14, 22)),  # neck
+    ("muscle", (20, -46, -44), (17, 12, 26)),
     ("fat", (26, 2, -10), (6, 14, 24)),  # parapharyngeal spaces
     ("gland", (51, -8, -18), (8, 15, 24)),  # parotid glands
     ("bone", (44, 10, -24), (6, 17, 32)),  # mandible
     ("marrow", (44, 10, -24), (3, 13, 28)),
     ("bone", (48, -32, 4), (12, 14, 18)),  # mastoids
     ("bone", (0, -42, 2), (44, 29, 38)),  # posterior fossa
-    ("brain", (0, -42, 2), (40, 25, 34)),
-    ("bone", (0, -8, 66), (58, 64, 50)),  # braincase
-    ("brain", (0, -8, 66), (54, 60, 46)),
+    ("grey matter", (0, -42, 2), (40, 25, 34)),
+    ("white matter", (18, -42, 2), (14, 17, 26)),
+    ("bone", (0, -6, 62), (59, 70, 52)),  # braincase
+    ("grey matter", (0, -6, 62), (55, 66, 48)),
+    ("white matter", (24, -6, 62), (20, 52, 40)),
     ("bone", (0, -14, 10), (14, 9, 24)),  # clivus
     ("marrow", (0, -14, 10), (11, 6, 21)),
     ("bone", (0, -20, -34), (13, 10, 22)),  # upper cervical spine
     ("marrow", (0, -20, -34), (9, 6, 19)),
+    ("bone", (0, 10, 22), (16, 14, 10)),  # sphenoid sinus
+    ("air", (0, 10, 22), (13, 11, 7)),
     ("fluid", (0, -37, -20), (11, 9, 60)),  # subarachnoid space
-    ("brain", (0, -37, -20), (6, 5, 60)),  # brainstem and cord
+    ("white matter", (0, -37, -20), (6, 5, 60)),  # brainstem and cord
     ("fluid", (0, -52, 12), (6, 4, 10)),  # fourth ventricle
     ("fluid", (8, -6, 48), (5, 22, 11)),  # lateral ventricles
     ("fat", (28, 48, 30), (15, 19, 14)),  # orbits
@@ -74,14 +85,21 @@ ANATOMY = (
     ("vessel", (33, -20, -20), (5, 5, 40)),  # jugular veins
 )
 
-NOISE = 26.0
-TEXTURE = 0.04
-SMALLEST_FIELD_OF_VIEW = 64.0
+NOISE = 26.0  # standard deviation in each of the real and imaginary channel
+TEXTURE = 0.04  # standard deviation relative to the signal
+BUMP = 0.08  # amplitude of each wave on a lesion's surface, relative to its radius
+SMALLEST_FIELD_OF_VIEW = 64.0  # mm
 
 
 @dataclass
 class Phantom:
-    """One case: ``images`` by modality, float32 ``(x, y, z)``; ``label``, uint8 on the same grid; ``affine`` to RAS+ mm."""
+    """One labelled case.
+
+    Args:
+        images: float32 ``(x, y, z)`` per modality.
+        label: uint8 on the same grid.
+        affine: 4x4, from voxels to RAS+ millimetres.
+    """
 
     images: dict[str, np.ndarray]
     label: np.ndarray
@@ -92,8 +110,8 @@ class Phantom:
 class HeadPhantom:
     """MRI of a head with one tumour (label 1) in the nasopharynx, as T1, T2 and contrast-enhanced T1.
 
-    Beside the tumour lie an inflammation, lymphoid tissue and a venous plexus, irregular and about as large, whose signal
-    equals the tumour's in two modalities and differs in the third: only all three modalities together tell which is the
+    Around the tumour lie an inflammation, lymphoid tissue and a venous plexus, irregular and about as large. The signal
+    of each equals the tumour's in two modalities and differs in the third: only all three together tell which is the
     tumour. Anatomy, positions, gain, bias fields and noise differ from case to case.
 
     Args:
@@ -105,9 +123,9 @@ class HeadPhantom:
         InputError: an unknown or repeated modality, or a field of view below 64 mm.
     """
 
-    modalities: tuple[str, ...] = MODALITIES
-    size: tuple[int, int, int] = (84, 96, 20)
-    spacing: tuple[float, float, float] = (2.0, 2.0, 4.5)
+    modalities: Sequence[str] = MODALITIES
+    size: Sequence[int] = (84, 96, 20)
+    spacing: Sequence[float] = (2.0, 2.0, 4.5)
 
     def __post_init__(self) -> None:
         self.modalities = tuple(self.modalities)
@@ -127,9 +145,11 @@ class HeadPhantom:
         """One case; all of its randomness comes from ``rng``."""
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-2, 3)])
         spacing = np.array(self.spacing) * (1 + rng.uniform(-1, 1, 2) * (0.10, 0.15))[[0, 0, 1]]
+        first = [*rng.uniform(-3, 3, 2), 0] - spacing * (size - 1) / 2
+        axes = [start + step * np.arange(n) for start, step, n in zip(first, spacing, size)]
+        points = np.stack(np.meshgrid(*axes, indexing="ij"))
         affine = np.diag([*spacing, 1.0])
-        affine[:3, 3] = [*rng.uniform(-3, 3, 2), 0] - spacing * (size - 1) / 2
-        points = affine[:3, :3].diagonal()[:, None, None, None] * np.indices(size) + affine[:3, 3, None, None, None]
+        affine[:3, 3] = first
 
         tissue = _anatomy(rng, points)
         tumour, distractors = _lesions(rng, points)
@@ -145,8 +165,8 @@ def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: i
     """Write cases as NIfTI with a data list: a quarter for test, a quarter of the others for validation.
 
     The files are ``images/case_000_T1.nii.gz`` (int16) and so on, ``labels/case_000.nii.gz`` (uint8) and, last,
-    ``dataset.json`` in the form of the Medical Segmentation Decathlon with paths relative to ``out``. Case N is the same
-    in every cohort of a phantom and a seed, and so is every byte.
+    ``dataset.json`` in the form of the Medical Segmentation Decathlon, paths relative to ``out``. The files of case
+    N are the same, byte for byte, in every cohort of a phantom and a seed.
 
     Args:
         phantom: the recipe of a case.
@@ -209,24 +229,24 @@ def _anatomy(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
     for name, centre, radii in ANATOMY:
         shift, stretch = rng.uniform(-1, 1, 3), rng.uniform(0.96, 1.04, 3)
         p = np.stack([np.abs(points[0]), *points[1:]]) if centre[0] else points
-        tissue[_ellipsoid(p, centre + shift, radii * stretch) <= 1] = TISSUES.index(name)
+        tissue[_ellipsoid(p, np.add(centre, shift), np.multiply(radii, stretch)) <= 1] = TISSUES.index(name)
     return tissue
 
 
 def _lesions(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Masks of the tumour and of one distractor of each kind; no two overlap."""
-    diameter = rng.uniform(26, 42)
-    placed = [(rng.uniform((-14, -8, -6), (14, 10, 6)), diameter)]
+    diameter = rng.uniform(25, 40)
+    placed = [(rng.uniform((-20, -8, -8), (20, 14, 8)), diameter)]
     masks = [_irregular(rng, points, *placed[0])]
     for _ in DISTRACTORS:
-        size = diameter * rng.uniform(0.85, 1.15)
+        size = diameter * rng.uniform(0.9, 1.2)
         while True:
-            centre = rng.uniform((-40, -34, -26), (40, 40, 26))
-            apart = all(np.linalg.norm(centre - c) > (size + d) / 2 for c, d in placed)
-            mask = _irregular(rng, points, centre, size) if apart else None
-            if mask is not None and not any((mask & other).any() for other in masks):
-                break
-            size *= 0.99  # a crowded head has room for a smaller one
+            centre = rng.uniform((-36, -22, -26), (36, 38, 20))
+            if all(np.linalg.norm(centre - c) > (size + d) / 2 for c, d in placed):
+                mask = _irregular(rng, points, centre, size)
+                if not np.any(masks, axis=0)[mask].any():
+                    break
+            size *= 0.997  # a crowded head has room for a smaller one
         placed.append((centre, size))
         masks.append(mask)
     return masks[0], masks[1:]
@@ -234,12 +254,15 @@ def _lesions(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, 
 
 def _irregular(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:
     """Points in a random ellipsoid of this equivalent diameter (mm) whose surface has smooth bumps."""
-    stretch = np.exp(rng.normal(0, 0.12, 3))
+    radii = np.exp(rng.normal(0, 0.12, 3))
+    radii *= diameter / 2 / radii.prod() ** (1 / 3)
     waves, phases = rng.normal(0, 2, (4, 3)), rng.uniform(0, 2 * np.pi, 4)
-    offset = points - centre[:, None, None, None]
+    inside = _ellipsoid(points, centre, radii) <= 1 + BUMP * len(waves)
+    offset = points[:, inside] - centre[:, None]
     direction = offset / np.maximum(np.linalg.norm(offset, axis=0), 1e-6)
-    bumps = sum(np.sin(np.tensordot(w, direction, 1) + phase) for w, phase in zip(waves, phases))
-    return _ellipsoid(points, centre, diameter / 2 * stretch / stretch.prod() ** (1 / 3)) <= 1 + 0.08 * bumps
+    bumps = BUMP * np.sin(waves @ direction + phases[:, None]).sum(0)
+    inside[inside] = np.linalg.norm(offset / radii[:, None], axis=0) <= 1 + bumps
+    return inside
 
 
 def _ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -57,13 +57,17 @@ class VolumeReader(ImageReader):
         names = ", ".join(self.channels)
         if len(img) not in (1, len(self.channels)):
             found = ", ".join(p.name for p in img)
-            raise InputError(f"{img[0].parent}: {len(img)} files ({found}), expected one for each of {names}, in this order")
+            raise InputError(
+                f"{img[0].parent}: {len(img)} files ({found}), expected one for each of {names}, in this order"
+            )
         volumes = [read_volume(p) for p in img]
         array, affine = volumes[0]
         if len(volumes) > 1:
             for path, (volume, _) in zip(img, volumes):
                 if volume.ndim != 3:
-                    raise InputError(f"{path}: {volume.shape[3]} channels, expected one, as each of {names} has its own file")
+                    raise InputError(
+                        f"{path}: {volume.shape[3]} channels, expected one, as each of {names} has its own file"
+                    )
             onto = (img[0], array.shape, affine)
             array = np.stack([array] + [_resample(p, *v, *onto) for p, v in zip(img[1:], volumes[1:])])
         elif array.ndim == 4:
@@ -78,7 +82,9 @@ class VolumeReader(ImageReader):
             array = array[0]
         for name, channel in zip(self.channels, array if array.ndim == 4 else array[None]):
             if channel.min() == channel.max():
-                raise InputError(f"{img[min(self.channels.index(name), len(img) - 1)]}: every voxel of {name} is {channel.flat[0]:g}")
+                raise InputError(
+                    f"{img[min(self.channels.index(name), len(img) - 1)]}: every voxel of {name} is {channel.flat[0]:g}"
+                )
         meta = {
             "affine": affine,
             "original_affine": affine.copy(),
@@ -90,7 +96,22 @@ class VolumeReader(ImageReader):
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """NIfTI writer for MONAI's ``SaveImage`` whose file appears under its name only once it is complete."""
+    """NIfTI writer for MONAI's ``SaveImage`` whose file appears under its name only once it is complete.
+
+    It writes maps that have been brought back to their input's grid, with the input's own affine. MONAI's writer passes
+    through a resampling instead, which takes a volume whose axes are permuted for 2-D and fails.
+
+    Raises:
+        ValueError: the map is not on the input's grid.
+    """
+
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = False, **options: object) -> None:
+        affine, _, shape = self.get_meta_info(meta_dict)
+        if self.data_obj.shape[:3] != tuple(shape[:3]):
+            raise ValueError(
+                f"a map of shape {tuple(self.data_obj.shape)} for an input of {tuple(shape)}; invert it first"
+            )
+        self.affine = affine
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
         path = Path(filename)
@@ -114,15 +135,21 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
     if array.ndim not in (3, 4) or min(array.shape[:3]) < 2:
-        raise InputError(f"{path}: shape {tuple(array.shape)}, expected a volume with at least 2 voxels along each of 3 axes")
+        raise InputError(
+            f"{path}: shape {tuple(array.shape)}, expected a volume with at least 2 voxels along each of 3 axes"
+        )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header")
+        raise InputError(
+            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header"
+        )
     finite = np.isfinite(array)
     if not finite.all():
         if not finite.any():
             raise InputError(f"{path}: no voxel is a finite number")
         lowest = array[finite].min()
-        logger.warning("%s: %d voxels are NaN or infinite; set to the smallest value, %g", path, (~finite).sum(), lowest)
+        logger.warning(
+            "%s: %d voxels are NaN or infinite; set to the smallest value, %g", path, (~finite).sum(), lowest
+        )
         array = np.where(finite, array, lowest)
     return array, affine
 
@@ -138,11 +165,15 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except InputError:
         raise
     except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again") from error
+        raise InputError(
+            f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again"
+        ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
     qform, q_code = image.header.get_qform(coded=True) if hasattr(image.header, "get_qform") else (None, 0)
     if q_code and image.header["sform_code"] and np.abs(qform - affine).max() > 0.1:
-        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - affine).max())
+        logger.warning(
+            "%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - affine).max()
+        )
     return array, affine
 
 
@@ -153,7 +184,9 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         reader = ITKReader()
         array, meta = reader.get_data(reader.read(str(path)))
     except OptionalImportError as error:
-        raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI") from error
+        raise InputError(
+            f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
     array = np.asarray(array, dtype=np.float32)
@@ -163,7 +196,12 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resample(
-    path: Path, volume: np.ndarray, affine: np.ndarray, onto_path: Path, onto_shape: tuple[int, ...], onto_affine: np.ndarray
+    path: Path,
+    volume: np.ndarray,
+    affine: np.ndarray,
+    onto_path: Path,
+    onto_shape: tuple[int, ...],
+    onto_affine: np.ndarray,
 ) -> np.ndarray:
     """``volume`` on the grid of another file; outside its own field of view, its smallest value."""
     if volume.shape == onto_shape and np.allclose(affine, onto_affine, atol=1e-2, rtol=0):
@@ -172,8 +210,12 @@ def _resample(
     there = np.linalg.inv(affine) @ onto_affine @ np.vstack([steps, np.ones(steps.shape[1])])
     covered = np.all([(there[i] >= -0.5) & (there[i] <= volume.shape[i] - 0.5) for i in range(3)], axis=0).mean()
     if covered == 0:
-        raise InputError(f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong")
-    logger.warning("%s: another grid than %s; resampled onto it (it covers %.0f %% of it)", path, onto_path.name, 100 * covered)
+        raise InputError(
+            f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong"
+        )
+    logger.warning(
+        "%s: another grid than %s; resampled onto it (it covers %.0f %% of it)", path, onto_path.name, 100 * covered
+    )
     lowest = volume.min()
     resampled = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=np.float32)(
         MetaTensor(volume[None] - lowest, affine=affine), dst_affine=onto_affine, spatial_size=onto_shape

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from monai.engines import SupervisedEvaluator
 
-from ..errors import InputError, input_error_in
+from ..errors import InputError, root_cause
 from ..reporting import mean_scores, score_table, write_scores
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ class CaseEvaluator(SupervisedEvaluator):
                 logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(scores))
             logger.info("%d of %d cases done", len(scores), len(scores) + len(failures))
         if failures:
-            raise InputError(f"{len(failures)} of {len(scores) + len(failures)} cases failed:\n  " + "\n  ".join(failures))
+            raise InputError(
+                f"{len(failures)} of {len(scores) + len(failures)} cases failed:\n  " + "\n  ".join(failures)
+            )
 
     def _iteration(self, engine: CaseEvaluator, batchdata: dict[str, Any]) -> dict:  # type: ignore[override]
         name = batchdata["case"][0]
@@ -70,9 +72,11 @@ class CaseEvaluator(SupervisedEvaluator):
             output = super()._iteration(engine, batchdata)
             self.scores.append({"case": name, **self._score()})
         except Exception as error:
-            cause = input_error_in(error)
+            cause = root_cause(error)
+            if isinstance(cause, InputError):
+                return self._fail(name, str(cause))
             logger.debug("case %s", name, exc_info=True)
-            return self._fail(name, str(cause or f"{type(error).__name__}: {error}"))
+            return self._fail(name, f"{type(cause).__name__}: {cause}")
         return output
 
     def _score(self) -> dict[str, float]:

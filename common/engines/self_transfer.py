@@ -22,6 +22,8 @@ def self_transfer(
     max_epochs: int = 100,
     warm_up_epochs: int = 5,
     patience: int = 10,
+    learning_rate: float = 1e-3,
+    fine_tuning_rate: float = 1e-4,
 ) -> list[Stage]:
     """One stage for each modality, then the warm-up of the fusion blocks and the decoder, then the fine-tuning of all.
 
@@ -31,8 +33,10 @@ def self_transfer(
         modalities: names, in channel order.
         ckpt_dir: folder of the trainer, where the single-modality weights are found again.
         max_epochs: of each single-modality network, and of warm-up and fine-tuning together.
-        warm_up_epochs: with frozen encoders, at the learning rate 1e-3; fine-tuning is at 1e-4.
+        warm_up_epochs: with frozen encoders.
         patience: early stopping of every stage but the warm-up.
+        learning_rate: of the single-modality networks and the warm-up.
+        fine_tuning_rate: of the fine-tuning.
 
     Returns:
         the stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
@@ -44,16 +48,16 @@ def self_transfer(
         network.freeze_encoders(True)
 
     single = [
-        Stage(name, single_modality_network(), 1e-3, max_epochs, patience, file, channels=[channel])
+        Stage(name, single_modality_network(), learning_rate, max_epochs, patience, file, channels=[channel])
         for channel, (name, file) in enumerate(zip(modalities, files))
     ]
     return [
         *single,
-        Stage("warm-up", network, 1e-3, warm_up_epochs, prepare=warm_up),
+        Stage("warm-up", network, learning_rate, warm_up_epochs, prepare=warm_up),
         Stage(
             "fine-tuning",
             network,
-            1e-4,
+            fine_tuning_rate,
             max_epochs - warm_up_epochs,
             patience,
             "model.pt",

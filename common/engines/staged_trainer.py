@@ -117,7 +117,9 @@ class StagedTrainer(SupervisedTrainer):
             if self._is_stage_over():
                 logger.info("stage '%s' is complete", self.stage.name)
             else:
-                logger.info("stage '%s': epoch %d of at most %d", self.stage.name, self._stage_epoch + 1, self.stage.max_epochs)
+                logger.info(
+                    "stage '%s': epoch %d of at most %d", self.stage.name, self._stage_epoch + 1, self.stage.max_epochs
+                )
                 self.state.max_epochs = min(self.first_epoch + self.stage.max_epochs, self.max_epochs)
                 super().run()
             state = None
@@ -132,7 +134,9 @@ class StagedTrainer(SupervisedTrainer):
         if self.resume and path.exists():
             state = load_file(path)
             if state["stages"] != [stage.name for stage in self.stages]:
-                raise InputError(f"{path}: of a training with the stages {', '.join(state['stages'])}; resume it with its own config")
+                raise InputError(
+                    f"{path}: of a training with the stages {', '.join(state['stages'])}; resume it with its own config"
+                )
             logger.info("resuming %s after epoch %d", path, state["epoch"])
             return state
         kept = [p.name for p in (path, *(self.ckpt_dir / s.weights for s in self.stages if s.weights)) if p.exists()]

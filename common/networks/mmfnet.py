@@ -25,6 +25,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
+
 class Encoder(nn.Module):
     """VGG-like encoder (fig. 3, left): per level two 3x3x3 convolutions, whose output is the skip, then max-pooling.
 
@@ -152,7 +153,9 @@ class FusionBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """Decoder block (fig. 3, right): transposed convolution, concatenation with the skip, 3x3x3 convolution."""
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str | tuple, act: str | tuple) -> None:
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, norm: str | tuple, act: str | tuple
+    ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose3d(in_channels, out_channels, kernel_size=2, stride=2)
         self.conv = _convolution(out_channels + skip_channels, out_channels, norm, act)

@@ -16,7 +16,11 @@ TRUTH_COLOUR = "red"
 
 
 def draw_outlines(
-    images: Sequence[str | Path], prediction: str | Path, out: str | Path, truth: str | Path | None = None, columns: int = 4
+    images: Sequence[str | Path],
+    prediction: str | Path,
+    out: str | Path,
+    truth: str | Path | None = None,
+    columns: int = 4,
 ) -> Path:
     """Axial slices of each image with the outline of the prediction and, where given, of the truth.
 
@@ -39,7 +43,11 @@ def draw_outlines(
     rows = []
     for path in map(Path, images):
         volume, _ = _canonical(path)
-        rows += [(path.name, volume)] if volume.ndim == 3 else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
+        rows += (
+            [(path.name, volume)]
+            if volume.ndim == 3
+            else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
+        )
     for name, volume in [*rows, (str(truth), reference)]:
         if volume.shape[:3] != mask.shape:
             raise InputError(f"{name}: shape {volume.shape[:3]}, but {prediction} has {mask.shape}")

@@ -117,7 +117,9 @@ class ClipChannelsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             if len(d[key]) != len(self.ranges):
-                raise InputError(f"'{key}' has {len(d[key])} channels, expected {len(self.ranges)}, one per clipping range")
+                raise InputError(
+                    f"'{key}' has {len(d[key])} channels, expected {len(self.ranges)}, one per clipping range"
+                )
             low, high = self.ranges.to(d[key].device)[:, :, None, None, None].unbind(1)
             d[key] = torch.clamp(d[key], low, high)
         return d

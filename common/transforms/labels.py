@@ -46,13 +46,17 @@ class CheckLabeld(MapTransform):
             if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
                 shift = float((label.affine - image.affine).abs().max())
                 if shift > 0.1:
-                    raise InputError(f"{name}: its affine differs from its image's by up to {shift:.3g}; resample it onto the image")
+                    raise InputError(
+                        f"{name}: its affine differs from its image's by up to {shift:.3g}; resample it onto the image"
+                    )
             rounded = label.round()
             values = [v for v in np.unique(label.cpu().numpy()) if v]
             if self.num_classes == 1 and len(values) == 1:
                 rounded = label != 0
             elif float((label - rounded).abs().max()) > 0.01 or any(not 0 < v < self.num_classes + 0.5 for v in values):
                 shown = ", ".join(f"{v:g}" for v in values[:6])
-                raise InputError(f"{name}: values 0, {shown}, expected 0 and " + ", ".join(map(str, range(1, self.num_classes + 1))))
+                raise InputError(
+                    f"{name}: values 0, {shown}, expected 0 and " + ", ".join(map(str, range(1, self.num_classes + 1)))
+                )
             d[key] = rounded.to(torch.float32)
         return d

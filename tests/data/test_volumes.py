@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import EnsureChannelFirst, LoadImage, SaveImage
 
 from common.data import AtomicNibabelWriter, VolumeReader
-from common.errors import InputError, input_error_in
+from common.errors import InputError, root_cause
 
 NAMES = ["T1", "T2", "CET1"]
 SHAPE = (7, 6, 5)
@@ -26,8 +26,8 @@ def load(paths: Path | list[Path], names: list[str]) -> MetaTensor:
     try:
         return EnsureChannelFirst()(LoadImage(reader=VolumeReader(names))(paths))
     except Exception as error:
-        cause = input_error_in(error)
-        assert cause is not None, error
+        cause = root_cause(error)
+        assert isinstance(cause, InputError), error
         raise cause from None
 
 
@@ -138,13 +138,29 @@ def _flat(write: Write) -> Path:
         (lambda w: w("a.nii", VOLUMES[0][..., :1]), ["CT"], r"a.nii: shape \(7, 6, 1\), expected a volume"),
         (lambda w: w("a.nii", np.full(SHAPE, 3.0)), ["CT"], "a.nii: every voxel of CT is 3"),
         (lambda w: w("a.nii", np.full(SHAPE, np.nan)), ["CT"], "a.nii: no voxel is a finite number"),
-        (lambda w: w("a.nii", VOLUMES[0]), NAMES, r"a.nii: 1 channel, expected 3 \(T1, T2, CET1\): give one file for each"),
+        (
+            lambda w: w("a.nii", VOLUMES[0]),
+            NAMES,
+            r"a.nii: 1 channel, expected 3 \(T1, T2, CET1\): give one file for each",
+        ),
         (lambda w: w("a.nii", np.moveaxis(VOLUMES, 0, 3)), ["CT"], r"a.nii: 3 channels, expected 1"),
-        (lambda w: three_files(w)[:2], NAMES, r"2 files \(P_T1.nii.gz, P_T2.nii.gz\), expected one for each of T1, T2, CET1"),
-        (lambda w: [w("a.nii", np.moveaxis(VOLUMES, 0, 3)), w("b.nii", VOLUMES[0])], ["A", "B"], "a.nii: 3 channels, expected one"),
+        (
+            lambda w: three_files(w)[:2],
+            NAMES,
+            r"2 files \(P_T1.nii.gz, P_T2.nii.gz\), expected one for each of T1, T2, CET1",
+        ),
+        (
+            lambda w: [w("a.nii", np.moveaxis(VOLUMES, 0, 3)), w("b.nii", VOLUMES[0])],
+            ["A", "B"],
+            "a.nii: 3 channels, expected one",
+        ),
         (_flat, ["CT"], "a.nii: the affine .* does not map"),
         (lambda w: w("a.nii", VOLUMES[0]).with_name("b.nii"), ["CT"], "b.nii: no such file"),
-        (lambda w: w("a.nii", VOLUMES[0]).rename(w("b.nii", VOLUMES[0]).with_name("c.png")), ["CT"], "c.png: unknown format"),
+        (
+            lambda w: w("a.nii", VOLUMES[0]).rename(w("b.nii", VOLUMES[0]).with_name("c.png")),
+            ["CT"],
+            "c.png: unknown format",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said(write_nifti: Write, make: Callable, names: list[str], message: str) -> None:
@@ -182,8 +198,11 @@ def test_metaimage_is_the_same_volume(write_nifti: Write, tmp_path: Path) -> Non
 
 
 def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = MetaTensor(np.ones((1, *SHAPE), np.float32), affine=np.eye(4), meta={"filename_or_obj": "case 1.5.nii.gz"})
-    save = SaveImage(tmp_path, "seg", ".nii.gz", writer=AtomicNibabelWriter, separate_folder=False, output_dtype=np.uint8)
+    meta = {"filename_or_obj": "case 1.5.nii.gz", "original_affine": np.eye(4), "spatial_shape": np.array(SHAPE)}
+    mask = MetaTensor(np.ones((1, *SHAPE), np.float32), affine=np.eye(4), meta=meta)
+    save = SaveImage(
+        tmp_path, "seg", ".nii.gz", writer=AtomicNibabelWriter, separate_folder=False, output_dtype=np.uint8
+    )
     save(mask)
     assert [p.name for p in tmp_path.iterdir()] == ["case 1.5_seg.nii.gz"]
     assert nib.load(tmp_path / "case 1.5_seg.nii.gz").get_data_dtype() == np.uint8

@@ -100,7 +100,9 @@ def test_selected_channels_keep_the_affine() -> None:
     assert selected.affine[2, 2] == 4
 
 
-@pytest.mark.parametrize(("roi", "margin"), [((32, 32, 16), (0, 0, 0)), ((80, 24, 4), (0, 0, 0)), ((32, 32, 4), (9, 9, 2))])
+@pytest.mark.parametrize(
+    ("roi", "margin"), [((32, 32, 16), (0, 0, 0)), ((80, 24, 4), (0, 0, 0)), ((32, 32, 4), (9, 9, 2))]
+)
 def test_crop_is_centred_padded_and_inverted(roi: tuple[int, ...], margin: tuple[int, ...]) -> None:
     volume = head()
     start, end = body_box(volume)

@@ -11,7 +11,9 @@ IMAGE = MetaTensor(np.zeros((3, 4, 4, 4)), affine=np.eye(4))
 
 
 def check(label: np.ndarray, affine: np.ndarray | None = None, num_classes: int = 1) -> np.ndarray:
-    tensor = MetaTensor(label[None], affine=np.eye(4) if affine is None else affine, meta={"filename_or_obj": "P_seg.nii"})
+    tensor = MetaTensor(
+        label[None], affine=np.eye(4) if affine is None else affine, meta={"filename_or_obj": "P_seg.nii"}
+    )
     return CheckLabeld("label", num_classes=num_classes)({"image": IMAGE, "label": tensor})["label"].numpy()[0]
 
 

@@ -52,7 +52,9 @@ def test_rotation_is_in_plane_about_the_windows_centre() -> None:
 def test_label_follows_the_image_and_stays_binary() -> None:
     data = region()
     data["label"] = data["image"][:1].clone()
-    crop = RandWindowd(["image", "label"], SIZE, (12, 12, 3), max_offset=(8, 8, 3), max_angle=0.0).set_random_state(seed=1)
+    crop = RandWindowd(["image", "label"], SIZE, (12, 12, 3), max_offset=(8, 8, 3), max_angle=0.0).set_random_state(
+        seed=1
+    )
     out = crop(data)
     torch.testing.assert_close(out["image"][:1], out["label"], atol=1e-4, rtol=0)
     rotated = RandWindowd(["image", "label"], SIZE, (12, 12, 3), max_angle=30.0).set_random_state(seed=1)(region())

@@ -1,0 +1,90 @@
+"""A tiny cohort and overlays that make each bundle's real configs run in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from common.data.phantoms import HeadPhantom, write_cohort
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
+
+TINY = {
+    MMFNET.name: {
+        "network_def::channels": [2, 4],
+        "network_def::reduction": 2,
+        "single_modality_network::channels": [2, 4],
+        "spacing": [6.0, 6.0, -1],
+        "roi_size": [16, 16, 8],
+        "window_step": 4,
+        "margin": [3, 3, 2],
+        "max_offset": [2, 2, 2],
+        "max_epochs": 2,
+        "warm_up_epochs": 1,
+        "updates_per_epoch": 2,
+        "batch_size": 2,
+    }
+}
+PHANTOMS = {MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5))}
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """The folder of a bundle's tiny cohort."""
+    written: dict[str, Path] = {}
+
+    def folder(bundle: Path) -> Path:
+        if bundle.name not in written:
+            written[bundle.name] = tmp_path_factory.mktemp(bundle.name)
+            write_cohort(PHANTOMS[bundle.name], written[bundle.name], cases=6)
+        return written[bundle.name]
+
+    return folder
+
+
+@pytest.fixture
+def config_files(tmp_path: Path) -> Callable[..., list[str]]:
+    """The named configs of a bundle and the tiny overlay, as paths."""
+
+    def files(bundle: Path, *names: str) -> list[str]:
+        overlay = tmp_path / "tiny.json"
+        tiny = dict(TINY[bundle.name])
+        if "train" not in names:
+            tiny = {k: v for k, v in tiny.items() if not k.startswith("single_modality_network")}
+        overlay.write_text(json.dumps(tiny))
+        return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
+
+    return files
+
+
+@pytest.fixture
+def workflow(
+    cohort: Callable, config_files: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ConfigWorkflow]:
+    """An initialised workflow of the real configs on the tiny cohort, in a foreign working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
+        flow = ConfigWorkflow(
+            config_file=config_files(bundle, *names),
+            meta_file=str(bundle / "configs" / "metadata.json"),
+            logging_file=False,
+            workflow_type="infer" if names[0] == "inference" else "train",
+            **{
+                "bundle_root": str(bundle),
+                "dataset_dir": str(cohort(bundle)),
+                "ckpt_dir": str(tmp_path / "models"),
+                "output_dir": str(tmp_path / "out"),
+                **override,
+            },
+        )
+        flow.initialize()
+        return flow
+
+    return make

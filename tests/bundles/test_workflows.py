@@ -1,0 +1,238 @@
+"""The bundles' real configs, from training to a mask, on a tiny cohort and a narrow network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.errors import InputError
+from common.networks import MMFNet
+from common.reporting import read_scores
+
+from .conftest import MMFNET
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {p.name: torch.load(p, weights_only=True) for p in sorted(folder.glob("*.pt")) if p.name != STATE_FILE}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys() and "model.pt" in a
+    for name in a:
+        assert a[name].keys() == b[name].keys()
+        assert all(torch.equal(a[name][k], b[name][k]) for k in a[name]), name
+
+
+@pytest.fixture
+def trained(workflow: Callable, tmp_path: Path) -> Path:
+    workflow(MMFNET, "train").run()
+    return tmp_path / "models"
+
+
+def test_train_evaluate_infer(workflow: Callable, trained: Path, cohort: Callable, tmp_path: Path) -> None:
+    assert {p.name for p in trained.glob("*.pt")} == {
+        "model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt", STATE_FILE,
+    }  # fmt: skip
+    assert "stage 'fine-tuning', epoch 8" in (trained / "train.log").read_text()
+    assert list((trained / "tensorboard").iterdir())
+
+    flow = workflow(MMFNET, "train", "evaluate")
+    flow.run()
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+    tests = sorted(p.name for p in (cohort(MMFNET) / "labels").iterdir())[-2:]
+    assert [row["case"] + ".nii.gz" for row in rows] == tests
+    assert set(rows[0]) == {"case", "DSC", "AP", "Dice loss"}
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("DSC", "AP", "Dice loss"))
+    assert flow.evaluator.state.metrics["AP"] == pytest.approx(np.mean([row["AP"] for row in rows]), abs=1e-6)
+
+    workflow(MMFNET, "inference", output_dir=str(tmp_path / "masks")).run()
+    masks = sorted((tmp_path / "masks").glob("*.nii.gz"))
+    assert [m.name.replace("_seg", "") for m in masks] == tests
+    for mask, name in zip(masks, tests):
+        image, label = nib.load(mask), nib.load(cohort(MMFNET) / "labels" / name)
+        assert image.get_data_dtype() == np.uint8
+        assert image.shape == label.shape
+        np.testing.assert_allclose(image.affine, label.affine, atol=1e-5)
+        assert set(np.unique(image.dataobj)) <= {0, 1}
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Path:
+    """Weights whose masks are neither empty nor full."""
+    network = MMFNet(channels=(2, 4), reduction=2)
+    torch.nn.init.normal_(network.head.weight, std=3)
+    network.head.bias.data.fill_(2.0)
+    (tmp_path / "models").mkdir()
+    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
+    return tmp_path / "models"
+
+
+def mask_of(path: Path) -> np.ndarray:
+    mask = np.asarray(nib.load(path).dataobj) > 0
+    assert 0.01 < mask.mean() < 0.99
+    return mask
+
+
+def test_the_scores_are_those_of_the_masks(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
+    workflow(MMFNET, "train", "evaluate").run()
+    workflow(MMFNET, "inference").run()
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+    assert len(rows) == 2
+    for row in rows:
+        mask = mask_of(tmp_path / "out" / f"{row['case']}_seg.nii.gz")
+        label = np.asarray(nib.load(cohort(MMFNET) / "labels" / f"{row['case']}.nii.gz").dataobj) > 0
+        assert row["DSC"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("epoch", range(1, 9))
+def test_interrupted_and_resumed_is_uninterrupted(
+    workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, uninterrupted: Path
+) -> None:
+    """Interrupted in the first update after ``epoch``, or after the last one."""
+    flow = workflow(MMFNET, "train")
+    trainer: StagedTrainer = flow.trainer
+    iterate = trainer._process_function
+
+    def interrupt(*args: object) -> object:
+        if trainer.state.epoch == epoch + 1:
+            raise KeyboardInterrupt
+        return iterate(*args)
+
+    monkeypatch.setattr(trainer, "_process_function", interrupt)
+    if epoch < 8:
+        with pytest.raises(KeyboardInterrupt):
+            flow.run()
+    else:
+        flow.run()
+    workflow(MMFNET, "train", resume=True).run()
+    assert_same_weights(tmp_path / "models", uninterrupted)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(autouse=True)
+def _train_once(request: pytest.FixtureRequest, uninterrupted: Path) -> None:
+    if "epoch" in request.fixturenames and not list(uninterrupted.iterdir()):
+        request.getfixturevalue("workflow")(MMFNET, "train", ckpt_dir=str(uninterrupted)).run()
+
+
+def test_a_finished_stage_is_not_repeated(workflow: Callable, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in trained.glob("*.pt")}
+    with caplog.at_level("INFO"):
+        workflow(MMFNET, "train", resume=True).run()
+    assert "training is complete after 8 epochs" in caplog.text
+    assert {p.name: p.stat().st_mtime_ns for p in trained.glob("*.pt")} == before
+
+
+def test_a_training_is_not_written_over(workflow: Callable, trained: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "train").run()
+    assert isinstance(error.value.__cause__, InputError)
+    assert "already holds training_state.pt" in str(error.value.__cause__)
+    assert "--resume true" in str(error.value.__cause__)
+
+
+def test_broken_cases_do_not_stop_the_others(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    for name in ("good", "truncated", "incomplete", "twin"):
+        (scans / name).mkdir(parents=True)
+        for modality in ("T1", "T2", "CET1"):
+            shutil.copy(cohort(MMFNET) / "images" / f"case_000_{modality}.nii.gz", scans / name)
+    broken = scans / "truncated" / "case_000_T2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    (scans / "incomplete" / "case_000_T2.nii.gz").unlink()
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "inference", dataset_dir=str(scans)).run()
+    message = str(error.value.__cause__)
+    assert message.startswith("2 of 4 cases failed:")
+    assert "truncated/case_000_T2.nii.gz: not a complete NIfTI file" in message
+    assert "incomplete: no T2 among" in message
+    good, twin = (mask_of(tmp_path / "out" / f"{name}_seg.nii.gz") for name in ("good", "twin"))
+    np.testing.assert_array_equal(good, twin)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good_seg.nii.gz", "twin_seg.nii.gz", "inference.log"}
+
+
+def test_three_files_and_one_stacked_file_give_the_same_mask(
+    workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
+) -> None:
+    files = [cohort(MMFNET) / "images" / f"case_000_{m}.nii.gz" for m in ("T1", "T2", "CET1")]
+    (tmp_path / "scans" / "separate").mkdir(parents=True)
+    for file in files:
+        shutil.copy(file, tmp_path / "scans" / "separate")
+    volumes = [nib.load(f) for f in files]
+    stacked = np.stack([np.asarray(v.dataobj) for v in volumes], 3)
+    nib.save(nib.Nifti1Image(stacked, volumes[0].affine), tmp_path / "scans" / "stacked.nii.gz")
+    workflow(MMFNET, "inference", dataset_dir=str(tmp_path / "scans")).run()
+    paths = [tmp_path / "out" / f"{name}_seg.nii.gz" for name in ("separate", "stacked")]
+    np.testing.assert_array_equal(mask_of(paths[0]), mask_of(paths[1]))
+    np.testing.assert_array_equal(nib.load(paths[0]).affine, nib.load(paths[1]).affine)
+
+
+@pytest.mark.parametrize("axes", [("L", "P", "S"), ("P", "S", "R"), ("S", "L", "A")])
+def test_mask_does_not_depend_on_the_axis_order(
+    workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path, axes: tuple[str, str, str]
+) -> None:
+    for name, turn in (("plain", False), ("turned", True)):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for modality in ("T1", "T2", "CET1"):
+            image = nib.load(cohort(MMFNET) / "images" / f"case_000_{modality}.nii.gz")
+            if turn:
+                to = nib.orientations.ornt_transform(
+                    nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
+                )
+                image = image.as_reoriented(to)
+            nib.save(image, tmp_path / "scans" / name / f"{modality}.nii.gz")
+    workflow(MMFNET, "inference", dataset_dir=str(tmp_path / "scans")).run()
+    plain, turned = (nib.load(tmp_path / "out" / f"{n}_seg.nii.gz") for n in ("plain", "turned"))
+    assert nib.aff2axcodes(turned.affine) == axes
+    assert mask_of(tmp_path / "out" / "plain_seg.nii.gz").any()
+    np.testing.assert_array_equal(nib.as_closest_canonical(turned).get_fdata(), plain.get_fdata())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": "missing.pt"}, "missing.pt: no such file; train first"),
+        ({"network_def::channels": [4, 8]}, r"model.pt: weights of another network, \d+ of \d+ entries differ"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(workflow: Callable, trained: Path, change: dict, message: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "inference", **change).run()
+    with pytest.raises(InputError, match=message):
+        raise error.value.__cause__  # type: ignore[misc]
+
+
+def test_damaged_weights_are_refused(workflow: Callable, trained: Path) -> None:
+    (trained / "model.pt").write_bytes((trained / "model.pt").read_bytes()[:-500])
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "inference").run()
+    assert "model.pt: not a complete file of tensors" in str(error.value.__cause__)
+
+
+def test_early_stopping_ends_a_stage(workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = workflow(MMFNET, "train", max_epochs=6, patience=2, learning_rate=0.0, fine_tuning_rate=0.0)
+    trainer = flow.trainer
+    losses = {}  # a validation that never gets better than in a stage's first epoch
+    run = trainer.evaluator.run
+    monkeypatch.setattr(
+        trainer.evaluator, "run", lambda epoch: (run(epoch), losses.update({epoch: trainer.stage.name}))
+    )
+    flow.run()
+    names = list(losses.values())
+    assert names.count("warm-up") == 1
+    for stage in ("T1", "T2", "CET1", "fine-tuning"):
+        assert 3 <= names.count(stage) <= 6
+    state = torch.load(tmp_path / "models" / STATE_FILE, weights_only=True)
+    assert state["epoch"] == len(names)
