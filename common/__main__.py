@@ -78,7 +78,7 @@ def scores(*runs: str) -> None:
     Args:
         runs: folders with a scores.csv, as NAME=FOLDER or FOLDER.
     """
-    named = dict(run.split("=", 1) if "=" in run else (run, run) for run in runs)
+    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
     print(compare({name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()}))
 
 

@@ -7,11 +7,11 @@ from types import TracebackType
 
 
 class InputError(ValueError):
-    """A file, a value or an option that cannot be used. The message names it, what was found, what was expected and the fix."""
+    """A file, a value or an option that cannot be used; the message names it, what was found, and the fix."""
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first ``InputError`` in a chain of exceptions, such as MONAI's transforms and configs make, or else its origin."""
+    """The first ``InputError`` in a chain of exceptions, as MONAI's transforms and configs make, or else its origin."""
     while not isinstance(error, InputError):
         origin = error.__cause__ or error.__context__
         if origin is None:

@@ -30,7 +30,7 @@ def load_cases(
     Args:
         dataset_dir: data-set folder; paths in its data list are relative to it.
         section: ``"training"``, ``"validation"`` or ``"test"``.
-        modalities: the channels that a case must have, in order; compared with the list's ``modality`` where it has one.
+        modalities: the channels that a case must have, in order; compared with the list's ``modality`` if it has one.
         fold: cross-validation fold to split by instead of the lists as they stand; the data list must have been written
             with folds.
 
@@ -60,8 +60,8 @@ def find_cases(
 ) -> list[dict]:
     """The cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
-    In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless ``modalities``
-    has several and their names differ only by the modality (``P1_T1.nii.gz``, ``P1_T2.nii.gz``): these are one case.
+    In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless there are
+    several ``modalities`` and their names differ only by the modality: ``P1_T1.nii.gz`` and ``P1_T2.nii.gz`` are one.
 
     Args:
         dataset_dir: the folder or file.
@@ -112,7 +112,7 @@ def rank_share(cases: list[dict]) -> list[dict]:
 
 
 def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
-    """Test list = the cases of ``fold``; of the others, every fourth is for validation (25 %) and the rest for training.
+    """The cases of ``fold`` for testing; of the others, every fourth for validation (25 %), the rest for training.
 
     Raises:
         InputError: a case without a fold, or no case in this one.

@@ -30,8 +30,8 @@ def write_datalist(
 
     Args:
         layout: ``"nnunet"``, also the Medical Segmentation Decathlon's: ``imagesTr`` (a file per case, or
-            ``CASE_0000``, ``CASE_0001``, ... per channel), ``labelsTr``, perhaps ``imagesTs``; or ``"folders"``: a folder
-            per case with its images and a label whose name has one of the words seg, label, mask, gt, gtv, roi.
+            ``CASE_0000``, ``CASE_0001``, ... per channel), ``labelsTr``; or ``"folders"``: a folder per case
+            with its images and a label whose name has one of the words seg, label, mask, gt, gtv, roi.
         root: the folder.
         out: the data list; ``dataset_dir`` of the bundles is its folder.
         modalities: names of the channels in the network's order, where a case has several.
@@ -53,9 +53,10 @@ def write_datalist(
     if out.exists() and out.resolve() == (root / "dataset.json").resolve() and "fold" not in out.read_text():
         raise InputError(f"--out {out} is the data set's own description; write the list elsewhere")
     cases = LAYOUTS[layout](root, tuple(modalities))
-    if not 2 <= folds <= len(cases) or not 0 <= fold < folds:
+    if not (2 <= folds <= len(cases) and 0 <= fold < folds):
         raise InputError(
-            f"{len(cases)} labelled cases in {root}, --folds {folds}, --fold {fold}: expected 2 <= folds <= cases, fold < folds"
+            f"{len(cases)} labelled cases in {root}, --folds {folds}, --fold {fold}: "
+            "expected at least 2 folds, no more than cases, and fold 0 to folds - 1"
         )
     order = np.random.default_rng(seed).permutation(len(cases))
     for position, index in enumerate(order):
@@ -86,7 +87,7 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
         images = by_case.get(stem(label), [])
         if len(images) not in (1, max(len(modalities), 1)):
             raise InputError(
-                f"{label}: {len(images)} images of {stem(label)} in {root / 'imagesTr'}, expected 1 or {len(modalities)}"
+                f"{label}: {len(images)} images of it in {root / 'imagesTr'}, expected 1 or {len(modalities)}"
             )
         if len(images) == 1 and order != sorted(order):
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -51,7 +52,7 @@ class SampledCacheDataset(CacheDataset):
     def __init__(self, data: Sequence, transform: Callable | Sequence[Callable], cache_rate: float = 1.0) -> None:
         super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False, num_workers=1)
 
-    def __getitem__(self, index: tuple[int, int]) -> dict:  # type: ignore[override]
+    def __getitem__(self, index: tuple[int, int]) -> dict:
         case, seed = index
         self.transform.set_random_state(seed=seed)
         return super().__getitem__(case)
@@ -70,7 +71,8 @@ class CaseSampler(DistributedSampler):
     """
 
     def __init__(self, num_cases: int, num_samples: int, seed: int = 0) -> None:
-        super().__init__(range(num_cases), num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
+        indices: Any = range(num_cases)  # the base class asks for its length alone
+        super().__init__(indices, num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
         if num_samples % self.num_replicas:
             raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
         self.num_cases = num_cases

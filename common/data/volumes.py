@@ -14,6 +14,7 @@ from monai.data import ITKReader, MetaTensor, NibabelWriter
 from monai.data.image_reader import ImageReader
 from monai.transforms import SpatialResample
 from monai.utils import OptionalImportError
+from nibabel.filebasedimages import ImageFileError
 
 from ..errors import InputError
 
@@ -68,8 +69,8 @@ class VolumeReader(ImageReader):
                     raise InputError(
                         f"{path}: {volume.shape[3]} channels, expected one, as each of {names} has its own file"
                     )
-            onto = (img[0], array.shape, affine)
-            array = np.stack([array] + [_resample(p, *v, *onto) for p, v in zip(img[1:], volumes[1:])])
+            moved = [_resample(p, v, a, img[0], array.shape, affine) for p, (v, a) in zip(img[1:], volumes[1:])]
+            array = np.stack([array, *moved])
         elif array.ndim == 4:
             array = np.moveaxis(array, 3, 0)
         count = array.shape[0] if array.ndim == 4 else 1
@@ -164,16 +165,15 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         array = np.asarray(image.dataobj, dtype=np.float32)
     except InputError:
         raise
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again"
         ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
-    qform, q_code = image.header.get_qform(coded=True) if hasattr(image.header, "get_qform") else (None, 0)
-    if q_code and image.header["sform_code"] and np.abs(qform - affine).max() > 0.1:
-        logger.warning(
-            "%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - affine).max()
-        )
+    qform, _ = image.get_qform(coded=True)
+    sform, _ = image.get_sform(coded=True)
+    if qform is not None and sform is not None and np.abs(qform - sform).max() > 0.1:
+        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - sform).max())
     return array, affine
 
 
@@ -189,10 +189,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
-    array = np.asarray(array, dtype=np.float32)
-    if array.ndim > 3 and meta["original_channel_dim"] == -1:
-        return array, np.asarray(meta["affine"], dtype=np.float64)
-    return array, np.asarray(meta["affine"], dtype=np.float64)
+    return np.asarray(array, dtype=np.float32), np.asarray(meta["affine"], dtype=np.float64)
 
 
 def _resample(

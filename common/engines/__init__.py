@@ -1,4 +1,4 @@
-"""MONAI engines with what they lack: training in stages that resumes exactly, evaluation that survives a broken case."""
+"""MONAI's engines and what they lack: stages that resume exactly, evaluation that survives a broken case."""
 
 from .case_evaluator import CaseEvaluator
 from .checkpoints import load_weights, save_whole

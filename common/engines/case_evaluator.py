@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 class CaseEvaluator(SupervisedEvaluator):
     """MONAI's evaluator over a :class:`CaseDataset`, one case a batch.
 
-    A case that failed, in reading, in the network or in writing, is reported in one line and left out of the scores; the
-    others go on.
+    A case that failed, in reading, in the network or in writing, is reported in one line and left out of the scores;
+    the others go on.
 
     Args:
         metrics: per entry of the post-processed output, the metrics of it: name to a function of prediction and truth
@@ -64,7 +64,7 @@ class CaseEvaluator(SupervisedEvaluator):
                 f"{len(failures)} of {len(scores) + len(failures)} cases failed:\n  " + "\n  ".join(failures)
             )
 
-    def _iteration(self, engine: CaseEvaluator, batchdata: dict[str, Any]) -> dict:  # type: ignore[override]
+    def _iteration(self, engine: CaseEvaluator, batchdata: dict[str, Any]) -> dict:
         name = batchdata["case"][0]
         if "error" in batchdata:
             return self._fail(name, batchdata["error"][0])

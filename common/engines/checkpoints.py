@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def save_whole(content: Any, path: str | Path) -> None:
-    """``torch.save`` under a temporary name, then rename, so that an interruption leaves the previous file as it was."""
+    """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial_{path.name}")

@@ -38,8 +38,8 @@ class Stage:
         learning_rate: of Adam, which starts afresh with the stage.
         max_epochs: length at most.
         patience: stop after this many epochs without a better validation; None trains to the end.
-        weights: file name, in the trainer's folder, of the weights with the best validation; None keeps the last ones in
-            the network only, for the next stage to go on with.
+        weights: file name, in the trainer's folder, of the weights with the best validation; None keeps the last ones
+            in the network only, for the next stage to go on with.
         channels: input channels that the network sees; None for all.
         prepare: called when the stage begins and when it resumes, before the state is restored.
     """
@@ -109,10 +109,11 @@ class StagedTrainer(SupervisedTrainer):
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         self._register_handlers(train_handlers or [])
 
-    def run(self) -> None:  # type: ignore[override]
+    def run(self) -> None:
         state = self._saved_state()
         index = 0 if state is None else state["stage"]
-        for self.stage in self.stages[index:]:
+        for stage in self.stages[index:]:
+            self.stage = stage
             self._begin(state)
             if self._is_stage_over():
                 logger.info("stage '%s' is complete", self.stage.name)
@@ -142,8 +143,8 @@ class StagedTrainer(SupervisedTrainer):
         kept = [p.name for p in (path, *(self.ckpt_dir / s.weights for s in self.stages if s.weights)) if p.exists()]
         if kept:
             raise InputError(
-                f"{self.ckpt_dir} already holds {', '.join(kept)}: continue with --resume true, or train into another folder "
-                "with --ckpt_dir DIR"
+                f"{self.ckpt_dir} already holds {', '.join(kept)}: continue with --resume true, "
+                "or train into another folder with --ckpt_dir DIR"
             )
         return None
 
@@ -152,7 +153,7 @@ class StagedTrainer(SupervisedTrainer):
         stage.prepare()
         if state is not None:
             stage.network.load_state_dict(state["network"])
-        network = stage.network.to(self.state.device, memory_format=torch.channels_last_3d)
+        network = stage.network.to(self.state.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.network = network
         if idist.get_world_size() > 1:
             ids = [self.state.device] if self.state.device.type == "cuda" else None
@@ -182,7 +183,7 @@ class StagedTrainer(SupervisedTrainer):
         train_loss = self.state.metrics["train_loss"]
         if not (math.isfinite(metric) and math.isfinite(train_loss)):
             raise RuntimeError(
-                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, validation {metric}; the training diverged. "
+                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, validation {metric}: it diverged. "
                 f"The epoch before is in {self.ckpt_dir / STATE_FILE}; a smaller learning rate may help"
             )
         if idist.get_rank() == 0:

@@ -13,12 +13,15 @@ Deviations and decisions where the paper is silent:
 * The standard deviation of eq. 10 is ``sqrt(var + 1e-5)`` with the population variance: the gradient of ``sqrt`` at 0
   is infinite and a dead ReLU channel has no variance.
 * With two modalities 2c/12 is no integer; the hidden width is ``max(1, C // reduction)``.
+* The hidden layers of the MLPs are narrow (2 units at the finest level): with PyTorch's initialisation some start with
+  every ReLU at rest and give a constant. The paper says nothing of an initialisation; none is added.
 * The network ends in the sigmoid (section III-A), so overlapping windows average probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from monai.networks.blocks import Convolution
@@ -40,7 +43,7 @@ class Encoder(nn.Module):
         widths = [in_channels, *channels]
         self.blocks = nn.ModuleList(
             nn.Sequential(_convolution(c_in, c, norm, act), _convolution(c, c, norm, act))
-            for c_in, c in zip(widths[:-1], widths[1:])
+            for c_in, c in pairwise(widths)
         )
         self.pool = Pool[Pool.MAX, 3](kernel_size=2)
         self.bottom = _convolution(widths[-1], widths[-1], norm, act)
@@ -205,6 +208,7 @@ class MMFNet(nn.Module):
         _check_option("std_pool", std_pool, ("both", "channel", "spatial", "none"))
         _check_option("bottleneck", bottleneck, ("concat", "fusion"))
         self.in_channels = in_channels
+        self.channels_per_encoder = 1 if separate_encoders else in_channels
         self.divisor = 2 ** len(channels)
         self.frozen_encoders = False
 
@@ -235,13 +239,13 @@ class MMFNet(nn.Module):
             x: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** len(channels)``.
 
         Returns:
-            ``(B, out_channels, x, y, z)`` in float32, values in (0, 1).
+            ``(B, out_channels, x, y, z)`` in float32, values in [0, 1].
 
         Raises:
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         self.check_input(x)
-        inputs = x.split(x.shape[1] // len(self.encoders), 1)
+        inputs = x.split(self.channels_per_encoder, 1)
         per_encoder: list[list[Tensor]] = []
         for i, encoder in enumerate(self.encoders):
             per_encoder.append(encoder(inputs[i]))
@@ -272,8 +276,8 @@ class MMFNet(nn.Module):
         """Initialise the encoders from single-modality networks (self-transfer, section III-C).
 
         Args:
-            states: per modality, the state dict of an ``MMFNet(in_channels=1, fusion="concat", ...)``; only its encoder,
-                batch-normalisation statistics included, is used.
+            states: per modality, the state dict of an ``MMFNet(in_channels=1, fusion="concat", ...)``; only its
+                encoder, batch-normalisation statistics included, is used.
 
         Raises:
             ValueError: another number of state dicts than encoders.

@@ -24,8 +24,8 @@ def draw_outlines(
 ) -> Path:
     """Axial slices of each image with the outline of the prediction and, where given, of the truth.
 
-    The slices are spread evenly over those that hold either; the picture shows the patient as radiologists do, the right
-    side on the left.
+    The slices are spread evenly over those that hold either; the patient's right side is on the left, as radiologists
+    have it.
 
     Args:
         images: files on one grid, a row each; a 4-D file gives a row for each channel.

@@ -86,7 +86,7 @@ class RandWindowd(Randomizable, MapTransform):
         self.flip_axis = flip_axis
         self.label_keys = tuple(label_keys)
 
-    def randomize(self, slices: int) -> dict[str, Any]:  # type: ignore[override]
+    def randomize(self, slices: int) -> dict[str, Any]:
         """Draw a window of a region whose unshifted windows cover ``slices`` slices."""
         starts = window_starts(slices, self.roi_size[2], self.step)
         first = (0, 0, starts[self.R.randint(len(starts))])
