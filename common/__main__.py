@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -29,9 +30,8 @@ def phantoms(bundle: str, out: str, cases: int = 12, seed: int = 0) -> None:
     if not recipe.exists():
         known = sorted(p.name for p in (Path(__file__).parents[1] / "bundles").glob("*"))
         raise InputError(f"no bundle {bundle} with a configs/demo.json; expected a folder or one of {', '.join(known)}")
-    parser = ConfigParser()
-    parser.read_config(str(recipe))
-    path = write_cohort(parser.get_parsed_content("phantom"), out, cases=cases, seed=seed)
+    phantom = ConfigParser(json.loads(recipe.read_text())["phantom"]).get_parsed_content()
+    path = write_cohort(phantom, out, cases=cases, seed=seed)
     print(f"{cases} cases in {path}")
 
 

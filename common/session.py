@@ -17,7 +17,7 @@ from .errors import InputError, show_input_errors_in_one_line
 # Third parties' notices that a user of a bundle can do nothing about.
 NOTICES = (".*nvImageCodec decoder plugin did not register.*",)
 QUIET_LOGGERS = {
-    "ignite.engine": logging.WARNING,  # start and end of every run and epoch
+    "ignite.engine": logging.CRITICAL,  # every run and epoch, and exceptions that are raised anyway
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
     "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
 }
@@ -66,6 +66,20 @@ def _log_to(path: Path) -> None:
 
 class _LogFile(logging.FileHandler):
     """The log file of a run, told apart from a host program's handlers."""
+
+
+def flag(value: bool | str) -> bool:
+    """A switch of a config, which the command line hands over as the word ``true`` or ``false``.
+
+    Raises:
+        InputError: another word.
+    """
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise InputError(f"{value!r}: expected true or false")
+    return words[str(value).lower()]
 
 
 def _join_process_group() -> None:

@@ -36,15 +36,17 @@ class VolumeReader(ImageReader):
 
     Args:
         channels: what each channel is, for example ``["T1", "T2", "CET1"]``.
+        allow_constant: accept a channel of a single value, such as the label map of a case without a lesion.
 
     Raises:
         InputError: a file is missing, damaged, not a 3-D volume of real numbers, constant, without a valid affine; the
             number of channels differs; the files share no space.
     """
 
-    def __init__(self, channels: Sequence[str] = ("image",)) -> None:
+    def __init__(self, channels: Sequence[str] = ("image",), allow_constant: bool = False) -> None:
         super().__init__()
         self.channels = tuple(channels)
+        self.allow_constant = allow_constant
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
         return True
@@ -82,7 +84,7 @@ class VolumeReader(ImageReader):
         if count == 1 and array.ndim == 4:
             array = array[0]
         for name, channel in zip(self.channels, array if array.ndim == 4 else array[None]):
-            if channel.min() == channel.max():
+            if not self.allow_constant and channel.min() == channel.max():
                 raise InputError(
                     f"{img[min(self.channels.index(name), len(img) - 1)]}: every voxel of {name} is {channel.flat[0]:g}"
                 )

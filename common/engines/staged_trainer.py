@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -66,7 +67,7 @@ class StagedTrainer(SupervisedTrainer):
         evaluator: validates; its key metric and ``metric_cmp_fn`` choose the best weights.
         ckpt_dir: folder of the weights and of the training state.
         resume: continue the run that left its state in ``ckpt_dir``.
-        device, train_data_loader, loss_function, train_handlers, amp: as for MONAI's ``SupervisedTrainer``.
+        device, train_data_loader, loss_function, inferer, train_handlers, amp: as for MONAI's ``SupervisedTrainer``.
         max_epochs: over all stages, at most.
 
     Raises:
@@ -82,6 +83,7 @@ class StagedTrainer(SupervisedTrainer):
         max_epochs: int,
         train_data_loader: Iterable,
         loss_function: Callable,
+        inferer: Inferer | None = None,
         train_handlers: Sequence | None = None,
         resume: bool = False,
         amp: bool = False,
@@ -93,6 +95,7 @@ class StagedTrainer(SupervisedTrainer):
             network=stages[0].network,
             optimizer=self._adam(stages[0]),
             loss_function=loss_function,
+            inferer=inferer,
             non_blocking=True,
             amp=amp,
             decollate=False,  # no per-sample metric or post-processing in training
@@ -110,20 +113,28 @@ class StagedTrainer(SupervisedTrainer):
         self._register_handlers(train_handlers or [])
 
     def run(self) -> None:
+        try:
+            self._run_stages()
+        except KeyboardInterrupt:
+            logger.warning("interrupted; what was trained up to the last complete epoch goes on with --resume true")
+            raise
+
+    def _run_stages(self) -> None:
         state = self._saved_state()
         index = 0 if state is None else state["stage"]
         for stage in self.stages[index:]:
             self.stage = stage
             self._begin(state)
             if self._is_stage_over():
-                logger.info("stage '%s' is complete", self.stage.name)
+                logger.info("stage '%s' is complete", stage.name)
             else:
-                logger.info(
-                    "stage '%s': epoch %d of at most %d", self.stage.name, self._stage_epoch + 1, self.stage.max_epochs
-                )
-                self.state.max_epochs = min(self.first_epoch + self.stage.max_epochs, self.max_epochs)
+                logger.info("stage '%s': epoch %d of at most %d", stage.name, self._stage_epoch + 1, stage.max_epochs)
+                self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
                 super().run()
             state = None
+            if self.state.epoch >= self.max_epochs and stage is not self.stages[-1]:
+                logger.warning("max_epochs=%d ends the training in stage '%s'", self.max_epochs, stage.name)
+                return
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.ckpt_dir)
 
     @property
@@ -142,10 +153,12 @@ class StagedTrainer(SupervisedTrainer):
             return state
         kept = [p.name for p in (path, *(self.ckpt_dir / s.weights for s in self.stages if s.weights)) if p.exists()]
         if kept:
+            resume = "continue with --resume true, or " if path.exists() else ""
             raise InputError(
-                f"{self.ckpt_dir} already holds {', '.join(kept)}: continue with --resume true, "
-                "or train into another folder with --ckpt_dir DIR"
+                f"{self.ckpt_dir} already holds {', '.join(kept)}: {resume}train into another with --ckpt_dir DIR"
             )
+        if self.resume:
+            logger.info("nothing to resume in %s; the training begins", self.ckpt_dir)
         return None
 
     def _begin(self, state: dict[str, Any] | None) -> None:
@@ -153,7 +166,8 @@ class StagedTrainer(SupervisedTrainer):
         stage.prepare()
         if state is not None:
             stage.network.load_state_dict(state["network"])
-        network = stage.network.to(self.state.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network = stage.network.to(self.state.device)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.network = network
         if idist.get_world_size() > 1:
             ids = [self.state.device] if self.state.device.type == "cuda" else None
@@ -178,6 +192,9 @@ class StagedTrainer(SupervisedTrainer):
 
     def _complete_epoch(self) -> None:
         epoch, stage = self.state.epoch, self.stage
+        if idist.get_world_size() > 1:  # DDP lets batch-normalisation statistics drift apart until its next forward
+            for buffer in stage.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         self.evaluator.run(epoch)
         metric = self.evaluator.state.metrics[self.evaluator.state.key_metric_name]
         train_loss = self.state.metrics["train_loss"]
@@ -204,7 +221,7 @@ class StagedTrainer(SupervisedTrainer):
             )
         idist.barrier()  # the next stage may read these files on every rank
         logger.info(
-            "stage '%s', epoch %d: training loss %.4f, validation %s %.4f (best %.4f in epoch %d)",
+            "stage '%s', epoch %d: training loss %.4f, %s %.4f (best %.4f in epoch %d)",
             *(stage.name, epoch, train_loss, self.evaluator.state.key_metric_name, metric),
             *(self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch),
         )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
-from common.errors import InputError
+from common.errors import InputError, root_cause
 from common.networks import MMFNet
 from common.reporting import read_scores
 
@@ -236,3 +236,22 @@ def test_early_stopping_ends_a_stage(workflow: Callable, tmp_path: Path, monkeyp
         assert 3 <= names.count(stage) <= 6
     state = torch.load(tmp_path / "models" / STATE_FILE, weights_only=True)
     assert state["epoch"] == len(names)
+
+
+@pytest.mark.parametrize(("word", "resumes"), [("true", True), ("True", True), ("false", False)])
+def test_switches_are_words_on_the_command_line(workflow: Callable, word: str, resumes: bool) -> None:
+    assert workflow(MMFNET, "train", resume=word).trainer.resume is resumes
+
+
+def test_another_word_for_a_switch_is_refused(workflow: Callable) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "train", resume="yes").run()
+    assert str(root_cause(error.value)) == "'yes': expected true or false"
+
+
+def test_max_epochs_of_the_trainer_limits_the_whole_training(
+    workflow: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        workflow(MMFNET, "train", **{"train::trainer::max_epochs": 3}).run()
+    assert "max_epochs=3 ends the training in stage 'T2'" in caplog.text

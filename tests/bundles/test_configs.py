@@ -1,0 +1,302 @@
+"""Every config of every bundle as users merge them, and that MMFNet's say what the paper says."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from pydoc import locate
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ReferenceResolver
+from monai.data import MetaTensor
+
+from common.data import load_cases
+from common.engines import Stage
+from common.networks import MMFNet
+
+from ..conftest import BUNDLES
+from .conftest import MMFNET
+
+FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*.json"))]
+
+
+def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
+    """What the ``--config_file`` of a user names, the overlay that is the last one on top."""
+    for base in [("train",), ("train", "evaluate"), ("inference",)]:
+        yield base
+        for overlay in ("multi_gpu_train", "demo"):
+            yield (*base, overlay)
+        if base != ("inference",):
+            yield from ((*base, f"ablations/{file.stem}") for file in sorted(bundle.glob("configs/ablations/*.json")))
+
+
+def parser_of(bundle: Path, *names: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in names])
+    return parser
+
+
+class Merged(NamedTuple):
+    bundle: Path
+    names: tuple[str, ...]
+    parser: ConfigParser
+
+
+MERGED = [(bundle, names) for bundle in BUNDLES for names in compositions(bundle)]
+
+
+@pytest.fixture(params=MERGED, ids=lambda m: f"{m[0].name}:{'+'.join(m[1])}")
+def merged(request: pytest.FixtureRequest) -> Merged:
+    bundle, names = request.param
+    return Merged(bundle, names, parser_of(bundle, *names))
+
+
+def items(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything in a config with its id."""
+    yield id, config
+    if isinstance(config, (dict, list)):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from items(value, f"{id}::{key}" if id else str(key))
+
+
+def references(config: Any) -> set[str]:
+    values = [value for _, value in items(config) if isinstance(value, str)]
+    return {reference for value in values for reference in ReferenceResolver.match_refs_pattern(value)}
+
+
+def keywords(component: Callable) -> set[str] | None:
+    """The keywords that a class or function takes, through ``**kwargs`` to the bases; None for any."""
+    inits = (
+        [vars(c)["__init__"] for c in inspect.getmro(component) if "__init__" in vars(c)]
+        if inspect.isclass(component)
+        else [component]
+    )
+    names: set[str] = set()
+    for init in inits:
+        if init is object.__init__:
+            break
+        parameters = inspect.signature(init).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names
+    return None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parts[-3]}/{file.name}")
+def test_no_key_is_there_twice(file: Path) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [key for key, _ in pairs]
+        assert len(names) == len(set(names)), names
+        return dict(pairs)
+
+    json.loads(file.read_text(), object_pairs_hook=unique)
+
+
+def test_no_overlay_sets_what_nothing_reads(merged: Merged) -> None:
+    """A misspelt key would be added beside the one it means."""
+    *below, overlay = merged.names
+    if not below:
+        return
+    base, used = parser_of(merged.bundle, *below), references(merged.parser.get())
+    # an overlay of train and of inference may set what only one of them has
+    known = {key for name in ("train", "inference") for key in parser_of(merged.bundle, name).get()}
+    for key in json.loads((merged.bundle / "configs" / f"{overlay}.json").read_text()):
+        id = ReferenceResolver.normalize_id(key.removeprefix("+"))
+        assert id in base or id in known or id in used, f"{overlay}.json: nothing reads {key}"
+        assert not key.startswith("+") or id in base, f"{overlay}.json: nothing to add {key} to"
+
+
+def test_references_are_to_what_is_there(merged: Merged) -> None:
+    merged.parser.parse()
+    assert not [reference for reference in references(merged.parser.get()) if reference not in merged.parser]
+
+
+def test_targets_exist_and_take_their_keywords(merged: Merged) -> None:
+    merged.parser.parse()
+    seen = 0
+    for id, config in items(merged.parser.get()):
+        if not ConfigComponent.is_instantiable(config):
+            continue
+        seen += 1
+        component = ConfigComponent(config, id, merged.parser.locator)
+        target: Any = locate(component.resolve_module_name())
+        assert callable(target), f"{id}: no {config['_target_']}"
+        given, known = component.resolve_args(), keywords(target)
+        assert known is None or given.keys() <= known, f"{id}: {config['_target_']} takes no {given.keys() - known}"
+        if config.get("_mode_", "default") == "default":
+            inspect.signature(target).bind(**given)  # what it must have is there
+    assert seen > 5
+
+
+def test_expressions_name_what_is_imported(merged: Merged) -> None:
+    names = {"monai", "torch", "np", "numpy", *vars(builtins)}
+    for statement in merged.parser["imports"]:
+        (node,) = ast.parse(statement.removeprefix("$")).body
+        assert isinstance(node, (ast.Import, ast.ImportFrom)), statement
+        for alias in node.names:
+            if isinstance(node, ast.ImportFrom):
+                assert hasattr(import_module(node.module or ""), alias.name), statement
+            else:
+                import_module(alias.name)
+            names.add(alias.asname or alias.name)
+    merged.parser.parse()
+    for id, value in items(merged.parser.get()):
+        if not ConfigExpression.is_expression(value) or id.startswith("imports"):
+            continue
+        tree = ast.parse(ReferenceResolver.id_matcher.sub("monai", value.removeprefix("$")), mode="eval")
+        bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+        bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        assert {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} <= names | bound, f"{id}: {value}"
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_train_and_inference_agree(bundle: Path) -> None:
+    train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
+    shared = train.keys() & inference.keys() - {"_meta_", "imports", "initialize", "log_file", "run"}
+    assert shared >= {"bundle_root", "dataset_dir", "network_def", "output_dir"}
+    assert {key: train[key] for key in shared} == {key: inference[key] for key in shared}
+    assert train["validate"]["inferer"] == inference["inferer"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_evaluation_and_inference_see_the_same_image(
+    workflow: Callable, cohort: Callable, tmp_path: Path, bundle: Path
+) -> None:
+    names = {"bundle": bundle, "weights": "untrained", "output_dir": str(tmp_path / "out")}
+    evaluation = workflow(names.pop("bundle"), "train", "evaluate", **names).parser
+    inference = workflow(bundle, "inference", **names).parser
+    (case, *_) = load_cases(cohort(bundle), "test")
+    one = evaluation.get_parsed_content("validate::preprocessing")(case)["image"]
+    other = inference.get_parsed_content("preprocessing")({k: v for k, v in case.items() if k != "label"})["image"]
+    assert isinstance(one, MetaTensor) and one.std() > 0
+    np.testing.assert_array_equal(one.numpy(), other.numpy())
+    np.testing.assert_array_equal(one.affine, other.affine)
+
+
+# Below: MMFNet.
+
+SELF_TRANSFER = ["T1", "T2", "CET1", "warm-up", "fine-tuning"]
+SCRATCH = ["from scratch"]
+ABLATIONS: dict[str, tuple[int, list[str]]] = {  # parameters of the network, stages of the training
+    "base": (1_530_043, SCRATCH),
+    "base_self_transfer": (1_530_043, SELF_TRANSFER),
+    "full_t1_cet1": (1_163_375, ["T1", "CET1", "warm-up", "fine-tuning"]),
+    "full_t1_t2": (1_163_375, ["T1", "T2", "warm-up", "fine-tuning"]),
+    "full_t2_cet1": (1_163_375, ["T2", "CET1", "warm-up", "fine-tuning"]),
+    "multi_encoder": (1_700_313, SCRATCH),
+    "multi_mlp": (1_538_593, SCRATCH),
+    "multi_mlp_self_transfer": (1_538_593, SELF_TRANSFER),
+    "multi_mlp_std": (1_547_251, SCRATCH),
+    "multi_mlp_std_channel": (1_547_143, SCRATCH),
+    "multi_mlp_std_spatial": (1_538_701, SCRATCH),
+    "single_encoder": (3_681_897, SCRATCH),
+    "single_modality_cet1": (679_273, SCRATCH),
+    "single_modality_t1": (679_273, SCRATCH),
+    "single_modality_t2": (679_273, SCRATCH),
+}
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_every_ablation_is_in_the_table() -> None:
+    assert {file.stem for file in (MMFNET / "configs" / "ablations").iterdir()} == set(ABLATIONS)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_is_the_papers(name: str) -> None:
+    count, stages = ABLATIONS[name]
+    parser = parser_of(MMFNET, "train", f"ablations/{name}")
+    network, built = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
+    assert parameters(network) == count
+    assert [stage.name for stage in built] == stages
+    assert built[-1].network is network
+    assert built[-1].weights == "model.pt"
+    used = [parser["modalities"][channel] for channel in parser["channels"]]
+    assert network.in_channels == len(used)
+    if stages == SCRATCH:
+        assert (built[0].learning_rate, built[0].max_epochs, built[0].patience) == (1e-3, 100, 10)
+        if name.startswith("single_modality"):
+            assert used == [name.rpartition("_")[2].upper()]
+    else:
+        assert [(s.name, s.channels, s.weights, parameters(s.network)) for s in built[:-2]] == [
+            (modality, [channel], f"single_{modality}.pt", 679_273) for channel, modality in enumerate(used)
+        ]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_path: Path, name: str) -> None:
+    flow = workflow(MMFNET, "train", f"ablations/{name}", max_epochs=2, updates_per_epoch=1)
+    network: MMFNet = flow.parser.get_parsed_content("network_def")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    flow.run()
+    after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert after.keys() == before.keys()
+    for key in ("head.weight", "encoders.0.blocks.0.0.conv.weight"):
+        assert not torch.equal(after[key], before[key]), key
+
+    workflow(MMFNET, "train", "evaluate", f"ablations/{name}").run()
+    assert (tmp_path / "out" / "scores.csv").exists()
+    workflow(MMFNET, "inference", f"ablations/{name}").run()
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
+
+
+def test_the_defaults_are_the_papers() -> None:
+    parser = parser_of(MMFNET, "train")
+    assert parameters(parser.get_parsed_content("network_def")) == 1_547_251
+    settings = {
+        "modalities": ["T1", "T2", "CET1"],
+        "spacing": [0.5, 0.5, -1],
+        "roi_size": [256, 256, 16],
+        "window_step": 4,
+        "max_offset": [32, 32, 4],
+        "batch_size": 8,
+        "updates_per_epoch": 75,
+    }
+    assert {key: parser[key] for key in settings} == settings
+    (clip,) = (step for step in parser["clip"] if step["_target_"].endswith("ClipChannelsd"))
+    assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
+    loss = parser.get_parsed_content("loss")
+    assert (loss.smooth_nr, loss.smooth_dr, loss.batch, loss.sigmoid) == (1, 1, True, False)
+    assert parser.get_parsed_content("case_loss").batch is False
+
+
+def test_the_stages_are_the_papers() -> None:
+    stages: list[Stage] = parser_of(MMFNET, "train").get_parsed_content("stages")
+    assert [(s.name, s.learning_rate, s.max_epochs, s.patience, s.weights) for s in stages] == [
+        ("T1", 1e-3, 100, 10, "single_T1.pt"),
+        ("T2", 1e-3, 100, 10, "single_T2.pt"),
+        ("CET1", 1e-3, 100, 10, "single_CET1.pt"),
+        ("warm-up", 1e-3, 5, None, None),
+        ("fine-tuning", 1e-4, 95, 10, "model.pt"),
+    ]
+
+
+def test_the_augmentation_is_the_papers() -> None:
+    window = parser_of(MMFNET, "train").get_parsed_content("train::window")
+    assert (window.roi_size, window.step) == ((256, 256, 16), 4)
+    assert window.max_offset == (32, 32, 4)  # the margin shortens none
+    assert (window.max_angle, window.flip_axis) == (5.0, 1)
+    angle, half = math.radians(window.max_angle), 255 / 2
+    reach = half * (math.sin(angle) + math.cos(angle) - 1)  # of a corner of the rotated window
+    assert window.margin[0] == window.margin[1] >= 32 + reach
+
+
+@pytest.mark.parametrize("names", [("train",), ("inference",)], ids="+".join)
+def test_windows_overlap_as_in_the_paper(names: tuple[str, ...]) -> None:
+    inferer = parser_of(MMFNET, *names).get_parsed_content(
+        "inferer" if names == ("inference",) else "validate::inferer"
+    )
+    assert list(inferer.roi_size) == [256, 256, 16]
+    assert list(inferer.overlap) == [0, 0, 0.75]
+    assert inferer.mode == "constant"
