@@ -82,6 +82,17 @@ def flag(value: bool | str) -> bool:
     return words[str(value).lower()]
 
 
+def mixed_precision(amp: bool | str, device: torch.device) -> bool:
+    """Whether to use MONAI's automatic mixed precision, which it has for CUDA alone.
+
+    Raises:
+        InputError: ``amp`` on another device, where it would do nothing.
+    """
+    if flag(amp) and device.type != "cuda":
+        raise InputError(f"--amp true, but the device is {device}; mixed precision needs CUDA")
+    return flag(amp)
+
+
 def _join_process_group() -> None:
     if "WORLD_SIZE" not in os.environ:
         raise InputError(

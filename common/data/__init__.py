@@ -1,6 +1,6 @@
 """From files to cases: finding, listing, reading, writing and sampling them."""
 
-from .cases import find_cases, load_cases, rank_share
+from .cases import find_cases, load_cases, rank_share, without_results
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
 
@@ -13,4 +13,5 @@ __all__ = [
     "find_cases",
     "load_cases",
     "rank_share",
+    "without_results",
 ]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
-from monai.data import partition_dataset
 
 from ..errors import InputError
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 # How file names and data lists call the MRI modalities; compared in lower case.
 MODALITY_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -100,15 +102,22 @@ def find_cases(
     return _with_unique_names(cases)
 
 
-def rank_share(cases: list[dict]) -> list[dict]:
+def without_results(cases: list[dict], output_dir: str | Path, ending: str = "_seg.nii.gz") -> list[dict]:
+    """The cases without a result ``output_dir/CASE + ending``, which an interrupted inference has left."""
+    left = [case for case in cases if not (Path(output_dir) / f"{case['case']}{ending}").exists()]
+    logger.info("%d of %d cases have a result in %s already", len(cases) - len(left), len(cases), output_dir)
+    return left
+
+
+def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
     """This process's part of the cases in a distributed run; all of them in an ordinary one.
 
     Raises:
-        InputError: fewer cases than processes.
+        InputError: there are not ``at_least`` so many for every process.
     """
-    if len(cases) < idist.get_world_size():
+    if len(cases) < at_least * idist.get_world_size():
         raise InputError(f"{len(cases)} cases for {idist.get_world_size()} processes; start at most {len(cases)}")
-    return partition_dataset(cases, num_partitions=idist.get_world_size(), even_divisible=False)[idist.get_rank()]
+    return cases[idist.get_rank() :: idist.get_world_size()]
 
 
 def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
@@ -231,7 +240,10 @@ def _read_data_list(dataset_dir: str | Path) -> tuple[Path, dict]:
     root = Path(dataset_dir)
     path = root / "dataset.json"
     if not path.exists():
-        raise InputError(f"{path}: no such file; `python -m common datalist` writes it for known layouts")
+        raise InputError(
+            f"{path}: no such file; give a data set's folder with --dataset_dir "
+            "(`python -m common datalist` writes the list for known layouts)"
+        )
     try:
         listing = json.loads(path.read_text())
     except json.JSONDecodeError as error:

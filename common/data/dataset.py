@@ -50,7 +50,7 @@ class SampledCacheDataset(CacheDataset):
     """
 
     def __init__(self, data: Sequence, transform: Callable | Sequence[Callable], cache_rate: float = 1.0) -> None:
-        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False, num_workers=1)
+        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False)
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         case, seed = index

@@ -51,7 +51,8 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         self.failures, self.scores = [], []
-        super().run(global_epoch)
+        if self.state.epoch_length:
+            super().run(global_epoch)
         failures, scores = _gather(self.failures), _gather(self.scores)
         self.state.metrics.update(mean_scores(scores))
         if idist.get_rank() == 0:

@@ -90,7 +90,8 @@ class NormalizeBodyd(MapTransform):
                 body = volume[body_mask(volume, self.closing_radius / spacing)]
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
-                    raise InputError(f"channel {c} of '{key}' has no contrast: no body can be told from the background")
+                    name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
+                    raise InputError(f"{name}: channel {c} has no contrast: no body can be told from the background")
                 normalised[c] = (channel - float(body.mean(dtype=np.float64))) / deviation
             d[key] = normalised
         return d

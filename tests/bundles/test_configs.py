@@ -75,11 +75,8 @@ def references(config: Any) -> set[str]:
 
 def keywords(component: Callable) -> set[str] | None:
     """The keywords that a class or function takes, through ``**kwargs`` to the bases; None for any."""
-    inits = (
-        [vars(c)["__init__"] for c in inspect.getmro(component) if "__init__" in vars(c)]
-        if inspect.isclass(component)
-        else [component]
-    )
+    classes = inspect.getmro(component) if inspect.isclass(component) else ()
+    inits = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)] or [component]
     names: set[str] = set()
     for init in inits:
         if init is object.__init__:
@@ -168,14 +165,11 @@ def test_train_and_inference_agree(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
-def test_evaluation_and_inference_see_the_same_image(
-    workflow: Callable, cohort: Callable, tmp_path: Path, bundle: Path
-) -> None:
-    names = {"bundle": bundle, "weights": "untrained", "output_dir": str(tmp_path / "out")}
-    evaluation = workflow(names.pop("bundle"), "train", "evaluate", **names).parser
-    inference = workflow(bundle, "inference", **names).parser
+def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort: Callable, bundle: Path) -> None:
+    training = workflow(bundle, "train").parser
+    inference = workflow(bundle, "inference", weights="untrained").parser
     (case, *_) = load_cases(cohort(bundle), "test")
-    one = evaluation.get_parsed_content("validate::preprocessing")(case)["image"]
+    one = training.get_parsed_content("validate::preprocessing")(case)["image"]
     other = inference.get_parsed_content("preprocessing")({k: v for k, v in case.items() if k != "label"})["image"]
     assert isinstance(one, MetaTensor) and one.std() > 0
     np.testing.assert_array_equal(one.numpy(), other.numpy())
@@ -264,6 +258,13 @@ def test_the_defaults_are_the_papers() -> None:
         "updates_per_epoch": 75,
     }
     assert {key: parser[key] for key in settings} == settings
+    assert parser_of(MMFNET, "inference").get().keys() > {
+        "modalities",
+        "channels",
+        "spacing",
+        "roi_size",
+        "window_step",
+    }
     (clip,) = (step for step in parser["clip"] if step["_target_"].endswith("ClipChannelsd"))
     assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
     loss = parser.get_parsed_content("loss")
@@ -292,11 +293,9 @@ def test_the_augmentation_is_the_papers() -> None:
     assert window.margin[0] == window.margin[1] >= 32 + reach
 
 
-@pytest.mark.parametrize("names", [("train",), ("inference",)], ids="+".join)
-def test_windows_overlap_as_in_the_paper(names: tuple[str, ...]) -> None:
-    inferer = parser_of(MMFNET, *names).get_parsed_content(
-        "inferer" if names == ("inference",) else "validate::inferer"
-    )
+@pytest.mark.parametrize(("name", "id"), [("train", "validate::inferer"), ("inference", "inferer")])
+def test_windows_overlap_as_in_the_paper(name: str, id: str) -> None:
+    inferer = parser_of(MMFNET, name).get_parsed_content(id)
     assert list(inferer.roi_size) == [256, 256, 16]
     assert list(inferer.overlap) == [0, 0, 0.75]
     assert inferer.mode == "constant"

@@ -255,3 +255,25 @@ def test_max_epochs_of_the_trainer_limits_the_whole_training(
     with caplog.at_level("WARNING"):
         workflow(MMFNET, "train", **{"train::trainer::max_epochs": 3}).run()
     assert "max_epochs=3 ends the training in stage 'T2'" in caplog.text
+
+
+def test_inference_resumes_with_the_cases_left(
+    workflow: Callable, busy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workflow(MMFNET, "inference").run()
+    first, second = sorted((tmp_path / "out").glob("*_seg.nii.gz"))
+    kept, expected = first.stat().st_mtime_ns, mask_of(second)
+    second.unlink()
+    with caplog.at_level("INFO"):
+        workflow(MMFNET, "inference", resume="true").run()
+        assert "1 of 2 cases have a result" in caplog.text
+        workflow(MMFNET, "inference", resume="true").run()
+        assert "0 of 0 cases done" in caplog.text
+    assert first.stat().st_mtime_ns == kept
+    np.testing.assert_array_equal(mask_of(second), expected)
+
+
+def test_mixed_precision_without_cuda_is_refused(workflow: Callable, busy: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(MMFNET, "inference", amp="true", device="$torch.device('cpu')").run()
+    assert str(root_cause(error.value)) == "--amp true, but the device is cpu; mixed precision needs CUDA"

@@ -162,7 +162,7 @@ def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"dataset.json: no such file; `python -m common datalist` writes it"),
+        (None, "dataset.json: no such file; give a data set's folder with --dataset_dir"),
         ("{", "dataset.json: not JSON"),
         ("[]", "dataset.json: expected an object"),
         ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),

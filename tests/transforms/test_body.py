@@ -81,7 +81,7 @@ def test_closing_radius_is_in_millimetres() -> None:
 
 
 def test_no_contrast_is_an_error() -> None:
-    with pytest.raises(InputError, match="channel 1 of 'image' has no contrast"):
+    with pytest.raises(InputError, match="image: channel 1 has no contrast"):
         NormalizeBodyd("image")({"image": image(head(), np.ones((60, 50, 12)))})
 
 

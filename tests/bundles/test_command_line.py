@@ -1,0 +1,260 @@
+"""The plain commands, in a foreign working directory, as users type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.__main__ import main
+from common.engines.staged_trainer import STATE_FILE
+from common.networks import MMFNet
+from common.reporting import read_scores, write_scores
+
+from .conftest import MMFNET
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """``python -m`` in an empty folder."""
+    (tmp_path / "elsewhere").mkdir()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path / "elsewhere",
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def bundle_run(tmp_path: Path, config_files: Callable) -> Callable[..., list[str]]:
+    """The arguments of ``monai.bundle run`` with these configs of MMFNet and the tiny overlay."""
+
+    def arguments(*names: str, **options: Any) -> list[str]:
+        options = {
+            "bundle_root": MMFNET,
+            "ckpt_dir": tmp_path / "models",
+            "output_dir": tmp_path / "out",
+            **options,
+        }
+        files = config_files(MMFNET, *names)
+        return ["monai.bundle", "run", f"--config_file={files}", *(f"--{k}={v}" for k, v in options.items())]
+
+    return arguments
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Weights whose masks are neither empty nor full."""
+    network = MMFNet(channels=(2, 4), reduction=2)
+    torch.nn.init.normal_(network.head.weight, std=3)
+    network.head.bias.data.fill_(2.0)
+    (tmp_path / "models").mkdir()
+    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
+    return tmp_path / "models" / "model.pt"
+
+
+def assert_ends_in_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("error: ")
+    assert all(word in last for word in words), last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_inference(command: Callable, bundle_run: Callable, weights: Path, cohort: Callable, tmp_path: Path) -> None:
+    done = command(*bundle_run("inference", dataset_dir=cohort(MMFNET)))
+    assert done.returncode == 0, done.stderr
+    names = {f"case_00{i}_seg.nii.gz" for i in (4, 5)}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*names, "inference.log"}
+    for name in names:
+        assert nib.load(tmp_path / "out" / name).shape[:2] == (28, 32)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert "2 of 2 cases done" in done.stdout
+
+
+@pytest.mark.slow
+def test_inference_without_data(command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path) -> None:
+    done = command(*bundle_run("inference", dataset_dir=tmp_path / "nowhere"))
+    assert_ends_in_one_line(done, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+def test_training_without_a_data_list(command: Callable, bundle_run: Callable, tmp_path: Path) -> None:
+    done = command(*bundle_run("train", dataset_dir=tmp_path / "elsewhere"))
+    assert_ends_in_one_line(done, str(tmp_path / "elsewhere" / "dataset.json"), "python -m common datalist")
+
+
+@pytest.mark.slow
+def test_a_command_of_the_package_fails_in_one_line(command: Callable) -> None:
+    done = command("common", "phantoms", MMFNET.name, "--out=data", "--cases=1")
+    assert_ends_in_one_line(done, "--cases 1: expected at least 3")
+
+
+@pytest.fixture
+def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """``python -m common`` in this process; returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["common", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_phantoms(verb: Callable, tmp_path: Path) -> None:
+    assert "3 cases in data" in verb("phantoms", MMFNET.name, "--out", "data", "--cases", "3")
+    listing = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert [len(listing[section]) for section in ("training", "validation", "test")] == [1, 1, 1]
+
+
+def test_phantoms_of_no_bundle(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=rf"^error: no bundle kidney .* {MMFNET.name}"):
+        verb("phantoms", "kidney", "--out", "data")
+
+
+def test_datalist(verb: Callable, tmp_path: Path, write_nifti: Callable) -> None:
+    volume = np.zeros((2, 2, 2), np.float32)
+    for case in "ABCDE":
+        for name in ("T1", "T2", "seg"):
+            write_nifti(f"scans/{case}/{case}_{name}.nii.gz", volume)
+    options = {"out": "lists/dataset.json", "modalities": "T2,T1", "folds": "5", "fold": "1"}
+    out = verb("datalist", "folders", "scans", *(f"--{key}={value}" for key, value in options.items()))
+    assert "3 training, 1 validation, 1 test" in out
+    listing = json.loads((tmp_path / "lists" / "dataset.json").read_text())
+    assert listing["modality"] == {"0": "T2", "1": "T1"}
+    assert re.fullmatch(r"\.\./scans/(.)/\1_T2\.nii\.gz", listing["test"][0]["image"][0])
+
+
+def test_datalist_of_an_unknown_layout(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=r"^error: layout brats: expected one of nnunet, folders"):
+        verb(*["datalist", "brats", ".", "--out", "dataset.json"])
+
+
+def test_scores(verb: Callable, tmp_path: Path) -> None:
+    write_scores([{"case": "a", "DSC": 0.25}, {"case": "b", "DSC": 0.75}], tmp_path / "one" / "scores.csv")
+    write_scores([{"case": "a", "DSC": 1.0}], tmp_path / "two" / "scores.csv")
+    lines = [line.split() for line in verb("scores", "before=one", "two").splitlines()]
+    assert lines[0] == ["run", "cases", "DSC"]
+    assert lines[2:] == [["before", "2", "0.5000"], ["two", "1", "1.0000"]]
+
+
+def test_scores_of_no_evaluation(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=r"^error: nowhere/scores\.csv: "):
+        verb("scores", "nowhere")
+
+
+def test_picture(verb: Callable, write_nifti: Callable) -> None:
+    pytest.importorskip("matplotlib")
+    image = write_nifti("T1.nii.gz", np.random.default_rng(0).random((12, 10, 4), np.float32))
+    mask = np.zeros((12, 10, 4), np.uint8)
+    mask[3:6, 3:6, 1:3] = 1
+    label = write_nifti("mask.nii.gz", mask)
+    arguments = ["picture", str(image), "--prediction", str(label), "--truth", str(label), "--out"]
+    assert verb(*arguments, "new/picture.png").strip() == "new/picture.png"
+    assert Path("new/picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_without_an_image(verb: Callable) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit, match=r"^error: mask\.nii\.gz: no such file"):
+        verb(*["picture", "T1.nii.gz", "--prediction", "mask.nii.gz", "--out", "picture.png"])
+
+
+# Two processes. Of three cases one process gets two.
+
+
+@pytest.fixture
+def three_cases(cohort: Callable, tmp_path: Path) -> Path:
+    """The tiny cohort with three cases in every list."""
+    source = cohort(MMFNET)
+    listing = json.loads((source / "dataset.json").read_text())
+    items = [item for section in ("training", "validation", "test") for item in listing[section]]
+    for item in items:
+        item["image"] = [str(source / image) for image in item["image"]]
+        item["label"] = str(source / item["label"])
+    (tmp_path / "data").mkdir()
+    lists = {"training": items[:3], "validation": items[:3], "test": items[3:]}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({**listing, **lists}))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_processes_train(command: Callable, bundle_run: Callable, three_cases: Path, tmp_path: Path) -> None:
+    options = {"dataset_dir": three_cases, "updates_per_epoch": 1}
+    done = command(*TORCHRUN, *bundle_run("train", "multi_gpu_train", **options))
+    assert done.returncode == 0, done.stderr
+    models = tmp_path / "models"
+    assert {p.name for p in models.glob("*.pt")} == {
+        "model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt", STATE_FILE,
+    }  # fmt: skip
+    network = MMFNet(channels=(2, 4), reduction=2)
+    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    log = (models / "train.log").read_text()
+    assert log.count("training is complete after 8 epochs") == 1
+    losses = re.findall(r"training loss (\S+), .*?(\S+) \(best", log)
+    assert len(losses) == 8 and np.isfinite(np.array(losses, float)).all()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_thread")
+def test_two_processes_write_the_masks_of_one(
+    command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
+) -> None:
+    done = command(*TORCHRUN, *bundle_run("inference", "multi_gpu_train", dataset_dir=three_cases))
+    assert done.returncode == 0, done.stderr
+    workflow(MMFNET, "inference", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
+    names = sorted(p.name for p in (tmp_path / "one").glob("*.nii.gz"))
+    assert len(names) == 3 == len(list((tmp_path / "out").glob("*.nii.gz")))
+    for name in names:
+        one, two = (nib.load(tmp_path / folder / name) for folder in ("one", "out"))
+        assert 0 < np.mean(one.dataobj) < 1
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))
+        np.testing.assert_array_equal(one.affine, two.affine)
+    assert "3 of 3 cases done" in (tmp_path / "out" / "inference.log").read_text()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_thread")
+def test_two_processes_give_the_scores_of_one(
+    command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
+) -> None:
+    done = command(*TORCHRUN, *bundle_run("train", "evaluate", "multi_gpu_train", dataset_dir=three_cases))
+    assert done.returncode == 0, done.stderr
+    workflow(MMFNET, "train", "evaluate", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
+    one, two = (read_scores(tmp_path / folder / "scores.csv") for folder in ("one", "out"))
+    assert len(one) == 3
+    assert sorted(two, key=lambda row: row["case"]) == sorted(one, key=lambda row: row["case"])

@@ -1,0 +1,199 @@
+"""What MONAI's tools, Label, Deploy and the Model Zoo read of a bundle: its metadata, properties and export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
+
+from ..conftest import BUNDLES
+from .conftest import MMFNET
+
+# The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
+TEXT = {"type": "string", "minLength": 1}
+VERSION = {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}
+VERSIONS = {"type": "object", "additionalProperties": VERSION}
+SIZE = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[\w*+-]+$"}]}
+TENSOR = {
+    "type": "object",
+    # "modality" is "n/a" where it is not given
+    "required": [
+        "type",
+        "format",
+        "num_channels",
+        "spatial_shape",
+        "dtype",
+        "value_range",
+        "is_patch_data",
+        "channel_def",
+    ],
+    "properties": {
+        "type": {"enum": ["image", "series", "tuples", "probabilities"]},
+        "format": TEXT,
+        "modality": TEXT,
+        "num_channels": {"type": "integer", "minimum": 1},
+        "spatial_shape": {"type": "array", "items": SIZE},
+        "dtype": {"enum": ["float32", "float16", "uint8", "int32", "int64"]},
+        "value_range": {"type": "array", "items": {"type": "number"}, "maxItems": 2},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object", "propertyNames": {"pattern": r"^\d+$"}, "additionalProperties": TEXT},
+    },
+}
+SCHEMA = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "required": [
+        *("version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"),
+        *("task", "description", "authors", "copyright", "network_data_format"),
+        *("schema", "changelog", "name", "intended_use"),  # the Model Zoo's, and ours
+    ],
+    "properties": {
+        **dict.fromkeys(("version", "monai_version", "pytorch_version", "numpy_version"), VERSION),
+        **dict.fromkeys(("task", "description", "authors", "copyright", "intended_use", "name", "schema"), TEXT),
+        "required_packages_version": VERSIONS,
+        "optional_packages_version": VERSIONS,
+        "changelog": {"type": "object", "additionalProperties": TEXT, "propertyNames": VERSION},
+        "references": {"type": "array", "items": TEXT},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": {
+                "inputs": {"required": ["image"], "additionalProperties": TENSOR},
+                "outputs": {"required": ["pred"], "additionalProperties": TENSOR},
+                "post_processed_outputs": {"additionalProperties": TENSOR},
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
+def bundle(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle, seen from a foreign working directory."""
+    monkeypatch.chdir(tmp_path)
+    return request.param
+
+
+@pytest.fixture
+def metadata(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / "metadata.json").read_text())
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> Callable[[Path], None]:
+    """``verify_metadata`` with the schema where it would put the download: it takes the file that is there."""
+    pytest.importorskip("jsonschema")
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    options = {"filepath": str(schema), "hash_val": hashlib.md5(schema.read_bytes()).hexdigest()}
+    return lambda file: verify_metadata(meta_file=str(file), **options)
+
+
+def files(bundle: Path) -> dict[str, str]:
+    return {
+        "meta_file": str(bundle / "configs" / "metadata.json"),
+        "config_file": str(bundle / "configs" / "inference.json"),
+    }
+
+
+def test_metadata_keeps_the_specification(bundle: Path, verify: Callable) -> None:
+    verify(bundle / "configs" / "metadata.json")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda metadata: metadata.pop("version"),
+        lambda metadata: metadata["network_data_format"]["inputs"].pop("image"),
+        lambda metadata: metadata["network_data_format"]["outputs"]["pred"].pop("channel_def"),
+        lambda metadata: metadata["required_packages_version"].update(torch=">=2"),
+    ],
+    ids=["no version", "no image", "no channels", "no exact version"],
+)
+def test_the_schema_is_not_met_by_everything(
+    metadata: dict[str, Any], verify: Callable, tmp_path: Path, spoil: Callable
+) -> None:
+    spoil(metadata)
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="Failed validating"):
+        verify(tmp_path / "metadata.json")
+
+
+def test_the_changelog_has_the_version(metadata: dict[str, Any]) -> None:
+    assert next(iter(metadata["changelog"])) == metadata["version"]
+
+
+def test_versions_are_the_tested_ones(metadata: dict[str, Any]) -> None:
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text()
+    tested = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", constraints, re.MULTILINE))
+    stated = {
+        **metadata["required_packages_version"],
+        **metadata.get("optional_packages_version", {}),
+        **{{"pytorch": "torch"}.get(key, key): metadata[f"{key}_version"] for key in ("monai", "pytorch", "numpy")},
+    }
+    assert stated == {name: tested[name] for name in stated}
+
+
+def test_the_tensors_are_those_of_the_configs(bundle: Path, metadata: dict[str, Any]) -> None:
+    parser = ConfigParser()
+    parser.read_config(files(bundle)["config_file"])
+    formats = metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    assert image["channel_def"] == {str(i): name for i, name in enumerate(parser["modalities"])}
+    assert image["num_channels"] == len(image["channel_def"])
+    assert image["spatial_shape"] == pred["spatial_shape"] == parser["roi_size"]
+    (save,) = (t for t in parser["postprocessing"]["transforms"] if t["_target_"] == "SaveImaged")
+    written = formats["post_processed_outputs"]["pred"]
+    assert written["dtype"] == save["output_dtype"]
+    assert [int(key) for key in written["channel_def"]] == list(range(written["value_range"][1] + 1))
+
+
+def test_the_value_range_is_that_of_the_clipping() -> None:
+    parser = ConfigParser()
+    parser.read_config(files(MMFNET)["config_file"])
+    (clip,) = (t for t in parser["preprocessing"]["transforms"] if t["_target_"].endswith("ClipChannelsd"))
+    image = json.loads(Path(files(MMFNET)["meta_file"]).read_text())["network_data_format"]["inputs"]["image"]
+    assert image["value_range"] == [min(low for low, _ in clip["ranges"]), max(high for _, high in clip["ranges"])]
+
+
+@pytest.mark.slow
+def test_the_network_takes_and_gives_what_the_metadata_says(bundle: Path) -> None:
+    verify_net_in_out("network_def", **files(bundle))
+
+
+@pytest.mark.slow
+def test_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(files(bundle)["config_file"])
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), "weights.pt")
+    options = [f"--{key}={value}" for key, value in files(bundle).items()]
+    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def", *options]
+    command += ["--ckpt_file=weights.pt", "--filepath=exported.ts"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    extra = {"metadata.json": "", "inference.json": ""}
+    exported = torch.jit.load("exported.ts", _extra_files=extra)
+    for name, content in extra.items():
+        assert json.loads(content).items() >= json.loads((bundle / "configs" / name).read_text()).items()
+    x = torch.randn(1, network.in_channels, 32, 32, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), network(x))
+
+
+@pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
+def test_the_properties_are_where_monai_looks(workflow: Callable, bundle: Path, names: tuple[str, ...]) -> None:
+    flow = workflow(bundle, *names, **({} if names == ("train",) else {"weights": "untrained"}))
+    assert not flow.check_properties()
+    for name in ("version", "description", "spatial_shape", "channel_def"):
+        assert getattr(flow, name)
