@@ -1,4 +1,4 @@
-# Everything on a machine that has only Python 3.10+ and git. Every command is printed as it runs.
+# Everything on a machine that has only Python and git. Every command is printed as it runs.
 BUNDLE ?= nasopharynx_mri_mmfnet
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +14,7 @@ SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 .PHONY: demo test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pictures,test]"
 	touch $@

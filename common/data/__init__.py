@@ -1,7 +1,7 @@
 """From files to cases: finding, listing, reading, writing and sampling them."""
 
 from .cases import find_cases, load_cases, rank_share, without_results
-from .dataset import CaseDataset, CaseSampler, SampledCacheDataset
+from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
 from .volumes import AtomicNibabelWriter, VolumeReader
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "find_cases",
     "load_cases",
     "rank_share",
+    "share_of_batch",
     "without_results",
 ]

@@ -58,7 +58,7 @@ def load_cases(
 
 
 def find_cases(
-    dataset_dir: str | Path, modalities: Sequence[str] = (), exclude: str | Path | None = None
+    dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None, exclude: str | Path | None = None
 ) -> list[dict]:
     """The cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
@@ -68,6 +68,7 @@ def find_cases(
     Args:
         dataset_dir: the folder or file.
         modalities: the channels that a case must have, in order.
+        fold: as in :func:`load_cases`; only a data-set folder has folds.
         exclude: a folder whose files are no input, such as the output folder.
 
     Returns:
@@ -79,11 +80,15 @@ def find_cases(
     path = Path(dataset_dir)
     if not path.exists():
         raise InputError(f"dataset_dir={dataset_dir}: no such file or folder")
+    if fold is not None and not (path / "dataset.json").exists():
+        raise InputError(f"--fold {fold}, but dataset_dir={dataset_dir} has no dataset.json; scans alone have no folds")
     if path.is_file():
         return [{"case": stem(path), "image": str(path)}]
     if (path / "dataset.json").exists():
         root, listing = _read_data_list(path)
         _check_modalities(root, listing, modalities)
+        if fold is not None:
+            listing = split_by_fold(root, listing, fold)
         if not listing.get("test"):
             raise InputError(
                 f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead"
@@ -192,7 +197,8 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
             )
         chosen.append(str(matches[0]))
     if len(chosen) < 2:
-        raise InputError(f"{where}: {len(files)} scans ({', '.join(f.name for f in files)}), expected one")
+        found = ", ".join(f.name for f in files)
+        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
     return chosen
 
 

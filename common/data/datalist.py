@@ -87,7 +87,8 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
         images = by_case.get(stem(label), [])
         if len(images) not in (1, max(len(modalities), 1)):
             raise InputError(
-                f"{label}: {len(images)} images of it in {root / 'imagesTr'}, expected 1 or {len(modalities)}"
+                f"{label}: {len(images)} images of it in {root / 'imagesTr'}, expected 1, or one for each of "
+                "--modalities"
             )
         if len(images) == 1 and order != sorted(order):
             raise InputError(

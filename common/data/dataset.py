@@ -58,6 +58,17 @@ class SampledCacheDataset(CacheDataset):
         return super().__getitem__(case)
 
 
+def share_of_batch(batch_size: int) -> int:
+    """This process's part of a batch in a distributed run.
+
+    Raises:
+        InputError: the processes cannot share it evenly.
+    """
+    if batch_size % idist.get_world_size():
+        raise InputError(f"a batch of {batch_size} cannot be shared by {idist.get_world_size()} processes")
+    return batch_size // idist.get_world_size()
+
+
 class CaseSampler(DistributedSampler):
     """Cases drawn uniformly with replacement, each with a seed for its random transforms.
 

@@ -53,7 +53,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.failures, self.scores = [], []
         if self.state.epoch_length:
             super().run(global_epoch)
-        failures, scores = _gather(self.failures), _gather(self.scores)
+        failures, scores = _gather(self.failures), sorted(_gather(self.scores), key=lambda row: row["case"])
         self.state.metrics.update(mean_scores(scores))
         if idist.get_rank() == 0:
             if self.scores_file is not None and scores:

@@ -277,3 +277,30 @@ def test_mixed_precision_without_cuda_is_refused(workflow: Callable, busy: Path)
     with pytest.raises(RuntimeError) as error:
         workflow(MMFNET, "inference", amp="true", device="$torch.device('cpu')").run()
     assert str(root_cause(error.value)) == "--amp true, but the device is cpu; mixed precision needs CUDA"
+
+
+@pytest.mark.parametrize("row", ["full_t2_cet1", "single_encoder"])
+def test_an_ablation_trains_evaluates_and_infers(workflow: Callable, tmp_path: Path, row: str) -> None:
+    workflow(MMFNET, "train", f"ablations/{row}").run()
+    workflow(MMFNET, "train", "evaluate", f"ablations/{row}").run()
+    workflow(MMFNET, "inference", f"ablations/{row}").run()
+    assert len(read_scores(tmp_path / "out" / "scores.csv")) == len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_a_case_without_tumour_counts(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
+    """False alarms in a healthy case cost the Dice score; a mask rightly empty is perfect."""
+    shutil.copytree(cohort(MMFNET), tmp_path / "data")
+    for path in (tmp_path / "data" / "labels").iterdir():
+        label = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), path)
+    workflow(MMFNET, "train", "evaluate", dataset_dir=str(tmp_path / "data")).run()
+    state = torch.load(busy / "model.pt", weights_only=True)
+    state["head.weight"] *= 0
+    state["head.bias"] = torch.tensor([-9.0])
+    torch.save(state, busy / "silent.pt")
+    other = {"weights": str(busy / "silent.pt"), "output_dir": str(tmp_path / "silent")}
+    workflow(MMFNET, "train", "evaluate", dataset_dir=str(tmp_path / "data"), **other).run()
+    alarmed, silent = (read_scores(tmp_path / name / "scores.csv") for name in ("out", "silent"))
+    assert [row["DSC"] for row in alarmed] == [0, 0]
+    assert [row["DSC"] for row in silent] == [1, 1]
+    assert all(np.isnan(row["AP"]) for row in alarmed)

@@ -135,11 +135,16 @@ def test_channels_are_put_in_the_networks_order(cohort: Path) -> None:
 
 def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
     path = cohort / "list" / "dataset.json"
-    wanted = write_datalist("nnunet", cohort, path, NAMES, fold=3)["test"]
+    held_out = write_datalist("nnunet", cohort, path, NAMES, fold=3)["test"]
     write_datalist("nnunet", cohort, path, NAMES, fold=0)
     assert {c["label"] for c in load_cases(path.parent, "test", fold=3)} == {
-        str(path.parent / w["label"]) for w in wanted
+        str(path.parent / w["label"]) for w in held_out
     }
+    assert {c["image"][0] for c in find_cases(path.parent, fold=3)} == {
+        str(path.parent / w["image"][0]) for w in held_out
+    }
+    with pytest.raises(InputError, match="scans alone have no folds"):
+        find_cases(cohort / "imagesTr", fold=3)
     with pytest.raises(InputError, match=r"no fold 5; it has \[0, 1, 2, 3, 4\]"):
         load_cases(path.parent, "test", fold=5)
     path.write_text(json.dumps({"training": [{"image": "a.nii", "label": "b.nii"}]}))

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform, Randomizable
+
+from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader
+from common.errors import InputError
+from common.transforms import RandWindowd
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Be one of several processes."""
+
+    def be(rank: int, of: int) -> None:
+        monkeypatch.setattr("ignite.distributed.get_rank", lambda: rank)
+        monkeypatch.setattr("ignite.distributed.get_world_size", lambda: of)
+
+    return be
+
+
+# The sampler.
+
+
+def draws(epoch: int = 0, **options: Any) -> list[tuple[int, int]]:
+    sampler = CaseSampler(**{"num_cases": 7, "num_samples": 24, "seed": 0, **options})
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(list(sampler))
+    return list(sampler)
+
+
+def test_every_case_is_drawn_as_often_as_any_other() -> None:
+    counts = np.bincount([case for case, _ in draws(num_samples=7000)], minlength=7)
+    assert counts.min() > 900 and counts.max() < 1100
+    assert len({seed for _, seed in draws(num_samples=7000)}) > 6900
+
+
+def test_draws_are_of_the_seed_and_the_epoch() -> None:
+    assert draws(epoch=3) == draws(epoch=3)
+    assert draws(epoch=3) != draws(epoch=4)
+    assert draws(epoch=3) != draws(epoch=3, seed=1)
+    torch.rand(5), np.random.rand(5)  # a resumed run is elsewhere in these streams
+    assert draws(epoch=3) == draws(epoch=3)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_the_batches_of_several_processes_are_those_of_one(processes: Callable, world: int) -> None:
+    one, batch = draws(epoch=2), 12
+    shares = []
+    for rank in range(world):
+        processes(rank, world)
+        shares.append(draws(epoch=2))
+        assert len(shares[-1]) == 24 // world
+    part = batch // world
+    for update in range(24 // batch):
+        together = [draw for share in shares for draw in share[update * part : (update + 1) * part]]
+        assert sorted(together) == sorted(one[update * batch : (update + 1) * batch])
+
+
+def test_samples_that_cannot_be_shared_are_refused(processes: Callable) -> None:
+    processes(0, 5)
+    with pytest.raises(InputError, match="24 samples an epoch cannot be shared by 5 processes"):
+        CaseSampler(num_cases=7, num_samples=24)
+
+
+def test_more_samples_than_cases_and_fewer() -> None:
+    assert len(draws(num_cases=1, num_samples=5)) == 5
+    assert len(draws(num_cases=100, num_samples=5)) == 5
+
+
+# Cached cases.
+
+
+class AddNoised(Randomizable, MapTransform):
+    def __call__(self, data: dict) -> dict:
+        return {**data, "image": data["image"] + float(self.R.standard_normal())}
+
+
+class Counted(MapTransform):
+    """A step that is done once a case, where its result is cached."""
+
+    calls = 0
+
+    def __call__(self, data: dict) -> dict:
+        Counted.calls += 1
+        return {**data, "image": MetaTensor(torch.arange(2 * 12.0**2 * 10).reshape(2, 12, 12, 10) * data["factor"])}
+
+
+WINDOW = RandWindowd("image", roi_size=(6, 6, 4), margin=(3, 3, 2), step=2, max_offset=(2, 2, 2))
+
+
+@pytest.fixture
+def cached() -> SampledCacheDataset:
+    Counted.calls = 0
+    cases = [{"factor": 1.0}, {"factor": -1.0}]
+    return SampledCacheDataset(cases, Compose([Counted("image"), WINDOW, AddNoised("image")]))
+
+
+def test_the_same_pair_is_the_same_sample(cached: SampledCacheDataset) -> None:
+    first = cached[0, 11]["image"]
+    others = [cached[0, 12]["image"], cached[1, 11]["image"], cached[1, 2**32 - 1]["image"]]
+    assert torch.equal(cached[0, 11]["image"], first)
+    assert all(not torch.equal(first, other) for other in others)
+    assert Counted.calls == 2
+
+
+def test_a_cached_case_is_not_changed_by_sampling(cached: SampledCacheDataset) -> None:
+    before = cached._cache[0]["image"].clone()
+    for seed in range(5):
+        cached[0, seed]["image"].zero_()
+    assert torch.equal(cached._cache[0]["image"], before)
+
+
+def test_worker_processes_draw_the_same(cached: SampledCacheDataset) -> None:
+    alone, shared = (
+        list(DataLoader(cached, sampler=CaseSampler(2, 8), batch_size=2, num_workers=workers)) for workers in (0, 2)
+    )
+    assert len(alone) == 4
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one["image"], other["image"])
+
+
+def test_part_of_the_cases_may_be_cached() -> None:
+    cases = [{"factor": 1.0}, {"factor": -1.0}]
+    transform = Compose([Counted("image"), WINDOW, AddNoised("image")])
+    whole, half = (SampledCacheDataset(cases, transform, cache_rate=rate) for rate in (1.0, 0.5))
+    for case in (0, 1):
+        assert torch.equal(whole[case, 5]["image"], half[case, 5]["image"])
+
+
+# Cases to infer.
+
+
+@pytest.fixture
+def volumes(write_nifti: Callable) -> list[Path]:
+    volume = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    return [write_nifti(f"P1_{name}.nii.gz", volume + i) for i, name in enumerate(("T1", "T2"))]
+
+
+@pytest.fixture
+def load() -> Compose:
+    return Compose([LoadImaged("image", reader=VolumeReader(["T1", "T2"])), EnsureChannelFirstd("image")])
+
+
+def test_a_case_is_transformed_and_named(volumes: list[Path], load: Compose) -> None:
+    item = CaseDataset([{"case": "P1", "image": [str(p) for p in volumes]}], load)[0]
+    assert item["case"] == "P1"
+    assert item["image"].shape == (2, 3, 4, 5)
+    assert item["image"].meta["filename_or_obj"] == "P1.nii.gz"
+
+
+def test_a_case_that_was_found_broken_is_handed_on(load: Compose) -> None:
+    case = {"case": "P2", "error": "P2: no T2"}
+    assert CaseDataset([case], load)[0] == case
+
+
+def test_a_case_that_cannot_be_read_is_an_error_item(volumes: list[Path], load: Compose) -> None:
+    volumes[1].write_bytes(volumes[1].read_bytes()[:80])
+    images = [str(p) for p in volumes]
+    data = CaseDataset([{"case": "broken", "image": images}, {"case": "whole", "image": images[0]}], load)
+    assert data[0].keys() == {"case", "error"}
+    assert data[0]["error"].startswith(f"{volumes[1]}: not a complete NIfTI file")
+    assert data[1]["error"].startswith(f"{volumes[0]}: 1 channel, expected 2 (T1, T2)")
+
+
+def test_an_error_of_the_program_is_raised(volumes: list[Path]) -> None:
+    data = CaseDataset([{"case": "P1", "image": str(volumes[0])}], Compose([lambda data: data["nothing"]]))
+    with pytest.raises(RuntimeError) as error:
+        data[0]
+    assert isinstance(error.value.__cause__, KeyError)

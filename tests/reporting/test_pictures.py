@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from common.reporting import draw_outlines
+
+matplotlib_image = pytest.importorskip("matplotlib.image")
+
+SHAPE = (12, 16, 6)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 0.2, SHAPE).astype(np.float32)
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3:7, 4:9, 1:4] = 1
+    return mask
+
+
+def pixels(path: Path) -> np.ndarray:
+    return matplotlib_image.imread(path)[..., :3]
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    return picture.max(-1) - picture.min(-1) > 0.3
+
+
+def test_a_png_is_drawn(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
+    image_file, mask_file = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
+    out = draw_outlines([image_file], mask_file, tmp_path / "new" / "picture.png", truth=mask_file)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert coloured(pixels(out)).any()
+
+
+def test_a_row_for_each_channel_and_a_column_for_each_slice(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    stacked = write_nifti("stacked.nii.gz", np.stack([image, image + 1], 3))
+    mask_file = write_nifti("mask.nii.gz", mask)
+    sizes = [
+        pixels(draw_outlines([stacked], mask_file, tmp_path / "picture.png", columns=columns)).shape[:2]
+        for columns in (1, 2, 9)
+    ]
+    single = pixels(draw_outlines([write_nifti("one.nii.gz", image)], mask_file, tmp_path / "one.png", columns=1))
+    assert sizes[0][0] > 1.7 * single.shape[0]
+    assert [round(width / sizes[0][1]) for _, width in sizes] == [1, 2, 3]  # the mask is in three slices
+
+
+def test_without_a_lesion_nothing_is_outlined(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", 0 * mask)
+    out = draw_outlines(files[:1], files[1], tmp_path / "picture.png", truth=files[1])
+    assert not coloured(pixels(out)).any()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_patients_right_is_on_the_left(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, turned: bool
+) -> None:
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    image[8:] += 1  # where x is large, which is right in RAS
+    if turned:
+        image, mask, affine = image[::-1].copy(), mask[::-1].copy(), np.diag([-1.0, 1.0, 4.0, 1.0])
+    files = write_nifti("image.nii.gz", image, affine), write_nifti("mask.nii.gz", 0 * mask, affine)
+    picture = pixels(draw_outlines(files[:1], files[1], tmp_path / "picture.png"))
+    rows = picture[picture.shape[0] // 2 - 10 : picture.shape[0] // 2 + 10].mean((0, 2))
+    inside = rows[len(rows) // 4 : 3 * len(rows) // 4]  # without the margins and their labels
+    third = len(inside) // 3
+    assert inside[:third].mean() > 0.7 > 0.4 > inside[-third:].mean()
+
+
+def test_another_grid_is_refused(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
+    image_file, mask_file = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
+    small = write_nifti("small.nii.gz", image[:, :, 1:])
+    out = tmp_path / "picture.png"
+    with pytest.raises(InputError, match=r"small\.nii\.gz: shape \(12, 16, 5\), but .*mask\.nii\.gz has \(12, 16, 6\)"):
+        draw_outlines([image_file, small], mask_file, out)
+    with pytest.raises(InputError, match=r"small\.nii\.gz: shape \(12, 16, 5\)"):
+        draw_outlines([image_file], mask_file, out, truth=small)
+    with pytest.raises(InputError, match=r"none\.nii\.gz: no such file"):
+        draw_outlines([image_file], tmp_path / "none.nii.gz", out)
+    assert not out.exists()

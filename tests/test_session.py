@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from common.errors import InputError, root_cause
+from common.session import QUIET_LOGGERS, flag, start_session
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process afterwards as before: hook, handlers, levels."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, QUIET_LOGGERS))}
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers = handlers
+    for logger, level in levels.items():
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
+    """What a session prints of the exception that ends it."""
+
+    def show(error: BaseException) -> str:
+        try:
+            raise error
+        except BaseException as raised:
+            sys.excepthook(type(raised), raised, raised.__traceback__)
+        return capsys.readouterr().err
+
+    return show
+
+
+def test_the_log_file_gets_what_is_logged(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "run.log"
+    start_session(path)
+    logging.getLogger("common.engines").info("epoch %d", 3)
+    logging.getLogger("common.engines").debug("detail")
+    logging.getLogger("ignite.engine.engine.Engine").info("Engine run starting")
+    (line,) = path.read_text().splitlines()
+    assert line.endswith(" INFO epoch 3")
+
+
+def test_a_second_session_has_its_own_log_file(tmp_path: Path) -> None:
+    start_session(tmp_path / "one.log")
+    logging.warning("first")
+    start_session(tmp_path / "two.log")
+    logging.warning("second")
+    assert [line.split()[-1] for line in (tmp_path / "one.log").read_text().splitlines()] == ["first"]
+    assert [line.split()[-1] for line in (tmp_path / "two.log").read_text().splitlines()] == ["second"]
+
+
+def test_handlers_of_the_host_program_stay(tmp_path: Path) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    for name in ("one.log", "two.log"):
+        start_session(tmp_path / name)
+        logging.warning(name)
+    assert [record.getMessage() for record in records] == ["one.log", "two.log"]
+
+
+def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(tqdm, "write", classmethod(lambda cls, text, **_: written.append(text)))
+    logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+    start_session(tmp_path / "run.log")
+    logging.warning("the network is untrained")
+    assert written == ["the network is untrained"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    path = tmp_path / "out" / "run.log"
+    with pytest.raises(InputError, match=rf"^{path}: cannot be written \(.+\); choose another folder$"):
+        start_session(path)
+    with pytest.raises(InputError, match=rf"^{tmp_path}: cannot be written \(Is a directory\)"):
+        start_session(tmp_path)
+
+
+def test_a_distributed_run_without_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(InputError, match=r"torchrun --standalone --nproc_per_node=N -m monai\.bundle run"):
+        start_session(tmp_path / "run.log", distributed=True)
+
+
+def test_an_input_error_is_one_line_however_deep(tmp_path: Path, shown: Callable) -> None:
+    start_session(tmp_path / "run.log")
+    assert shown(InputError("a.nii.gz: no such file")) == "error: a.nii.gz: no such file\n"
+
+    error: BaseException = InputError("a.nii.gz: no such file")
+    for message in ("applying transform", "evaluating the expression", "instantiating"):
+        outer = RuntimeError(message)
+        outer.__cause__ = error
+        error = outer
+    assert shown(error) == "error: a.nii.gz: no such file\n"
+
+    outer = RuntimeError("while that was handled")
+    outer.__context__ = InputError("b.nii.gz: every voxel is 0")
+    assert shown(outer) == "error: b.nii.gz: every voxel is 0\n"
+
+
+def test_of_several_input_errors_the_outermost_is_shown(tmp_path: Path, shown: Callable) -> None:
+    start_session(tmp_path / "run.log")
+    error = InputError("2 of 4 cases failed")
+    error.__cause__ = InputError("a.nii.gz: no such file")
+    assert shown(error) == "error: 2 of 4 cases failed\n"
+
+
+def test_any_other_error_keeps_its_traceback(tmp_path: Path, shown: Callable) -> None:
+    start_session(tmp_path / "run.log")
+    error = RuntimeError("instantiating")
+    error.__cause__ = KeyError("modalities")
+    text = shown(error)
+    assert text.startswith("KeyError: 'modalities'\n")
+    assert "Traceback (most recent call last)" in text
+    assert text.endswith("RuntimeError: instantiating\n")
+
+
+def test_an_interruption_is_said(tmp_path: Path, shown: Callable) -> None:
+    start_session(tmp_path / "run.log")
+    assert shown(KeyboardInterrupt()) == "interrupted\n"
+
+
+def test_the_origin_of_an_error_without_an_input_error() -> None:
+    origin, outer = KeyError("x"), RuntimeError("y")
+    outer.__cause__ = origin
+    assert root_cause(outer) is origin
+
+
+@pytest.mark.slow
+def test_a_process_ends_in_one_line(tmp_path: Path) -> None:
+    program = f"""
+from common.errors import InputError
+from common.session import start_session
+start_session({str(tmp_path / "run.log")!r})
+try:
+    raise InputError("a.nii.gz: no such file")
+except InputError as error:
+    raise RuntimeError("applying transform") from error
+"""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.nii.gz: no such file\n")
+
+
+@pytest.mark.parametrize(("value", "meaning"), [(True, True), (False, False), ("true", True), ("False", False)])
+def test_a_switch_is_a_word_or_a_value(value: bool | str, meaning: bool) -> None:
+    assert flag(value) is meaning
+
+
+@pytest.mark.parametrize("value", ["yes", "", "1", 1])
+def test_a_switch_is_nothing_else(value: str) -> None:
+    with pytest.raises(InputError, match=f"^{value!r}: expected true or false$"):
+        flag(value)
