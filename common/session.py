@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +23,9 @@ QUIET_LOGGERS = {
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
     "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
 }
+
+
+_for_the_process = contextlib.ExitStack()  # its contexts end with the process, not when they are collected
 
 
 def start_session(log_file: str | Path, distributed: bool = False) -> None:
@@ -50,8 +55,8 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
 
 def _log_to(path: Path) -> None:
     root = logging.getLogger()
-    if not any(isinstance(handler, _LogFile) for handler in root.handlers):
-        logging_redirect_tqdm().__enter__()  # for as long as the process lives: log lines go above a progress bar
+    if any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in root.handlers):
+        _for_the_process.enter_context(logging_redirect_tqdm())  # log lines go above a progress bar
     for handler in [h for h in root.handlers if isinstance(h, _LogFile)]:  # of an earlier run in this process
         root.removeHandler(handler)
         handler.close()

@@ -12,6 +12,8 @@ import torch
 
 BUNDLES = sorted(p for p in (Path(__file__).parents[1] / "bundles").iterdir() if (p / "configs").is_dir())
 
+torch.set_num_threads(1)  # the tests' networks are too small to gain from more
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:

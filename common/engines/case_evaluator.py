@@ -77,7 +77,7 @@ class CaseEvaluator(SupervisedEvaluator):
             if isinstance(cause, InputError):
                 return self._fail(name, str(cause))
             logger.debug("case %s", name, exc_info=True)
-            return self._fail(name, f"{type(cause).__name__}: {cause}")
+            return self._fail(name, f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}")
         return output
 
     def _score(self) -> dict[str, float]:

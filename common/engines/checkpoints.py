@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ def save_whole(content: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial_{path.name}")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_file(path: str | Path) -> Any:
@@ -36,9 +38,10 @@ def load_file(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file; train first, or give another one")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a complete file of tensors ({reason})") from error
+    except Exception as error:  # torch.load has no error of its own for a file that is damaged or something else
+        raise InputError(
+            f"{path}: not a complete file of tensors and plain values ({type(error).__name__}); use another"
+        ) from error
 
 
 def load_weights(network: torch.nn.Module, path: str | Path) -> None:

@@ -33,8 +33,8 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     """
     try:
         with Path(path).open(newline="") as file:
-            return [{k: v if k == "case" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
+            return [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
 
 

@@ -69,8 +69,8 @@ def test_a_score_that_is_not_defined_is_left_out_of_the_mean(evaluator: Callable
     engine.run()
     assert engine.state.metrics["ratio"] == 1.0
     assert engine.state.metrics["largest"] == pytest.approx(4 / 3)
-    assert [row["case"] for row in written(tmp_path)] == ["a", "empty", "b"]
-    assert [row["ratio"] for row in written(tmp_path)] == ["1.000000", "nan", "1.000000"]
+    assert [row["case"] for row in written(tmp_path)] == ["a", "b", "empty"]
+    assert [row["ratio"] for row in written(tmp_path)] == ["1.000000", "1.000000", "nan"]
 
 
 def test_a_score_that_no_case_has_is_not_a_number(evaluator: Callable) -> None:
