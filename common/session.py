@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import contextlib
+import difflib
+import inspect
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import monai.bundle
 import torch
 import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -39,6 +45,8 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         InputError: ``distributed`` without ``torchrun``.
     """
     show_input_errors_in_one_line()
+    if len(sys.argv) > 1 and sys.argv[1] == "run" and Path(sys.argv[0]).parent.name == "bundle":
+        refuse_unknown_options(sys.argv[2:])
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
     if distributed:
@@ -71,6 +79,32 @@ def _log_to(path: Path) -> None:
 
 class _LogFile(logging.FileHandler):
     """The log file of a run, told apart from a host program's handlers."""
+
+
+def refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Check the options of ``python -m monai.bundle run``, which takes any name and lets one that nothing reads pass.
+
+    Args:
+        arguments: after ``run``.
+
+    Raises:
+        InputError: an option that is neither MONAI's nor a key of the config files.
+    """
+    options = {}
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            options[name.replace("-", "_")] = value or "".join(arguments[position + 1 : position + 2])
+    files = options.get("config_file", "")
+    known = set(inspect.signature(monai.bundle.run).parameters)
+    for file in ast.literal_eval(files) if files.startswith(("[", "(")) else [files] if files else []:
+        known |= {re.split("::|#", key.lstrip("+"))[0] for key in monai.bundle.ConfigParser.load_config_file(file)}
+    for name in options:
+        key = re.split("::|#", name)[0]
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean --{near[0]}?" if near else ""
+            raise InputError(f"--{name} is no setting of {files}{hint}")
 
 
 def flag(value: bool | str) -> bool:
