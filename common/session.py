@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import atexit
 import contextlib
 import difflib
@@ -96,9 +95,13 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
             name, _, value = argument[2:].partition("=")
             options[name.replace("-", "_")] = value or "".join(arguments[position + 1 : position + 2])
     files = options.get("config_file", "")
-    known = set(inspect.signature(monai.bundle.run).parameters)
-    for file in ast.literal_eval(files) if files.startswith(("[", "(")) else [files] if files else []:
-        known |= {re.split("::|#", key.lstrip("+"))[0] for key in monai.bundle.ConfigParser.load_config_file(file)}
+    if not files or "args_file" in options:  # what else is read stands elsewhere
+        return
+    known = {"_meta_", *inspect.signature(monai.bundle.run).parameters}
+    for file in files.strip("[]() ").replace("'", "").replace('"', "").split(","):
+        known |= {
+            re.split("::|#", key.lstrip("+"))[0] for key in monai.bundle.ConfigParser.load_config_file(file.strip())
+        }
     for name in options:
         key = re.split("::|#", name)[0]
         if key not in known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,13 @@ torch.set_num_threads(1)  # the tests' networks are too small to gain from more
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_unconfigure() -> None:
+    """Where itk is installed: at the end of the process it uses a table once more after it is gone; leaked, it stays."""
+    table = getattr(sys.modules.get("swig_runtime_data4"), "type_pointer_capsule", None)
+    if table is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(table))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -209,3 +209,14 @@ def test_settings_of_the_configs_are_options(arguments: list[str]) -> None:
 def test_an_option_that_nothing_reads_is_refused(option: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         refuse_unknown_options(["--config_file", f"{CONFIG}/train.json", *option])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config_file", f"[{CONFIG}/train.json, {CONFIG}/demo.json]", "--_meta_::version", "x", "--phantom", "y"],
+        ["--args_file", "args.json", "--dataset_dir", "x"],
+    ],
+)
+def test_other_forms_of_the_command_are_not_refused(arguments: list[str]) -> None:
+    refuse_unknown_options(arguments)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,14 +201,6 @@ def three_cases(cohort: Callable, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_two_processes_train(command: Callable, bundle_run: Callable, three_cases: Path, tmp_path: Path) -> None:
@@ -229,7 +221,6 @@ def test_two_processes_train(command: Callable, bundle_run: Callable, three_case
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.usefixtures("_one_thread")
 def test_two_processes_write_the_masks_of_one(
     command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
 ) -> None:
@@ -248,7 +239,6 @@ def test_two_processes_write_the_masks_of_one(
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.usefixtures("_one_thread")
 def test_two_processes_give_the_scores_of_one(
     command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
 ) -> None:
@@ -257,4 +247,4 @@ def test_two_processes_give_the_scores_of_one(
     workflow(MMFNET, "train", "evaluate", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
     one, two = (read_scores(tmp_path / folder / "scores.csv") for folder in ("one", "out"))
     assert len(one) == 3
-    assert sorted(two, key=lambda row: row["case"]) == sorted(one, key=lambda row: row["case"])
+    assert two == one

@@ -258,15 +258,11 @@ def test_the_defaults_are_the_papers() -> None:
         "updates_per_epoch": 75,
     }
     assert {key: parser[key] for key in settings} == settings
-    assert parser_of(MMFNET, "inference").get().keys() > {
-        "modalities",
-        "channels",
-        "spacing",
-        "roi_size",
-        "window_step",
-    }
-    (clip,) = (step for step in parser["clip"] if step["_target_"].endswith("ClipChannelsd"))
-    assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
+    inference = parser_of(MMFNET, "inference")
+    assert inference.get().keys() > {"modalities", "channels", "spacing", "roi_size", "window_step"}
+    for steps in (parser["clip"], inference["preprocessing::transforms"]):
+        (clip,) = (step for step in steps if step["_target_"].endswith("ClipChannelsd"))
+        assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
     loss = parser.get_parsed_content("loss")
     assert (loss.smooth_nr, loss.smooth_dr, loss.batch, loss.sigmoid) == (1, 1, True, False)
     assert parser.get_parsed_content("case_loss").batch is False

@@ -279,14 +279,6 @@ def test_mixed_precision_without_cuda_is_refused(workflow: Callable, busy: Path)
     assert str(root_cause(error.value)) == "--amp true, but the device is cpu; mixed precision needs CUDA"
 
 
-@pytest.mark.parametrize("row", ["full_t2_cet1", "single_encoder"])
-def test_an_ablation_trains_evaluates_and_infers(workflow: Callable, tmp_path: Path, row: str) -> None:
-    workflow(MMFNET, "train", f"ablations/{row}").run()
-    workflow(MMFNET, "train", "evaluate", f"ablations/{row}").run()
-    workflow(MMFNET, "inference", f"ablations/{row}").run()
-    assert len(read_scores(tmp_path / "out" / "scores.csv")) == len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
-
-
 def test_a_case_without_tumour_counts(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
     """False alarms in a healthy case cost the Dice score; a mask rightly empty is perfect."""
     shutil.copytree(cohort(MMFNET), tmp_path / "data")

@@ -10,7 +10,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform, Randomizable
 
-from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader
+from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, share_of_batch
 from common.errors import InputError
 from common.transforms import RandWindowd
 
@@ -70,6 +70,14 @@ def test_samples_that_cannot_be_shared_are_refused(processes: Callable) -> None:
         CaseSampler(num_cases=7, num_samples=24)
 
 
+def test_a_batch_is_shared_evenly_or_refused(processes: Callable) -> None:
+    assert share_of_batch(8) == 8
+    processes(1, 4)
+    assert share_of_batch(8) == 2
+    with pytest.raises(InputError, match="a batch of 6 cannot be shared by 4 processes"):
+        share_of_batch(6)
+
+
 def test_more_samples_than_cases_and_fewer() -> None:
     assert len(draws(num_cases=1, num_samples=5)) == 5
     assert len(draws(num_cases=100, num_samples=5)) == 5
@@ -111,7 +119,8 @@ def test_the_same_pair_is_the_same_sample(cached: SampledCacheDataset) -> None:
     assert Counted.calls == 2
 
 
-def test_a_cached_case_is_not_changed_by_sampling(cached: SampledCacheDataset) -> None:
+def test_a_cached_case_is_not_changed_by_sampling() -> None:
+    cached = SampledCacheDataset([{"factor": 1.0}], Compose([Counted("image"), WINDOW]))
     before = cached._cache[0]["image"].clone()
     for seed in range(5):
         cached[0, seed]["image"].zero_()

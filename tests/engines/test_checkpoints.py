@@ -151,6 +151,12 @@ def test_weights_of_another_network_are_named(path: Path) -> None:
     assert torch.equal(target[1].bias, before)  # none of them is loaded
 
 
+def test_weights_of_a_wider_network_are_refused(path: Path) -> None:
+    wider = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6))
+    with pytest.raises(InputError, match=r"weights of another network, 6 of 7 entries differ"):
+        load_weights(network(), saved(path, wider.state_dict()))
+
+
 def test_missing_weights_are_named(path: Path) -> None:
     state = network().state_dict()
     del state["1.running_mean"]
