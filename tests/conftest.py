@@ -23,7 +23,7 @@ def _seeded() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Where itk is installed, it uses a table at the end of the process once more after it is gone; leaked, it stays."""
+    """Where itk is installed, it uses a table once more after its end; leaked, the table stays."""
     table = getattr(sys.modules.get("swig_runtime_data4"), "type_pointer_capsule", None)
     if table is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(table))
