@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole_file
 from .cases import images_of_case, is_scan, modality_of, split_by_fold, stem
 
 LABEL_WORDS = ("seg", "label", "mask", "gt", "gtv", "roi")
@@ -66,10 +67,8 @@ def write_datalist(
             cases[index][key] = _relative(value, out) if isinstance(value, str) else [_relative(v, out) for v in value]
     lists = split_by_fold(out.parent, {"training": cases}, fold)
     content = {"modality": {str(i): name for i, name in enumerate(modalities)}} if modalities else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".partial_{out.name}")
-    partial.write_text(json.dumps({**content, **lists}, indent=1) + "\n")
-    os.replace(partial, out)
+    with whole_file(out) as partial:
+        partial.write_text(json.dumps({**content, **lists}, indent=1) + "\n")
     return lists
 
 

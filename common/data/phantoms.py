@@ -13,6 +13,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files import whole_file
 
 MODALITIES = ("T1", "T2", "CET1")
 
@@ -213,7 +214,8 @@ def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: i
         "validation": entries[trainings : trainings + validations],
         "test": entries[trainings + validations :],
     }
-    (out / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+    with whole_file(out / "dataset.json") as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
     return out
 
 

@@ -17,6 +17,7 @@ from monai.utils import OptionalImportError
 from nibabel.filebasedimages import ImageFileError
 
 from ..errors import InputError
+from ..files import whole_file
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
@@ -117,13 +118,8 @@ class AtomicNibabelWriter(NibabelWriter):
         self.affine = affine
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
-        path = Path(filename)
-        partial = path.with_name(f".partial_{path.name}")
-        try:
+        with whole_file(Path(filename)) as partial:
             super().write(partial, verbose=verbose, **kwargs)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:

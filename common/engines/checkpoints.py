@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import InputError
+from ..files import whole_file
 
 UNTRAINED = "untrained"
 
@@ -18,14 +18,8 @@ logger = logging.getLogger(__name__)
 
 def save_whole(content: Any, path: str | Path) -> None:
     """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial_{path.name}")
-    try:
+    with whole_file(path) as partial:
         torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_file(path: str | Path) -> Any:

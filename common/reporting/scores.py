@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import whole_file
 
 
 def write_scores(scores: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """A row per case, ``case`` first; the file appears once it is complete. A score that is not defined is ``nan``."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial_{path.name}")
-    with partial.open("w", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(scores[0]))
         writer.writeheader()
         writer.writerows({k: v if isinstance(v, str) else f"{v:.6f}" for k, v in row.items()} for row in scores)
-    os.replace(partial, path)
 
 
 def read_scores(path: str | Path) -> list[dict[str, Any]]:

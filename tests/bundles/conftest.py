@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
 from common.data.phantoms import HeadPhantom, write_cohort
+from common.networks import MMFNet
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
@@ -88,3 +90,14 @@ def workflow(
         return flow
 
     return make
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Path:
+    """Weights whose masks are neither empty nor full."""
+    network = MMFNet(channels=(2, 4), reduction=2)
+    torch.nn.init.normal_(network.head.weight, std=3)
+    network.head.bias.data.fill_(2.0)
+    (tmp_path / "models").mkdir()
+    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
+    return tmp_path / "models"

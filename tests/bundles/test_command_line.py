@@ -63,14 +63,8 @@ def bundle_run(tmp_path: Path, config_files: Callable) -> Callable[..., list[str
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Weights whose masks are neither empty nor full."""
-    network = MMFNet(channels=(2, 4), reduction=2)
-    torch.nn.init.normal_(network.head.weight, std=3)
-    network.head.bias.data.fill_(2.0)
-    (tmp_path / "models").mkdir()
-    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
-    return tmp_path / "models" / "model.pt"
+def weights(busy: Path) -> Path:
+    return busy / "model.pt"
 
 
 def assert_ends_in_one_line(done: subprocess.CompletedProcess, *words: str) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
-from common.networks import MMFNet
 from common.reporting import read_scores
 
 from .conftest import MMFNET
@@ -62,17 +61,6 @@ def test_train_evaluate_infer(workflow: Callable, trained: Path, cohort: Callabl
         assert image.shape == label.shape
         np.testing.assert_allclose(image.affine, label.affine, atol=1e-5)
         assert set(np.unique(image.dataobj)) <= {0, 1}
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> Path:
-    """Weights whose masks are neither empty nor full."""
-    network = MMFNet(channels=(2, 4), reduction=2)
-    torch.nn.init.normal_(network.head.weight, std=3)
-    network.head.bias.data.fill_(2.0)
-    (tmp_path / "models").mkdir()
-    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
-    return tmp_path / "models"
 
 
 def mask_of(path: Path) -> np.ndarray:
