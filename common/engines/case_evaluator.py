@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 import torch.distributed as dist
+from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 
 from ..errors import InputError, root_cause
@@ -21,14 +23,17 @@ logger = logging.getLogger(__name__)
 class CaseEvaluator(SupervisedEvaluator):
     """MONAI's evaluator over a :class:`CaseDataset`, one case a batch.
 
-    A case that failed, in reading, in the network or in writing, is reported in one line and left out of the scores;
-    the others go on.
+    While the network computes a case, the next one is read and prepared and the one before is brought back, scored and
+    written, each in a thread of its own. A case that failed, in reading, in the network or in writing, is reported in
+    one line and left out of the scores; the others go on.
 
     Args:
         metrics: per entry of the post-processed output, the metrics of it: name to a function of prediction and truth
-            ``(1, C, x, y, z)``, such as MONAI's metric objects, that gives one value.
+            ``(1, C, x, y, z)``, such as MONAI's metric objects, that gives one value, or a dictionary of names and
+            values, which then stand for its own name.
         truth_key: the entry of the case that holds the truth.
         scores_file: CSV of the scores, a row per case; the table is also logged.
+        postprocessing: of the case and its output together, as MONAI's evaluators do it.
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
@@ -40,19 +45,25 @@ class CaseEvaluator(SupervisedEvaluator):
         metrics: Mapping[str, Mapping[str, Callable]] | None = None,
         truth_key: str = "truth",
         scores_file: str | Path | None = None,
+        postprocessing: Callable[[dict], dict] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(decollate=False, **kwargs)
+        self.data_loader: Any = _Ahead(kwargs["val_data_loader"])
         self.metrics = metrics or {}
         self.truth_key = truth_key
         self.scores_file = scores_file
+        self.finish = postprocessing
         self.failures: list[str] = []
         self.scores: list[dict[str, Any]] = []
+        self.finishing: tuple[str, Future] | None = None
 
     def run(self, global_epoch: int = 1) -> None:
         self.failures, self.scores = [], []
         if self.state.epoch_length:
-            super().run(global_epoch)
+            with ThreadPoolExecutor(1) as self.finisher:
+                super().run(global_epoch)
+                self._settle()
         failures, scores = _gather(self.failures), sorted(_gather(self.scores), key=lambda row: row["case"])
         self.state.metrics.update(mean_scores(scores))
         if idist.get_rank() == 0:
@@ -66,33 +77,68 @@ class CaseEvaluator(SupervisedEvaluator):
             )
 
     def _iteration(self, engine: CaseEvaluator, batchdata: dict[str, Any]) -> dict:
-        name = batchdata["case"][0]
+        name, output = batchdata["case"][0], {}
+        failure: Exception | None = None
         if "error" in batchdata:
-            return self._fail(name, batchdata["error"][0])
-        try:
-            output = super()._iteration(engine, batchdata)
-            self.scores.append({"case": name, **self._score()})
-        except Exception as error:
-            cause = root_cause(error)
-            if isinstance(cause, InputError):
-                return self._fail(name, str(cause))
-            logger.debug("case %s", name, exc_info=True)
-            return self._fail(name, f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}")
+            failure = InputError(batchdata["error"][0])
+        else:
+            try:
+                output = super()._iteration(engine, batchdata)
+            except Exception as error:
+                failure = error
+        self._settle()
+        if failure is not None:
+            self._fail(name, failure)
+        else:
+            self.finishing = name, self.finisher.submit(self._finish, decollate_batch({**batchdata, **output})[0])
         return output
 
-    def _score(self) -> dict[str, float]:
-        output, case = self.state.output[0], self.state.batch[0]  # after decollating and post-processing
-        values = {}
+    def _finish(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Bring one case's output back, write it, score it."""
+        if self.finish is not None:
+            case = self.finish(case)
+        row = {"case": case["case"]}
         for key, metrics in self.metrics.items():
             for name, metric in metrics.items():
-                value = metric(output[key][None], torch.as_tensor(case[self.truth_key][None]).to(output[key].device))
-                values[name] = float(value)
-        return values
+                value = metric(case[key][None], torch.as_tensor(case[self.truth_key][None]).to(case[key].device))
+                row.update(value if isinstance(value, Mapping) else {name: float(value)})
+        return row
 
-    def _fail(self, name: str, message: str) -> dict:
+    def _settle(self) -> None:
+        """Wait for the case that is being finished."""
+        if self.finishing is not None:
+            (name, future), self.finishing = self.finishing, None
+            try:
+                self.scores.append(future.result())
+            except Exception as error:
+                self._fail(name, error)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        cause = root_cause(error)
+        message = str(cause)
+        if not isinstance(cause, InputError):
+            logger.debug("case %s", name, exc_info=error)
+            message = f"{type(cause).__name__}: {message.strip().partition(chr(10))[0]}"
         logger.error("case %s: %s", name, message)
         self.failures.append(f"{name}: {message}")
-        return {}
+
+
+class _Ahead:
+    """A loader whose next batch is prepared while the current one is in use."""
+
+    def __init__(self, loader: Iterable) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[dict]:
+        batches = iter(self.loader)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(next, batches, None)
+                yield batch
 
 
 def _gather(items: list) -> list:

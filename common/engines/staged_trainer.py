@@ -236,7 +236,7 @@ class StagedTrainer(SupervisedTrainer):
 
 
 class _PrepareBatch:
-    """Image and label of a batch on the device, as plain tensors, the image channels-last and only those wanted."""
+    """Image and label on the device, plain tensors in float32, the image channels-last and only the channels wanted."""
 
     def __init__(self, channels: Sequence[int] | None) -> None:
         self.channels = None if channels is None else list(channels)
@@ -247,8 +247,9 @@ class _PrepareBatch:
         image, label = (torch.as_tensor(batch[key]) for key in ("image", "label"))
         if self.channels is not None:
             image = image[:, self.channels]
-        image = image.to(device, non_blocking=non_blocking, memory_format=torch.channels_last_3d, **kwargs)
-        return image, label.to(device, non_blocking=non_blocking, **kwargs)
+        # compact types travel; the cast follows on the device
+        image, label = (t.to(device, non_blocking=non_blocking, **kwargs).float() for t in (image, label))
+        return image.contiguous(memory_format=torch.channels_last_3d), label
 
 
 def _tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

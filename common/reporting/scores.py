@@ -44,7 +44,7 @@ def score_table(scores: Sequence[Mapping[str, Any]]) -> str:
     columns = _columns(scores)
     rows = [[row["case"], *(f"{row[name]:.4f}" for name in columns)] for row in scores]
     rows.append(["mean", *(f"{_mean(v):.4f}" for v in columns.values())])
-    rows.append(["sd", *(f"{statistics.stdev(v) if len(v) > 1 else math.nan:.4f}" for v in columns.values())])
+    rows.append(["sd", *(f"{_deviation(v):.4f}" for v in columns.values())])
     return _aligned([["case", *columns], *rows])
 
 
@@ -61,6 +61,11 @@ def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _columns(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     names = [name for name in (scores[0] if scores else {}) if name != "case"]
     return {name: [row[name] for row in scores if not math.isnan(row[name])] for name in names}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN of fewer than two values or of infinite ones."""
+    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

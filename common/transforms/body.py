@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import cc3d
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform, Pad
-from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ..errors import InputError
@@ -29,21 +29,41 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
         volume: ``(x, y, z)``.
         closing_radius: in voxels; the disc is approximated by an octagon.
     """
-    volume = volume - volume.min()
-    mask = np.zeros(volume.shape, dtype=bool)
-    for z in range(volume.shape[2]):
-        image = volume[:, :, z]
-        if image.max() > image.min():
-            mask[:, :, z] = image >= 0.5 * threshold_otsu(image)
-    square = round(closing_radius * 0.4)
-    diamond = round(closing_radius) - square
-    steps = [(ndimage.generate_binary_structure(2, 1)[..., None], diamond), (np.ones((3, 3, 1), bool), square)]
-    steps = [(structure, n) for structure, n in steps if n > 0]
-    for structure, n in steps:
-        mask = ndimage.binary_dilation(mask, structure, iterations=n)
-    for structure, n in steps:
-        mask = ndimage.binary_erosion(mask, structure, iterations=n, border_value=1)
-    return mask
+    slices = torch.as_tensor(volume).permute(2, 0, 1).contiguous()
+    slices -= slices.min()
+    mask = np.zeros(slices.shape, dtype=bool)
+    for image, inside in zip(slices, mask):
+        highest = float(image.max())
+        if highest > float(image.min()):
+            inside[:] = (image >= 0.5 * _otsu(image)).numpy()
+            _close(inside, closing_radius)
+    return np.ascontiguousarray(mask.transpose(1, 2, 0))
+
+
+def _otsu(image: torch.Tensor) -> float:
+    low, high = float(image.min()), float(image.max())
+    width = (high - low) / 256
+    counts = torch.histc(image, 256, low, high).numpy()
+    return threshold_otsu(hist=(counts, low + width * (np.arange(256) + 0.5)))
+
+
+def _close(mask: np.ndarray, radius: float) -> None:
+    """Closing of one slice, in place; SciPy's takes ten times as long, which was half of a case's preparation."""
+    square = round(radius * 0.4)
+    diamond = round(radius) - square
+    for _ in range(2):  # the mask grows, then what is outside of it; what lies beyond the slice counts for neither
+        for _ in range(diamond):
+            before = mask.copy()
+            mask[1:] |= before[:-1]
+            mask[:-1] |= before[1:]
+            mask[:, 1:] |= before[:, :-1]
+            mask[:, :-1] |= before[:, 1:]
+        for along in (mask, mask.T):
+            for _ in range(square):
+                before = along.copy(order="K")
+                along[1:] |= before[:-1]
+                along[:-1] |= before[1:]
+        np.logical_not(mask, out=mask)
 
 
 def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,10 +75,9 @@ def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         start and end (exclusive) along each axis, in voxels.
     """
-    components, _ = ndimage.label(volume > threshold_otsu(volume))
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    box = ndimage.find_objects(components)[sizes.argmax() - 1]
+    volume = np.ascontiguousarray(volume)
+    components = cc3d.largest_k(volume > _otsu(torch.from_numpy(volume)), k=1, connectivity=6)
+    box = cc3d.statistics(components)["bounding_boxes"][1]
     return np.array([s.start for s in box]), np.array([s.stop for s in box])
 
 
@@ -85,14 +104,15 @@ class NormalizeBodyd(MapTransform):
             image = d[key]
             spacing = float(image.pixdim[:2].mean()) if isinstance(image, MetaTensor) else 1.0
             normalised = torch.empty_like(image, dtype=torch.float32)
-            for c, channel in enumerate(image):
+            plain = normalised.as_tensor() if isinstance(normalised, MetaTensor) else normalised
+            for c, (channel, result) in enumerate(zip(image, plain)):
                 volume = channel.detach().cpu().numpy()
                 body = volume[body_mask(volume, self.closing_radius / spacing)]
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
                     name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
                     raise InputError(f"{name}: channel {c} has no contrast: no body can be told from the background")
-                normalised[c] = (channel - float(body.mean(dtype=np.float64))) / deviation
+                result.copy_(channel).sub_(float(body.mean(dtype=np.float64))).div_(deviation)
             d[key] = normalised
         return d
 

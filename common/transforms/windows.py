@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -31,19 +32,17 @@ def cut_window(
         mode: ``"bilinear"`` or ``"nearest"``.
 
     Returns:
-        a plain tensor ``(C, *size)``.
+        a plain tensor ``(C, *size)``, float32.
     """
-    slab = volume[..., start[2] : start[2] + size[2]]
+    slab = volume[..., start[2] : start[2] + size[2]].float()
     # grid_sample's normalised coordinates: -1 and 1 are the outer edges of the first and last voxel
-    extent = torch.tensor(slab.shape[1:3], dtype=torch.float32)
-    centre = torch.tensor([start[0], start[1]], dtype=torch.float32) + (torch.tensor(size[:2]) - 1) / 2
-    x, y = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in size[:2])
-    cos, sin = torch.cos(torch.tensor(angle)), torch.sin(torch.tensor(angle))
-    source_x = centre[0] + cos * x[:, None] - sin * y[None, :]
-    source_y = centre[1] + sin * x[:, None] + cos * y[None, :]
-    grid = torch.stack([(2 * source_y + 1) / extent[1] - 1, (2 * source_x + 1) / extent[0] - 1], -1)
+    x, y = (torch.arange(n, dtype=torch.float32, device=slab.device) - (n - 1) / 2 for n in size[:2])
+    cos, sin = math.cos(angle), math.sin(angle)
+    source_x = start[0] + (size[0] - 1) / 2 + cos * x[:, None] - sin * y[None, :]
+    source_y = start[1] + (size[1] - 1) / 2 + sin * x[:, None] + cos * y[None, :]
+    grid = torch.stack([(2 * source_y + 1) / slab.shape[2] - 1, (2 * source_x + 1) / slab.shape[1] - 1], -1)
     planes = slab.permute(0, 3, 1, 2).reshape(1, -1, *slab.shape[1:3])
-    sampled = F.grid_sample(planes, grid[None].to(planes), mode=mode, padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(planes, grid[None], mode=mode, padding_mode="border", align_corners=False)
     window = sampled.reshape(len(volume), size[2], *size[:2]).permute(0, 2, 3, 1)
     return window if flip_axis is None else window.flip(flip_axis + 1)
 

@@ -207,11 +207,13 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     assert [p.name for p in tmp_path.iterdir()] == ["case 1.5_seg.nii.gz"]
     assert nib.load(tmp_path / "case 1.5_seg.nii.gz").get_data_dtype() == np.uint8
 
-    def interrupted(image: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    write_bytes = Path.write_bytes
+
+    def interrupted(path: Path, content: bytes) -> None:
+        write_bytes(path, content[:9])
         raise OSError("disk full")
 
-    monkeypatch.setattr(nib, "save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     mask.meta["filename_or_obj"] = "other.nii.gz"
     with pytest.raises(RuntimeError, match="disk full"):
         save(mask)

@@ -10,7 +10,7 @@ from skimage.filters import threshold_otsu
 
 from common.errors import InputError
 from common.transforms import ClipChannelsd, CropBodyd, NormalizeBodyd, SelectChannelsd, body_box
-from common.transforms.body import body_mask
+from common.transforms.body import _close, body_mask
 
 
 def head(shape: tuple[int, int, int] = (60, 50, 12), offset: float = 0.0) -> np.ndarray:
@@ -134,3 +134,18 @@ def test_prediction_returns_through_invertd() -> None:
     pred = Invertd("pred", steps, orig_keys="image", nearest_interp=False)(data)["pred"]
     assert pred.shape == (1, *volume.shape)
     assert pred.sum() == 32 * 32 * min(data["image"].shape[3], 12)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3, 10])
+def test_closing_is_scipys(radius: int) -> None:
+    square = round(radius * 0.4)
+    steps = [(ndimage.generate_binary_structure(2, 1), radius - square), (np.ones((3, 3), bool), square)]
+    mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(70, 53)), 3) > 0.02  # reaches the border
+    expected = mask.copy()
+    for structure, n in steps:
+        expected = ndimage.binary_dilation(expected, structure, iterations=n) if n else expected
+    for structure, n in steps:
+        expected = ndimage.binary_erosion(expected, structure, iterations=n, border_value=1) if n else expected
+    assert (expected != mask).any() == (radius > 0)
+    _close(mask, radius)
+    np.testing.assert_array_equal(mask, expected)

@@ -1,0 +1,5 @@
+"""Inference of a volume by windows."""
+
+from .windows import WindowInferer
+
+__all__ = ["WindowInferer"]

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.metrics import (
+    DiceMetric,
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+    get_confusion_matrix,
+)
+from monai.metrics.confusion_matrix import compute_confusion_matrix_metric
+from torch import Tensor
+
+from common.errors import InputError
+from common.metrics import SegmentationScores, segmentation_scores
+
+CONFUSION = {
+    "IoU": "threat score",
+    "precision": "precision",
+    "PPV": "precision",
+    "recall": "recall",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "NPV": "negative predictive value",
+    "accuracy": "accuracy",
+    "MCC": "matthews correlation coefficient",
+}
+OVERLAPS = ["Dice", *CONFUSION]
+DISTANCES = ["HD95", "ASSD", "ASD"]
+DISTANCE_COLUMNS = [*DISTANCES, *(f"{name} (voxels)" for name in DISTANCES)]
+ALL = [*OVERLAPS, *DISTANCE_COLUMNS, "surface Dice"]
+SHAPE = (18, 15, 13)
+SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (0.1, 0.2, 0.3)]
+
+
+def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], tolerance: float) -> dict[str, float]:
+    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score."""
+    pair = prediction.float(), truth.float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty mask
+        counts = get_confusion_matrix(*pair)
+        values = {"Dice": DiceMetric(ignore_empty=False)(*pair)}
+        values |= {name: compute_confusion_matrix_metric(long, counts) for name, long in CONFUSION.items()}
+        for unit, sampling in (("", spacing), (" (voxels)", None)):
+            kwargs = {"include_background": True, "spacing": sampling}
+            values["HD95" + unit] = compute_hausdorff_distance(*pair, percentile=95, **kwargs)
+            values["ASSD" + unit] = compute_average_surface_distance(*pair, symmetric=True, **kwargs)
+            values["ASD" + unit] = compute_average_surface_distance(*pair, **kwargs)
+        values["surface Dice"] = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing)
+    return {name: value.item() for name, value in values.items()}
+
+
+def with_spacing(labels: Tensor, spacing: tuple[float, ...]) -> MetaTensor:
+    """An oblique affine with a flip, whose columns have the lengths of the spacing."""
+    c, s = math.cos(0.4), math.sin(0.4)
+    rotation = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, -1.0]], dtype=torch.float64)
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, :3] = rotation * torch.tensor(spacing, dtype=torch.float64)
+    return MetaTensor(labels, affine=affine)
+
+
+def blob(share: float, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """Random blobs that fill this share of the volume."""
+    noise = F.avg_pool3d(torch.rand(1, 1, *(n + 4 for n in shape)), 5, stride=1)
+    return noise > noise.quantile(1 - share)
+
+
+def box(*ranges: tuple[int, int], shape: tuple[int, ...] = SHAPE) -> Tensor:
+    mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    mask[(0, 0, *(slice(*bounds) for bounds in ranges))] = True
+    return mask
+
+
+def nested() -> tuple[Tensor, Tensor]:
+    outer = box((2, 16), (1, 14), (2, 11))
+    return outer & ~box((5, 12), (4, 9), (4, 9)), outer
+
+
+def similar() -> tuple[Tensor, Tensor]:
+    truth = blob(0.3)
+    return truth ^ (torch.rand(truth.shape) < 0.02), truth
+
+
+PAIRS = {
+    "blobs": lambda: (blob(0.2), blob(0.2)),
+    "similar blobs": similar,
+    "small in large": lambda: (blob(0.01), blob(0.6)),
+    "noise": lambda: (torch.rand(1, 1, *SHAPE) < 0.05, torch.rand(1, 1, *SHAPE) < 0.05),
+    "equal": lambda: (box((3, 9), (4, 9), (2, 8)),) * 2,
+    "single voxels": lambda: (box((2, 3), (9, 10), (4, 5)), box((11, 12), (3, 4), (8, 9))),
+    "single voxels in corners": lambda: (box((0, 1), (0, 1), (0, 1)), box((17, 18), (14, 15), (12, 13))),
+    "neighbours": lambda: (box((5, 6), (5, 6), (5, 6)), box((5, 6), (5, 6), (6, 7))),
+    "sheet across x": lambda: (box((4, 5), (0, 15), (0, 13)), box((6, 7), (2, 12), (3, 9))),
+    "sheet across z": lambda: (box((0, 18), (0, 15), (12, 13)), box((3, 15), (2, 12), (0, 1))),
+    "two voxels thick": lambda: (box((4, 6), (1, 12), (2, 9)), box((5, 7), (1, 12), (2, 9))),
+    "touching the border": lambda: (box((0, 7), (0, 6), (0, 5)), box((0, 6), (0, 8), (0, 4))),
+    "touching opposite borders": lambda: (box((0, 18), (0, 15), (0, 5)), box((0, 18), (0, 15), (6, 13))),
+    "hollow in full": nested,
+    "stray voxel": lambda: (
+        box((3, 7), (3, 7), (3, 7)) | box((17, 18), (14, 15), (12, 13)),
+        box((3, 7), (3, 8), (3, 7)),
+    ),
+    "all but one voxel": lambda: (~box((9, 10), (7, 8), (6, 7)), ~box((0, 1), (0, 1), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_equals_monai(pair: str, spacing: tuple[float, ...]) -> None:
+    prediction, truth = PAIRS[pair]()
+    tolerance = 3 * spacing[0]
+
+    values = SegmentationScores(ALL, tolerance=tolerance)(with_spacing(prediction, spacing), truth)
+
+    assert list(values) == ALL
+    assert all(type(value) is float for value in values.values())
+    assert values == pytest.approx(monai_scores(prediction, truth, spacing, tolerance), rel=1e-6, abs=1e-6)
+
+
+def test_equals_monai_on_a_large_volume() -> None:
+    shape = (60, 56, 50)  # the product in MCC passes 64 bits; thousands of points on each surface
+    prediction, truth = blob(0.4, shape), blob(0.5, shape)
+
+    values = SegmentationScores(ALL)(with_spacing(prediction, (0.9, 0.9, 3.0)), truth)
+
+    assert values == pytest.approx(monai_scores(prediction, truth, (0.9, 0.9, 3.0), 1.0), rel=1e-6, abs=1e-6)
+
+
+def test_percentile_between_two_distances_far_apart() -> None:
+    shape = (190, 100, 31)
+    truth = box((0, 190), (0, 100), (0, 1), shape=shape)
+    prediction = truth | box((0, 100), (0, 10), (30, 31), shape=shape)  # 19 000 points at 0, 1 000 at 30
+
+    value = SegmentationScores(["HD95"])(prediction, truth)["HD95"]
+
+    assert 0 < value < 3
+    assert value == pytest.approx(monai_scores(prediction, truth, (1.0, 1.0, 1.0), 1.0)["HD95"], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 9])
+def test_distance_of_the_tolerance_up_to_rounding_is_within_it(steps: int) -> None:
+    shape = (12, 1, 1)
+    prediction, truth = box((0, 1), shape=shape), box((steps, steps + 1), shape=shape)
+    tolerance = float(f"0.{steps}")  # not always steps * 0.1
+
+    value = SegmentationScores(["surface Dice"], tolerance=tolerance)(with_spacing(prediction, (0.1, 1.0, 1.0)), truth)
+
+    assert value == {"surface Dice": 1.0}
+    assert monai_scores(prediction, truth, (0.1, 1.0, 1.0), tolerance)["surface Dice"] == 1.0
+
+
+def test_numbers_of_a_shifted_cube() -> None:
+    """A cube of 4 voxels a side, and the truth one voxel of 2 mm further along x; each surface has 56 points.
+
+    Of the prediction's, 36 are on the truth's too, the 16 of the outer face are 2 mm away, and the 4 in the middle of
+    the opposite face are 1 mm away, sideways. By symmetry it is the same from the truth.
+    """
+    shape = (9, 8, 8)
+    prediction, truth = box((2, 6), (2, 6), (2, 6), shape=shape), box((3, 7), (2, 6), (2, 6), shape=shape)
+
+    values = SegmentationScores(ALL)(with_spacing(prediction, (2.0, 1.0, 1.0)), truth)
+
+    n = 9 * 8 * 8
+    assert values == pytest.approx(
+        dict.fromkeys(["Dice", "precision", "PPV", "recall", "sensitivity"], 48 / 64)
+        | dict.fromkeys(["specificity", "NPV"], (n - 80) / (n - 64))
+        | {"IoU": 48 / 80, "accuracy": (n - 32) / n, "MCC": (48 * (n - 80) - 16 * 16) / (64 * (n - 64))}
+        | {"HD95": 2.0, "ASSD": 36 / 56, "ASD": 36 / 56, "surface Dice": 40 / 56}
+        | {"HD95 (voxels)": 1.0, "ASSD (voxels)": 20 / 56, "ASD (voxels)": 20 / 56}
+    )
+
+
+def test_good_beats_bad_beats_far() -> None:
+    truth = box((5, 11), (5, 11), (4, 9))
+    rows = [
+        SegmentationScores(ALL)(prediction, truth)
+        for prediction in (
+            truth,
+            box((5, 10), (5, 11), (4, 9)),
+            box((3, 8), (5, 11), (4, 9)),
+            box((12, 18), (9, 15), (8, 13)),
+        )
+    ]
+    for name in ALL:
+        column = [row[name] for row in rows]
+        assert column == sorted(column, reverse="surface" in name or name in OVERLAPS), name
+        assert len(set(column)) > 2, name
+
+
+def test_directed_distance_is_from_the_prediction() -> None:
+    truth = box((2, 3), (2, 3), (2, 3)) | box((12, 13), (2, 3), (2, 3))
+    scores = SegmentationScores(["ASD", "ASSD"])
+
+    assert scores(box((2, 3), (2, 3), (2, 3)), truth) == {"ASD": 0.0, "ASSD": 10 / 3}
+    assert scores(truth, box((2, 3), (2, 3), (2, 3))) == {"ASD": 5.0, "ASSD": 10 / 3}
+
+
+REGIONS = {"complete": [1, 2, 4], "core": [4, 1], "enhancing": [4]}
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+def test_regions_of_label_maps_equal_monai(dtype: torch.dtype) -> None:
+    scores = ["surface Dice", "Dice", "HD95 (voxels)", "HD95", "recall"]
+    prediction, truth = (blob(0.5) * torch.randint(5, SHAPE) for _ in range(2))
+    prediction[..., 6:12, 3:9, 2:9], truth[..., 5:10, 3:10, 3:9] = 2, 1  # inside the largest region
+    prediction[..., 8:11, 5:8, 4:8], truth[..., 7:9, 4:8, 4:8] = 4, 4
+    prediction[..., 0, 0, 0], truth[..., -1, -1, -1] = 3, 3  # in no region, and widens the box
+
+    values = SegmentationScores(scores, REGIONS)(with_spacing(prediction.to(dtype), (0.9, 1.1, 2.0)), truth.to(dtype))
+
+    assert list(values) == [f"{score} {region}" for score in scores for region in REGIONS]
+    for region, labels in REGIONS.items():
+        masks = [torch.isin(labels_of, torch.tensor(labels)) for labels_of in (prediction, truth)]
+        expected = monai_scores(*masks, (0.9, 1.1, 2.0), 1.0)
+        for score in scores:
+            assert values[f"{score} {region}"] == pytest.approx(expected[score], rel=1e-6, abs=1e-6)
+
+
+def test_without_regions_every_label_above_0_is_foreground() -> None:
+    truth = (blob(0.3) * torch.randint(1, 5, SHAPE)).int()
+    prediction = (blob(0.3) * torch.randint(1, 5, SHAPE)).int()
+    unlabelled = prediction - (prediction == 0).int() * (torch.rand(SHAPE) < 0.1).int()  # -1 is background
+    scores = SegmentationScores(ALL)
+
+    assert unlabelled.min() == -1
+    assert scores(unlabelled, truth) == scores(prediction > 0, truth > 0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "overlap", "distance"),
+    [(0, 0, 1.0, 0.0), (0, 1, 0.0, 373.13), (1, 0, 0.0, 373.13), (1, 1, 1.0, 0.0)],
+    ids=["both empty", "prediction empty, truth full", "prediction full, truth empty", "both full"],
+)
+def test_rule_of_brats(prediction: int, truth: int, overlap: float, distance: float) -> None:
+    pair = (torch.full((1, 1, *SHAPE), label) for label in (prediction, truth))
+
+    values = SegmentationScores(ALL, one_empty_distance=373.13)(*pair)
+
+    expected = {name: distance if name in DISTANCE_COLUMNS else overlap for name in ALL}
+    assert values == expected  # of the background too: it is full or empty where the foreground is not
+
+
+@pytest.mark.parametrize("empty", ["both", "prediction", "truth", "neither, one full"])
+def test_empty_masks_follow_monai_where_it_has_a_value(empty: str) -> None:
+    some, none = blob(0.2), torch.zeros(1, 1, *SHAPE)
+    prediction, truth = {
+        "both": (none, none),
+        "prediction": (none, some),
+        "truth": (some, none),
+        "neither, one full": (~none.bool(), some),
+    }[empty]
+
+    values, expected = SegmentationScores(ALL)(prediction, truth), monai_scores(prediction, truth, (1.0, 1.0, 1.0), 1.0)
+
+    defined = {name: value for name, value in expected.items() if not math.isnan(value)}
+    assert {name: values[name] for name in defined} == pytest.approx(defined, rel=1e-6, abs=1e-6)
+    assert not any(math.isnan(value) for value in values.values())
+    undefined = {name: values[name] for name in ALL if name not in defined}
+    distances = {name: math.inf if empty != "both" else 0.0 for name in undefined if name in DISTANCE_COLUMNS}
+    assert undefined == dict.fromkeys(undefined, float(empty == "both")) | distances
+
+
+def test_nan_leaves_empty_masks_out() -> None:
+    scores = SegmentationScores(
+        ALL, both_empty_overlap=math.nan, both_empty_distance=math.nan, one_empty_distance=math.nan
+    )
+    none, some = torch.zeros(1, 1, *SHAPE), blob(0.2)
+
+    both, one = scores(none, none), scores(none, some)
+
+    assert {name for name in ALL if not math.isnan(both[name])} == {"specificity", "NPV", "accuracy"}
+    assert {name for name in ALL if math.isnan(one[name])} == set(DISTANCE_COLUMNS)
+
+
+def test_regions_are_empty_one_by_one() -> None:
+    prediction, truth = torch.zeros(1, 1, *SHAPE), torch.zeros(1, 1, *SHAPE)
+    prediction[..., 4:8, 4:8, 4:8] = truth[..., 4:8, 4:8, 4:8] = 2
+    truth[..., 5:7, 5:7, 5:7] = 1
+
+    values = SegmentationScores(["Dice", "HD95"], REGIONS, one_empty_distance=99)(prediction, truth)
+
+    assert [*values.values()] == [1.0, 0.0, 1.0, 0.0, 99.0, 0.0]
+
+
+def test_spacing_is_that_of_the_prediction() -> None:
+    prediction, truth = box((2, 3), (2, 3), (2, 3)), box((2, 3), (2, 3), (5, 6))
+    scores = SegmentationScores(["HD95", "HD95 (voxels)"])
+
+    assert scores(prediction, truth) == {"HD95": 3.0, "HD95 (voxels)": 3.0}
+    assert scores(MetaTensor(prediction), truth) == {"HD95": 3.0, "HD95 (voxels)": 3.0}
+    spaced = with_spacing(prediction, (1.0, 1.0, 2.5))
+    assert scores(spaced, truth) == pytest.approx({"HD95": 7.5, "HD95 (voxels)": 3.0})
+    collated = MetaTensor(prediction, affine=spaced.affine[None])
+    collated.is_batch = True
+    assert scores(collated, truth) == pytest.approx({"HD95": 7.5, "HD95 (voxels)": 3.0})
+
+
+def test_any_strides_and_nothing_written() -> None:
+    prediction, truth = blob(0.2).byte(), blob(0.2).byte()
+    before = prediction.clone(), truth.clone()
+    strided = torch.from_numpy(np.asfortranarray(prediction[0, 0].numpy()))[None, None]
+    scores = SegmentationScores(ALL)
+
+    values = scores(prediction, truth)
+
+    assert scores(strided, truth) == values
+    assert torch.equal(prediction, before[0]) and torch.equal(truth, before[1])
+
+
+def test_one_query_each_way_serves_every_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    trees: list[int] = []
+
+    class CountedTree(segmentation_scores.cKDTree):
+        def query(self, *args: object, **kwargs: object) -> object:
+            trees.append(self.n)
+            return super().query(*args, **kwargs)
+
+    monkeypatch.setattr(segmentation_scores, "cKDTree", CountedTree)
+    prediction, truth = with_spacing(blob(0.2), (1.0, 1.0, 2.0)), blob(0.2)
+
+    SegmentationScores([*OVERLAPS, *DISTANCES, "surface Dice"])(prediction, truth)
+    assert len(trees) == 2
+    SegmentationScores(ALL)(prediction, truth)
+    assert len(trees) == 2 + 4  # in mm and in voxels
+    SegmentationScores(OVERLAPS)(prediction, truth)
+    assert len(trees) == 6
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        (
+            (1, 1, 4, 4, 4),
+            (1, 1, 4, 4, 5),
+            r"\[1, 1, 4, 4, 4\] and truth of shape \[1, 1, 4, 4, 5\]: expected \(1, 1, x",
+        ),
+        ((1, 4, 4, 4), (1, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
+        ((2, 1, 4, 4, 4), (2, 1, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
+        ((1, 2, 4, 4, 4), (1, 2, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
+    ],
+)
+def test_other_shapes_raise(prediction: tuple[int, ...], truth: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SegmentationScores()(torch.ones(prediction), torch.ones(truth))
+
+
+@pytest.mark.parametrize("value", [0.25, 1.5, math.nan])
+def test_probabilities_raise(value: float) -> None:
+    labels = torch.zeros(1, 1, 5, 5, 5)
+    broken = labels.clone()
+    broken[..., 2, 2, 2] = value
+
+    with pytest.raises(InputError, match=f"prediction holds the value {value:g}: expected integer labels"):
+        SegmentationScores()(broken, labels)
+    with pytest.raises(InputError, match=f"truth holds the value {value:g}: expected integer labels"):
+        SegmentationScores()(labels, broken)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"scores": ["Dice", "HD100"]}, r"HD100.*expected a list of names out of Dice, IoU.*HD95 \(voxels\)"),
+        ({"scores": "Dice"}, "expected a list of names"),
+        ({"scores": []}, "expected a list of names"),
+        ({"scores": ["Dice (voxels)"]}, "expected a list of names"),
+        ({"regions": {"core": []}}, "region 'core' of labels .*expected one or more values above 0"),
+        ({"regions": {"core": [0, 1]}}, r"region 'core' of labels \[0, 1\]: expected one or more values above 0"),
+        ({"tolerance": -1.0}, "tolerance -1.0 mm: expected 0 or more"),
+        ({"tolerance": math.inf}, "tolerance inf mm"),
+    ],
+)
+def test_wrong_settings_raise(kwargs: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SegmentationScores(**kwargs)
