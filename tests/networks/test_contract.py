@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,19 +11,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.networks import MMFNet
+from common.networks import MMFNet, OMNet, SingleTaskNet
 
 
 class Case(NamedTuple):
     name: str
-    build: Callable[[], nn.Module]  # a narrow network in its dense form, which returns one tensor
+    build: Callable[..., nn.Module]  # a narrow network in its dense form, which returns one tensor
     shape: tuple[int, ...]  # of an input (B, C, x, y, z)
     out_channels: int
+    heads: dict[str, int] | None = None  # channels per output of the form for training, ``build(dense=False)``
 
 
+def omnet(**options: object) -> Callable[..., nn.Module]:
+    return lambda dense=True: OMNet(**{"channels": (4, 8), **options}, dense=dense)
+
+
+TASKS = {"coarse": 5, "tumour": 5, "enhancing": 2}
 NETWORKS = [
     # reduction=1: of few hidden units with a ReLU, all may be dead at the start, and nothing before them has a gradient
     Case("mmfnet", lambda: MMFNet(channels=(4, 8), reduction=1), (2, 3, 16, 12, 8), 1),
+    Case("omnet", omnet(), (2, 4, 16, 12, 8), 12, TASKS),
+    Case("omnet, windows", omnet(statistics_window=(8, 8, 8)), (2, 4, 16, 12, 8), 12, TASKS),
+    Case("omnet, plain", omnet(attention=None), (2, 4, 16, 12, 8), 12, TASKS),
+    # 64 channels make 8 hidden units, for the reason of reduction=1 above
+    Case("omnet, squeeze and excitation", omnet(attention="se", channels=(64, 4)), (2, 4, 16, 12, 8), 12, TASKS),
+    Case("single task", lambda: SingleTaskNet(channels=(4, 8), dense=True), (2, 4, 16, 12, 8), 5),
 ]
 
 
@@ -42,15 +54,34 @@ def test_returns_one_float_map_of_the_size_of_the_input(case: Case, training: bo
     assert output.isfinite().all()
 
 
-def test_every_parameter_gets_a_gradient(case: Case) -> None:
-    network = case.build().train()
-    output = network(torch.randn(case.shape))
-    (output * torch.randn_like(output)).sum().backward()
+def assert_every_parameter_gets_a_gradient(network: nn.Module, outputs: Iterable[Tensor]) -> None:
+    sum((output * torch.randn_like(output)).sum() for output in outputs).backward()
 
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), f"{name} has a gradient of zeros"
+
+
+def test_every_parameter_gets_a_gradient(case: Case) -> None:
+    network = case.build().train()
+
+    assert_every_parameter_gets_a_gradient(network, [network(torch.randn(case.shape))])
+
+
+@pytest.mark.parametrize("case", [case for case in NETWORKS if case.heads], ids=lambda case: case.name)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_form_for_training_returns_every_head_of_the_same_weights(case: Case, training: bool) -> None:
+    network = case.build(dense=False).train(training)
+    network.load_state_dict(case.build().state_dict())
+    outputs = network(torch.randn(case.shape))
+
+    assert type(outputs) is dict
+    assert {head: tuple(output.shape[:2]) for head, output in outputs.items()} == {
+        head: (case.shape[0], channels) for head, channels in case.heads.items()
+    }
+    assert all(output.isfinite().all() for output in outputs.values())
+    assert_every_parameter_gets_a_gradient(network, outputs.values())
 
 
 def test_scripted_and_loaded_equals_eager(case: Case, tmp_path: Path) -> None:
@@ -67,6 +98,7 @@ def test_scripted_and_loaded_equals_eager(case: Case, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Constant folding - Only steps=1 can be:UserWarning")
 def test_onnx_equals_eager(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
