@@ -47,11 +47,12 @@ def datalist(
     """Write the data list of a folder of labelled cases: training, validation and test cases of one fold.
 
     Args:
-        layout: nnunet (also the Medical Segmentation Decathlon's) or folders (a folder per case).
+        layout: nnunet (also the Medical Segmentation Decathlon's), folders (a folder per case), or, of gliomas,
+            brats2015, brats2018, brats2020, brats2023, msd_task01: what a label's values mean follows from it.
         root: the folder.
         out: the list to write, DIR/dataset.json; DIR is then the bundles' dataset_dir.
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
-        folds: number of cross-validation folds.
+        folds: number of cross-validation folds, by patient where names tell the patient.
         fold: the fold to test on.
         seed: of the assignment to folds.
     """

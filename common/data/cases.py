@@ -128,6 +128,8 @@ def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
 def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
     """The cases of ``fold`` for testing; of the others, every fourth for validation (25 %), the rest for training.
 
+    Cases of one place in the order are of one patient and stay together.
+
     Raises:
         InputError: a case without a fold, or no case in this one.
     """
@@ -139,10 +141,15 @@ def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dic
     items.sort(key=lambda item: item["order"])
     test = [item for item in items if item["fold"] == fold]
     rest = [item for item in items if item["fold"] != fold]
-    if not test or len(rest) < 2:
+    places = sorted({item["order"] for item in rest})
+    if not test or len(places) < 2:
         raise InputError(f"{root / 'dataset.json'}: no fold {fold}; it has {sorted({item['fold'] for item in items})}")
-    validation = rest[::4]
-    return {"training": [item for item in rest if item not in validation], "validation": validation, "test": test}
+    held = set(places[::4])
+    return {
+        "training": [item for item in rest if item["order"] not in held],
+        "validation": [item for item in rest if item["order"] in held],
+        "test": test,
+    }
 
 
 def stem(path: str | Path) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -15,10 +16,8 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..files import whole_file
 
-MODALITIES = ("T1", "T2", "CET1")
-
 # Signal in T1, T2 and CET1, before gain, bias field and noise.
-SIGNALS = {
+HEAD_SIGNALS = {
     "air": (0, 0, 0),
     "bone": (70, 50, 70),
     "marrow": (640, 400, 690),
@@ -36,12 +35,11 @@ SIGNALS = {
     "venous plexus": (440, 980, 800),
 }
 # Each has the tumour's signal in two modalities, so that no two of them suffice.
-DISTRACTORS = ("inflammation", "lymphoid tissue", "venous plexus")
-TISSUES = tuple(SIGNALS)
+HEAD_DISTRACTORS = ("inflammation", "lymphoid tissue", "venous plexus")
 
 # Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the nasopharynx, each over the ones before it. One
 # beside the midline stands for a pair.
-ANATOMY = (
+HEAD_ANATOMY = (
     ("fat", (0, -4, 8), (64, 78, 95)),
     ("fat", (0, 74, -4), (11, 13, 20)),  # nose
     ("muscle", (0, -4, 8), (58, 71, 88)),
@@ -86,10 +84,45 @@ ANATOMY = (
     ("vessel", (33, -20, -20), (5, 5, 40)),  # jugular veins
 )
 
+# Signal in FLAIR, T1, CET1 and T2.
+BRAIN_SIGNALS = {
+    "outside": (0, 0, 0, 0),
+    "fluid": (150, 220, 230, 1000),
+    "grey matter": (500, 480, 500, 480),
+    "white matter": (400, 620, 640, 350),
+    "vessel": (130, 200, 1000, 100),
+    "oedema": (840, 400, 410, 790),
+    "necrosis": (500, 260, 270, 900),
+    "enhancing tumour": (840, 400, 1000, 790),
+    "cyst": (150, 400, 410, 790),
+    "bright cortex": (840, 400, 410, 400),
+    "haemorrhage": (840, 820, 1000, 790),
+}
+# The first two have the oedema's signal in all modalities but one; the last, and the oedema, the enhancing tumour's.
+BRAIN_DISTRACTORS = ("cyst", "bright cortex", "haemorrhage")
+
+# As for the head, from the middle of the brain.
+BRAIN_ANATOMY = (
+    ("fluid", (0, 2, 8), (64, 78, 54)),
+    ("fluid", (0, -42, -34), (46, 30, 24)),
+    ("grey matter", (0, 2, 8), (61, 75, 51)),
+    ("white matter", (28, 2, 10), (27, 63, 39)),
+    ("grey matter", (0, -42, -34), (43, 27, 21)),  # cerebellum
+    ("white matter", (17, -42, -34), (17, 14, 11)),
+    ("white matter", (0, -20, -38), (13, 12, 26)),  # brainstem
+    ("grey matter", (17, 0, 6), (9, 21, 10)),  # basal ganglia and thalami
+    ("fluid", (10, 2, 15), (6, 31, 9)),  # lateral ventricles
+    ("fluid", (0, -4, 4), (3, 14, 10)),  # third
+    ("fluid", (0, -36, -30), (5, 5, 9)),  # fourth
+    ("vessel", (0, -12, 55), (4, 52, 4)),  # sagittal sinus
+    ("vessel", (28, 12, -6), (24, 4, 4)),  # middle cerebral arteries
+    ("vessel", (0, -32, 10), (4, 4, 26)),  # straight sinus
+)
+WITHOUT_ENHANCEMENT = 0.25  # of the cases
+
 NOISE = 26.0  # standard deviation in each of the real and imaginary channel
 TEXTURE = 0.04  # standard deviation relative to the signal
 BUMP = 0.08  # amplitude of each wave on a lesion's surface, relative to its radius
-SMALLEST_FIELD_OF_VIEW = 64.0  # mm
 
 
 @dataclass
@@ -108,7 +141,49 @@ class Phantom:
 
 
 @dataclass(kw_only=True)
-class HeadPhantom:
+class PhantomRecipe:
+    """What the recipes of a case have in common.
+
+    Args:
+        modalities: those to return, in order; each is the same as in the full set.
+        size: voxels along x, y, z.
+        spacing: mm along x, y, z.
+
+    Raises:
+        InputError: an unknown or repeated modality, or too small a field of view.
+    """
+
+    modalities: Sequence[str]
+    size: Sequence[int]
+    spacing: Sequence[float]
+
+    all_modalities: ClassVar[tuple[str, ...]]
+    labels: ClassVar[Mapping[int, str]]
+    case_fields: ClassVar[Mapping[str, str]] = {}  # what a data list says of each case besides its files
+    smallest_field_of_view: ClassVar[float]  # mm
+
+    def __post_init__(self) -> None:
+        self.modalities = tuple(self.modalities)
+        self.size = tuple(self.size)
+        self.spacing = tuple(self.spacing)
+        known = all(m in self.all_modalities for m in self.modalities)
+        if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
+            expected = ", ".join(self.all_modalities)
+            raise InputError(f"modalities {list(self.modalities)}: expected some of {expected}, each once")
+        extent = [n * s for n, s in zip(self.size, self.spacing)]
+        if len(extent) != 3 or min(extent) < self.smallest_field_of_view:
+            raise InputError(
+                f"size {self.size} with spacing {self.spacing}: expected three each and at least "
+                f"{self.smallest_field_of_view:g} mm along every axis"
+            )
+
+    def __call__(self, rng: np.random.Generator) -> Phantom:
+        """One case; all of its randomness comes from ``rng``."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class HeadPhantom(PhantomRecipe):
     """MRI of a head with one tumour (label 1) in the nasopharynx, as T1, T2 and contrast-enhanced T1.
 
     Around the tumour lie an inflammation, lymphoid tissue and a venous plexus, irregular and about as large. The signal
@@ -124,45 +199,79 @@ class HeadPhantom:
         InputError: an unknown or repeated modality, or a field of view below 64 mm.
     """
 
-    modalities: Sequence[str] = MODALITIES
+    modalities: Sequence[str] = ("T1", "T2", "CET1")
     size: Sequence[int] = (84, 96, 20)
     spacing: Sequence[float] = (2.0, 2.0, 4.5)
 
-    def __post_init__(self) -> None:
-        self.modalities = tuple(self.modalities)
-        self.size = tuple(self.size)
-        self.spacing = tuple(self.spacing)
-        known = all(m in MODALITIES for m in self.modalities)
-        if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
-            raise InputError(f"modalities {list(self.modalities)}: expected some of {', '.join(MODALITIES)}, each once")
-        extent = [n * s for n, s in zip(self.size, self.spacing)]
-        if len(extent) != 3 or min(extent) < SMALLEST_FIELD_OF_VIEW:
-            raise InputError(
-                f"size {self.size} with spacing {self.spacing}: expected three each and at least "
-                f"{SMALLEST_FIELD_OF_VIEW:g} mm along every axis"
-            )
+    all_modalities = ("T1", "T2", "CET1")
+    labels: ClassVar[Mapping[int, str]] = {1: "tumour"}
+    smallest_field_of_view = 64.0
 
     def __call__(self, rng: np.random.Generator) -> Phantom:
-        """One case; all of its randomness comes from ``rng``."""
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-2, 3)])
         spacing = np.array(self.spacing) * (1 + rng.uniform(-1, 1, 2) * (0.10, 0.15))[[0, 0, 1]]
         first = [*rng.uniform(-3, 3, 2), 0] - spacing * (size - 1) / 2
-        axes = [start + step * np.arange(n) for start, step, n in zip(first, spacing, size)]
-        points = np.stack(np.meshgrid(*axes, indexing="ij"))
-        affine = np.diag([*spacing, 1.0])
-        affine[:3, 3] = first
+        points, affine = _grid(first, spacing, size)
 
-        tissue = _anatomy(rng, points)
+        tissues = tuple(HEAD_SIGNALS)
+        tissue = _anatomy(rng, points, HEAD_ANATOMY, tissues)
         tumour, distractors = _lesions(rng, points)
-        for name, mask in [*zip(DISTRACTORS, distractors), ("tumour", tumour)]:
-            tissue[mask] = TISSUES.index(name)
+        for name, mask in [*zip(HEAD_DISTRACTORS, distractors), ("tumour", tumour)]:
+            tissue[mask] = tissues.index(name)
         images = {}
-        for modality, signal in zip(MODALITIES, np.array(list(SIGNALS.values()), float).T):
+        for modality, signal in zip(self.all_modalities, np.array(list(HEAD_SIGNALS.values()), float).T):
             images[modality] = _acquire(rng, signal[tissue], points, spacing)
         return Phantom({m: images[m] for m in self.modalities}, tumour.astype(np.uint8), affine)
 
 
-def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: int = 0) -> Path:
+@dataclass(kw_only=True)
+class BrainPhantom(PhantomRecipe):
+    """Skull-stripped MRI of a brain with one glioma, as FLAIR, T1, contrast-enhanced T1 and T2; 0 outside the brain.
+
+    The label has BraTS's code: 2 oedema, in it the core: 1 necrosis within 4, an enhancing rim. A quarter of the cases
+    have no enhancing rim. The rim has the oedema's signal but in CET1; a cyst and bright cortex elsewhere have it but
+    in FLAIR and in T2; a haemorrhage has the rim's but in T1; vessels enhance too, and the ventricles are as bright on
+    T2. So each modality is needed. Anatomy, positions, gain, bias fields and noise differ from case to case.
+
+    Args:
+        modalities: those to return, in order; each is the same as in the full set.
+        size: voxels along x, y, z.
+        spacing: mm along x, y, z.
+
+    Raises:
+        InputError: an unknown or repeated modality, or a field of view below 128 mm.
+    """
+
+    modalities: Sequence[str] = ("FLAIR", "T1", "CET1", "T2")
+    size: Sequence[int] = (64, 72, 56)
+    spacing: Sequence[float] = (2.5, 2.5, 2.5)
+
+    all_modalities = ("FLAIR", "T1", "CET1", "T2")
+    labels: ClassVar[Mapping[int, str]] = {1: "necrosis and non-enhancing tumour", 2: "oedema", 4: "enhancing tumour"}
+    case_fields: ClassVar[Mapping[str, str]] = {"label_code": "brats"}
+    smallest_field_of_view = 128.0
+
+    def __call__(self, rng: np.random.Generator) -> Phantom:
+        spacing = np.array(self.spacing, float)
+        first = rng.uniform(-3, 3, 3) - spacing * (np.array(self.size) - 1) / 2
+        points, affine = _grid(first, spacing, self.size)
+
+        tissues = tuple(BRAIN_SIGNALS)
+        tissue = _anatomy(rng, points, BRAIN_ANATOMY, tissues)
+        brain = tissue > 0
+        label, distractors = _glioma(rng, points, spacing, brain)
+        for name, mask in zip(BRAIN_DISTRACTORS, distractors):
+            tissue[mask & brain] = tissues.index(name)
+        for value, name in ((2, "oedema"), (1, "necrosis"), (4, "enhancing tumour")):
+            tissue[label == value] = tissues.index(name)
+        images = {}
+        for modality, signal in zip(self.all_modalities, np.array(list(BRAIN_SIGNALS.values()), float).T):
+            acquired = _acquire(rng, signal[tissue], points, spacing)
+            images[modality] = np.where(brain, np.maximum(acquired, 1), 0).astype(np.float32)
+        return Phantom({m: images[m] for m in self.modalities}, label, affine)
+
+
+def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int = 12, seed: int = 0) -> Path:
     """Write cases as NIfTI with a data list: a quarter for test, a quarter of the others for validation.
 
     The files are ``images/case_000_T1.nii.gz`` (int16) and so on, ``labels/case_000.nii.gz`` (uint8) and, last,
@@ -198,7 +307,7 @@ def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: i
             _save(image.astype(np.int16), case.affine, out / path)
         label = f"labels/{name}.nii.gz"
         _save(case.label, case.affine, out / label)
-        entries.append({"image": list(images), "label": label})
+        entries.append({"image": list(images), "label": label, **phantom.case_fields})
 
     tests = max(1, round(cases / 4))
     validations = max(1, round((cases - tests) / 4))
@@ -207,7 +316,7 @@ def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: i
         "name": type(phantom).__name__,
         "description": description,
         "modality": {str(i): modality for i, modality in enumerate(phantom.modalities)},
-        "labels": {"0": "background", "1": "tumour"},
+        "labels": {"0": "background", **{str(value): name for value, name in phantom.labels.items()}},
         "numTraining": trainings,
         "numTest": tests,
         "training": entries[:trainings],
@@ -219,19 +328,27 @@ def write_cohort(phantom: HeadPhantom, out: str | Path, cases: int = 12, seed: i
     return out
 
 
-def ensure_cohort(phantom: HeadPhantom, out: str | Path) -> Path:
+def ensure_cohort(phantom: PhantomRecipe, out: str | Path) -> Path:
     """``out``, where a cohort of the default size is written first unless there is a data list already."""
     return Path(out) if (Path(out) / "dataset.json").exists() else write_cohort(phantom, out)
 
 
-def _anatomy(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    """Index into ``TISSUES`` of each point; ``points`` is ``(3, x, y, z)`` in mm."""
+def _grid(first: np.ndarray, spacing: np.ndarray, size: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points ``(3, x, y, z)`` in mm and the affine of a grid that begins at ``first``."""
+    axes = [start + step * np.arange(n) for start, step, n in zip(first, spacing, size)]
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = first
+    return np.stack(np.meshgrid(*axes, indexing="ij")), affine
+
+
+def _anatomy(rng: np.random.Generator, points: np.ndarray, ellipsoids: Sequence, tissues: Sequence[str]) -> np.ndarray:
+    """Index into ``tissues`` of each point; ``points`` is ``(3, x, y, z)`` in mm."""
     tissue = np.zeros(points.shape[1:], dtype=np.intp)
     points = points / rng.uniform(0.96, 1.04, 3)[:, None, None, None]
-    for name, centre, radii in ANATOMY:
+    for name, centre, radii in ellipsoids:
         shift, stretch = rng.uniform(-1, 1, 3), rng.uniform(0.96, 1.04, 3)
         p = np.stack([np.abs(points[0]), *points[1:]]) if centre[0] else points
-        tissue[_ellipsoid(p, np.add(centre, shift), np.multiply(radii, stretch)) <= 1] = TISSUES.index(name)
+        tissue[_ellipsoid(p, np.add(centre, shift), np.multiply(radii, stretch)) <= 1] = tissues.index(name)
     return tissue
 
 
@@ -240,18 +357,52 @@ def _lesions(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, 
     diameter = rng.uniform(25, 40)
     placed = [(rng.uniform((-20, -8, -8), (20, 14, 8)), diameter)]
     masks = [_irregular(rng, points, *placed[0])]
-    for _ in DISTRACTORS:
-        size = diameter * rng.uniform(0.9, 1.2)
-        while True:
-            centre = rng.uniform((-36, -22, -26), (36, 38, 20))
-            if all(np.linalg.norm(centre - c) > (size + d) / 2 for c, d in placed):
-                mask = _irregular(rng, points, centre, size)
-                if not np.any(masks, axis=0)[mask].any():
-                    break
-            size *= 0.997  # a crowded head has room for a smaller one
-        placed.append((centre, size))
-        masks.append(mask)
+    for _ in HEAD_DISTRACTORS:
+        _add_apart(rng, points, placed, masks, diameter * rng.uniform(0.9, 1.2), ((-36, -22, -26), (36, 38, 20)))
     return masks[0], masks[1:]
+
+
+def _glioma(
+    rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray, brain: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The label in BraTS's code, and masks of one distractor of each kind; none overlaps the tumour or another."""
+    diameter = rng.uniform(44, 62)
+    side = rng.choice((-1, 1))
+    centre = rng.uniform((18, -36, -2), (32, 40, 24)) * (side, 1, 1)
+    placed = [(centre, diameter)]
+    masks = [_irregular(rng, points, centre, diameter) & brain]
+    for _ in BRAIN_DISTRACTORS:
+        _add_apart(rng, points, placed, masks, rng.uniform(28, 40), ((-46, -56, -14), (46, 58, 44)))
+
+    core = _irregular(rng, points, centre + rng.uniform(-3, 3, 3), diameter * rng.uniform(0.6, 0.72))
+    core &= ndimage.distance_transform_edt(masks[0], sampling=spacing) > max(3, spacing.max())
+    enhancing = rng.random() >= WITHOUT_ENHANCEMENT
+    rim = core & (ndimage.distance_transform_edt(core, sampling=spacing) <= rng.uniform(5, 8))
+    label = np.where(masks[0], 2, 0).astype(np.uint8)
+    label[core] = 1
+    if enhancing:
+        label[rim] = 4
+    return label, masks[1:]
+
+
+def _add_apart(
+    rng: np.random.Generator,
+    points: np.ndarray,
+    placed: list[tuple[np.ndarray, float]],
+    masks: list[np.ndarray],
+    diameter: float,
+    limits: tuple[Sequence[float], Sequence[float]],
+) -> None:
+    """Append an irregular body with its centre between two corners, apart from those that are there."""
+    while True:
+        centre = rng.uniform(*limits)
+        if all(np.linalg.norm(centre - c) > (diameter + d) / 2 for c, d in placed):
+            mask = _irregular(rng, points, centre, diameter)
+            if not np.any(masks, axis=0)[mask].any():
+                break
+        diameter *= 0.997  # a crowded head has room for a smaller one
+    placed.append((centre, diameter))
+    masks.append(mask)
 
 
 def _irregular(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:

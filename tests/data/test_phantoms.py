@@ -10,14 +10,29 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common.data.phantoms import DISTRACTORS, MODALITIES, SIGNALS, HeadPhantom, Phantom, ensure_cohort, write_cohort
+from common.data.phantoms import (
+    BRAIN_DISTRACTORS,
+    BRAIN_SIGNALS,
+    HEAD_DISTRACTORS,
+    HEAD_SIGNALS,
+    BrainPhantom,
+    HeadPhantom,
+    Phantom,
+    PhantomRecipe,
+    ensure_cohort,
+    write_cohort,
+)
 from common.errors import InputError
+
+MODALITIES = HeadPhantom.all_modalities
+BRAIN_MODALITIES = BrainPhantom.all_modalities
 
 # coarse, to be fast; what is drawn is in millimetres
 SMALL = HeadPhantom(size=(42, 48, 16), spacing=(4.0, 4.0, 5.5))
+SMALL_BRAIN = BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0))
 
 
-def make(seed: int, phantom: HeadPhantom | None = None) -> Phantom:
+def make(seed: int, phantom: PhantomRecipe | None = None) -> Phantom:
     return (phantom or HeadPhantom())(np.random.default_rng(seed))
 
 
@@ -39,11 +54,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_one_seed_one_case() -> None:
-    first, again, other = make(1, SMALL), make(1, SMALL), make(2, SMALL)
+@pytest.mark.parametrize("phantom", [SMALL, SMALL_BRAIN])
+def test_one_seed_one_case(phantom: PhantomRecipe) -> None:
+    first, again, other = make(1, phantom), make(1, phantom), make(2, phantom)
     np.testing.assert_array_equal(first.affine, again.affine)
     np.testing.assert_array_equal(first.label, again.label)
-    for modality in MODALITIES:
+    for modality in phantom.all_modalities:
         np.testing.assert_array_equal(first.images[modality], again.images[modality])
     assert not np.array_equal(first.affine, other.affine)
 
@@ -96,7 +112,8 @@ def test_what_is_drawn_does_not_depend_on_the_spacing() -> None:
 
 
 def test_each_distractor_is_the_tumour_in_all_modalities_but_one() -> None:
-    differing = [[i for i in range(3) if SIGNALS[name][i] != SIGNALS["tumour"][i]] for name in DISTRACTORS]
+    signals = HEAD_SIGNALS
+    differing = [[i for i in range(3) if signals[name][i] != signals["tumour"][i]] for name in HEAD_DISTRACTORS]
     assert sorted(differing) == [[0], [1], [2]]
 
 
@@ -112,6 +129,74 @@ def test_only_all_modalities_together_tell_the_tumour() -> None:
     assert max(score for names, score in means.items() if len(names) == 1) < 0.45, means
     assert max(score for names, score in means.items() if len(names) == 2) < 0.85, means
     assert means[MODALITIES] > 0.95, means
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_brain_is_0_outside_and_only_there(seed: int) -> None:
+    case = make(seed, BrainPhantom())
+    assert case.label.shape == (64, 72, 56) and case.label.dtype == np.uint8
+    np.testing.assert_array_equal(case.affine[:3, :3], 2.5 * np.eye(3))
+    brain = case.images["FLAIR"] > 0
+    assert 0.9e6 < brain.sum() * 2.5**3 < 1.5e6 and ndimage.label(brain)[1] == 1
+    assert not any(face.any() for axis in range(3) for face in (brain.take(0, axis), brain.take(-1, axis)))
+    for image in case.images.values():
+        assert image.dtype == np.float32 and image.min() == 0 and 700 < image.max() < 2000
+        np.testing.assert_array_equal(image, np.round(image))
+        np.testing.assert_array_equal(image > 0, brain)
+    assert not case.label[~brain].any()
+
+
+def test_the_core_lies_in_oedema_and_the_necrosis_in_a_rim() -> None:
+    without = 0
+    for seed in range(12):
+        label = make(seed, SMALL_BRAIN).label
+        tumour, core = label > 0, (label == 1) | (label == 4)
+        assert ndimage.label(tumour)[1] == 1 and (label == 2).any()
+        assert 0.1 < core.sum() / tumour.sum() < 0.6
+        assert tumour[ndimage.binary_dilation(core)].all()
+        if not (label == 4).any():
+            without += 1
+        elif (label == 1).any():
+            assert core[ndimage.binary_dilation(label == 1)].all()
+    assert 1 <= without <= 6
+
+
+def test_each_distractor_of_the_brain_differs_in_one_modality() -> None:
+    def differing(name: str, other: str) -> list[str]:
+        return [m for m, a, b in zip(BRAIN_MODALITIES, BRAIN_SIGNALS[name], BRAIN_SIGNALS[other]) if a != b]
+
+    like = dict(zip(BRAIN_DISTRACTORS, ("oedema", "oedema", "enhancing tumour")))
+    found = [differing(name, other) for name, other in like.items()]
+    assert [*found, differing("oedema", "enhancing tumour")] == [["FLAIR"], ["T2"], ["T1"], ["CET1"]]
+
+
+def test_only_all_modalities_together_tell_the_glioma() -> None:
+    alone: dict[str, list[float]] = {}
+    dropped: dict[str, dict[str, list[float]]] = {m: {} for m in ("none", *BRAIN_MODALITIES)}
+    for seed in range(5):
+        case = make(seed, SMALL_BRAIN)
+        enhancing = case.label == 4
+        if not enhancing.any():
+            continue
+        necrosis = case.label == 1
+        regions = {
+            "complete": case.label > 0,
+            "core": enhancing | necrosis,
+            "enhancing": enhancing,
+            "necrosis": necrosis,
+        }
+        for region in ("core", "enhancing", "necrosis"):
+            scores = [best_window([case.images[m]], regions[region]) for m in BRAIN_MODALITIES]
+            alone.setdefault(region, []).append(max(scores))
+        for left_out, results in dropped.items():
+            images = [image for modality, image in case.images.items() if modality != left_out]
+            for region in ("complete", "enhancing"):
+                results.setdefault(region, []).append(best_window(images, regions[region]))
+    assert all(np.mean(scores) < 0.7 for scores in alone.values()), alone
+    means = {m: {region: float(np.mean(values)) for region, values in dropped[m].items()} for m in dropped}
+    assert min(means["none"].values()) > 0.97, means
+    for modality in BRAIN_MODALITIES:
+        assert min(means[modality].values()) < 0.9, means
 
 
 def test_a_cohort_begins_as_a_smaller_one_does(tmp_path: Path) -> None:
@@ -143,6 +228,17 @@ def test_data_list(tmp_path: Path, cases: int, sizes: tuple[int, int, int]) -> N
     assert len(named) == 4 * cases
     assert {*named, "dataset.json"} == files(tmp_path).keys()
     assert entries[0]["image"] == [f"images/case_000_{modality}.nii.gz" for modality in MODALITIES]
+
+
+def test_data_list_of_brains(tmp_path: Path) -> None:
+    write_cohort(SMALL_BRAIN, tmp_path, 3)
+    listing = json.loads((tmp_path / "dataset.json").read_text())
+    assert listing["name"] == "BrainPhantom"
+    assert listing["modality"] == {"0": "FLAIR", "1": "T1", "2": "CET1", "3": "T2"}
+    assert listing["labels"].keys() == {"0", "1", "2", "4"} and listing["labels"]["2"] == "oedema"
+    assert [listing[s][0]["label_code"] for s in ("training", "validation", "test")] == ["brats"] * 3
+    label = nib.load(tmp_path / listing["test"][0]["label"])
+    np.testing.assert_array_equal(np.asarray(label.dataobj), SMALL_BRAIN(np.random.default_rng([0, 2])).label)
 
 
 def test_files_are_the_case(tmp_path: Path) -> None:
@@ -190,6 +286,10 @@ def test_errors(tmp_path: Path) -> None:
     for size, spacing in [((84, 96, 10), (2.0, 2.0, 4.5)), ((84, 96), (2.0, 2.0))]:
         with pytest.raises(InputError, match=r"size .* with spacing .*: expected three each and at least 64 mm"):
             HeadPhantom(size=size, spacing=spacing)
+    with pytest.raises(InputError, match=r"modalities \['T1c'\]: expected some of FLAIR, T1, CET1, T2, each once"):
+        BrainPhantom(modalities=("T1c",))
+    with pytest.raises(InputError, match="at least 128 mm along every axis"):
+        BrainPhantom(size=(64, 72, 40))
     with pytest.raises(InputError, match="--cases 2: expected at least 3"):
         write_cohort(SMALL, tmp_path / "cohort", 2)
     assert not (tmp_path / "cohort").exists()

@@ -1,0 +1,198 @@
+"""The layouts of public glioma data; the others are tested with the cases that read their lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.data import load_cases
+from common.data.datalist import TIME_POINT, write_datalist
+from common.errors import InputError
+from common.transforms.brain import LABEL_CODES
+
+NAMES = ("FLAIR", "T1", "CET1", "T2")
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def brats(folder: Path, case: str, ending: str = ".nii.gz", mark: str = "_") -> None:
+    """A case in the form of 2017 to 2021, or with other words that of 2023."""
+    words = ("flair", "t1", "t1ce", "t2", "seg") if mark == "_" else ("t2f", "t1n", "t1c", "t2w", "seg")
+    touch(folder / case, *(f"{Path(case).name}{mark}{word}{ending}" for word in words))
+
+
+def listed(root: Path, layout: str, folds: int = 3, **options: int) -> dict[str, dict]:
+    """The cases of a list by name, as a training reads them, with their section."""
+    out = root.parent / "list" / "dataset.json"
+    out.parent.mkdir(exist_ok=True)
+    sections = write_datalist(layout, root, out, NAMES, folds, **options)
+    cases = {}
+    for section in sections:
+        for case in load_cases(out.parent, section, NAMES):
+            case["files"] = [Path(p).name for p in [*case["image"], case["label"]]]
+            assert case["case"] not in cases
+            cases[case["case"]] = {**case, "section": section}
+    return cases
+
+
+@pytest.mark.parametrize("own_folders", [True, False])
+def test_brats_2015(tmp_path: Path, own_folders: bool) -> None:
+    root = tmp_path / "BRATS2015_Training"
+    patients = ("2013_pat0001_1", "2013_pat0002_1", "tcia_pat105_0001")
+    for i, case in enumerate((*(f"HGG/brats_{name}" for name in patients), "LGG/brats_2013_pat0001_1")):
+        for j, word in enumerate(("MR_Flair", "MR_T1", "MR_T1c", "MR_T2", "OT")):
+            name = f"VSD.Brain{'_3more' if word == 'OT' else ''}.XX.O.{word}.{54512 + 10 * i + j}"
+            touch(root / case / (name if own_folders else ""), f"{name}.mha")
+    cases = listed(root, "brats2015")
+    both = {"HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1"}  # two patients of one name
+    assert cases.keys() == {*both, "brats_2013_pat0002_1", "brats_tcia_pat105_0001"}
+    assert cases["brats_tcia_pat105_0001"]["files"] == [
+        "VSD.Brain.XX.O.MR_Flair.54532.mha",
+        "VSD.Brain.XX.O.MR_T1.54533.mha",
+        "VSD.Brain.XX.O.MR_T1c.54534.mha",
+        "VSD.Brain.XX.O.MR_T2.54535.mha",
+        "VSD.Brain_3more.XX.O.OT.54536.mha",
+    ]
+    assert {case["label_code"] for case in cases.values()} == {"brats2015"}
+    assert "/LGG/" in cases["LGG_brats_2013_pat0001_1"]["label"]
+
+
+@pytest.mark.parametrize("grades", [("HGG/", "LGG/"), ("", "")])
+def test_brats_2018(tmp_path: Path, grades: tuple[str, str]) -> None:
+    for i, name in enumerate(("Brats18_2013_11_1", "Brats18_CBICA_AQD_1", "Brats18_TCIA02_370_1")):
+        brats(tmp_path / "data", grades[i % 2] + name)
+    cases = listed(tmp_path / "data", "brats2018")
+    assert cases["Brats18_2013_11_1"]["files"] == [
+        f"Brats18_2013_11_1_{word}.nii.gz" for word in ("flair", "t1", "t1ce", "t2", "seg")
+    ]
+    assert len(cases) == 3 and {case["label_code"] for case in cases.values()} == {"brats"}
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_brats_2020_and_the_case_whose_label_has_another_name(tmp_path: Path, ending: str) -> None:
+    root = tmp_path / "data"
+    for number in ("001", "002", "355"):
+        brats(root, f"BraTS20_Training_{number}", ending)
+    odd = root / "BraTS20_Training_355"
+    (odd / f"BraTS20_Training_355_seg{ending}").rename(odd / "W39_1998.09.19_Segm.nii")
+    touch(root, "name_mapping.csv", "BraTS20_Training_001/._BraTS20_Training_001_t1.nii")
+    cases = listed(root, "brats2020")
+    assert cases["BraTS20_Training_355"]["files"][-1] == "W39_1998.09.19_Segm.nii"
+    assert cases["BraTS20_Training_001"]["files"][2:] == [
+        f"BraTS20_Training_001_{w}{ending}" for w in ("t1ce", "t2", "seg")
+    ]
+    assert {case["label_code"] for case in cases.values()} == {"brats"}
+    assert len({case["patient"] for case in cases.values()}) == 3
+
+
+def test_brats_2023(tmp_path: Path) -> None:
+    for case in ("00000-000", "00002-000", "00003-000"):
+        brats(tmp_path / "data", f"BraTS-GLI-{case}", mark="-")
+    cases = listed(tmp_path / "data", "brats2023")
+    assert cases["BraTS-GLI-00002-000"]["files"] == [
+        f"BraTS-GLI-00002-000-{word}.nii.gz" for word in ("t2f", "t1n", "t1c", "t2w", "seg")
+    ]
+    assert {case["label_code"] for case in cases.values()} == {"brats2023"}
+
+
+def test_decathlon_brain_tumours(tmp_path: Path) -> None:
+    root = tmp_path / "Task01_BrainTumour"
+    touch(root, *(f"{kind}Tr/BRATS_00{i}.nii.gz" for kind in ("images", "labels") for i in range(1, 4)))
+    touch(root, "imagesTr/._BRATS_001.nii.gz", "imagesTs/BRATS_485.nii.gz")
+    description = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    out = tmp_path / "dataset.json"
+    lists = write_datalist("msd_task01", root, out, NAMES, 3)
+    cases = [case for section in lists for case in load_cases(tmp_path, section, NAMES)]
+    assert sorted(case["case"] for case in cases) == ["BRATS_001", "BRATS_002", "BRATS_003"]
+    assert {case["label_code"] for case in cases} == {"msd_task01"} and isinstance(cases[0]["image"], str)
+
+    with pytest.raises(InputError, match="its channels are not in the order T1, FLAIR, CET1, T2"):
+        write_datalist("msd_task01", root, out, ("T1", "FLAIR", "CET1", "T2"), 3)
+    description["labels"] = {"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing"}
+    (root / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="label 1 is necrosis, but oedema in msd_task01"):
+        write_datalist("msd_task01", root, out, NAMES, 3)
+
+
+def test_every_code_of_a_layout_is_one_that_the_labels_transform_knows(tmp_path: Path) -> None:
+    for i in range(3):
+        brats(tmp_path / "data", f"P{i}")
+    for layout in ("brats2015", "brats2018", "brats2020", "brats2023"):
+        assert {case["label_code"] for case in listed(tmp_path / "data", layout).values()} <= LABEL_CODES.keys()
+    assert "msd_task01" in LABEL_CODES
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+        ("brats_tcia_pat153_0181", "brats_tcia_pat153"),
+        ("brats_2013_pat0001_1", "brats_2013_pat0001"),
+        ("Brats18_TCIA02_370_1", "Brats18_TCIA02_370"),
+        ("Brats17_CBICA_AAB_1", "Brats17_CBICA_AAB"),
+        ("BraTS20_Training_001", None),
+        ("BraTS2021_00017", None),
+        ("P_12", None),
+    ],
+)
+def test_names_that_tell_the_patient(name: str, patient: str | None) -> None:
+    found = TIME_POINT.fullmatch(name)
+    assert (found and found[1]) == patient
+
+
+def test_time_points_of_a_patient_stay_together(tmp_path: Path) -> None:
+    scans = [(patient, scan) for patient in range(8) for scan in range(1 + patient % 3)]
+    for patient, scan in scans:
+        brats(tmp_path / "data", f"BraTS-GLI-{patient:05d}-{scan:03d}", mark="-")
+    for seed in range(3):
+        tested: list[str] = []
+        for fold in range(4):
+            cases = listed(tmp_path / "data", "brats2023", 4, fold=fold, seed=seed)
+            assert len(cases) == len(scans)
+            sections: dict[str, set[str]] = {}
+            for case in cases.values():
+                sections.setdefault(case["patient"], set()).add(case["section"])
+            assert all(len(names) == 1 for names in sections.values()), sections
+            assert sum(names == {"test"} for names in sections.values()) == 2
+            assert sum(names == {"validation"} for names in sections.values()) == 2
+            tested += [name for name, case in cases.items() if case["section"] == "test"]
+        assert len(tested) == len(set(tested)) == len(scans)
+    with pytest.raises(InputError, match=r"15 labelled cases in .*, of 8 patients, --folds 9"):
+        write_datalist("brats2023", tmp_path / "data", tmp_path / "dataset.json", NAMES, folds=9)
+
+
+def test_the_papers_name_of_a_modality_is_the_collections(tmp_path: Path) -> None:
+    for i in range(3):
+        brats(tmp_path / "data", f"P{i}")
+    write_datalist("brats2020", tmp_path / "data", tmp_path / "dataset.json", ("FLAIR", "T1", "T1c", "T2"), 3)
+    listing = json.loads((tmp_path / "dataset.json").read_text())
+    assert list(listing["modality"].values()) == list(NAMES)
+    assert [Path(p).name for p in listing["test"][0]["image"]][2].endswith("_t1ce.nii.gz")
+
+
+def test_cases_that_are_not_complete(tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "dataset.json"
+    root.mkdir()
+    with pytest.raises(InputError, match="data: no scans; BraTS has a folder for each case"):
+        write_datalist("brats2018", root, out, NAMES)
+    for i in range(3):
+        brats(root, f"P{i}")
+    (root / "P1" / "P1_t1ce.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"P1: no CET1 among P1_flair.nii.gz, P1_t1.nii.gz, P1_t2.nii.gz"):
+        write_datalist("brats2018", root, out, NAMES)
+    (root / "P1" / "P1_seg.nii.gz").unlink()
+    with pytest.raises(
+        InputError, match=r"P1: 0 label files \(among P1_flair.nii.gz, .*expected a folder for each case"
+    ):
+        write_datalist("brats2018", root, out, NAMES)
+    assert not out.exists()
