@@ -2,6 +2,7 @@
 
 from .cases import find_cases, load_cases, rank_share, without_results
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
+from .streams import StreamsDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "CaseDataset",
     "CaseSampler",
     "SampledCacheDataset",
+    "StreamsDataset",
     "VolumeReader",
     "find_cases",
     "load_cases",

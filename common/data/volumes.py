@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -21,8 +22,14 @@ from nibabel.wrapstruct import WrapStructError
 from ..errors import InputError
 from ..files import whole_file
 
+DAMAGED: tuple[type[Exception], ...] = (
+    ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error,
+)  # fmt: skip
 try:
     from isal import igzip as gzip  # two to three times as fast
+    from isal.igzip_lib import IsalError
+
+    DAMAGED = (*DAMAGED, cast(type[Exception], IsalError))  # its stub calls it an instance
 except ImportError:
     import gzip
 
@@ -180,7 +187,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             file.read()  # gzip compares its check sum at the end
     except InputError:
         raise
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again"
         ) from error

@@ -2,7 +2,8 @@
 
 from .case_evaluator import CaseEvaluator
 from .checkpoints import load_weights, save_whole
+from .one_pass import one_pass
 from .self_transfer import self_transfer
 from .staged_trainer import Stage, StagedTrainer
 
-__all__ = ["CaseEvaluator", "Stage", "StagedTrainer", "load_weights", "save_whole", "self_transfer"]
+__all__ = ["CaseEvaluator", "Stage", "StagedTrainer", "load_weights", "one_pass", "save_whole", "self_transfer"]

@@ -59,7 +59,8 @@ class CaseEvaluator(SupervisedEvaluator):
         self.finishing: tuple[str, Future] | None = None
 
     def run(self, global_epoch: int = 1) -> None:
-        self.failures, self.scores = [], []
+        self.failures, self.scores, self.finishing = [], [], None
+        self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if self.state.epoch_length:
             with ThreadPoolExecutor(1) as self.finisher:
                 super().run(global_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,25 @@ def load_file(path: str | Path) -> Any:
         ) from error
 
 
-def load_weights(network: torch.nn.Module, path: str | Path) -> None:
+def load_weights(network: torch.nn.Module, path: str | Path | Sequence[str | Path]) -> None:
     """Load a flat state dict strictly.
 
     Args:
         network: takes the weights.
-        path: the file, or ``"untrained"`` to leave the network as it was initialised, for comparison.
+        path: the file, or ``"untrained"`` to leave the network as it was initialised, for comparison; or a list of
+            these, one for each of the ``networks`` of an ensemble.
 
     Raises:
-        InputError: the file is missing or damaged, or its keys or shapes are not the network's.
+        InputError: the file is missing or damaged, or its keys or shapes are not the network's; or there are more or
+            fewer files than networks.
     """
+    if not isinstance(path, (str, Path)):
+        members = list(getattr(network, "networks", [network]))
+        if len(members) != len(path):
+            raise InputError(f"{len(path)} files of weights for {len(members)} networks; give one for each")
+        for member, file in zip(members, path):
+            load_weights(member, file)
+        return
     if str(path) == UNTRAINED:
         logger.warning("the network is untrained: its results say nothing about the method")
         return

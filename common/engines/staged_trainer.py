@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Events
 from ignite.metrics import Average
@@ -29,30 +31,49 @@ def _nothing() -> None:
     pass
 
 
+def adam(network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam over the parameters that are trained."""
+    return torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=learning_rate)
+
+
 @dataclass
 class Stage:
     """A part of a training.
 
     Args:
         name: for logs.
-        network: trained in this stage; its parameters without ``requires_grad`` stay as they are.
-        learning_rate: of Adam, which starts afresh with the stage.
+        network: trained in this stage; its parameters without ``requires_grad`` stay as they are. One whose attribute
+            ``dense`` is set is validated as it is and trained in its other form, of the same parameters.
+        learning_rate: of every parameter group, times the group's ``lr_scale`` if it has one; or a function that gives
+            it for each epoch of the stage, from 1.
         max_epochs: length at most.
         patience: stop after this many epochs without a better validation; None trains to the end.
         weights: file name, in the trainer's folder, of the weights with the best validation; None keeps the last ones
             in the network only, for the next stage to go on with.
         channels: input channels that the network sees; None for all.
         prepare: called when the stage begins and when it resumes, before the state is restored.
+        optimizer: builds the optimiser, which starts afresh with the stage, from the network and the first rate.
+        prepare_batch: makes a training batch, as MONAI's argument of this name; it is also told the ``epoch`` of the
+            stage, from 1. None gives image and label, as validation has them in any case.
+        find_unused_parameters: whether some parameters are not trained in every update, which several processes must
+            know.
     """
 
     name: str
     network: nn.Module
-    learning_rate: float
+    learning_rate: float | Callable[[int], float]
     max_epochs: int
     patience: int | None = None
     weights: str | None = None
     channels: Sequence[int] | None = None
     prepare: Callable[[], None] = _nothing
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] = adam
+    prepare_batch: Callable[..., tuple] | None = None
+    find_unused_parameters: bool = False
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch of the stage."""
+        return self.learning_rate(epoch) if callable(self.learning_rate) else self.learning_rate
 
 
 class StagedTrainer(SupervisedTrainer):
@@ -69,6 +90,7 @@ class StagedTrainer(SupervisedTrainer):
         resume: continue the run that left its state in ``ckpt_dir``.
         device, train_data_loader, loss_function, inferer, train_handlers, amp: as for MONAI's ``SupervisedTrainer``.
         max_epochs: over all stages, at most.
+        seed: of what the network itself draws, such as dropout; each epoch has its own.
 
     Raises:
         InputError: ``ckpt_dir`` holds a training or weights and ``resume`` is not set; or the state is of other stages.
@@ -87,13 +109,14 @@ class StagedTrainer(SupervisedTrainer):
         train_handlers: Sequence | None = None,
         resume: bool = False,
         amp: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__(
             device=device,
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
             network=stages[0].network,
-            optimizer=self._adam(stages[0]),
+            optimizer=stages[0].optimizer(stages[0].network, stages[0].rate(1)),
             loss_function=loss_function,
             inferer=inferer,
             non_blocking=True,
@@ -106,9 +129,12 @@ class StagedTrainer(SupervisedTrainer):
         self.ckpt_dir = Path(ckpt_dir)
         self.resume = resume
         self.max_epochs = max_epochs
+        self.seed = seed
         self.stage = self.stages[0]
         self.first_epoch = 0  # epochs run before the current stage
         Average(output_transform=lambda output: output["loss"], device=device).attach(self, "train_loss")
+        self.add_event_handler(Events.EPOCH_STARTED, self._set_learning_rate)
+        self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         self._register_handlers(train_handlers or [])
 
@@ -168,13 +194,16 @@ class StagedTrainer(SupervisedTrainer):
             stage.network.load_state_dict(state["network"])
         network = stage.network.to(self.state.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.network = network
+        self.network = trained = _form_for_training(network)
         if idist.get_world_size() > 1:
             ids = [self.state.device] if self.state.device.type == "cuda" else None
-            self.network = nn.parallel.DistributedDataParallel(network, device_ids=ids)
-        self.optimizer = self._adam(stage)
+            self.network = nn.parallel.DistributedDataParallel(
+                trained, device_ids=ids, find_unused_parameters=stage.find_unused_parameters
+            )
+        self.optimizer = stage.optimizer(network, stage.rate(1))
         self.evaluator.network = network
-        self.prepare_batch = self.evaluator.prepare_batch = _PrepareBatch(stage.channels)
+        self.evaluator.prepare_batch = _PrepareBatch(stage.channels)
+        self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
         if state is None:
             self.first_epoch = self.state.epoch
             best = (-1, -1)
@@ -186,9 +215,20 @@ class StagedTrainer(SupervisedTrainer):
             best = (state["best_metric"], state["best_metric_epoch"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
 
-    @staticmethod
-    def _adam(stage: Stage) -> torch.optim.Optimizer:
-        return torch.optim.Adam((p for p in stage.network.parameters() if p.requires_grad), lr=stage.learning_rate)
+    def _prepare_batch(self, *args: Any, **kwargs: Any) -> tuple:
+        assert self.stage.prepare_batch is not None
+        return self.stage.prepare_batch(*args, epoch=self._stage_epoch, **kwargs)
+
+    def _set_learning_rate(self) -> None:
+        rate = self.stage.rate(self._stage_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def _set_seed(self) -> None:
+        # in the first update, because beginning to load an epoch's data may draw a number or not
+        if (self.state.iteration - 1) % self.state.epoch_length == 0:
+            sequence = np.random.SeedSequence([self.seed, self.state.epoch, idist.get_rank()])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _complete_epoch(self) -> None:
         epoch, stage = self.state.epoch, self.stage
@@ -233,6 +273,15 @@ class StagedTrainer(SupervisedTrainer):
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         over = self._stage_epoch >= self.stage.max_epochs or self.state.epoch >= self.max_epochs
         return over or (self.stage.patience is not None and waited >= self.stage.patience)
+
+
+def _form_for_training(network: nn.Module) -> nn.Module:
+    """A network that returns what its loss needs; it shares everything but the attribute ``dense``."""
+    if not getattr(network, "dense", False):
+        return network
+    form = copy.copy(network)
+    form.dense = False  # type: ignore[assignment]
+    return form
 
 
 class _PrepareBatch:

@@ -1,5 +1,6 @@
 """Inference of a volume by windows."""
 
+from .cascade import CascadeInferer
 from .windows import WindowInferer
 
-__all__ = ["WindowInferer"]
+__all__ = ["CascadeInferer", "WindowInferer"]

@@ -1,6 +1,7 @@
 """Metrics that MONAI does not have, or not per case."""
 
 from .average_precision import AveragePrecisionMetric, average_precision
+from .mean_score import MeanScore
 from .segmentation_scores import SegmentationScores
 
-__all__ = ["AveragePrecisionMetric", "SegmentationScores", "average_precision"]
+__all__ = ["AveragePrecisionMetric", "MeanScore", "SegmentationScores", "average_precision"]

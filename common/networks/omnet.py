@@ -219,7 +219,7 @@ class OMNet(nn.Module):
             image: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** (len(channels) - 1)``.
             patches: per task the indices into the batch of the patches whose logits are wanted; None for all. Without
                 CGA a head runs on its patches only, so that no others enter its batch normalisation, and not at all
-                if there are none.
+                if there are none. With CGA a head without patches gets no gradient either.
 
         Returns:
             Per task, "coarse", "tumour" and "enhancing", logits ``(B or len(patches[i]), num_classes[i], x, y, z)``;
@@ -236,7 +236,11 @@ class OMNet(nn.Module):
         if self.guided:
             logits = self.guided_heads(features)
             if patches is not None:
-                logits = [values[chosen] for values, chosen in zip(logits, patches)]
+                # not a gradient of zeros, with which weight decay would wear down a head that is not trained yet
+                logits = [
+                    values[chosen] if chosen.shape[0] > 0 else values[:0].detach()
+                    for values, chosen in zip(logits, patches)
+                ]
         else:
             for i, head in enumerate(self.heads.values()):
                 chosen = features if patches is None else features[patches[i]]
@@ -285,6 +289,62 @@ class SingleTaskNet(nn.Module):
         """Logits, or with ``dense`` their softmax in float32, ``(B, num_classes, x, y, z)``; see :class:`OMNet`."""
         logits = self.head(self.backbone(image))
         return torch.softmax(logits.float(), 1) if self.dense else logits
+
+
+class Cascade(nn.Module):
+    """The model cascade (MC, section III-A): a :class:`SingleTaskNet` for each task, as one network.
+
+    The three share no parameter and no layer, and each runs on its own patches only. So training them at once, with the
+    sum of their losses, is training them one after the other.
+
+    Args:
+        in_channels, num_classes, channels, dropout, bn_momentum, dense: as for :class:`OMNet`.
+
+    Raises:
+        ValueError: ``num_classes`` are not three numbers.
+    """
+
+    __constants__ = ("dense",)
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        num_classes: Sequence[int] = (5, 5, 2),
+        *,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        dropout: float = 0.5,
+        bn_momentum: float = 1e-3,
+        dense: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(num_classes) != len(TASKS):
+            raise ValueError(f"num_classes={num_classes!r}: expected three numbers")
+        self.num_classes = list(num_classes)
+        self.dense = dense
+        nets = [
+            SingleTaskNet(in_channels, c, channels=channels, dropout=dropout, bn_momentum=bn_momentum)
+            for c in num_classes
+        ]
+        self.nets = nn.ModuleDict(dict(zip(TASKS, nets)))
+
+    def forward(self, image: Tensor, patches: list[Tensor] | None = None) -> Tensor | dict[str, Tensor]:
+        """Predictions of the three tasks, as those of :class:`OMNet`; a network runs on the patches of its task only.
+
+        Raises:
+            ValueError: as :meth:`OMNet.forward`.
+        """
+        if patches is not None and (self.dense or len(patches) != 3):
+            raise ValueError("patches: expected three tensors, one per task, in the form that is not dense")
+        logits: list[Tensor] = []
+        for i, net in enumerate(self.nets.values()):
+            chosen = image if patches is None else image[patches[i]]
+            if chosen.shape[0] > 0:
+                logits.append(net(chosen))
+            else:
+                logits.append(chosen[:, :1].expand(-1, self.num_classes[i], -1, -1, -1))  # none, of that shape
+        if self.dense:
+            return torch.cat([torch.softmax(values.float(), 1) for values in logits], 1)
+        return {"coarse": logits[0], "tumour": logits[1], "enhancing": logits[2]}
 
 
 def _convolution(

@@ -147,15 +147,18 @@ class ReturnToScand(MapTransform):
     saw it and from the scan's, whatever steps lie between (orientation, spacing, crop, pad, flip).
     Only for a scan with sheared axes, a tilted gantry, all classes are interpolated at its size.
 
+    A label map, one channel of integers, cannot be interpolated: each voxel of the scan gets the nearest label.
+
     Args:
-        keys: outputs ``(C, x, y, z)`` on the grid of ``image_key``.
+        keys: outputs ``(C, x, y, z)`` on the grid of ``image_key``, or label maps ``(1, x, y, z)`` of 0 to 255.
         image_key: the image as the network saw it; its ``original_affine`` and ``spatial_shape`` are the scan's.
         output: ``"labels"``, uint8, or ``"probabilities"``, the interpolated channels, float32.
         threshold: of a single channel, which is foreground from there on; more channels are decided by the largest,
             the first of equals.
 
     Raises:
-        ValueError: another shape than the image's, or more classes than 8 bits hold.
+        ValueError: another shape than the image's, more classes than 8 bits hold, or a label map where probabilities
+            are wanted.
     """
 
     def __init__(
@@ -183,6 +186,13 @@ class ReturnToScand(MapTransform):
             scores = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
             if scores.shape[1:] != image.shape[1:]:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)} for an image of {list(image.shape)}")
+            given = len(scores) == 1 and not scores.is_floating_point()  # labels, which need no decision
+            if given:
+                if self.output == "probabilities":
+                    raise ValueError(f"'{key}' is a label map ({scores.dtype}), which has no probabilities")
+            elif self.output == "labels" and len(scores) >= MIXED:
+                raise ValueError(f"{len(scores)} classes, but a label has 8 bits")
+            scores = scores.to(torch.uint8 if given else torch.float32)
             if parallel is None:
                 result = self._sheared(scores, image.affine, scan_affine, scan_shape)
             else:
@@ -191,31 +201,43 @@ class ReturnToScand(MapTransform):
         return d
 
     def _parallel(self, scores: Tensor, axes: Sequence[int], positions: Sequence[Tensor]) -> Tensor:
+        given = scores.dtype == torch.uint8
         scores = scores.permute(0, *(a + 1 for a in axes))
         shape = [len(line) for line in positions]
         within = [(p > -0.5 - 1e-4) & (p < n - 0.5 + 1e-4) for p, n in zip(positions, scores.shape[1:])]
         covered = [slice(int(w.int().argmax()), int(w.int().argmax()) + int(w.sum())) for w in within]
         inside = [line[w] for line, w in zip(positions, within)]
-        if self.output == "labels":
+        if self.output == "labels" and not given:
             result = torch.zeros(1, *shape, dtype=torch.uint8, device=scores.device)
             if all(len(line) for line in inside):
                 _decide_into(result[0, covered[0], covered[1], covered[2]], scores, inside, self.threshold)
         else:
-            result = torch.zeros(len(scores), *shape, device=scores.device)
-            result[:, covered[0], covered[1], covered[2]] = sample_along_axes(scores.float(), inside)
+            result = torch.zeros(len(scores), *shape, dtype=scores.dtype, device=scores.device)
+            mode = "nearest" if given else "bilinear"
+            result[:, covered[0], covered[1], covered[2]] = sample_along_axes(scores, inside, mode)
         return result
 
     def _sheared(self, scores: Tensor, affine: Tensor, scan_affine: np.ndarray, scan_shape: Sequence[int]) -> Tensor:
-        values = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(
+        given = scores.dtype == torch.uint8
+        mode = "nearest" if given else "bilinear"
+        values = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)(
             MetaTensor(scores, affine=affine), dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape
         ).as_tensor()
-        return _decide(values, self.threshold)[None] if self.output == "labels" else values
+        if given:
+            result = values.to(torch.uint8)
+        else:
+            result = _decide(values, self.threshold)[None] if self.output == "labels" else values
+        matrix = np.linalg.solve(affine.cpu().numpy().astype(np.float64), scan_affine)
+        lines = [torch.arange(n, dtype=torch.float64, device=scores.device) for n in scan_shape]
+        voxels = torch.meshgrid(*lines, indexing="ij")
+        for row, n in zip(matrix.tolist(), scores.shape[1:]):
+            position = row[3] + sum(step * voxel for step, voxel in zip(row, voxels))
+            result[:, (position < -0.5 - 1e-4) | (position > n - 0.5 + 1e-4)] = 0
+        return result
 
 
 def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], threshold: float) -> None:
     """Write into ``result``, ``(x, y, z)``, the label at the product of ``positions`` in ``scores``."""
-    if len(scores) >= MIXED:
-        raise ValueError(f"{len(scores)} classes, but a label has 8 bits")
     if len(scores) == 2:  # one difference decides
         scores = (scores[1] - scores[0])[None]
         threshold = float(np.nextafter(np.float32(0), np.float32(1)))
@@ -230,7 +252,7 @@ def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], th
     corners = [_corners(line, size, scores.device) for line, size in zip(positions, scores.shape[1:])]
     cells = [below.clamp(max=size - 1) for (below, _, _), size in zip(corners, labels.shape)]
     (below, above, weight), *in_plane = corners
-    planes = max(1, SLAB_VALUES // scores[:, 0].numel())
+    planes = max(1, SLAB_VALUES // max(scores[:, 0].numel(), result[0].numel()))
     for start in range(0, len(result), planes):
         chosen = slice(start, start + planes)
         slab = labels.index_select(0, cells[0][chosen]).index_select(1, cells[1]).index_select(2, cells[2])

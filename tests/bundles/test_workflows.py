@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data import SampledCacheDataset
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
@@ -290,3 +292,48 @@ def test_a_case_without_tumour_counts(workflow: Callable, busy: Path, cohort: Ca
     assert [row["Dice"] for row in alarmed] == [0, 0]
     assert [row["Dice"] for row in silent] == [1, 1]
     assert all(np.isnan(row["AP"]) for row in alarmed)
+
+
+def fingerprint(dataset: SampledCacheDataset) -> list[dict[str, str]]:
+    """Of every array of every cached case."""
+    return [
+        {
+            key: hashlib.sha256(np.ascontiguousarray(torch.as_tensor(value).numpy())).hexdigest()
+            for key, value in [*case.items(), *((f"{k}.affine", case[k].affine) for k in ("image", "label"))]
+            if isinstance(value, (torch.Tensor, np.ndarray))
+        }
+        for case in dataset._cache
+    ]
+
+
+def test_nothing_writes_into_the_cached_cases(workflow: Callable) -> None:
+    """They are not copied for a sample, and in half precision; a write would be there in every later sample."""
+    dataset = workflow(MMFNET, "train").parser.get_parsed_content("train::dataset")
+    assert isinstance(dataset, SampledCacheDataset) and len(dataset._cache) == len(dataset) > 1
+    before = fingerprint(dataset)
+    assert all({"image", "label", "image.affine"} <= case.keys() for case in before)
+    first = dataset[0, 3]
+    for case in range(len(dataset)):
+        for seed in range(40):
+            sample = dataset[case, seed]
+            assert sample["image"].dtype == sample["label"].dtype == torch.float32
+            assert sample["image"].shape[1:] == sample["label"].shape[1:] == (16, 16, 8)
+            assert set(sample["label"].unique().tolist()) <= {0, 1}
+            sample["image"].fill_(7)  # as a network may that works in place
+            sample["label"].fill_(7)
+    assert fingerprint(dataset) == before
+    again = dataset[0, 3]
+    assert all(torch.equal(again[key], first[key]) for key in ("image", "label"))
+
+
+@pytest.mark.parametrize(("section", "device"), [("train", "cpu"), ("train", "meta"), ("validate", "meta")])
+def test_cached_cases_are_compact_and_on_the_cache_device(workflow: Callable, section: str, device: str) -> None:
+    """A device without memory stands for one that not every computer has."""
+    flow = workflow(MMFNET, "train", cache_device=f"$torch.device('{device}')", device="$torch.device('cpu')")
+    dataset = flow.parser.get_parsed_content(f"{section}::dataset")
+    assert len(dataset._cache) > 0
+    for case in dataset._cache:
+        assert (case["image"].dtype, case["image"].device.type) == (torch.float16, device)
+        assert (case["label"].dtype, case["label"].device.type) == (torch.uint8, device)
+        assert case["image"].shape[0] == 3 and case["label"].shape[0] == 1
+        assert case["image"].shape[1:] == case["label"].shape[1:]

@@ -4,15 +4,18 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier, Event, get_ident
 from typing import Any
 
 import pytest
 import torch
 from monai.data import DataLoader
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from common.engines import CaseEvaluator
 from common.errors import InputError
+from common.files import whole_file
 
 
 class Identity(nn.Module):
@@ -46,14 +49,13 @@ def largest(prediction: Tensor, truth: Tensor) -> float:
 
 @pytest.fixture
 def evaluator(tmp_path: Path) -> Callable[..., CaseEvaluator]:
-    def make(cases: list[dict], failures: dict[float, BaseException] | None = None, **options: Any) -> CaseEvaluator:
+    def make(cases: Any, failures: dict[float, BaseException] | None = None, **options: Any) -> CaseEvaluator:
         return CaseEvaluator(
             device=torch.device("cpu"),
             val_data_loader=DataLoader(cases, batch_size=1),
             network=Identity(failures or {}),
-            metrics={"pred": {"ratio": ratio, "largest": largest}},
             scores_file=tmp_path / "out" / "scores.csv",
-            **options,
+            **{"metrics": {"pred": {"ratio": ratio, "largest": largest}}, **options},
         )
 
     return make
@@ -133,3 +135,191 @@ def test_an_interruption_is_no_failure_of_a_case(evaluator: Callable) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.run()
     assert not engine.failures
+
+
+# Several values of one metric, and the order of things.
+
+
+def test_a_metric_may_give_several_columns(evaluator: Callable, tmp_path: Path) -> None:
+    def several(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+        return {"Dice": prediction.max().item() / 4, "HD95": math.nan if truth.max() == 2 else 7.0}
+
+    engine = evaluator([case("a", 1.0), case("b", 2.0)], metrics={"pred": {"scores": several, "largest": largest}})
+    engine.run()
+    first, second = written(tmp_path)
+    assert list(first) == ["case", "Dice", "HD95", "largest"]
+    assert [float(first[name]) for name in ("Dice", "HD95", "largest")] == [0.25, 7, 1]
+    assert float(second["Dice"]) == 0.5 and second["HD95"] == "nan"
+    assert {name: engine.state.metrics[name] for name in ("Dice", "HD95", "largest")} == {
+        "Dice": 0.375, "HD95": 7, "largest": 1.5,
+    }  # fmt: skip
+    assert "scores" not in engine.state.metrics
+
+
+def test_failures_are_in_the_order_of_the_cases(evaluator: Callable, tmp_path: Path) -> None:
+    """Whether in reading, in the network, in writing or in a metric, which are done at different times."""
+
+    def postprocess(data: dict) -> dict:
+        if data["case"] in ("b", "f"):
+            raise OSError(f"{data['case']}: disk full")
+        return data
+
+    def metric(prediction: Tensor, truth: Tensor) -> float:
+        if prediction.max() == 7:
+            raise ZeroDivisionError("no voxel")
+        return 0.0
+
+    memory = RuntimeError("out of memory")
+    cases = [case(name, float(value)) for value, name in enumerate("abcdefgh")]
+    cases[3] = {"case": "d", "error": "d: no T2"}
+    cases[6] = {"case": "g", "error": "g: no T1"}
+    options = {"postprocessing": postprocess, "metrics": {"pred": {"metric": metric}}}
+    engine = evaluator(cases, {2.0: memory, 4.0: memory}, **options)
+    with pytest.raises(InputError, match="7 of 8 cases failed"):
+        engine.run()
+    assert engine.failures == [
+        "b: OSError: b: disk full",
+        "c: RuntimeError: out of memory",
+        "d: d: no T2",
+        "e: RuntimeError: out of memory",
+        "f: OSError: f: disk full",
+        "g: g: no T1",
+        "h: ZeroDivisionError: no voxel",
+    ]
+    assert [row["case"] for row in written(tmp_path)] == ["a"]
+
+
+# What runs beside the network.
+
+PATIENCE = 10.0  # seconds until what waits for something that never happens gives up
+
+
+class Cases(Dataset):
+    """Calls something at the reading of each case."""
+
+    def __init__(self, cases: list[dict], on_read: Callable[[str], None]) -> None:
+        self.cases = cases
+        self.on_read = on_read
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict:
+        self.on_read(self.cases[index]["case"])
+        return self.cases[index]
+
+
+class Watched(nn.Module):
+    """Returns its input, after a call with its largest value."""
+
+    def __init__(self, on_call: Callable[[float], None]) -> None:
+        super().__init__()
+        self.on_call = on_call
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.on_call(x.max().item())
+        return x
+
+
+def test_reading_the_network_and_writing_go_on_together(evaluator: Callable, tmp_path: Path) -> None:
+    """The writing of a, the network on b and the reading of c wait for each other; one after the other, none ends."""
+    meeting = Barrier(3, timeout=PATIENCE)
+    threads = {}
+
+    def meet(what: str) -> None:
+        threads[what] = get_ident()
+        meeting.wait()
+
+    def postprocess(data: dict) -> dict:
+        if data["case"] == "a":
+            meet("writing a")
+        return data
+
+    three = [case("a", 1.0), case("b", 2.0), case("c", 3.0)]
+    cases = Cases(three, lambda name: meet("reading c") if name == "c" else None)
+    engine = evaluator(cases, postprocessing=postprocess)
+    engine.network = Watched(lambda value: meet("b in the network") if value == 2 else None)
+    engine.run()
+    assert [row["case"] for row in written(tmp_path)] == ["a", "b", "c"]
+    assert len(set(threads.values())) == 3
+    assert threads["b in the network"] == get_ident()
+
+
+def test_one_case_is_read_ahead_and_one_is_written_at_a_time(evaluator: Callable) -> None:
+    """So that memory holds three at most, however slow one of them is."""
+    reading, writing = [], []
+    read_b, begun = Event(), []
+
+    def read(name: str) -> None:
+        reading.append(name)
+        if name == "b":
+            read_b.set()
+
+    def look(value: float) -> None:
+        if value == 1:
+            assert read_b.wait(PATIENCE)
+        begun.append((value, len(reading), len(writing)))
+
+    cases = [case(name, value + 1.0) for value, name in enumerate("abcde")]
+    engine = evaluator(Cases(cases, read), postprocessing=lambda data: writing.append(data["case"]) or data)
+    engine.network = Watched(look)
+    engine.run()
+    for value, read_so_far, written_so_far in begun:
+        assert value <= read_so_far <= value + 1
+        assert value - 2 <= written_so_far <= value - 1
+    assert reading == writing == list("abcde")
+
+
+def test_what_is_wrong_with_the_loader_is_raised(evaluator: Callable, tmp_path: Path) -> None:
+    """Such as a worker process that was killed: which cases it would have given, nobody knows."""
+
+    def read(name: str) -> None:
+        if name == "c":
+            raise MemoryError("worker killed")
+
+    finished = []
+    cases = Cases([case(name, value + 1.0) for value, name in enumerate("abcd")], read)
+    engine = evaluator(cases, postprocessing=lambda data: finished.append(data["case"]) or data)
+    with pytest.raises(MemoryError, match="worker killed"):
+        engine.run()
+    assert finished == ["a", "b"]  # what was read before is not lost
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_waits_for_the_case_that_is_being_written(evaluator: Callable, tmp_path: Path) -> None:
+    writing, interrupted, returned = Event(), Event(), Event()
+    left_alone = []
+
+    def postprocess(data: dict) -> dict:
+        with whole_file(tmp_path / f"{data['case']}.txt") as partial:
+            partial.write_text("half")
+            writing.set()
+            assert interrupted.wait(PATIENCE)
+            left_alone.append(returned.wait(0.5))  # until the run has ended, which must not be before this
+            partial.write_text("half and half")
+        return data
+
+    def interrupt(value: float) -> None:
+        if value == 2:
+            assert writing.wait(PATIENCE)
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    engine = evaluator([case("a", 1.0), case("b", 2.0), case("c", 3.0)], postprocessing=postprocess)
+    engine.network = Watched(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    returned.set()
+    assert left_alone == [False]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "half and half"
+    assert not engine.failures
+
+
+def test_a_run_after_an_interruption_begins_anew(evaluator: Callable, tmp_path: Path) -> None:
+    engine = evaluator([case("a", 1.0), case("b", 2.0)], {2.0: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    engine.network.failures = {}
+    engine.run()
+    assert [row["case"] for row in written(tmp_path)] == ["a", "b"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.networks import MMFNet, OMNet, SingleTaskNet
+from common.networks import Cascade, MMFNet, OMNet, SingleTaskNet
 
 
 class Case(NamedTuple):
@@ -35,6 +35,7 @@ NETWORKS = [
     Case("omnet, plain", omnet(attention=None), (2, 4, 16, 12, 8), 12, TASKS),
     # 64 channels make 8 hidden units, for the reason of reduction=1 above
     Case("omnet, squeeze and excitation", omnet(attention="se", channels=(64, 4)), (2, 4, 16, 12, 8), 12, TASKS),
+    Case("cascade", lambda dense=True: Cascade(channels=(4, 8), dense=dense), (2, 4, 16, 12, 8), 12, TASKS),
     Case("single task", lambda: SingleTaskNet(channels=(4, 8), dense=True), (2, 4, 16, 12, 8), 5),
 ]
 

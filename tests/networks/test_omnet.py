@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.networks import OMNet, SingleTaskNet
+from common.networks import Cascade, OMNet, SingleTaskNet
 from common.networks.omnet import Backbone, CrossTaskGuidedAttention, ResidualBlock, channel_importance
 
 CONVOLUTIONS = (nn.Conv3d, nn.ConvTranspose3d)
@@ -81,6 +81,7 @@ def test_parameters_of_the_cascade() -> None:
 
     assert one + two == 27_646_986 == pytest.approx(27.626e6, rel=1e-3)
     assert one + two + three == 41_470_380 == pytest.approx(41.439e6, rel=1e-3)
+    assert parameters(Cascade()) == 41_470_380
 
 
 def test_backbone_parameters_layer_by_layer() -> None:
@@ -488,13 +489,44 @@ def test_patches(attention: str | None, training: bool) -> None:
         torch.testing.assert_close(after, network.state_dict())
 
 
-def test_a_head_without_patches_gets_no_gradient() -> None:
-    network = narrow(attention=None).train()
+@pytest.mark.parametrize("attention", ["cga", "se", None])
+def test_a_head_without_patches_gets_no_gradient(attention: str | None) -> None:
+    network = narrow(attention=attention, channels=(8, 6)).train()
     outputs = network(torch.randn(4, 4, 8, 8, 8), PATCHES)
     sum(output.sum() for output in outputs.values()).backward()
 
     assert all(p.grad is None for p in network.heads["enhancing"].parameters())
     assert all(p.grad.isfinite().all() for p in network.heads["tumour"].parameters())
+
+
+# The cascade.
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_networks_of_the_cascade_run_on_their_patches_only(training: bool) -> None:
+    cascade, image = Cascade(channels=(4, 6, 8), dropout=0.0).train(training), torch.randn(4, 4, 8, 8, 8)
+    singles = {task: SingleTaskNet(num_classes=c, channels=(4, 6, 8), dropout=0.0) for task, c in zip(TASKS, (5, 5, 2))}
+    for task, single in singles.items():
+        single.load_state_dict(cascade.nets[task].state_dict())
+        single.train(training)
+    outputs = cascade(image, PATCHES)
+
+    for task, chosen in zip(TASKS[:2], PATCHES[:2], strict=True):
+        torch.testing.assert_close(outputs[task], singles[task](image[chosen]))
+        torch.testing.assert_close(cascade.nets[task].state_dict(), singles[task].state_dict())
+    assert outputs["enhancing"].shape == (0, 2, 8, 8, 8)
+    outputs["tumour"].sum().backward()
+    assert {name.split(".")[1] for name, p in cascade.named_parameters() if p.grad is not None} == {"tumour"}
+
+
+def test_dense_form_of_the_cascade() -> None:
+    network, image = trained(Cascade(channels=(4, 6))).eval(), torch.randn(2, 4, 8, 8, 8)
+    dense = Cascade(channels=(4, 6), dense=True).eval()
+    dense.load_state_dict(network.state_dict())
+
+    with torch.no_grad():
+        expected = [network.nets[task](image).softmax(1) for task in TASKS]
+        torch.testing.assert_close(dense(image), torch.cat(expected, 1))
 
 
 # Numbers and errors.
@@ -544,10 +576,16 @@ def test_unknown_option_raises(options: dict, message: str) -> None:
         OMNet(**options)
 
 
+def test_a_cascade_of_another_number_of_tasks_raises() -> None:
+    with pytest.raises(ValueError, match=r"num_classes=\(5, 2\): expected three numbers"):
+        Cascade(num_classes=(5, 2))
+
+
+@pytest.mark.parametrize("kind", [OMNet, Cascade])
 @pytest.mark.parametrize(("dense", "number"), [(True, 3), (False, 2)])
-def test_patches_that_do_not_fit_raise(dense: bool, number: int) -> None:
+def test_patches_that_do_not_fit_raise(kind: type, dense: bool, number: int) -> None:
     with pytest.raises(ValueError, match=r"patches: expected three tensors"):
-        narrow(dense=dense)(torch.zeros(2, 4, 8, 8, 8), number * [torch.tensor([0])])
+        kind(channels=(4, 6, 8), dense=dense)(torch.zeros(2, 4, 8, 8, 8), number * [torch.tensor([0])])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8, 8), (1, 4, 8, 8), (4, 8, 8, 8)])

@@ -1,0 +1,99 @@
+"""Command line: ``python -m benchmarks VERB ...``; each verb prints one table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import fire
+import torch
+
+from common.errors import InputError
+from common.session import NOTICES
+
+from .infer import PARTS, infer_rows
+from .measure import report
+from .metrics import metrics_rows
+from .train import train_rows
+
+WORK = str(Path(__file__).parent / "work")
+
+
+def infer(
+    json: str | None = None,
+    device: str = "cpu",
+    repeats: int = 5,
+    work: str = WORK,
+    only: str | tuple[str, ...] = (),
+) -> None:
+    """Whole scans from file to file, the way back from the network's grid, growth with the volume, start-up.
+
+    The first run trains MONAI's UNet on synthetic CTs, some minutes; MMFNet's weights are the demo's.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda.
+        repeats: of each time; the table has their medians.
+        work: folder where volumes and weights are kept between runs.
+        only: some of ct2, ct14, mmfnet, back2, back14, growth, start-up, separated by commas.
+    """
+    parts = tuple(only.split(",")) if isinstance(only, str) else tuple(only)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"--only {','.join(unknown)}: expected some of {', '.join(PARTS)}")
+    place = _prepare(device)
+    report("infer", infer_rows(_folder(work), place, repeats, parts), place, json)
+
+
+def train(json: str | None = None, device: str = "cpu", repeats: int = 5, work: str = WORK) -> None:
+    """Samples of a cached case, its bytes, and an iteration of the trainer.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda, of the network.
+        repeats: of each time; the table has their medians.
+        work: folder where the volume is kept between runs.
+    """
+    place = _prepare(device)
+    report("train", train_rows(_folder(work), place, repeats), place, json)
+
+
+def metrics(json: str | None = None, device: str = "cpu", repeats: int = 5) -> None:
+    """Dice, HD95, ASSD and surface Dice of one case.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda, of the masks.
+        repeats: of each time; the table has their medians.
+    """
+    place = _prepare(device)
+    report("metrics", metrics_rows(place, repeats), place, json)
+
+
+def _prepare(device: str) -> torch.device:
+    """The device; and one thread, whose CPU time other programs on the machine do not change much."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: no CUDA device")
+    for notice in NOTICES:
+        warnings.filterwarnings("ignore", notice)
+    torch.set_num_threads(1)
+    return torch.device(device)
+
+
+def _folder(work: str) -> Path:
+    path = Path(work).resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def main() -> None:
+    os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
+    try:
+        fire.Fire({"infer": infer, "train": train, "metrics": metrics}, name="python -m benchmarks")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

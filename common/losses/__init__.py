@@ -1,0 +1,5 @@
+"""Losses that MONAI does not have."""
+
+from .multi_task import MultiTaskCrossEntropy
+
+__all__ = ["MultiTaskCrossEntropy"]

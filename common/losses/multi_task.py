@@ -1,0 +1,21 @@
+"""The loss of several segmentation tasks, each trained on its own patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiTaskCrossEntropy(nn.Module):
+    """The sum over tasks of the mean cross-entropy over the voxels of their patches, in float32.
+
+    A task without patches adds nothing, and nothing that its logits come from gets a gradient.
+    """
+
+    def forward(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """Per task logits ``(N, C, x, y, z)`` and classes ``(N, x, y, z)`` of any integer type, N of its own."""
+        losses = [F.cross_entropy(logits[task].float(), t.long()) for task, t in targets.items() if len(t) > 0]
+        return torch.stack(losses).sum() if losses else next(iter(logits.values())).new_zeros((), dtype=torch.float32)

@@ -1,0 +1,410 @@
+"""Against MONAI's general transforms, which resample in all directions at once."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    AsDiscreted,
+    BorderPadd,
+    Compose,
+    CropForegroundd,
+    Invertd,
+    MapTransform,
+    Orientationd,
+    Spacingd,
+    SpatialCropd,
+)
+from scipy import ndimage
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, grids
+from common.transforms.grids import axis_positions
+
+RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])
+LPS = np.array([[-1.1, 0, 0, 50], [0, -0.9, 0, 40], [0, 0, 2.5, -3], [0, 0, 0, 1]])
+PERMUTED = np.array([[0, 0, -2.5, 11], [1.1, 0, 0, 0], [0, -0.9, 0, 9], [0, 0, 0, 1]])
+TURNED = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ LPS  # oblique, not sheared
+SHEARED = RAS @ np.array([[1, 0, 0.6, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # a tilted gantry
+AFFINES = {"RAS": RAS, "LPS": LPS, "permuted": PERMUTED, "turned": TURNED}
+SHAPE = (17, 22, 13)
+FINER, COARSER, MIXED = (0.73, 0.61, 1.37), (2.3, 1.9, 5.3), (0.71, 1.9, -1)
+
+each_affine = pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+
+
+def field(channels: int, shape: tuple[int, ...], smooth: float = 2.0, seed: int = 0) -> torch.Tensor:
+    """Smooth random channels of mean 0 and deviation 1."""
+    noise = np.random.default_rng(seed).normal(size=(channels, *shape))
+    volume = ndimage.gaussian_filter(noise, (0, smooth, smooth, smooth))
+    return torch.from_numpy(volume / volume.std()).float()
+
+
+def scan(affine: np.ndarray, shape: tuple[int, ...] = SHAPE, channels: int = 2) -> MetaTensor:
+    """As common.data.VolumeReader makes it."""
+    meta = {"original_affine": affine.copy(), "spatial_shape": np.array(shape), "filename_or_obj": "P1.nii.gz"}
+    return MetaTensor(field(channels, shape), affine=affine, meta=meta)
+
+
+def network_image(shape: tuple[int, ...], affine: np.ndarray, scan_affine: np.ndarray = RAS) -> MetaTensor:
+    """An image as the network saw it."""
+    meta = {"original_affine": scan_affine, "spatial_shape": np.array(SHAPE)}
+    return MetaTensor(torch.zeros(1, *shape), affine=affine, meta=meta)
+
+
+def ours(pixdim: tuple[float, ...] | None) -> list[Any]:
+    return [ResampleAxesd("image", "RAS", pixdim)]
+
+
+def monais(pixdim: tuple[float, ...] | None) -> list[Any]:
+    steps: list[Any] = [Orientationd("image", axcodes="RAS", labels=None)]
+    return steps if pixdim is None else [*steps, Spacingd("image", pixdim)]
+
+
+# To the network's grid.
+
+
+@each_affine
+@pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED, None], ids=["finer", "coarser", "-1", "none"])
+def test_the_grid_and_the_values_are_monais(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
+    expected = Compose(monais(pixdim))({"image": scan(affine)})["image"]
+    found = ResampleAxesd("image", "RAS", pixdim)({"image": scan(affine)})["image"]
+    assert isinstance(found, MetaTensor) and found.dtype == torch.float32
+    assert found.shape == expected.shape
+    assert (pixdim is None) == (sorted(found.shape[1:]) == sorted(SHAPE))
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("axcodes", ["LPI", "SAR"])
+def test_any_orientation_may_be_asked_for(axcodes: str) -> None:
+    steps = [Orientationd("image", axcodes=axcodes, labels=None), Spacingd("image", FINER)]
+    expected = Compose(steps)({"image": scan(LPS)})["image"]
+    found = ResampleAxesd("image", axcodes, FINER)({"image": scan(LPS)})["image"]
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+
+
+@each_affine
+@pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED], ids=["finer", "coarser", "-1"])
+def test_labels_are_those_of_the_nearest_voxel(affine: np.ndarray, pixdim: tuple[float, ...]) -> None:
+    """No position of these grids is half-way between two voxels."""
+    label = MetaTensor((3 * field(1, SHAPE)).round(), affine=affine)
+    steps = [Orientationd("label", axcodes="RAS", labels=None), Spacingd("label", pixdim, mode="nearest")]
+    expected = Compose(steps)({"label": label.clone()})["label"]
+    both = ResampleAxesd(["image", "label"], "RAS", pixdim, mode=["bilinear", "nearest"])
+    found = both({"image": label, "label": label})
+    np.testing.assert_array_equal(found["label"].numpy(), expected.numpy())
+    assert len(found["label"].unique()) > 5
+    assert not torch.equal(found["image"], found["image"].round())
+
+
+def test_a_sheared_scan_is_resampled_in_general() -> None:
+    assert axis_positions(np.diag([1.1, 0.9, 2.5, 1]), SHAPE, SHEARED) is None
+    expected = Compose(monais(FINER))({"image": scan(SHEARED)})["image"]
+    found = ResampleAxesd("image", "RAS", FINER)({"image": scan(SHEARED)})["image"]
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
+    assert found.affine[:3, :3].diag().numpy() == pytest.approx(FINER)
+
+
+@pytest.mark.parametrize(("drift", "parallel"), [(0.0099, True), (0.0101, False)])
+def test_axes_are_parallel_to_a_hundredth_of_a_voxel(drift: float, parallel: bool) -> None:
+    oblique = np.eye(4)
+    oblique[0, 2] = drift / (SHAPE[2] - 1)
+    assert (axis_positions(oblique, SHAPE, np.eye(4)) is not None) == parallel
+
+
+def test_positions_are_counted_along_the_parallel_axis() -> None:
+    parallel = axis_positions(PERMUTED, SHAPE, RAS)
+    assert parallel is not None
+    axes, positions = parallel
+    assert axes == [1, 2, 0]
+    for i, (axis, line) in enumerate(zip(axes, positions)):
+        voxels = np.zeros((4, SHAPE[i]))
+        voxels[i], voxels[3] = np.arange(SHAPE[i]), 1
+        np.testing.assert_allclose(line, (np.linalg.inv(RAS) @ PERMUTED @ voxels)[axis], atol=1e-9)
+
+
+@pytest.mark.parametrize("affine", [LPS, SHEARED], ids=["axis-aligned", "sheared"])
+@pytest.mark.parametrize("pixdim", [FINER, None], ids=["finer", "none"])
+def test_the_input_stays_as_it_was(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
+    image = scan(affine)
+    values, meta = image.as_tensor().clone(), deepcopy(image.meta)
+    data = {"image": image}
+    found = ResampleAxesd("image", "RAS", pixdim)(data)["image"]
+    found.affine[:3, 3] += 100
+    found.meta["filename_or_obj"] = "other"
+    assert data["image"] is image and not image.applied_operations
+    assert torch.equal(image.as_tensor(), values)
+    assert image.meta.keys() == meta.keys()
+    for key in meta:
+        np.testing.assert_array_equal(image.meta[key], meta[key])
+    np.testing.assert_array_equal(found.meta["original_affine"], affine)
+    np.testing.assert_array_equal(found.meta["spatial_shape"], SHAPE)
+
+
+def test_an_image_without_an_affine_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a MetaTensor, whose affine says where it lies, not Tensor"):
+        ResampleAxesd("image")({"image": torch.zeros(1, 3, 3, 3)})
+
+
+# Back to the scan's.
+
+
+def crop(image: MetaTensor) -> MapTransform:
+    """To a part of the image, whatever its size."""
+    return SpatialCropd("image", roi_start=[2, 3, 1], roi_end=[n - 1 for n in image.shape[1:]])
+
+
+CROPS: dict[str, list[Any]] = {
+    "none": [],
+    "crop": [crop],
+    "pad": [BorderPadd("image", 4)],
+    "crop and pad": [crop, BorderPadd("image", (0, 5, 2, 0, 0, 3))],
+    "foreground": [CropForegroundd("image", "image", select_fn=lambda x: x > 1.5, margin=1, allow_smaller=True)],
+    "body": [CropBodyd("image", roi_size=(14, 24, 4))],
+}
+
+
+def prepare(steps: list[Any], affine: np.ndarray, crops: list[Any] | None = None) -> tuple[list[MetaTensor], Compose]:
+    """The image on the network's grid, last of what the crops made of it, and what brought it there."""
+    data = Compose(steps)({"image": scan(affine)})
+    images = [data["image"]]
+    for step in crops or []:
+        steps = [*steps, step(data["image"]) if step is crop else step]
+        data = steps[-1](data)
+        images.append(data["image"])
+    return images, Compose(steps)
+
+
+def depths(image: MetaTensor, affine: np.ndarray) -> np.ndarray:
+    """How far each voxel of the scan is within the centres of the image's outermost voxels, in its voxels."""
+    voxels = np.stack([*np.indices(SHAPE), np.ones(SHAPE)]).reshape(4, -1)
+    there = (np.linalg.inv(image.affine.numpy()) @ affine @ voxels)[:3]
+    last = np.array(image.shape[1:])[:, None] - 1
+    return np.minimum(there, last - there).min(0).reshape(SHAPE)
+
+
+def comparable(images: list[MetaTensor], affine: np.ndarray) -> np.ndarray:
+    """Where MONAI's way back does not mix in the zeros beyond a crop: everywhere, if there is none."""
+    if len(images) == 1:
+        return np.full(SHAPE, True)
+    inside = np.min([depths(image, affine) for image in images], axis=0) > -1e-6
+    assert inside.mean() > 0.1
+    return inside
+
+
+def invert(image: MetaTensor, steps: Compose, scores: torch.Tensor) -> MetaTensor:
+    """MONAI's way back, without the decision."""
+    data = {"image": image, "pred": MetaTensor(scores.clone(), meta=image.meta)}
+    return Invertd("pred", steps, orig_keys="image", nearest_interp=False)(data)["pred"]
+
+
+def decide(values: MetaTensor) -> np.ndarray:
+    options: dict[str, Any] = {"threshold": 0.5} if len(values) == 1 else {"argmax": True}
+    return AsDiscreted("pred", **options)({"pred": values})["pred"].numpy()
+
+
+def margin_of(values: MetaTensor) -> np.ndarray:
+    """By how much each voxel is decided."""
+    array = values.numpy()
+    return abs(array[0] - 0.5) if len(array) == 1 else np.ptp(np.sort(array, axis=0)[-2:], axis=0)
+
+
+@each_affine
+@pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("pixdim", [FINER, COARSER], ids=["finer", "coarser"])
+def test_a_label_map_is_monais(
+    affine: np.ndarray, crops: list[Any], classes: int, pixdim: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = prepare(ours(pixdim), affine, crops)
+    same, steps = prepare(monais(pixdim), affine, crops)
+    image = images[-1]
+    np.testing.assert_allclose(image.affine, same[-1].affine, atol=1e-9)
+    scores = field(classes, image.shape[1:], smooth=1 if pixdim is COARSER else 3)
+    monkeypatch.setattr(grids, "SLAB_VALUES", 1000)  # several slabs
+    found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
+    assert isinstance(found, MetaTensor) and found.dtype == torch.uint8
+    assert found.shape == (1, *SHAPE)
+    np.testing.assert_array_equal(found.affine, affine)
+
+    values = invert(same[-1], steps, scores)
+    expected, inside = decide(values), comparable(images, affine)
+    clear = inside & (margin_of(values) > 1e-5)
+    assert clear.sum() >= 0.99 * inside.sum()
+    np.testing.assert_array_equal(found[0].numpy()[clear], expected[0][clear])
+    assert len(np.unique(expected[0][clear])) >= min(classes, 3)
+    outside = depths(image, affine) < -0.5001
+    assert (found[0].numpy()[outside] == 0).all()
+    assert outside.any() == (crop in crops) or crops in (CROPS["foreground"], CROPS["body"])
+
+
+@each_affine
+@pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
+def test_probabilities_are_monais(affine: np.ndarray, crops: list[Any]) -> None:
+    images, _ = prepare(ours(MIXED), affine, crops)
+    same, steps = prepare(monais(MIXED), affine, crops)
+    image = images[-1]
+    scores = field(3, image.shape[1:]).softmax(0)
+    found = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
+    assert found.dtype == torch.float32 and found.shape == (3, *SHAPE)
+    np.testing.assert_array_equal(found.affine, affine)
+    inside = comparable(images, affine)
+    expected = invert(same[-1], steps, scores).numpy()
+    np.testing.assert_allclose(found.numpy()[:, inside], expected[:, inside], atol=1e-5)
+    depth = depths(image, affine)
+    np.testing.assert_allclose(found.numpy()[:, depth > -0.5].sum(0), 1, atol=1e-5)
+    assert (found.numpy()[:, depth < -0.5001] == 0).all()
+
+
+def test_outside_of_a_crop_is_background() -> None:
+    (_, image), _ = prepare(ours(None), RAS, [crop])
+    expected = np.zeros(SHAPE)
+    expected[2:-1, 3:-1, 1:-1] = 1
+    for classes in (1, 2, 3):
+        scores = -torch.ones(classes, *image.shape[1:])
+        scores[-1] = 1
+        found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
+        np.testing.assert_array_equal(found[0].numpy(), expected * max(classes - 1, 1))
+        values = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
+        np.testing.assert_array_equal(values[-1].numpy(), expected)
+
+
+@pytest.mark.parametrize("output", ["labels", "probabilities"])
+@pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
+def test_a_grid_beside_the_scan_gives_background(output: str, affine: np.ndarray) -> None:
+    beside = affine.copy()
+    beside[:3, 3] += 1000
+    image = network_image((4, 4, 4), beside)
+    found = ReturnToScand("pred", output=output)({"image": image, "pred": torch.ones(1, 4, 4, 4)})["pred"]
+    assert found.shape == (1, *SHAPE) and not found.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 9), (11, 1, 9), (11, 12, 1), (1, 1, 9)])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_single_slice_is_no_special_case(shape: tuple[int, ...], classes: int) -> None:
+    image = Compose(ours((0.73, 0.61, 1.37)))({"image": scan(LPS, shape)})["image"]
+    data = {"image": scan(LPS, shape)}
+    steps = Compose(monais((0.73, 0.61, 1.37)))
+    same = steps(data)["image"]
+    assert image.shape == same.shape and min(image.shape[1:]) == 1
+    np.testing.assert_allclose(image.numpy(), same.numpy(), atol=1e-5)
+    scores = field(classes, image.shape[1:])
+    values = invert(same, steps, scores)
+    found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
+    clear = margin_of(values) > 1e-5
+    assert clear.mean() > 0.98 and found.shape == (1, *shape) and found.any()
+    np.testing.assert_array_equal(found[0].numpy()[clear], decide(values)[0][clear])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize(("pixdim", "beyond"), [(FINER, 0.0), ((2.3, 2.0, 4.65), 0.45)], ids=["finer", "coarser"])
+def test_a_sheared_scan_has_its_way_back(classes: int, pixdim: tuple[float, ...], beyond: float) -> None:
+    """Half a voxel of the grid may be missing at the scan's end."""
+    (image,), _ = prepare(ours(pixdim), SHEARED)
+    (same,), steps = prepare(monais(pixdim), SHEARED)
+    assert depths(image, SHEARED).min() == pytest.approx(-beyond, abs=0.01)
+    scores = field(classes, image.shape[1:], smooth=3)
+    back = {"image": image, "pred": scores}
+    values = invert(same, steps, scores)
+    probabilities = ReturnToScand("pred", output="probabilities")(back)["pred"]
+    np.testing.assert_allclose(probabilities.numpy(), values.numpy(), atol=1e-4)
+    found = ReturnToScand("pred")(back)["pred"]
+    assert found.dtype == torch.uint8 and found.shape == (1, *SHAPE)
+    np.testing.assert_array_equal(found.affine, SHEARED)
+    clear = margin_of(values) > 1e-4
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[0].numpy()[clear], decide(values)[0][clear])
+
+
+@pytest.mark.parametrize("affine", [LPS, SHEARED], ids=["axis-aligned", "sheared"])
+def test_a_threshold_of_logits_leaves_the_outside_background(affine: np.ndarray) -> None:
+    (_, image), _ = prepare(ours(FINER), affine, [crop])
+    back = {"image": image, "pred": torch.full((1, *image.shape[1:]), 0.1)}
+    found = ReturnToScand("pred", threshold=-1)(back)["pred"]
+    depth = depths(image, affine)
+    assert (found[0].numpy()[depth > -0.49] == 1).all()
+    assert (found[0].numpy()[depth < -0.51] == 0).all() and (depth < -0.51).any()
+
+
+def test_the_threshold_itself_is_foreground_and_the_first_of_equals_wins() -> None:
+    image = network_image(SHAPE, RAS)
+    for value, label in ((0.5, 1), (np.nextafter(np.float32(0.5), np.float32(0)), 0)):
+        scores = torch.full((1, *SHAPE), float(value))
+        assert (ReturnToScand("pred")({"image": image, "pred": scores})["pred"] == label).all()
+    for scores, label in (([2.0, 2, 1], 0), ([1, 2, 2], 1), ([2, 2], 0), ([2, 2 + 1e-6], 1)):
+        volume = torch.tensor(scores).reshape(-1, 1, 1, 1).expand(-1, *SHAPE)
+        assert (ReturnToScand("pred")({"image": image, "pred": volume})["pred"] == label).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_scores_of_another_precision_are_taken(dtype: torch.dtype, classes: int) -> None:
+    (image,), _ = prepare(ours(FINER), LPS)
+    scores = field(classes, image.shape[1:]).to(dtype)
+    for output in ("labels", "probabilities"):
+        back = ReturnToScand("pred", output=output)
+        one, other = (back({"image": image, "pred": s})["pred"] for s in (scores, scores.float()))
+        assert torch.equal(one, other) and one.dtype == other.dtype
+
+
+def test_the_output_may_be_a_metatensor_and_stays_as_it_was() -> None:
+    (image,), _ = prepare(ours(FINER), PERMUTED)
+    scores = MetaTensor(field(2, image.shape[1:]), affine=image.affine)
+    values, affine = scores.as_tensor().clone(), scores.affine.clone()
+    data = {"image": image, "pred": scores}
+    plain = ReturnToScand("pred")({"image": image, "pred": values})["pred"]
+    assert torch.equal(ReturnToScand("pred")(data)["pred"], plain)
+    assert data["pred"] is scores
+    assert torch.equal(scores.as_tensor(), values) and torch.equal(scores.affine, affine)
+    assert plain.meta["filename_or_obj"] == "P1.nii.gz"
+
+
+@pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
+def test_what_does_not_fit_is_refused(affine: np.ndarray) -> None:
+    image = network_image((3, 4, 5), RAS, affine)
+    with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 6\] for an image of \[1, 3, 4, 5\]"):
+        ReturnToScand("pred")({"image": image, "pred": torch.zeros(2, 3, 4, 6)})
+    for classes in (255, 300):
+        with pytest.raises(ValueError, match=f"{classes} classes, but a label has 8 bits"):
+            ReturnToScand("pred")({"image": image, "pred": torch.zeros(classes, 3, 4, 5)})
+    many = torch.zeros(254, 3, 4, 5)
+    many[253] = 1
+    assert ReturnToScand("pred")({"image": image, "pred": many})["pred"].max() == 253
+    with pytest.raises(ValueError, match="output='mask': expected 'labels' or 'probabilities'"):
+        ReturnToScand("pred", output="mask")
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.values = max(self.values, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_the_classes_never_exist_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where no two neighbours agree: then a slab of them does."""
+    monkeypatch.setattr(grids, "SLAB_VALUES", 4096)
+    classes, voxels = 6, 64 * 48 * 40
+    image = MetaTensor(torch.zeros(1, 8, 6, 5), affine=np.diag([8.0, 8, 8, 1]))
+    image.meta.update({"original_affine": np.eye(4), "spatial_shape": np.array([64, 48, 40])})
+    with Largest() as largest:
+        ReturnToScand("pred")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
+    assert largest.values <= voxels  # of 8 bits, the result
+    with Largest() as largest:
+        ReturnToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
+    assert largest.values == classes * voxels  # the measure sees them
