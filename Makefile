@@ -41,4 +41,4 @@ lint: $(INSTALLED)
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) bundles/*/demo
+	rm -rf $(VENV) bundles/*/demo*

@@ -13,6 +13,7 @@ import torch
 from common.errors import InputError
 from common.session import NOTICES
 
+from .glioma import BUNDLE, glioma_rows
 from .infer import PARTS, infer_rows
 from .measure import report
 from .metrics import metrics_rows
@@ -71,6 +72,28 @@ def metrics(json: str | None = None, device: str = "cpu", repeats: int = 5) -> N
     report("metrics", metrics_rows(place, repeats), place, json)
 
 
+def glioma(
+    json: str | None = None,
+    device: str = "cpu",
+    repeats: int = 5,
+    work: str = WORK,
+    demo: str = str(BUNDLE / "demo"),
+    cascade_demo: str = str(BUNDLE / "demo_cascade"),
+) -> None:
+    """OM-Net's windows beside the paper's, and one pass beside the model cascade.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda.
+        repeats: of each time on the demo's cases.
+        work: folder where the volume is kept between runs.
+        demo: folder of the demo.
+        cascade_demo: folder of the demo with the overlay of the cascade.
+    """
+    place = _prepare(device)
+    report("glioma", glioma_rows(_folder(work), place, repeats, Path(demo), Path(cascade_demo)), place, json)
+
+
 def _prepare(device: str) -> torch.device:
     """The device; and one thread, whose CPU time other programs on the machine do not change much."""
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -90,7 +113,7 @@ def _folder(work: str) -> Path:
 def main() -> None:
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
-        fire.Fire({"infer": infer, "train": train, "metrics": metrics}, name="python -m benchmarks")
+        fire.Fire({"infer": infer, "train": train, "metrics": metrics, "glioma": glioma}, name="python -m benchmarks")
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -117,13 +117,14 @@ def interleaved(
     device: torch.device,
     clocks: Mapping[str, ForwardClock] | None = None,
     title: str = "repeats",
+    warm: bool = True,
 ) -> dict[str, list[Cost]]:
     """The costs of calls that take turns, so that a change of the machine's load meets them all.
 
-    Each is called once before, which fills caches and initialises what the first use does.
+    Each is called once before, unless ``warm`` is false, which fills caches and initialises what the first use does.
     """
     clocks = clocks or {}
-    for call in calls.values():
+    for call in calls.values() if warm else ():
         call()
     costs: dict[str, list[Cost]] = {name: [] for name in calls}
     for _ in trange(repeats, desc=title, ncols=100):

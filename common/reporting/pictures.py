@@ -13,6 +13,7 @@ from ..errors import InputError
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
+LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
 
 
 def draw_outlines(
@@ -22,7 +23,9 @@ def draw_outlines(
     truth: str | Path | None = None,
     columns: int = 4,
 ) -> Path:
-    """Axial slices of each image with the outline of the prediction and, where given, of the truth.
+    """Axial slices of each image with the outlines of the prediction and, where given, of the truth.
+
+    A single label has a colour in each; several have a colour for each label, dashed for the truth.
 
     The slices are spread evenly over those that hold either; the patient's right side is on the left, as radiologists
     have it.
@@ -55,6 +58,10 @@ def draw_outlines(
     held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
     held = held if held.size else np.array([mask.shape[2] // 2])
     slices = held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
+    values = [v for v in np.union1d(mask, reference) if v]
+    colours = {v: (LABEL_COLOURS[i % len(LABEL_COLOURS)],) * 2 for i, v in enumerate(values)}
+    if len(values) < 2:
+        colours = {v: (PREDICTION_COLOUR, TRUTH_COLOUR) for v in values or [1]}
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
@@ -64,25 +71,31 @@ def draw_outlines(
         low, high = np.percentile(volume, (1, 99.5))
         for ax, z in zip(row, slices):
             ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
-            if truth is not None:
-                _outline(ax, reference[:, :, z], TRUTH_COLOUR)
-            _outline(ax, mask[:, :, z], PREDICTION_COLOUR)
+            for value, (predicted, true) in reversed(colours.items()):  # inner labels above the outer ones
+                if truth is not None:
+                    _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
+                _outline(ax, mask[:, :, z] == value, predicted, "solid")
             ax.invert_xaxis()  # x grows to the patient's right, which belongs on the left of the picture
             ax.set_xticks([])
             ax.set_yticks([])
         row[0].set_ylabel(name, fontsize=7)
     for ax, z in zip(axes[0], slices):
         ax.set_title(f"slice {z}", fontsize=8)
-    figure.supxlabel("prediction blue" + ("" if truth is None else ", truth red"), fontsize=8)
+    if len(colours) == 1:
+        caption = "prediction blue" + ("" if truth is None else ", truth red")
+    else:
+        caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
+        caption += "" if truth is None else "; prediction solid, truth dashed"
+    figure.supxlabel(caption, fontsize=8)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     return out
 
 
-def _outline(ax: object, mask: np.ndarray, colour: str) -> None:
+def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
     if mask.any():
-        ax.contour(mask.T > 0, levels=[0.5], colors=colour, linewidths=1.2)  # type: ignore[attr-defined]
+        ax.contour(mask.T, levels=[0.5], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:

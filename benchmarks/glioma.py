@@ -1,0 +1,146 @@
+"""The table of OM-Net: its windows beside the paper's, and one pass beside the model cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from common.engines import load_weights
+from common.errors import InputError
+from common.inferers import CascadeInferer, WindowInferer
+from common.networks import Cascade, OMNet
+from common.transforms import CropBraind, FuseTasksd, NormalizeBraind
+
+from .measure import Figures, Row, interleaved, row
+from .volumes import ensure_brain
+
+BUNDLE = Path(__file__).parents[1] / "bundles" / "brain_mri_omnet"
+REGIONS = {"complete": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}
+PAPER = (20, 20, 5)  # voxels that the paper keeps of a window
+
+
+def glioma_rows(work: Path, device: torch.device, repeats: int, demo: Path, cascade_demo: Path) -> list[Row]:
+    """The table's rows, with the networks that the demo trained.
+
+    Args:
+        work: keeps the volume of the timings.
+        device: of the networks.
+        repeats: of each time on the demo's cases; the whole volume, some minutes, is timed once.
+        demo, cascade_demo: folders of the demo and of the demo with the overlay of the cascade.
+
+    Raises:
+        InputError: a demo was not run.
+    """
+    config = ConfigParser()
+    config.read_config([BUNDLE / "configs" / f"{name}.json" for name in ("train", "evaluate", "demo")])
+    config.update({"demo_dir": str(demo), "dataset_dir": str(demo / "data"), "precision": "float32", "device": device})
+    steps = config.get_parsed_content("validate::preprocessing")
+    cases = [steps(dict(case)) for case in config.get_parsed_content("validate::dataset").data]
+    one_pass = _trained(config.get_parsed_content("network_def"), demo, device)
+    config.update({"network_def::_target_": "common.networks.Cascade"})
+    cascade = _trained(config.get_parsed_content("network_def"), cascade_demo, device)
+    return [
+        *_windows_rows(one_pass, config.get_parsed_content("inferer"), cases, device),
+        *_whole_volume_rows(one_pass, work, device),
+        *_cascade_rows(one_pass, cascade, cases, device, repeats),
+    ]
+
+
+def _trained(network: nn.Module, demo: Path, device: torch.device) -> nn.Module:
+    path = demo / "models" / "model.pt"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run the demo first, as docs/reference/results.md has it")
+    load_weights(network, path)
+    return network.eval().to(device, memory_format=torch.channels_last_3d)
+
+
+def _windows(
+    keep: tuple[int, int, int] | list[int], kind: Callable[..., Inferer] = WindowInferer, **more: object
+) -> Inferer:
+    return kind((32, 32, 16), sw_batch_size=8, keep=keep, precision="float32", **more)
+
+
+def _labels(inferer: Inferer, network: nn.Module, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        return FuseTasksd("pred")({"pred": inferer(image, network)[0]})["pred"]
+
+
+def _windows_rows(network: nn.Module, default: Inferer, cases: list[dict], device: torch.device) -> list[Row]:
+    """Whether the bundle's windows give the label maps of the paper's, over all voxels of the demo's test cases."""
+    paper, both, either = _windows(PAPER), dict.fromkeys(REGIONS, 0), dict.fromkeys(REGIONS, 0)
+    for case in cases:
+        image = case["image"].as_tensor()[None].to(device)
+        maps = [_labels(inferer, network, image) for inferer in (default, paper)]
+        for region, classes in REGIONS.items():
+            first, second = (torch.isin(m, torch.tensor(classes, device=device, dtype=m.dtype)) for m in maps)
+            both[region] += int((first & second).sum())
+            either[region] += int(first.sum() + second.sum())
+    return [
+        row(
+            f"Dice of the label maps, our windows and the paper's: {region}",
+            2 * both[region] / either[region],
+            ">= 0.98",
+        )
+        for region in REGIONS
+    ]
+
+
+def _whole_volume_rows(network: nn.Module, work: Path, device: torch.device) -> list[Row]:
+    """A volume of 240x240x155: the paper's windows all over it, ours where the brain is."""
+    image, _ = ensure_brain(work)
+    config = ConfigParser()
+    config.read_config(BUNDLE / "configs" / "inference.json")
+    load = config.get_parsed_content("preprocessing").transforms[:2]
+    case = {"image": str(image)}
+    for step in load:
+        case = step(case)
+    case = NormalizeBraind("image")(case)
+    whole = case["image"].as_tensor()[None].to(device)
+    keep = config["keep"]
+
+    def ours() -> None:
+        cropped = CropBraind("image")(case)["image"].as_tensor()[None].to(device)
+        _labels(_windows(keep, empty=(0, 0), fill=config["inferer::fill"]), network, cropped)
+
+    calls = {"paper": lambda: _labels(_windows(PAPER), network, whole), "ours": ours}
+    figures = Figures(interleaved(calls, 1, device, title="240x240x155", warm=False), device)
+    figures.print("240x240x155")
+    return figures.ratio(
+        "voxels of the scan per second, our windows / the paper's", ("paper", "all"), ("ours", "all"), ">= 8"
+    )
+
+
+def _cascade_rows(
+    one_pass: nn.Module, cascade: nn.Module, cases: list[dict], device: torch.device, repeats: int
+) -> list[Row]:
+    """One pass beside three networks, each on all windows or only where the ones before found something."""
+    images = [case["image"].as_tensor()[None].to(device) for case in cases]
+    parties: Mapping[str, tuple[Inferer, nn.Module]] = {
+        "one pass": (_windows([24, 24, 10], empty=(0, 0)), one_pass),
+        "cascade, everywhere": (_windows([24, 24, 10], CascadeInferer, empty=(0, 0), gated=False), cascade),
+        "cascade, gated": (_windows([24, 24, 10], CascadeInferer, empty=(0, 0)), cascade),
+    }
+
+    def run(name: str) -> Callable[[], None]:
+        inferer, network = parties[name]
+        return lambda: [_labels(inferer, network, image) for image in images] and None
+
+    figures = Figures(interleaved({name: run(name) for name in parties}, repeats, device), device)
+    figures.print("the demo's test cases")
+    same = all(
+        torch.equal(*(_labels(parties[name][0], cascade, image) for name in list(parties)[1:])) for image in images
+    )
+    full = [sum(p.numel() for p in network.parameters()) for network in (Cascade(), OMNet())]
+    return [
+        row("parameters at full size, cascade / one pass", full[0] / full[1]),
+        row("label maps of the cascade, gated and everywhere, are equal (1: yes)", float(same), ">= 1"),
+        *figures.ratio(
+            "time, cascade everywhere / one pass", ("cascade, everywhere", "all"), ("one pass", "all"), None, same
+        ),
+        *figures.ratio("time, cascade gated / one pass", ("cascade, gated", "all"), ("one pass", "all"), None, same),
+    ]
