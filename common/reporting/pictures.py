@@ -61,7 +61,7 @@ def draw_outlines(
     values = [v for v in np.union1d(mask, reference) if v]
     colours = {v: (LABEL_COLOURS[i % len(LABEL_COLOURS)],) * 2 for i, v in enumerate(values)}
     if len(values) < 2:
-        colours = {v: (PREDICTION_COLOUR, TRUTH_COLOUR) for v in values or [1]}
+        colours = dict.fromkeys(values or [1], (PREDICTION_COLOUR, TRUTH_COLOUR))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
@@ -71,7 +71,7 @@ def draw_outlines(
         low, high = np.percentile(volume, (1, 99.5))
         for ax, z in zip(row, slices):
             ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
-            for value, (predicted, true) in reversed(colours.items()):  # inner labels above the outer ones
+            for value, (predicted, true) in colours.items():
                 if truth is not None:
                     _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
                 _outline(ax, mask[:, :, z] == value, predicted, "solid")
@@ -94,8 +94,8 @@ def draw_outlines(
 
 
 def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
-    if mask.any():
-        ax.contour(mask.T, levels=[0.5], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
+    if mask.any():  # the line lies inside its label, beside that of the neighbour
+        ax.contour(mask.T, levels=[0.75], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:

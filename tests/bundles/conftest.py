@@ -11,11 +11,12 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from common.data.phantoms import HeadPhantom, write_cohort
-from common.networks import MMFNet
+from common.data.phantoms import BrainPhantom, HeadPhantom, write_cohort
+from common.networks import MMFNet, OMNet
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
+OMNET = BUNDLES / "brain_mri_omnet"
 
 TINY = {
     MMFNET.name: {
@@ -31,9 +32,23 @@ TINY = {
         "warm_up_epochs": 1,
         "updates_per_epoch": 2,
         "batch_size": 2,
-    }
+    },
+    OMNET.name: {
+        "network_def::channels": [2, 4],
+        "network_def::bn_momentum": 0.1,
+        "spacing": [4.0, 4.0, 4.0],
+        "roi_size": [16, 16, 8],
+        "keep": [8, 8, 4],
+        "curriculum": [1, 1, 2],
+        "learning_rate": 0.01,
+        "updates_per_epoch": 2,
+        "batch_size": 2,
+    },
 }
-PHANTOMS = {MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5))}
+PHANTOMS = {
+    MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5)),
+    OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
+}
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +74,8 @@ def config_files(tmp_path: Path) -> Callable[..., list[str]]:
         tiny = dict(TINY[bundle.name])
         if "train" not in names:
             tiny = {k: v for k, v in tiny.items() if not k.startswith("single_modality_network")}
+        if "ensemble" in names:
+            tiny = {k.replace("network_def::", "member::"): v for k, v in tiny.items()}
         overlay.write_text(json.dumps(tiny))
         return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
 
@@ -92,12 +109,39 @@ def workflow(
     return make
 
 
-@pytest.fixture
-def busy(tmp_path: Path) -> Path:
-    """Weights whose masks are neither empty nor full."""
+def _busy_mmfnet() -> torch.nn.Module:
     network = MMFNet(channels=(2, 4), reduction=2)
     torch.nn.init.normal_(network.head.weight, std=3)
     network.head.bias.data.fill_(2.0)
-    (tmp_path / "models").mkdir()
-    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
-    return tmp_path / "models"
+    return network
+
+
+def _busy_omnet() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = OMNet(channels=(2, 4))
+    for head in network.heads.modules():
+        if isinstance(head, torch.nn.Conv3d) and head.kernel_size == (1, 1, 1):
+            torch.nn.init.normal_(head.weight, std=3)
+            torch.nn.init.normal_(head.bias)
+    return network
+
+
+BUSY = {MMFNET.name: _busy_mmfnet, OMNET.name: _busy_omnet}
+
+
+@pytest.fixture
+def busy_weights(tmp_path: Path) -> Callable[[Path], Path]:
+    """The folder of a bundle's weights whose label maps are neither empty nor full and have every class."""
+
+    def folder(bundle: Path) -> Path:
+        (tmp_path / "models").mkdir()
+        torch.save(BUSY[bundle.name]().state_dict(), tmp_path / "models" / "model.pt")
+        return tmp_path / "models"
+
+    return folder
+
+
+@pytest.fixture
+def busy(busy_weights: Callable) -> Path:
+    """Those of MMFNet."""
+    return busy_weights(MMFNET)

@@ -171,7 +171,7 @@ def test_the_network_takes_and_gives_what_the_metadata_says(bundle: Path) -> Non
 
 
 @pytest.mark.slow
-def test_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
+def test_export_equals_eager(bundle: Path, metadata: dict[str, Any], tmp_path: Path) -> None:
     parser = ConfigParser()
     parser.read_config(files(bundle)["config_file"])
     network = parser.get_parsed_content("network_def").eval()
@@ -186,7 +186,7 @@ def test_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
     exported = torch.jit.load("exported.ts", _extra_files=extra)
     for name, content in extra.items():
         assert json.loads(content).items() >= json.loads((bundle / "configs" / name).read_text()).items()
-    x = torch.randn(1, network.in_channels, 32, 32, 16)
+    x = torch.randn(1, metadata["network_data_format"]["inputs"]["image"]["num_channels"], 32, 32, 16)
     with torch.no_grad():
         torch.testing.assert_close(exported(x), network(x))
 
