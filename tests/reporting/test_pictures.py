@@ -10,6 +10,7 @@ from common.errors import InputError
 from common.reporting import draw_outlines
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
+matplotlib_colors = pytest.importorskip("matplotlib.colors")
 
 SHAPE = (12, 16, 6)
 
@@ -90,3 +91,16 @@ def test_another_grid_is_refused(write_nifti: Callable, image: np.ndarray, mask:
     with pytest.raises(InputError, match=r"none\.nii\.gz: no such file"):
         draw_outlines([image_file], tmp_path / "none.nii.gz", out)
     assert not out.exists()
+
+
+def test_each_of_several_labels_has_its_colour(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    labels = np.where(mask, np.where(np.indices(SHAPE)[1] < 6, 2, 4), 0).astype(np.uint8)
+    drawn = draw_outlines(
+        [write_nifti("image.nii.gz", image)], write_nifti("labels.nii.gz", labels), tmp_path / "picture.png"
+    )
+    picture = pixels(drawn)
+    for colour in ("tab:red", "tab:cyan"):
+        near = np.abs(picture - matplotlib_colors.to_rgb(colour)).max(-1) < 0.1
+        assert near.any(), colour
