@@ -18,10 +18,9 @@ import torch
 
 from common.__main__ import main
 from common.engines.staged_trainer import STATE_FILE
-from common.networks import MMFNet
 from common.reporting import read_scores, write_scores
 
-from .conftest import MMFNET
+from .conftest import BUSY, MMFNET, OMNET, sure_of_parts
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
@@ -47,16 +46,16 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def bundle_run(tmp_path: Path, config_files: Callable) -> Callable[..., list[str]]:
-    """The arguments of ``monai.bundle run`` with these configs of MMFNet and the tiny overlay."""
+    """The arguments of ``monai.bundle run`` with these configs of a bundle and the tiny overlay."""
 
-    def arguments(*names: str, **options: Any) -> list[str]:
+    def arguments(*names: str, bundle: Path = MMFNET, **options: Any) -> list[str]:
         options = {
-            "bundle_root": MMFNET,
+            "bundle_root": bundle,
             "ckpt_dir": tmp_path / "models",
             "output_dir": tmp_path / "out",
             **options,
         }
-        files = config_files(MMFNET, *names)
+        files = config_files(bundle, *names)
         return ["monai.bundle", "run", f"--config_file={files}", *(f"--{k}={v}" for k, v in options.items())]
 
     return arguments
@@ -83,6 +82,28 @@ def test_inference(command: Callable, bundle_run: Callable, weights: Path, cohor
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*names, "inference.log"}
     for name in names:
         assert nib.load(tmp_path / "out" / name).shape[:2] == (28, 32)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert "2 of 2 cases done" in done.stdout
+
+
+@pytest.mark.slow
+def test_inference_by_an_ensemble(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
+    """Lists and words as a shell hands them over."""
+    for seed in (0, 5):
+        torch.save(sure_of_parts(seed=seed).state_dict(), tmp_path / f"{seed}.pt")
+    options = {
+        "weights": [str(tmp_path / "0.pt"), str(tmp_path / "5.pt")],
+        "roi_size": "[32,32,16]",
+        "keep": "[20,20,5]",
+        "levels": 2,
+        "clean": "false",
+        "label_code": "brats2023",
+    }
+    done = command(*bundle_run("inference", "ensemble", bundle=OMNET, dataset_dir=cohort(OMNET), **options))
+    assert done.returncode == 0, done.stderr
+    maps = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out").glob("*_seg.nii.gz")]
+    assert len(maps) == 2
+    assert set(np.unique(maps)) <= {0, 1, 2, 3} and np.any(maps)
     assert not list((tmp_path / "elsewhere").iterdir())
     assert "2 of 2 cases done" in done.stdout
 
@@ -181,9 +202,15 @@ def test_picture_without_an_image(verb: Callable) -> None:
 
 
 @pytest.fixture
-def three_cases(cohort: Callable, tmp_path: Path) -> Path:
+def bundle() -> Path:
+    """Of two processes, unless a test says otherwise."""
+    return MMFNET
+
+
+@pytest.fixture
+def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
     """The tiny cohort with three cases in every list."""
-    source = cohort(MMFNET)
+    source = cohort(bundle)
     listing = json.loads((source / "dataset.json").read_text())
     items = [item for section in ("training", "validation", "test") for item in listing[section]]
     for item in items:
@@ -197,20 +224,30 @@ def three_cases(cohort: Callable, tmp_path: Path) -> Path:
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_processes_train(command: Callable, bundle_run: Callable, three_cases: Path, tmp_path: Path) -> None:
-    options = {"dataset_dir": three_cases, "updates_per_epoch": 1}
+@pytest.mark.parametrize(
+    ("bundle", "files", "epochs"),
+    [(MMFNET, {"model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt"}, 8), (OMNET, {"model.pt"}, 4)],
+    ids=[MMFNET.name, OMNET.name],
+)
+def test_two_processes_train(
+    command: Callable,
+    bundle_run: Callable,
+    three_cases: Path,
+    tmp_path: Path,
+    bundle: Path,
+    files: set[str],
+    epochs: int,
+) -> None:
+    options = {"bundle": bundle, "dataset_dir": three_cases, "updates_per_epoch": 1}
     done = command(*TORCHRUN, *bundle_run("train", "multi_gpu_train", **options))
     assert done.returncode == 0, done.stderr
     models = tmp_path / "models"
-    assert {p.name for p in models.glob("*.pt")} == {
-        "model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt", STATE_FILE,
-    }  # fmt: skip
-    network = MMFNet(channels=(2, 4), reduction=2)
-    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    assert {p.name for p in models.glob("*.pt")} == {*files, STATE_FILE}
+    BUSY[bundle.name]().load_state_dict(torch.load(models / "model.pt", weights_only=True))
     log = (models / "train.log").read_text()
-    assert log.count("training is complete after 8 epochs") == 1
+    assert log.count(f"training is complete after {epochs} epochs") == 1
     losses = re.findall(r"training loss (\S+), .*?(\S+) \(best", log)
-    assert len(losses) == 8 and np.isfinite(np.array(losses, float)).all()
+    assert len(losses) == epochs and np.isfinite(np.array(losses, float)).all()
 
 
 @pytest.mark.ddp

@@ -17,7 +17,9 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MMFNET
+from .conftest import MMFNET, OMNET
+
+MODALITIES = {MMFNET: ("T1", "T2", "CET1"), OMNET: ("FLAIR", "T1", "CET1", "T2")}
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -82,12 +84,19 @@ def test_the_scores_are_those_of_the_masks(workflow: Callable, busy: Path, cohor
         assert row["Dice"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()), abs=1e-5)
 
 
-@pytest.mark.parametrize("epoch", range(1, 9))
+RESUMED = {MMFNET: 8, OMNET: 4}  # epochs of the whole training, through all stages or steps of a curriculum
+
+
+@pytest.mark.parametrize(
+    ("bundle", "epoch"),
+    [(bundle, epoch) for bundle, last in RESUMED.items() for epoch in range(1, last + 1)],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_interrupted_and_resumed_is_uninterrupted(
-    workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, uninterrupted: Path
+    workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path, epoch: int, uninterrupted: Path
 ) -> None:
     """Interrupted in the first update after ``epoch``, or after the last one."""
-    flow = workflow(MMFNET, "train")
+    flow = workflow(bundle, "train")
     trainer: StagedTrainer = flow.trainer
     iterate = trainer._process_function
 
@@ -97,24 +106,26 @@ def test_interrupted_and_resumed_is_uninterrupted(
         return iterate(*args)
 
     monkeypatch.setattr(trainer, "_process_function", interrupt)
-    if epoch < 8:
+    if epoch < RESUMED[bundle]:
         with pytest.raises(KeyboardInterrupt):
             flow.run()
     else:
         flow.run()
-    workflow(MMFNET, "train", resume=True).run()
+    workflow(bundle, "train", resume=True).run()
     assert_same_weights(tmp_path / "models", uninterrupted)
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("uninterrupted")
 
 
-@pytest.fixture(autouse=True)
-def _train_once(request: pytest.FixtureRequest, uninterrupted: Path) -> None:
-    if "epoch" in request.fixturenames and not list(uninterrupted.iterdir()):
-        request.getfixturevalue("workflow")(MMFNET, "train", ckpt_dir=str(uninterrupted)).run()
+@pytest.fixture
+def uninterrupted(bundle: Path, workflow: Callable, trained_once: Path) -> Path:
+    """The weights of a whole training of the bundle."""
+    if not (trained_once / bundle.name).exists():
+        workflow(bundle, "train", ckpt_dir=str(trained_once / bundle.name)).run()
+    return trained_once / bundle.name
 
 
 def test_a_finished_stage_is_not_repeated(workflow: Callable, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,34 +317,58 @@ def fingerprint(dataset: SampledCacheDataset) -> list[dict[str, str]]:
     ]
 
 
-def test_nothing_writes_into_the_cached_cases(workflow: Callable) -> None:
+# Types of a sample, its axes before the patch's, and the values of its label.
+SAMPLES: dict[Path, tuple] = {
+    MMFNET: (torch.float32, torch.float32, (), {0, 1}),
+    OMNET: (torch.float16, torch.uint8, (3,), {0, 1, 2, 3, 4}),
+}
+
+
+@pytest.mark.parametrize("bundle", SAMPLES, ids=lambda bundle: bundle.name)
+def test_nothing_writes_into_the_cached_cases(workflow: Callable, bundle: Path) -> None:
     """They are not copied for a sample, and in half precision; a write would be there in every later sample."""
-    dataset = workflow(MMFNET, "train").parser.get_parsed_content("train::dataset")
+    dataset = workflow(bundle, "train").parser.get_parsed_content("train::dataset")
     assert isinstance(dataset, SampledCacheDataset) and len(dataset._cache) == len(dataset) > 1
     before = fingerprint(dataset)
     assert all({"image", "label", "image.affine"} <= case.keys() for case in before)
-    first = dataset[0, 3]
+    first = {key: value.clone() for key, value in dataset[0, 3].items() if isinstance(value, torch.Tensor)}
+    image_type, label_type, axes, values = SAMPLES[bundle]
+    found: set = set()
     for case in range(len(dataset)):
         for seed in range(40):
             sample = dataset[case, seed]
-            assert sample["image"].dtype == sample["label"].dtype == torch.float32
-            assert sample["image"].shape[1:] == sample["label"].shape[1:] == (16, 16, 8)
-            assert set(sample["label"].unique().tolist()) <= {0, 1}
+            assert (sample["image"].dtype, sample["label"].dtype) == (image_type, label_type)
+            for key, channels in (("image", len(MODALITIES[bundle])), ("label", 1)):
+                assert sample[key].shape == (*axes, channels, 16, 16, 8)
+            found |= set(sample["label"].unique().tolist())
             sample["image"].fill_(7)  # as a network may that works in place
             sample["label"].fill_(7)
+    assert found == values
     assert fingerprint(dataset) == before
     again = dataset[0, 3]
     assert all(torch.equal(again[key], first[key]) for key in ("image", "label"))
 
 
-@pytest.mark.parametrize(("section", "device"), [("train", "cpu"), ("train", "meta"), ("validate", "meta")])
-def test_cached_cases_are_compact_and_on_the_cache_device(workflow: Callable, section: str, device: str) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "section", "device"),
+    [
+        (MMFNET, "train", "cpu"),
+        (MMFNET, "train", "meta"),
+        (MMFNET, "validate", "meta"),
+        (OMNET, "train", "cpu"),
+        (OMNET, "validate", "meta"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_cached_cases_are_compact_and_on_the_cache_device(
+    workflow: Callable, bundle: Path, section: str, device: str
+) -> None:
     """A device without memory stands for one that not every computer has."""
-    flow = workflow(MMFNET, "train", cache_device=f"$torch.device('{device}')", device="$torch.device('cpu')")
+    flow = workflow(bundle, "train", cache_device=f"$torch.device('{device}')", device="$torch.device('cpu')")
     dataset = flow.parser.get_parsed_content(f"{section}::dataset")
     assert len(dataset._cache) > 0
     for case in dataset._cache:
         assert (case["image"].dtype, case["image"].device.type) == (torch.float16, device)
         assert (case["label"].dtype, case["label"].device.type) == (torch.uint8, device)
-        assert case["image"].shape[0] == 3 and case["label"].shape[0] == 1
+        assert case["image"].shape[0] == len(MODALITIES[bundle]) and case["label"].shape[0] == 1
         assert case["image"].shape[1:] == case["label"].shape[1:]
