@@ -202,7 +202,7 @@ def test_settings_of_the_configs_are_options(arguments: list[str]) -> None:
     ("option", "message"),
     [
         (["--max_epoch", "5"], r"--max_epoch is no setting of .*train\.json; did you mean --max_epochs\?"),
-        (["--section=test"], r"--section is no setting of .*train\.json$"),
+        (["--qqq=test"], r"--qqq is no setting of .*train\.json$"),
         (["--trian::trainer", "1"], r"did you mean --train\?"),
     ],
 )
