@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..tensors import plain
 from .dataset import SampledCacheDataset
 
 
@@ -82,13 +83,13 @@ class StreamsDataset(SampledCacheDataset):
 
 def _cut(volume: Tensor, centre: Sequence[int], size: Sequence[int]) -> Tensor:
     """The patch of this size around a voxel of ``(C, x, y, z)``, within the volume."""
-    plain = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+    volume = plain(volume)
     box: list[slice] = []
     padding: list[int] = []
-    for c, s, n in zip(centre, size, plain.shape[1:]):
+    for c, s, n in zip(centre, size, volume.shape[1:]):
         start = min(max(c - s // 2, 0), max(n - s, 0))
         missing = max(s - n, 0)
         box.append(slice(start, start + s))
         padding = [missing // 2, missing - missing // 2, *padding]  # the last axis first
-    patch = plain[(slice(None), *box)]
+    patch = volume[(slice(None), *box)]
     return F.pad(patch, padding) if any(padding) else patch

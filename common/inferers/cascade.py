@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..tensors import dilate
 from .windows import Tiles, WindowInferer, meeting
 
 
@@ -60,7 +60,7 @@ class CascadeInferer(WindowInferer):
         places = tiles.filled
         for task, net in enumerate(nets.values()):
             if self.gated and task == 1:
-                region = self._surroundings(outputs[0][:, self.tumour].sum(1) > 0.5)
+                region = dilate(outputs[0][:, self.tumour].sum(1) > 0.5, self.margin)
                 places = meeting(places, region)
             elif self.gated and task == 2:
                 found = outputs[1].argmax(1)
@@ -70,13 +70,6 @@ class CascadeInferer(WindowInferer):
             output[:, :1] += output.sum(1, keepdim=True) == 0  # where no window was computed
             outputs.append(output)
         return torch.cat(outputs, 1)
-
-    def _surroundings(self, mask: Tensor) -> Tensor:
-        grown = mask.float()
-        for axis in range(3):
-            reach = [self.margin if i == axis else 0 for i in range(3)]
-            grown = F.max_pool3d(grown, [2 * r + 1 for r in reach], stride=1, padding=reach)
-        return grown > 0
 
 
 class _Probabilities:

@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple_rep, fall_back_tuple
 from torch import Tensor
 
 from ..errors import InputError
+from ..tensors import plain
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -97,7 +98,7 @@ class WindowInferer(SlidingWindowInferer):
         Raises:
             ValueError: the network returns anything but one tensor of the window's size.
         """
-        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        image = plain(inputs)
         shape = image.shape[2:]
         roi = fall_back_tuple(self.roi_size, shape)
         kept = fall_back_tuple(self.keep, roi)

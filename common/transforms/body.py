@@ -16,6 +16,7 @@ from monai.transforms import Crop, InvertibleTransform, MapTransform, Pad
 from skimage.filters import threshold_otsu
 
 from ..errors import InputError
+from ..tensors import plain, source_of
 
 
 def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
@@ -104,13 +105,12 @@ class NormalizeBodyd(MapTransform):
             image = d[key]
             spacing = float(image.pixdim[:2].mean()) if isinstance(image, MetaTensor) else 1.0
             normalised = torch.empty_like(image, dtype=torch.float32)
-            plain = normalised.as_tensor() if isinstance(normalised, MetaTensor) else normalised
-            for c, (channel, result) in enumerate(zip(image, plain)):
+            for c, (channel, result) in enumerate(zip(image, plain(normalised))):
                 volume = channel.detach().cpu().numpy()
                 body = volume[body_mask(volume, self.closing_radius / spacing)]
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
-                    name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
+                    name = source_of(image, key)
                     raise InputError(f"{name}: channel {c} has no contrast: no body can be told from the background")
                 result.copy_(channel).sub_(float(body.mean(dtype=np.float64))).div_(deviation)
             d[key] = normalised

@@ -10,16 +10,17 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
+import cc3d
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, MapTransform
 from scipy import ndimage
 
 from ..errors import InputError
+from ..tensors import plain, source_of
 
-OTHER_BRAIN = 4
+TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
 
 # Values in the files of each code, and their classes; 0 is everything else.
 LABEL_CODES: Mapping[str, Mapping[int, int]] = {
@@ -51,10 +52,10 @@ def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
     Args:
         image: ``(C, x, y, z)``.
     """
-    plain = _plain(torch.as_tensor(image))
-    mask = torch.zeros_like(plain[0], dtype=torch.bool)
+    channels = plain(torch.as_tensor(image))
+    mask = torch.zeros_like(channels[0], dtype=torch.bool)
     in_noise = mask.clone()
-    for channel in plain:
+    for channel in channels:
         faces = [channel.select(axis, end) for axis in range(3) for end in (0, -1)]
         border = torch.cat([face.flatten() for face in faces]).float()
         background = float(border.median())
@@ -86,15 +87,15 @@ class NormalizeBraind(MapTransform):
             image = d[key]
             brain = _brain(image, str(key))
             normalised = torch.zeros_like(image, dtype=torch.float32)
-            for c, channel in enumerate(_plain(image)):
+            for c, channel in enumerate(plain(image)):
                 values = channel[brain]
                 deviation, mean = torch.std_mean(values.double(), correction=0)
                 if deviation == 0:
                     raise InputError(
-                        f"{_name(image, str(key))}: channel {c} has no contrast: every voxel of the brain is "
+                        f"{source_of(image, key)}: channel {c} has no contrast: every voxel of the brain is "
                         f"{float(values[0]):g}; give the modality that the channel stands for"
                     )
-                _plain(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
+                plain(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
             d[key] = normalised
         return d
 
@@ -171,18 +172,18 @@ class BratsLabelsd(MapTransform):
         classes_of = _classes_of(code)
         brain = brain_mask(d[self.image_key])
         for key in self.key_iterator(d):
-            label = _plain(d[key])
+            label = plain(d[key])
             classes = torch.zeros_like(d[key], dtype=torch.float32)
-            _plain(classes)[:, brain.to(label.device)] = OTHER_BRAIN
+            plain(classes)[:, brain.to(label.device)] = OTHER_BRAIN
             known = label.abs() <= 0.01
             for value, index in classes_of.items():
                 here = (label - value).abs() <= 0.01
-                _plain(classes)[here] = index
+                plain(classes)[here] = index
                 known |= here
             if not known.all():
                 shown = ", ".join(f"{v:g}" for v in label[~known].unique().tolist()[:6])
                 raise InputError(
-                    f"{_name(d[key], str(key))}: values {shown}, but labels of code {code} are 0, "
+                    f"{source_of(d[key], key)}: values {shown}, but labels of code {code} are 0, "
                     f"{', '.join(map(str, classes_of))}; list the data with the layout that it has "
                     f"(label_code is one of {', '.join(LABEL_CODES)})"
                 )
@@ -198,7 +199,7 @@ def to_brats(classes: torch.Tensor, code: str = "brats") -> torch.Tensor:
     """
     labels = torch.zeros_like(classes)
     for value, index in reversed(list(_classes_of(code).items())):  # of two values for a class, the first
-        _plain(labels)[_plain(classes) == index] = value
+        plain(labels)[plain(classes) == index] = value
     return labels
 
 
@@ -223,8 +224,7 @@ class ToBratsd(MapTransform):
 
 def _solid(mask: np.ndarray) -> np.ndarray:
     """The largest connected part, by faces, without holes."""
-    parts, _ = ndimage.label(mask)
-    largest = parts == np.bincount(parts[mask]).argmax()
+    largest = cc3d.largest_k(mask, k=1, connectivity=6) > 0
     outside, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
     return outside[1:-1, 1:-1, 1:-1] != outside[0, 0, 0]
 
@@ -232,7 +232,9 @@ def _solid(mask: np.ndarray) -> np.ndarray:
 def _brain(image: torch.Tensor, key: str) -> torch.Tensor:
     brain = brain_mask(image)
     if not brain.any():
-        raise InputError(f"{_name(image, key)}: no brain: no voxel differs from the background at the volume's border")
+        raise InputError(
+            f"{source_of(image, key)}: no brain: no voxel differs from the background at the volume's border"
+        )
     return brain
 
 
@@ -244,12 +246,3 @@ def _classes_of(code: str) -> Mapping[int, int]:
     if code not in LABEL_CODES:
         raise InputError(f"label_code {code}: expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[code]
-
-
-def _name(image: torch.Tensor, key: str) -> str:
-    return str(image.meta.get("filename_or_obj", key)) if isinstance(image, MetaTensor) else key
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory without the affine, whose upkeep each operation would pay for."""
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -9,9 +9,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from .fusion import dilate
-
-TUMOUR, CORE = (1, 2, 3), (1, 3)  # classes
+from ..tensors import dilate, plain
+from .brain import CORE, TUMOUR
 
 
 class PatchCentresd(MapTransform):
@@ -33,12 +32,11 @@ class PatchCentresd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor | dict[str, Tensor]]:
         d: dict = dict(data)
-        label = torch.as_tensor(d[self.first_key(d)])
-        label = label.as_tensor() if hasattr(label, "as_tensor") else label
+        label = plain(torch.as_tensor(d[self.first_key(d)]))
         tumour = torch.isin(label, label.new_tensor(TUMOUR))
         masks = {
             "brain": label != 0,
-            "tumour": dilate(tumour[0], self.dilation),
+            "tumour": dilate(tumour, self.dilation),
             "core": torch.isin(label, label.new_tensor(CORE)),
         }
         d[self.output_key] = {name: mask.flatten().nonzero()[:, 0].int().cpu() for name, mask in masks.items()}

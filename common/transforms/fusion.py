@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
+from ..tensors import dilate, plain
+from .brain import OTHER_BRAIN
+
 COARSE, FINE, ENHANCING = slice(0, 5), slice(5, 10), slice(10, 12)  # channels of the three tasks
-OTHER_BRAIN = 4  # no tumour, as 0
 
 
 class FuseTasksd(MapTransform):
@@ -49,10 +50,8 @@ class FuseTasksd(MapTransform):
             channels = (COARSE, FINE, ENHANCING)[self.levels - 1].stop
             if len(scores) < channels:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)}: expected {channels} channels")
-            if isinstance(scores, MetaTensor):
-                d[key] = MetaTensor(self._fuse(scores.as_tensor()), meta=dict(scores.meta))
-            else:
-                d[key] = self._fuse(scores)
+            label = self._fuse(plain(scores))
+            d[key] = MetaTensor(label, meta=dict(scores.meta)) if isinstance(scores, MetaTensor) else label
         return d
 
     def _fuse(self, scores: Tensor) -> Tensor:
@@ -66,22 +65,13 @@ class FuseTasksd(MapTransform):
         if not coarse[x, y, z].any():
             return label
         fine = _classes(scores[FINE, x, y, z])
-        fine[~dilate(coarse[x, y, z], self.margin)] = 0
+        fine[~dilate(coarse[None, x, y, z], self.margin)[0]] = 0
         if self.levels == 3:
             core = (fine == 1) | (fine == 3)
             no, yes = scores[ENHANCING, x, y, z]
             fine[core] = torch.where(yes > no, 3, 1).to(torch.uint8)[core]
         label[0, x, y, z] = fine
         return label
-
-
-def dilate(mask: Tensor, margin: int) -> Tensor:
-    """A mask ``(x, y, z)`` and all within ``margin`` voxels of it, along the axes and diagonals."""
-    grown = mask[None].float()
-    for axis in range(3):
-        reach = [margin if i == axis else 0 for i in range(3)]
-        grown = F.max_pool3d(grown, [2 * r + 1 for r in reach], stride=1, padding=reach)
-    return grown[0] > 0
 
 
 def _classes(scores: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from monai.transforms import MapTransform, SpatialResample
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
+from ..tensors import plain
+
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
@@ -183,7 +185,7 @@ class ReturnToScand(MapTransform):
         scan_shape = [int(n) for n in image.meta["spatial_shape"]]
         parallel = axis_positions(scan_affine, scan_shape, image.affine.cpu().numpy().astype(np.float64))
         for key in self.key_iterator(d):
-            scores = d[key].as_tensor() if isinstance(d[key], MetaTensor) else d[key]
+            scores = plain(d[key])
             if scores.shape[1:] != image.shape[1:]:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)} for an image of {list(image.shape)}")
             given = len(scores) == 1 and not scores.is_floating_point()  # labels, which need no decision

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..errors import InputError
+from ..tensors import source_of
 
 
 class CheckLabeld(MapTransform):
@@ -40,7 +41,7 @@ class CheckLabeld(MapTransform):
         image = d[self.image_key]
         for key in self.key_iterator(d):
             label = d[key]
-            name = label.meta.get("filename_or_obj", key) if isinstance(label, MetaTensor) else key
+            name = source_of(label, key)
             if label.shape[1:] != image.shape[1:]:
                 raise InputError(f"{name}: shape {list(label.shape[1:])}, but its image has {list(image.shape[1:])}")
             if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):

@@ -12,6 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
+from ..tensors import plain
+
 
 def window_starts(slices: int, size: int, step: int) -> list[int]:
     """First slices of windows of ``size`` every ``step`` slices, the last one flush with the end."""
@@ -104,8 +106,7 @@ class RandWindowd(Randomizable, MapTransform):
         for key in self.key_iterator(d):
             if window is None:
                 window = self.randomize(d[key].shape[3] - 2 * self.margin[2])
-            volume = torch.as_tensor(d[key])
-            volume = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
+            volume = plain(torch.as_tensor(d[key]))
             mode = "nearest" if key in self.label_keys else "bilinear"
             d[key] = cut_window(volume, size=self.roi_size, mode=mode, **window)
         return d

@@ -8,8 +8,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from common.tensors import dilate
 from common.transforms import FuseTasksd
-from common.transforms.fusion import dilate
 
 SHAPE = (23, 19, 17)
 
@@ -128,4 +128,4 @@ def test_dilation_at_the_border() -> None:
     mask[0, 2, 5] = True
     expected = torch.zeros_like(mask)
     expected[:3, :5, 3:] = True
-    assert torch.equal(dilate(mask, 2), expected)
+    assert torch.equal(dilate(mask[None], 2)[0], expected)

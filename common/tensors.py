@@ -1,0 +1,26 @@
+"""What transforms, data sets and inferers do with the tensor of a volume alike."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from torch import Tensor
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same memory without the affine, whose upkeep each operation would pay for."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def source_of(tensor: Tensor, key: object) -> str:
+    """For messages: the file that a volume was read from, or else the key under which it stands."""
+    return str(tensor.meta.get("filename_or_obj", key)) if isinstance(tensor, MetaTensor) else str(key)
+
+
+def dilate(mask: Tensor, margin: int) -> Tensor:
+    """Masks ``(B, x, y, z)`` and all within ``margin`` voxels of them, along the axes and diagonals."""
+    grown = mask.float()
+    for axis in range(3):
+        reach = [margin if i == axis else 0 for i in range(3)]
+        grown = F.max_pool3d(grown, [2 * r + 1 for r in reach], stride=1, padding=reach)
+    return grown > 0
