@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
@@ -147,3 +149,15 @@ def busy_weights(tmp_path: Path) -> Callable[[Path], Path]:
 def busy(busy_weights: Callable) -> Path:
     """Those of MMFNet."""
     return busy_weights(MMFNET)
+
+
+def assert_label_maps(folder: Path, labels: Path, names: list[str], values: set[int]) -> None:
+    """The folder holds the label maps of these cases and no other, on the grids of their labels."""
+    written = sorted(folder.glob("*.nii.gz"))
+    assert [file.name.replace("_seg", "") for file in written] == names
+    for file, name in zip(written, names):
+        image, label = nib.load(file), nib.load(labels / name)
+        assert image.get_data_dtype() == np.uint8
+        assert image.shape == label.shape
+        np.testing.assert_allclose(image.affine, label.affine, atol=1e-5)
+        assert set(np.unique(image.dataobj)) <= values

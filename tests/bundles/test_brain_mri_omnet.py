@@ -20,7 +20,7 @@ from common.errors import root_cause
 from common.networks import Cascade, OMNet
 from common.reporting import read_scores
 
-from .conftest import OMNET, sure_of_parts
+from .conftest import OMNET, assert_label_maps, sure_of_parts
 
 MODALITIES = ("FLAIR", "T1", "CET1", "T2")
 REGIONS = {"complete": (1, 2, 4), "core": (1, 4), "enhancing": (4,)}
@@ -72,14 +72,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     assert list(rows[0]) == ["case", *(f"{score} {region}" for score in scores for region in REGIONS)]
 
     workflow(OMNET, "inference", output_dir=str(tmp_path / "masks")).run()
-    maps = sorted((tmp_path / "masks").glob("*.nii.gz"))
-    assert [m.name.replace("_seg", "") for m in maps] == tests
-    for written, name in zip(maps, tests):
-        image, label = nib.load(written), nib.load(cohort(OMNET) / "labels" / name)
-        assert image.get_data_dtype() == np.uint8
-        assert image.shape == label.shape
-        np.testing.assert_allclose(image.affine, label.affine, atol=1e-5)
-        assert set(np.unique(image.dataobj)) <= {0, 1, 2, 4}
+    assert_label_maps(tmp_path / "masks", cohort(OMNET) / "labels", tests, {0, 1, 2, 4})
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: float) -> float:

@@ -17,7 +17,7 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MMFNET, OMNET
+from .conftest import MMFNET, OMNET, assert_label_maps
 
 MODALITIES = {MMFNET: ("T1", "T2", "CET1"), OMNET: ("FLAIR", "T1", "CET1", "T2")}
 
@@ -57,14 +57,7 @@ def test_train_evaluate_infer(workflow: Callable, trained: Path, cohort: Callabl
     assert flow.evaluator.state.metrics["AP"] == pytest.approx(np.mean([row["AP"] for row in rows]), abs=1e-6)
 
     workflow(MMFNET, "inference", output_dir=str(tmp_path / "masks")).run()
-    masks = sorted((tmp_path / "masks").glob("*.nii.gz"))
-    assert [m.name.replace("_seg", "") for m in masks] == tests
-    for mask, name in zip(masks, tests):
-        image, label = nib.load(mask), nib.load(cohort(MMFNET) / "labels" / name)
-        assert image.get_data_dtype() == np.uint8
-        assert image.shape == label.shape
-        np.testing.assert_allclose(image.affine, label.affine, atol=1e-5)
-        assert set(np.unique(image.dataobj)) <= {0, 1}
+    assert_label_maps(tmp_path / "masks", cohort(MMFNET) / "labels", tests, {0, 1})
 
 
 def mask_of(path: Path) -> np.ndarray:

@@ -48,3 +48,20 @@ def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
         )
 
     return make
+
+
+def run_until(engine: StagedTrainer, interrupt: int | None) -> None:
+    """Run to the end, or interrupt this update."""
+    iterate = engine._process_function
+
+    def interrupted(*args: Any) -> Any:
+        if engine.state.iteration == interrupt:
+            raise KeyboardInterrupt
+        return iterate(*args)
+
+    engine._process_function = interrupted
+    if interrupt is None:
+        engine.run()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            engine.run()

@@ -23,6 +23,8 @@ from common.losses import MultiTaskCrossEntropy
 from common.networks import Cascade, OMNet
 from common.transforms import PatchCentresd
 
+from .conftest import run_until
+
 TASKS = ("coarse", "tumour", "enhancing")
 CPU = torch.device("cpu")
 PATCH = (32, 32, 16)  # the paper's, 16384 voxels
@@ -287,19 +289,7 @@ def trained(make: Callable, folder: Path, name: str, interrupt: int | None = Non
         ckpt_dir=folder,
         **options,
     )
-    iterate = engine._process_function
-
-    def interrupted(*args: Any) -> Any:
-        if engine.state.iteration == interrupt:
-            raise KeyboardInterrupt
-        return iterate(*args)
-
-    engine._process_function = interrupted
-    if interrupt is None:
-        engine.run()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            engine.run()
+    run_until(engine, interrupt)
     return engine
 
 

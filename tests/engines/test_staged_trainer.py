@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from common.engines import Stage
 from common.engines.staged_trainer import STATE_FILE
 
+from .conftest import run_until
+
 
 class TwoForms(nn.Module):
     """A network with batch normalisation and dropout, whose dense form returns one tensor."""
@@ -131,19 +133,8 @@ def run(make: Callable, folder: Path, *, interrupt: int | None = None, resume: b
         VOLUMES,
         **{"loss_function": squares, "ckpt_dir": folder, "resume": resume, **options},
     )
-    iterate = engine._process_function
-
-    def interrupted(*args: Any) -> Any:
-        if engine.state.iteration == interrupt:
-            raise KeyboardInterrupt
-        return iterate(*args)
-
-    engine._process_function = interrupted
-    if interrupt is None:
-        engine.run()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            engine.run()
+    run_until(engine, interrupt)
+    if interrupt is not None:
         return {}
     return torch.load(folder / STATE_FILE, weights_only=True)
 
