@@ -49,7 +49,7 @@ def glioma_rows(work: Path, device: torch.device, repeats: int, demo: Path, casc
     return [
         *_windows_rows(one_pass, config.get_parsed_content("inferer"), cases, device),
         *_whole_volume_rows(one_pass, work, device),
-        *_cascade_rows(one_pass, cascade, cases, device, repeats),
+        *_cascade_rows(one_pass, cascade, config["keep"], cases, device, repeats),
     ]
 
 
@@ -135,25 +135,23 @@ def _whole_volume_rows(network: nn.Module, work: Path, device: torch.device) -> 
 
 
 def _cascade_rows(
-    one_pass: nn.Module, cascade: nn.Module, cases: list[dict], device: torch.device, repeats: int
+    one_pass: nn.Module, cascade: nn.Module, keep: list[int], cases: list[dict], device: torch.device, repeats: int
 ) -> list[Row]:
     """One pass beside three networks, each on all windows or only where the ones before found something."""
     images = [case["image"].as_tensor()[None].to(device) for case in cases]
     parties: Mapping[str, tuple[Inferer, nn.Module]] = {
-        "one pass": (_windows([24, 24, 10], empty=(0, 0)), one_pass),
-        "cascade, everywhere": (_windows([24, 24, 10], CascadeInferer, empty=(0, 0), gated=False), cascade),
-        "cascade, gated": (_windows([24, 24, 10], CascadeInferer, empty=(0, 0)), cascade),
+        "one pass": (_windows(keep, empty=(0, 0)), one_pass),
+        "cascade, everywhere": (_windows(keep, CascadeInferer, empty=(0, 0), gated=False), cascade),
+        "cascade, gated": (_windows(keep, CascadeInferer, empty=(0, 0)), cascade),
     }
 
-    def run(name: str) -> Callable[[], None]:
+    def run(name: str) -> Callable[[], list[Tensor]]:
         inferer, network = parties[name]
-        return lambda: [_labels(inferer, network, image) for image in images] and None
+        return lambda: [_labels(inferer, network, image) for image in images]
 
     figures = Figures(interleaved({name: run(name) for name in parties}, repeats, device), device)
     figures.print("the demo's test cases")
-    same = all(
-        torch.equal(*(_labels(parties[name][0], cascade, image) for name in list(parties)[1:])) for image in images
-    )
+    same = all(map(torch.equal, run("cascade, everywhere")(), run("cascade, gated")()))
     full = [sum(p.numel() for p in network.parameters()) for network in (Cascade(), OMNet())]
     return [
         row("parameters at full size, cascade / one pass", full[0] / full[1]),
