@@ -153,7 +153,33 @@ class CrossTaskGuidedAttention(nn.Module):
         return self.merge(s.unflatten(2, features.shape[2:]))
 
 
-class OMNet(nn.Module):
+class ThreeTasks(nn.Module):
+    """What the networks of three tasks have in common: patches for each task, and two forms of the result."""
+
+    __constants__: Sequence[str] = ("dense",)
+
+    def __init__(self, num_classes: Sequence[int], dense: bool) -> None:
+        super().__init__()
+        self.num_classes = list(num_classes)
+        self.dense = dense
+
+    def check_patches(self, patches: list[Tensor] | None) -> None:
+        """Raises a ValueError unless ``patches`` are one tensor per task, in the form that is not dense."""
+        if patches is not None and (self.dense or len(patches) != 3):
+            raise ValueError("patches: expected three tensors, one per task, in the form that is not dense")
+
+    def nothing(self, images: Tensor, task: int) -> Tensor:
+        """The logits of a task for none of the images ``(0, C, x, y, z)``."""
+        return images[:, :1].expand(-1, self.num_classes[task], -1, -1, -1)
+
+    def in_form(self, logits: list[Tensor]) -> Tensor | dict[str, Tensor]:
+        """The logits by task, or with ``dense`` the softmax of each as one tensor in float32."""
+        if self.dense:
+            return torch.cat([torch.softmax(values.float(), 1) for values in logits], 1)
+        return {"coarse": logits[0], "tumour": logits[1], "enhancing": logits[2]}
+
+
+class OMNet(ThreeTasks):
     """OM-Net (fig. 2) with cross-task guided attention (fig. 3): three tasks in one pass.
 
     Args:
@@ -186,7 +212,7 @@ class OMNet(nn.Module):
         bn_momentum: float = 1e-3,
         dense: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, dense)
         if attention not in ("cga", "cga-", "se", None):
             raise ValueError(f"attention={attention!r}: expected one of 'cga', 'cga-', 'se', None")
         if len(num_classes) != len(TASKS) or min(num_classes[:2]) <= max(TUMOUR):
@@ -194,9 +220,7 @@ class OMNet(nn.Module):
         if statistics_window is not None and (len(statistics_window) != 3 or min(statistics_window) < 1):
             raise ValueError(f"statistics_window={statistics_window!r}: expected None or three sizes, at least 1 each")
         self.guided = attention in ("cga", "cga-")
-        self.num_classes = list(num_classes)
         self.statistics_window = None if statistics_window is None else list(statistics_window)
-        self.dense = dense
 
         self.backbone = Backbone(in_channels, channels, dropout, bn_momentum)
         if self.guided:
@@ -229,8 +253,7 @@ class OMNet(nn.Module):
             ValueError: another number of channels, a spatial size that does not divide, ``patches`` that are not one
                 tensor per task or are given to the dense form.
         """
-        if patches is not None and (self.dense or len(patches) != 3):
-            raise ValueError("patches: expected three tensors, one per task, in the form that is not dense")
+        self.check_patches(patches)
         features = self.backbone(image)
         logits: list[Tensor] = []
         if self.guided:
@@ -247,10 +270,8 @@ class OMNet(nn.Module):
                 if chosen.shape[0] > 0:
                     logits.append(head(chosen))
                 else:
-                    logits.append(chosen[:, :1].expand(-1, self.num_classes[i], -1, -1, -1))  # none, of that shape
-        if self.dense:
-            return torch.cat([torch.softmax(values.float(), 1) for values in logits], 1)
-        return {"coarse": logits[0], "tumour": logits[1], "enhancing": logits[2]}
+                    logits.append(self.nothing(chosen, i))
+        return self.in_form(logits)
 
     def guided_heads(self, features: Tensor) -> list[Tensor]:
         """Logits of the three tasks, each guided by the one before (fig. 3), with statistics of windows or of all."""
@@ -291,7 +312,7 @@ class SingleTaskNet(nn.Module):
         return torch.softmax(logits.float(), 1) if self.dense else logits
 
 
-class Cascade(nn.Module):
+class Cascade(ThreeTasks):
     """The model cascade (MC, section III-A): a :class:`SingleTaskNet` for each task, as one network.
 
     The three share no parameter and no layer, and each runs on its own patches only. So training them at once, with the
@@ -304,8 +325,6 @@ class Cascade(nn.Module):
         ValueError: ``num_classes`` are not three numbers.
     """
 
-    __constants__ = ("dense",)
-
     def __init__(
         self,
         in_channels: int = 4,
@@ -316,11 +335,9 @@ class Cascade(nn.Module):
         bn_momentum: float = 1e-3,
         dense: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, dense)
         if len(num_classes) != len(TASKS):
             raise ValueError(f"num_classes={num_classes!r}: expected three numbers")
-        self.num_classes = list(num_classes)
-        self.dense = dense
         nets = [
             SingleTaskNet(in_channels, c, channels=channels, dropout=dropout, bn_momentum=bn_momentum)
             for c in num_classes
@@ -333,18 +350,15 @@ class Cascade(nn.Module):
         Raises:
             ValueError: as :meth:`OMNet.forward`.
         """
-        if patches is not None and (self.dense or len(patches) != 3):
-            raise ValueError("patches: expected three tensors, one per task, in the form that is not dense")
+        self.check_patches(patches)
         logits: list[Tensor] = []
         for i, net in enumerate(self.nets.values()):
             chosen = image if patches is None else image[patches[i]]
             if chosen.shape[0] > 0:
                 logits.append(net(chosen))
             else:
-                logits.append(chosen[:, :1].expand(-1, self.num_classes[i], -1, -1, -1))  # none, of that shape
-        if self.dense:
-            return torch.cat([torch.softmax(values.float(), 1) for values in logits], 1)
-        return {"coarse": logits[0], "tumour": logits[1], "enhancing": logits[2]}
+                logits.append(self.nothing(chosen, i))
+        return self.in_form(logits)
 
 
 def _convolution(
