@@ -2,8 +2,21 @@
 
 from .case_evaluator import CaseEvaluator
 from .checkpoints import load_weights, save_whole
+from .iterative import iterative_update
 from .one_pass import one_pass
 from .self_transfer import self_transfer
-from .staged_trainer import Stage, StagedTrainer
+from .staged_trainer import Plateau, Stage, StagedTrainer
+from .supervised import supervised
 
-__all__ = ["CaseEvaluator", "Stage", "StagedTrainer", "load_weights", "one_pass", "save_whole", "self_transfer"]
+__all__ = [
+    "CaseEvaluator",
+    "Plateau",
+    "Stage",
+    "StagedTrainer",
+    "iterative_update",
+    "load_weights",
+    "one_pass",
+    "save_whole",
+    "self_transfer",
+    "supervised",
+]

@@ -16,8 +16,10 @@ import torch
 from ignite.engine import Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
 from .checkpoints import load_file, save_whole
@@ -31,9 +33,48 @@ def _nothing() -> None:
     pass
 
 
-def adam(network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+def adam(
+    network: nn.Module, learning_rate: float, weight_decay: float = 0.0, amsgrad: bool = False
+) -> torch.optim.Optimizer:
     """Adam over the parameters that are trained."""
-    return torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=learning_rate)
+    trained = (p for p in network.parameters() if p.requires_grad)
+    return torch.optim.Adam(trained, lr=learning_rate, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Lower the learning rate where the training loss no longer falls, and end with it.
+
+    The loss is that of each epoch, over all processes, as an exponential moving average that begins with the first.
+
+    Args:
+        factor: what the learning rate is multiplied by.
+        patience: epochs without a new least average that are waited for; one more lowers the rate.
+        threshold: how far, absolutely, a new least average lies below the last one.
+        smoothing: share of the average before in the new one; 0 takes the epoch's loss as it is.
+        lowest: the stage ends when the learning rate is below this.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+
+    factor: float = 0.2
+    patience: int = 10
+    threshold: float = 1e-3
+    smoothing: float = 0.93
+    lowest: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not (0 < self.factor < 1 and 0 <= self.smoothing < 1):
+            raise InputError(
+                f"plateau of factor {self.factor} and smoothing {self.smoothing}: expected a factor above 0 and a "
+                f"smoothing from 0, both below 1"
+            )
+        if min(self.patience, self.threshold, self.lowest) < 0:
+            raise InputError(
+                f"plateau of patience {self.patience}, threshold {self.threshold} and lowest {self.lowest}: expected "
+                f"no negative number"
+            )
 
 
 @dataclass
@@ -57,6 +98,8 @@ class Stage:
             stage, from 1. None gives image and label, as validation has them in any case.
         find_unused_parameters: whether some parameters are not trained in every update, which several processes must
             know.
+        plateau: lowers the learning rate, which is then that of the first epoch, and may end the stage; None leaves
+            both to ``learning_rate`` and ``max_epochs``.
     """
 
     name: str
@@ -70,6 +113,7 @@ class Stage:
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] = adam
     prepare_batch: Callable[..., tuple] | None = None
     find_unused_parameters: bool = False
+    plateau: Plateau | None = None
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch of the stage."""
@@ -83,17 +127,22 @@ class StagedTrainer(SupervisedTrainer):
     A run that was interrupted, wherever, continues from its last complete epoch with ``resume`` and ends with the same
     weights as one that was not (on a CPU; CUDA's kernels are not all deterministic).
 
+    A loss that is a module with parameters, such as the weights of tasks, is trained with the network, without weight
+    decay, and kept in the training state. One with ``set_epoch`` is told the epoch of the stage, from 1, as it begins.
+
     Args:
         stages: in order.
         evaluator: validates; its key metric and ``metric_cmp_fn`` choose the best weights.
         ckpt_dir: folder of the weights and of the training state.
         resume: continue the run that left its state in ``ckpt_dir``.
-        device, train_data_loader, loss_function, inferer, train_handlers, amp: as for MONAI's ``SupervisedTrainer``.
+        device, train_data_loader, loss_function, inferer, iteration_update, train_handlers, amp: as for MONAI's
+            ``SupervisedTrainer``; an ``iteration_update`` fires ``BACKWARD_COMPLETED`` before each optimiser step.
         max_epochs: over all stages, at most.
         seed: of what the network itself draws, such as dropout; each epoch has its own.
 
     Raises:
-        InputError: ``ckpt_dir`` holds a training or weights and ``resume`` is not set; or the state is of other stages.
+        InputError: ``ckpt_dir`` holds a training or weights and ``resume`` is not set; or the state is of other stages,
+            another loss or another way of the learning rate.
     """
 
     def __init__(
@@ -110,6 +159,7 @@ class StagedTrainer(SupervisedTrainer):
         resume: bool = False,
         amp: bool = False,
         seed: int = 0,
+        iteration_update: Callable[..., dict] | None = None,
     ) -> None:
         super().__init__(
             device=device,
@@ -119,6 +169,7 @@ class StagedTrainer(SupervisedTrainer):
             optimizer=stages[0].optimizer(stages[0].network, stages[0].rate(1)),
             loss_function=loss_function,
             inferer=inferer,
+            iteration_update=iteration_update,
             non_blocking=True,
             amp=amp,
             decollate=False,  # no per-sample metric or post-processing in training
@@ -132,9 +183,13 @@ class StagedTrainer(SupervisedTrainer):
         self.seed = seed
         self.stage = self.stages[0]
         self.first_epoch = 0  # epochs run before the current stage
+        self.scheduler: ReduceLROnPlateau | None = None
+        self.mean_loss: float | None = None  # what the scheduler watches
         Average(output_transform=lambda output: output["loss"], device=device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._set_learning_rate)
+        self.add_event_handler(Events.EPOCH_STARTED, self._set_epoch_of_loss)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
+        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._average_gradients_of_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         self._register_handlers(train_handlers or [])
 
@@ -167,6 +222,24 @@ class StagedTrainer(SupervisedTrainer):
     def _stage_epoch(self) -> int:
         return self.state.epoch - self.first_epoch
 
+    @property
+    def _rate(self) -> float:
+        group = self.optimizer.param_groups[0]
+        return group["lr"] / group.get("lr_scale", 1.0)
+
+    @property
+    def _loss_parameters(self) -> list[nn.Parameter]:
+        loss = self.loss_function
+        return [p for p in loss.parameters() if p.requires_grad] if isinstance(loss, nn.Module) else []
+
+    def _loss_state(self) -> dict[str, Tensor]:
+        return self.loss_function.state_dict() if isinstance(self.loss_function, nn.Module) else {}
+
+    def _plateau_state(self) -> dict[str, Any] | None:
+        if self.scheduler is None:
+            return None
+        return {"mean_loss": self.mean_loss, "scheduler": self.scheduler.state_dict()}
+
     def _saved_state(self) -> dict[str, Any] | None:
         path = self.ckpt_dir / STATE_FILE
         if self.resume and path.exists():
@@ -174,6 +247,21 @@ class StagedTrainer(SupervisedTrainer):
             if state["stages"] != [stage.name for stage in self.stages]:
                 raise InputError(
                     f"{path}: of a training with the stages {', '.join(state['stages'])}; resume it with its own config"
+                )
+            # one that was written before there were these two has neither
+            state.setdefault("loss", {})
+            state.setdefault("plateau", None)
+            if state["loss"].keys() != self._loss_state().keys():
+                saved, own = (", ".join(names) or "none" for names in (state["loss"], self._loss_state()))
+                raise InputError(
+                    f"{path}: of a training whose loss has the parameters {saved}, and this one's has {own}; "
+                    f"resume it with its own config"
+                )
+            if (state["plateau"] is None) != (self.stages[state["stage"]].plateau is None):
+                found, own = ("without", "with") if state["plateau"] is None else ("with", "without")
+                raise InputError(
+                    f"{path}: of a training {found} a plateau of the learning rate, and this one is {own}; "
+                    f"resume it with its own config"
                 )
             logger.info("resuming %s after epoch %d", path, state["epoch"])
             return state
@@ -201,28 +289,85 @@ class StagedTrainer(SupervisedTrainer):
                 trained, device_ids=ids, find_unused_parameters=stage.find_unused_parameters
             )
         self.optimizer = stage.optimizer(network, stage.rate(1))
+        self._begin_loss(state)
+        self._begin_plateau()
         self.evaluator.network = network
-        self.evaluator.prepare_batch = _PrepareBatch(stage.channels)
+        self.evaluator.prepare_batch = ImageAndLabel(stage.channels)
         self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
         if state is None:
             self.first_epoch = self.state.epoch
             best = (-1, -1)
         else:
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.mean_loss = state["plateau"]["mean_loss"]
+                self.scheduler.load_state_dict(state["plateau"]["scheduler"])
             self.state.epoch = state["epoch"]
             self.state.iteration = state["epoch"] * self.state.epoch_length
             self.first_epoch = state["first_epoch"]
             best = (state["best_metric"], state["best_metric_epoch"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
 
+    def _begin_loss(self, state: dict[str, Any] | None) -> None:
+        if isinstance(self.loss_function, nn.Module):
+            if state is not None:
+                self.loss_function.load_state_dict(state["loss"])
+            self.loss_function.to(self.state.device)
+            if idist.get_world_size() > 1:
+                for tensor in self._loss_state().values():
+                    torch.distributed.broadcast(tensor, src=0)
+        if self._loss_parameters:
+            self.optimizer.add_param_group({"params": self._loss_parameters, "weight_decay": 0.0})
+
+    def _begin_plateau(self) -> None:
+        self.scheduler = self.mean_loss = None
+        if (plateau := self.stage.plateau) is not None:
+            self.scheduler = ReduceLROnPlateau(
+                self.optimizer,
+                factor=plateau.factor,
+                patience=plateau.patience,
+                threshold=plateau.threshold,
+                threshold_mode="abs",
+                eps=0.0,  # the default stops short of the lowest rates
+            )
+
     def _prepare_batch(self, *args: Any, **kwargs: Any) -> tuple:
         assert self.stage.prepare_batch is not None
         return self.stage.prepare_batch(*args, epoch=self._stage_epoch, **kwargs)
 
     def _set_learning_rate(self) -> None:
+        if self.scheduler is not None and self._stage_epoch > 1:
+            return
         rate = self.stage.rate(self._stage_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def _set_epoch_of_loss(self) -> None:
+        if hasattr(self.loss_function, "set_epoch"):
+            self.loss_function.set_epoch(self._stage_epoch)
+
+    def _average_gradients_of_loss(self) -> None:
+        """What DistributedDataParallel does for the network; after it, so in the same order in every process."""
+        if idist.get_world_size() > 1:
+            for parameter in self._loss_parameters:
+                if parameter.grad is None:  # not a part of this process's loss
+                    parameter.grad = torch.zeros_like(parameter)
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= idist.get_world_size()
+
+    def _follow_plateau(self, train_loss: float) -> None:
+        plateau = self.stage.plateau
+        if plateau is None or self.scheduler is None:
+            return
+        before = train_loss if self.mean_loss is None else self.mean_loss
+        self.mean_loss = plateau.smoothing * before + (1 - plateau.smoothing) * train_loss
+        rate = self._rate
+        self.scheduler.step(self.mean_loss)
+        if self._rate < rate:
+            logger.info(
+                "stage '%s': the training loss falls no more; its learning rate is now %.3g%s",
+                *(self.stage.name, self._rate, ", which ends it" if self._rate < plateau.lowest else ""),
+            )
 
     def _set_seed(self) -> None:
         # in the first update, because beginning to load an epoch's data may draw a number or not
@@ -243,6 +388,7 @@ class StagedTrainer(SupervisedTrainer):
                 f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, validation {metric}: it diverged. "
                 f"The epoch before is in {self.ckpt_dir / STATE_FILE}; a smaller learning rate may help"
             )
+        self._follow_plateau(train_loss)
         if idist.get_rank() == 0:
             if stage.weights is not None and self.evaluator.state.best_metric_epoch == epoch:
                 save_whole(_tensors(stage.network.state_dict()), self.ckpt_dir / stage.weights)
@@ -256,6 +402,8 @@ class StagedTrainer(SupervisedTrainer):
                     "best_metric_epoch": self.evaluator.state.best_metric_epoch,
                     "network": _tensors(stage.network.state_dict()),
                     "optimizer": self.optimizer.state_dict(),
+                    "loss": _tensors(self._loss_state()),
+                    "plateau": self._plateau_state(),
                 },
                 self.ckpt_dir / STATE_FILE,
             )
@@ -271,8 +419,13 @@ class StagedTrainer(SupervisedTrainer):
     def _is_stage_over(self) -> bool:
         best_epoch = self.evaluator.state.best_metric_epoch
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
-        over = self._stage_epoch >= self.stage.max_epochs or self.state.epoch >= self.max_epochs
-        return over or (self.stage.patience is not None and waited >= self.stage.patience)
+        plateau = self.stage.plateau
+        return (
+            self._stage_epoch >= self.stage.max_epochs
+            or self.state.epoch >= self.max_epochs
+            or (self.stage.patience is not None and waited >= self.stage.patience)
+            or (plateau is not None and self._rate < plateau.lowest)
+        )
 
 
 def _form_for_training(network: nn.Module) -> nn.Module:
@@ -284,7 +437,7 @@ def _form_for_training(network: nn.Module) -> nn.Module:
     return form
 
 
-class _PrepareBatch:
+class ImageAndLabel:
     """Image and label on the device, plain tensors in float32, the image channels-last and only the channels wanted."""
 
     def __init__(self, channels: Sequence[int] | None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.inferers import SimpleInferer
+from torch import Tensor
 
 from common.engines import Stage, StagedTrainer
 
@@ -65,3 +69,35 @@ def run_until(engine: StagedTrainer, interrupt: int | None) -> None:
     else:
         with pytest.raises(KeyboardInterrupt):
             engine.run()
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+def in_two_processes(function: Callable, *args: Any) -> None:
+    """Call ``function(rank, *args)`` in each of two processes of one group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(_join, (function, args, port), nprocs=2, start_method="fork")
+
+
+def _join(rank: int, function: Callable, args: tuple, port: int) -> None:
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1x1 weights
+    os.environ["LOCAL_RANK"] = str(rank)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    function(rank, *args)
+    torch.distributed.destroy_process_group()

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import socket
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from common.losses import MultiTaskCrossEntropy
 from common.networks import Cascade, OMNet
 from common.transforms import PatchCentresd
 
-from .conftest import run_until
+from .conftest import assert_same, in_two_processes, run_until
 
 TASKS = ("coarse", "tumour", "enhancing")
 CPU = torch.device("cpu")
@@ -293,21 +290,6 @@ def trained(make: Callable, folder: Path, name: str, interrupt: int | None = Non
     return engine
 
 
-def assert_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert one == other
-
-
 @pytest.mark.parametrize("name", BUILD)
 @pytest.mark.parametrize("interrupt", [7, 9])  # in epoch 3, the second of the second step
 def test_a_curriculum_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, name: str, interrupt: int) -> None:
@@ -358,25 +340,16 @@ def test_the_cascade_at_once_is_one_network_after_the_other(trainer: Callable, t
         torch.testing.assert_close(dict(net.state_dict()), dict(other), rtol=1e-4, atol=1e-5)
 
 
-def _process(rank: int, make: Callable, folder: Path, name: str, port: int) -> None:
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1x1 weights
-    os.environ["LOCAL_RANK"] = str(rank)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def _process(rank: int, make: Callable, folder: Path, name: str) -> None:
     engine = trained(make, folder, name, curriculum={"epochs": (1, 1, 1)}, batches=loader(batch_size=1))
     assert engine.state.epoch == 3
     torch.save(engine.evaluator.network.state_dict(), folder / f"rank{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILD)
 def test_two_processes_train_a_curriculum(trainer: Callable, tmp_path: Path, name: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (trainer, tmp_path, name, port)
-    torch.multiprocessing.start_processes(_process, arguments, nprocs=2, start_method="fork")
+    in_two_processes(_process, trainer, tmp_path, name)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_same(dict(one), dict(two))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,11 @@ from ignite.engine import Events
 from monai.data import DataLoader
 from torch import Tensor, nn
 
-from common.engines import Stage
-from common.engines.staged_trainer import STATE_FILE
+from common.engines import Plateau, Stage
+from common.engines.staged_trainer import STATE_FILE, adam
+from common.errors import InputError
 
-from .conftest import run_until
+from .conftest import assert_same, in_two_processes, run_until
 
 
 class TwoForms(nn.Module):
@@ -162,3 +166,241 @@ def test_every_epoch_has_other_dropout(trainer: Callable) -> None:
     stage = Stage("one", network, 0.0, 3)
     trainer([stage], [batches().collate_fn(IMAGES)], VOLUMES, loss_function=squares).run()
     assert len({tuple(mask.flatten().tolist()) for training, mask in masks if training}) == 3
+
+
+# A loss that is trained.
+
+
+class Weighed(nn.Module):
+    """Two losses and what the weights of them cost, of which the second begins with the second epoch."""
+
+    def __init__(self, start: float = 0.0) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.full((2,), start))
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        difference = output - target
+        losses = torch.stack([difference.square().mean(), (self.epochs[-1] > 1) * difference.abs().mean()])
+        return (0.5 * (-self.log_variance).exp() * losses + 0.5 * self.log_variance).sum()
+
+
+def test_the_parameters_of_a_loss_are_trained_without_weight_decay(trainer: Callable, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, loss = conv(), Weighed()
+    plain, weighed = copy.deepcopy((network, loss))
+    optimizer = functools.partial(adam, weight_decay=0.3)
+    trainer([Stage("one", network, 0.02, 3, optimizer=optimizer)], batches(), VOLUMES, loss_function=loss).run()
+    step = torch.optim.Adam(
+        [
+            {"params": list(plain.parameters()), "weight_decay": 0.3},
+            {"params": [weighed.log_variance], "weight_decay": 0.0},
+        ],
+        lr=0.02,
+    )
+    for epoch in (1, 2, 3):
+        weighed.set_epoch(epoch)
+        for batch in batches():
+            step.zero_grad()
+            weighed(plain(batch["image"]), batch["label"]).backward()
+            step.step()
+    torch.testing.assert_close(dict(network.state_dict()), dict(plain.state_dict()))
+    torch.testing.assert_close(loss.log_variance, weighed.log_variance)
+    assert loss.epochs == [1, 2, 3] and loss.log_variance.abs().min() > 0.05
+    saved = torch.load(tmp_path / "models" / STATE_FILE, weights_only=True)["loss"]
+    assert_same(dict(saved), {"log_variance": loss.log_variance.detach()})
+
+
+def test_a_loss_goes_on_in_the_next_stage_and_is_told_its_epochs(trainer: Callable) -> None:
+    loss = Weighed()
+    stages = [Stage("one", conv(), 0.1, 2), Stage("two", conv(), 0.0, 3)]
+    engine = trainer(stages, batches(), VOLUMES, loss_function=loss)
+    after_stage = []
+    engine.add_event_handler(Events.COMPLETED, lambda: after_stage.append(loss.log_variance.tolist()))
+    engine.run()
+    assert loss.epochs == [1, 2, 1, 2, 3]
+    assert after_stage[0] == after_stage[1] != [0.0, 0.0]
+
+
+def plateau_of(**options: Any) -> Plateau:
+    return Plateau(**{"factor": 0.5, "patience": 1, "threshold": 0.1, "smoothing": 0.25, "lowest": 0.0, **options})
+
+
+def weighed(make: Callable, folder: Path, interrupt: int | None = None, **options: Any) -> Any:
+    """Two stages of three epochs; the plateau lowers the rate of the second after each but its first two."""
+    torch.manual_seed(0)
+    loss = options.pop("loss_function", None) or Weighed()
+    plateau = options.pop("plateau", plateau_of(threshold=9.0, patience=0))
+    stages = [
+        Stage("one", conv(), 0.01, 3, optimizer=functools.partial(adam, amsgrad=True, weight_decay=0.1)),
+        Stage("two", conv(), 0.01, 4, optimizer=functools.partial(adam, amsgrad=True), plateau=plateau),
+    ]
+    engine = make(stages, batches(), VOLUMES, loss_function=loss, ckpt_dir=folder, **options)
+    run_until(engine, interrupt)
+    return engine
+
+
+@pytest.mark.parametrize("interrupt", [5, 10, 13, 17, 20])
+def test_loss_and_plateau_go_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+    whole = weighed(trainer, tmp_path / "whole")
+    weighed(trainer, tmp_path / "parts", interrupt)
+    parts = weighed(trainer, tmp_path / "parts", resume=True)
+    states = [torch.load(tmp_path / folder / STATE_FILE, weights_only=True) for folder in ("whole", "parts")]
+    assert_same(states[1], states[0])
+    assert states[0]["plateau"]["mean_loss"] == whole.mean_loss == parts.mean_loss
+    assert whole.optimizer.param_groups[1]["lr"] == 0.01 * 0.5**3
+    assert "max_exp_avg_sq" in states[0]["optimizer"]["state"][2]  # of the loss
+
+
+def test_a_state_without_loss_and_plateau_is_still_resumed(trainer: Callable, tmp_path: Path) -> None:
+    whole = run(trainer, tmp_path / "whole")
+    run(trainer, tmp_path / "parts", interrupt=5)
+    file = tmp_path / "parts" / STATE_FILE
+    state = torch.load(file, weights_only=True)
+    assert state.pop("loss") == {} and state.pop("plateau") is None
+    torch.save(state, file)
+    assert_same(dict(run(trainer, tmp_path / "parts", resume=True)), dict(whole))
+
+
+def test_a_state_of_another_loss_or_plateau_is_refused(trainer: Callable, tmp_path: Path) -> None:
+    weighed(trainer, tmp_path)
+    with pytest.raises(InputError, match=r"loss has the parameters log_variance, and this one's has none; resume it"):
+        weighed(trainer, tmp_path, resume=True, loss_function=nn.MSELoss())
+    with pytest.raises(InputError, match=r"of a training with a plateau of the learning rate, and this one is without"):
+        weighed(trainer, tmp_path, resume=True, plateau=None)
+    weighed(trainer, tmp_path / "other", plateau=None)
+    with pytest.raises(
+        InputError, match=r"of a training without a plateau of the learning rate, and this one is with;"
+    ):
+        weighed(trainer, tmp_path / "other", resume=True)
+
+
+# The plateau.
+
+
+class Given(nn.Module):
+    """The loss of each epoch, whatever the output."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.values = values
+
+    def set_epoch(self, epoch: int) -> None:
+        self.value = self.values[epoch - 1]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.value + 0 * output.sum()
+
+
+# The average 1, .625, .53125, .50781, .50195, ... is the least so far by .1 in epochs 1, 2 and 4.
+FALLING = [1.0] + 15 * [0.5]
+LOWERED = [1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+
+
+@pytest.mark.parametrize("rate", [0.25, 1e-8])
+def test_the_rate_is_lowered_where_the_loss_stays(trainer: Callable, rate: float) -> None:
+    watch = Watch()
+    stages = [
+        Stage("one", conv(), 2 * rate, 3, plateau=plateau_of(patience=9)),
+        Stage("two", conv(), rate, 12, plateau=plateau_of(), optimizer=scaled),
+    ]
+    trainer(stages, batches(), VOLUMES, loss_function=Given(FALLING), train_handlers=[watch]).run()
+    assert watch.rates[:9] == 9 * [[2 * rate]]
+    assert watch.rates[9::3] == [[rate * lowered, 2 * rate * lowered] for lowered in LOWERED]
+
+
+def scaled(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": [network.weight]}, {"params": [network.bias], "lr_scale": 2.0}], lr=rate)
+
+
+def test_the_stage_ends_below_the_lowest_rate(
+    trainer: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = [
+        Stage("one", conv(), 1.0, 16, plateau=plateau_of(lowest=0.125), optimizer=scaled),
+        Stage("two", conv(), 1.0, 1),
+    ]
+    options = {"loss_function": Given(FALLING), "ckpt_dir": tmp_path}
+    caplog.set_level(logging.INFO, "common.engines")
+    engine = trainer(stages, batches(), VOLUMES, **options)
+    engine.run()
+    assert engine.state.epoch == 12 + 1  # after the twelfth the rate is 1 / 16
+    lines = [message for message in caplog.messages if "falls no more" in message]
+    assert len(lines) == 4
+    assert lines[2] == "stage 'one': the training loss falls no more; its learning rate is now 0.125"
+    assert lines[3] == "stage 'one': the training loss falls no more; its learning rate is now 0.0625, which ends it"
+
+
+def test_a_stage_that_the_plateau_ended_stays_ended(trainer: Callable, tmp_path: Path) -> None:
+    def make(**options: Any) -> Any:
+        stages = [Stage("one", conv(), 1.0, 16, plateau=plateau_of(lowest=0.125))]
+        return trainer(stages, batches(), VOLUMES, loss_function=Given(FALLING), ckpt_dir=tmp_path, **options)
+
+    make().run()
+    again = make(resume=True)
+    again.run()
+    assert again.state.epoch == 12
+
+
+@pytest.mark.parametrize(
+    "options", [{"factor": 0}, {"factor": 1}, {"smoothing": 1}, {"smoothing": -0.1}, {"patience": -1}, {"lowest": -1}]
+)
+def test_a_plateau_of_other_values_is_refused(options: dict) -> None:
+    (value,) = options.values()
+    with pytest.raises(InputError, match=rf"plateau of .*{value}.*: expected"):
+        Plateau(**options)
+
+
+# Several processes.
+
+
+class Shared(Weighed):
+    """Also trains a parameter on what one of two processes alone sees."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__(start)
+        self.offset = nn.Parameter(torch.tensor(start))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        total = super().forward(output, target)
+        bright = target.flatten(1).mean(1) > 0
+        return total + 0.7 * self.offset * bright.float().mean() if bright.any() else total
+
+
+PAIRS = [(IMAGES[i], IMAGES[5 - i]) for i in range(3)]  # a dark and a bright one
+
+
+def sgd(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=rate)
+
+
+def shared(make: Callable, folder: Path, batches: list, start: float) -> Any:
+    torch.manual_seed(0)
+    plateau = plateau_of(threshold=0.02, patience=0)
+    stage = Stage("one", conv(), 0.05, 6, optimizer=sgd, plateau=plateau)
+    engine = make([stage], batches, VOLUMES, loss_function=Shared(start), ckpt_dir=folder)
+    engine.run()
+    return engine
+
+
+def _process(rank: int, make: Callable, folder: Path) -> None:
+    collate = batches().collate_fn
+    engine = shared(make, folder, [collate([pair[rank]]) for pair in PAIRS], start=float(rank))
+    content = {"loss": dict(engine.loss_function.state_dict()), "network": dict(engine.stage.network.state_dict())}
+    torch.save({**content, "rate": engine._rate, "mean_loss": engine.mean_loss}, folder / f"rank{rank}.pt")
+
+
+@pytest.mark.ddp
+def test_two_processes_train_the_loss_of_their_mean(trainer: Callable, tmp_path: Path) -> None:
+    in_two_processes(_process, trainer, tmp_path)
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same(one, two)
+    collate = batches().collate_fn
+    whole = shared(trainer, tmp_path / "whole", [collate(list(pair)) for pair in PAIRS], start=0.0)
+    torch.testing.assert_close(one["loss"], dict(whole.loss_function.state_dict()))
+    torch.testing.assert_close(one["network"], dict(whole.stage.network.state_dict()))
+    assert one["rate"] == whole._rate < 0.05 and one["mean_loss"] == pytest.approx(whole.mean_loss)
+    assert one["loss"]["offset"].abs() > 0.05
