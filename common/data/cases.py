@@ -107,9 +107,10 @@ def find_cases(
     return _with_unique_names(cases)
 
 
-def without_results(cases: list[dict], output_dir: str | Path, ending: str = "_seg.nii.gz") -> list[dict]:
-    """The cases without a result ``output_dir/CASE + ending``, which an interrupted inference has left."""
-    left = [case for case in cases if not (Path(output_dir) / f"{case['case']}{ending}").exists()]
+def without_results(cases: list[dict], output_dir: str | Path, endings: Sequence[str] = ("_seg.nii.gz",)) -> list[dict]:
+    """The cases that an interrupted inference has left without one of the results ``output_dir/CASE + ending``."""
+    folder = Path(output_dir)
+    left = [case for case in cases if not all((folder / f"{case['case']}{ending}").exists() for ending in endings)]
     logger.info("%d of %d cases have a result in %s already", len(cases) - len(left), len(cases), output_dir)
     return left
 
@@ -176,6 +177,13 @@ def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, 
             if word in names:
                 return modality, rest
     return None, name
+
+
+def case_name(images: Sequence[str], modalities: Sequence[str] = ()) -> str:
+    """What a case is called whose data list does not say it: its file, of several without the modality, or else their
+    folder."""
+    rest = modality_of(stem(images[0]), modalities)[1] if len(images) > 1 else stem(images[0])
+    return rest or Path(images[0]).parent.name
 
 
 def is_scan(path: Path) -> bool:
@@ -290,8 +298,7 @@ def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: b
             item["label"] = str(root / item["label"])
             paths.append(Path(item["label"]))
         missing += [p for p in paths if not p.exists()]
-        rest = modality_of(stem(images[0]), modalities)[1] if len(images) > 1 else stem(images[0])
-        cases.append({"case": rest or Path(images[0]).parent.name, **item})
+        cases.append({"case": case_name(images, modalities), **item})
     if missing and labelled:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(

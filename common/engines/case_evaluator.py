@@ -13,9 +13,20 @@ import torch
 import torch.distributed as dist
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
+from torch import Tensor
 
 from ..errors import InputError, root_cause
-from ..reporting import mean_scores, score_table, write_scores
+from ..reporting import (
+    class_probabilities,
+    class_row,
+    class_table,
+    mean_scores,
+    named_class_scores,
+    score_table,
+    write_class_scores,
+    write_result,
+    write_scores,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +38,9 @@ class CaseEvaluator(SupervisedEvaluator):
     written, each in a thread of its own. A case that failed, in reading, in the network or in writing, is reported in
     one line and left out of the scores; the others go on.
 
+    Where the post-processed case has a ``result``, as :class:`common.transforms.SplitClassesd` makes it, its class is
+    written and scored too. Accuracy and the like are no means over cases: they are computed once, from all of them.
+
     Args:
         metrics: per entry of the post-processed output, the metrics of it: name to a function of prediction and truth
             ``(1, C, x, y, z)``, such as MONAI's metric objects, that gives one value, or a dictionary of names and
@@ -34,6 +48,12 @@ class CaseEvaluator(SupervisedEvaluator):
         truth_key: the entry of the case that holds the truth.
         scores_file: CSV of the scores, a row per case; the table is also logged.
         postprocessing: of the case and its output together, as MONAI's evaluators do it.
+        results_dir: folder for ``CASE_class.json``, the class and the probabilities of each case that has a result.
+        class_scores: function of the probabilities ``(N, classes)``, float32, and the true classes ``(N,)``, int64, of
+            all cases to names and values; in ``state.metrics`` they are called ``class NAME``. A case's true class is
+            its ``class``, an index; cases without one, or without a result, are left out.
+        classes_file: CSV of the true and predicted class and the probabilities, a row per case.
+        class_scores_file: CSV of the class scores, ``name,value``; they are also logged.
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
@@ -46,6 +66,10 @@ class CaseEvaluator(SupervisedEvaluator):
         truth_key: str = "truth",
         scores_file: str | Path | None = None,
         postprocessing: Callable[[dict], dict] | None = None,
+        results_dir: str | Path | None = None,
+        class_scores: Callable[[Tensor, Tensor], Mapping[str, float]] | None = None,
+        classes_file: str | Path | None = None,
+        class_scores_file: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(decollate=False, **kwargs)
@@ -54,12 +78,17 @@ class CaseEvaluator(SupervisedEvaluator):
         self.truth_key = truth_key
         self.scores_file = scores_file
         self.finish = postprocessing
+        self.results_dir = results_dir
+        self.class_scores = class_scores
+        self.classes_file = classes_file
+        self.class_scores_file = class_scores_file
         self.failures: list[str] = []
         self.scores: list[dict[str, Any]] = []
+        self.classes: list[dict[str, Any]] = []
         self.finishing: tuple[str, Future] | None = None
 
     def run(self, global_epoch: int = 1) -> None:
-        self.failures, self.scores, self.finishing = [], [], None
+        self.failures, self.scores, self.classes, self.finishing = [], [], [], None
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if self.state.epoch_length:
             with ThreadPoolExecutor(1) as self.finisher:
@@ -72,6 +101,8 @@ class CaseEvaluator(SupervisedEvaluator):
                 write_scores(scores, self.scores_file)
                 logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(scores))
             logger.info("%d of %d cases done", len(scores), len(scores) + len(failures))
+        if self.class_scores is not None:
+            self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
         if failures:
             raise InputError(
                 f"{len(failures)} of {len(scores) + len(failures)} cases failed:\n  " + "\n  ".join(failures)
@@ -94,25 +125,49 @@ class CaseEvaluator(SupervisedEvaluator):
             self.finishing = name, self.finisher.submit(self._finish, decollate_batch({**batchdata, **output})[0])
         return output
 
-    def _finish(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Bring one case's output back, write it, score it."""
+    def _score_classes(
+        self, class_scores: Callable[[Tensor, Tensor], Mapping[str, float]], rows: list[dict[str, Any]]
+    ) -> None:
+        """Score the classes of the cases of all processes."""
+        if not rows:
+            return
+        _, probabilities, true = class_probabilities(rows)
+        values = class_scores(torch.tensor(probabilities), torch.tensor(true))
+        self.state.metrics.update(named_class_scores(values))
+        if idist.get_rank() == 0:
+            if self.classes_file is not None:
+                write_scores(rows, self.classes_file)
+            if self.class_scores_file is not None:
+                write_class_scores(values, self.class_scores_file)
+            logger.info("classes of %d cases\n%s", len(rows), class_table(rows, values))
+
+    def _finish(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Bring one case's output back, write it, score it: the row of its scores, and that of its class."""
         if self.finish is not None:
             case = self.finish(case)
+        if self.results_dir is not None and "result" in case:
+            write_result(case["case"], case["result"], Path(self.results_dir) / f"{case['case']}_class.json")
         row = {"case": case["case"]}
         for key, metrics in self.metrics.items():
             for name, metric in metrics.items():
                 value = metric(case[key][None], torch.as_tensor(case[self.truth_key][None]).to(case[key].device))
                 row.update(value if isinstance(value, Mapping) else {name: float(value)})
-        return row
+        if self.class_scores is None or "result" not in case or "class" not in case:
+            return row, None
+        return row, class_row(case["case"], int(case["class"]), case["result"])
 
     def _settle(self) -> None:
         """Wait for the case that is being finished."""
         if self.finishing is not None:
             (name, future), self.finishing = self.finishing, None
             try:
-                self.scores.append(future.result())
+                row, class_of_case = future.result()
             except Exception as error:
                 self._fail(name, error)
+            else:
+                self.scores.append(row)
+                if class_of_case is not None:
+                    self.classes.append(class_of_case)
 
     def _fail(self, name: str, error: Exception) -> None:
         cause = root_cause(error)

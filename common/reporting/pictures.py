@@ -10,9 +10,11 @@ import numpy as np
 
 from ..data.volumes import read_volume
 from ..errors import InputError
+from .classes import read_result
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
+HEAT_OPACITY = 0.7  # where it is 1; where it is 0, the image stays as it is
 LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
 
 
@@ -22,19 +24,23 @@ def draw_outlines(
     out: str | Path,
     truth: str | Path | None = None,
     columns: int = 4,
+    heat: str | Path | None = None,
+    result: str | Path | None = None,
 ) -> Path:
     """Axial slices of each image with the outlines of the prediction and, where given, of the truth.
 
     A single label has a colour in each; several have a colour for each label, dashed for the truth.
 
-    The slices are spread evenly over those that hold either; the patient's right side is on the left, as radiologists
-    have it.
+    The slices are spread evenly over those that hold either, or else over those where the heat is half of its largest
+    or more; the patient's right side is on the left, as radiologists have it.
 
     Args:
         images: files on one grid, a row each; a 4-D file gives a row for each channel.
         prediction, truth: label maps on that grid.
         out: PNG.
         columns: slices at most.
+        heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
+        result: JSON of the case's class and probabilities, which the caption tells.
 
     Raises:
         InputError: a file cannot be read, or is on another grid.
@@ -51,11 +57,15 @@ def draw_outlines(
             if volume.ndim == 3
             else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
         )
-    for name, volume in [*rows, (str(truth), reference)]:
-        if volume.shape[:3] != mask.shape:
+    warmth = None if heat is None else _canonical(Path(heat))[0]
+    classified = None if result is None else read_result(result)
+    for name, volume in [*rows, (str(truth), reference), (str(heat), mask if warmth is None else warmth)]:
+        if volume.shape != mask.shape:
             raise InputError(f"{name}: shape {volume.shape[:3]}, but {prediction} has {mask.shape}")
 
     held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
+    if not held.size and warmth is not None and warmth.any():
+        held = np.flatnonzero((warmth >= warmth.max() / 2).any((0, 1)))
     held = held if held.size else np.array([mask.shape[2] // 2])
     slices = held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
     values = [v for v in np.union1d(mask, reference) if v]
@@ -65,12 +75,19 @@ def draw_outlines(
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
+    if heat is not None:
+        rows.append((Path(heat).name, rows[0][1]))
+    overlays = [None] * (len(rows) - 1) + [warmth]
     figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
-    for row, (name, volume) in zip(axes, rows):
+    for row, (name, volume), overlay in zip(axes, rows, overlays):
         low, high = np.percentile(volume, (1, 99.5))
         for ax, z in zip(row, slices):
             ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
+            if overlay is not None:
+                warm = np.clip(overlay[:, :, z].T, 0, 1)
+                opacity = HEAT_OPACITY * warm
+                ax.imshow(warm, cmap="jet", vmin=0, vmax=1, alpha=opacity, origin="lower", aspect=aspect)
             for value, (predicted, true) in colours.items():
                 if truth is not None:
                     _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
@@ -86,6 +103,9 @@ def draw_outlines(
     else:
         caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
         caption += "" if truth is None else "; prediction solid, truth dashed"
+    if classified is not None:
+        shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
+        caption += f"\nclass {classified['class']} ({shown})"
     figure.supxlabel(caption, fontsize=8)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

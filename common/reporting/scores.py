@@ -45,17 +45,39 @@ def score_table(scores: Sequence[Mapping[str, Any]]) -> str:
     rows = [[row["case"], *(f"{row[name]:.4f}" for name in columns)] for row in scores]
     rows.append(["mean", *(f"{_mean(v):.4f}" for v in columns.values())])
     rows.append(["sd", *(f"{_deviation(v):.4f}" for v in columns.values())])
-    return _aligned([["case", *columns], *rows])
+    return aligned([["case", *columns], *rows])
 
 
-def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Mean scores of several runs, a line each, such as the rows of an ablation table."""
-    names = list(dict.fromkeys(name for scores in runs.values() for name in _columns(scores)))
+def compare(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    class_scores: Mapping[str, Mapping[str, float]] | None = None,
+    folds: bool = False,
+) -> str:
+    """Mean scores of several runs, a line each, such as the rows of an ablation table.
+
+    Args:
+        runs: scores of the cases of each run.
+        class_scores: of some of the runs, scores over all cases; their columns are called ``class NAME``.
+        folds: two more lines, mean and standard deviation over the runs where a score is defined.
+    """
+    means = {
+        run: {**mean_scores(scores), **named_class_scores((class_scores or {}).get(run, {}))}
+        for run, scores in runs.items()
+    }
+    names = list(dict.fromkeys(name for values in means.values() for name in values))
     rows = [["run", "cases", *names]]
-    for run, scores in runs.items():
-        means = mean_scores(scores)
-        rows.append([run, str(len(scores)), *(f"{means.get(name, math.nan):.4f}" for name in names)])
-    return _aligned(rows)
+    for run, values in means.items():
+        rows.append([run, str(len(runs[run])), *(f"{values.get(name, math.nan):.4f}" for name in names)])
+    if folds:
+        defined = _columns([{name: values.get(name, math.nan) for name in names} for values in means.values()])
+        rows.append(["mean", "", *(f"{_mean(v):.4f}" for v in defined.values())])
+        rows.append(["sd", "", *(f"{_deviation(v):.4f}" for v in defined.values())])
+    return aligned(rows)
+
+
+def named_class_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of the class, called ``class NAME`` beside those of the segmentation, whose names may be the same."""
+    return {f"class {name}": value for name, value in scores.items()}
 
 
 def _columns(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -72,7 +94,8 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first to the left, with a line under the first row."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))

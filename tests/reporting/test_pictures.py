@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.reporting import draw_outlines
+from common.reporting import draw_outlines, write_result
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 matplotlib_colors = pytest.importorskip("matplotlib.colors")
@@ -104,3 +104,63 @@ def test_each_of_several_labels_has_its_colour(
     for colour in ("tab:red", "tab:cyan"):
         near = np.abs(picture - matplotlib_colors.to_rgb(colour)).max(-1) < 0.1
         assert near.any(), colour
+
+
+def test_heat_colours_a_row_of_its_own(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    """Warm where it is 1, and as the image where it is 0."""
+    heat = np.zeros(SHAPE, np.float32)
+    heat[:, 8:, 1:4] = 1
+    files = [write_nifti(f"{name}.nii.gz", a) for name, a in (("image", image), ("none", 0 * mask), ("heat", heat))]
+    plain = pixels(draw_outlines(files[:1], files[1], tmp_path / "plain.png"))
+    warm = pixels(draw_outlines(files[:1], files[1], tmp_path / "warm.png", columns=1, heat=files[2]))
+    assert warm.shape[0] > 1.7 * plain.shape[0]
+    found = coloured(warm)
+    assert not coloured(plain).any()
+    assert not found[: warm.shape[0] // 2 - 20].any()  # the row of the image itself
+    red = found & (warm.argmax(-1) == 0)
+    assert red.any() and (red == found).all()
+    lines = np.flatnonzero(found.any(1))
+    second = warm.shape[0] / 2
+    assert lines[0] > second - 30 and lines[-1] < second * 1.6  # the upper half of it: y grows upwards
+
+
+def test_without_a_label_the_slices_are_where_the_heat_is(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    heat = np.zeros(SHAPE, np.float32)
+    heat[:, :, 4] = 0.9
+    heat[:, :, 5] = 0.5
+    heat[:, :, 0] = 0.4
+    files = [write_nifti(f"{name}.nii.gz", a) for name, a in (("image", image), ("none", 0 * mask), ("heat", heat))]
+    widths = [
+        pixels(draw_outlines(files[:1], files[1], tmp_path / "picture.png", **options)).shape[1]
+        for options in ({}, {"heat": files[2]})
+    ]
+    assert round(widths[1] / widths[0]) == 2
+
+
+def test_the_caption_tells_the_class(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    captions = []
+    supxlabel = figure.Figure.supxlabel
+    monkeypatch.setattr(
+        figure.Figure, "supxlabel", lambda self, text, **k: captions.append(text) or supxlabel(self, text, **k)
+    )
+    result = tmp_path / "P1_class.json"
+    write_result("P1", {"class": "CAP", "probabilities": {"COVID-19": 0.234, "CAP": 0.766}}, result)
+    files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
+    draw_outlines(files[:1], files[1], tmp_path / "picture.png", result=result)
+    assert captions == ["prediction blue\nclass CAP (COVID-19 0.23, CAP 0.77)"]
+
+
+def test_heat_on_another_grid_is_refused(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
+    for heat in (image[:, :, 1:], np.stack([image, image], 3)):
+        with pytest.raises(InputError, match=r"heat\.nii\.gz: shape .*, but .*mask\.nii\.gz has \(12, 16, 6\)"):
+            draw_outlines(files[:1], files[1], tmp_path / "x.png", heat=write_nifti("heat.nii.gz", heat))

@@ -81,3 +81,27 @@ def test_runs_side_by_side() -> None:
         "trained        3  0.5000  0.5000   nan",
         "empty          0     nan     nan   nan",
     ]
+
+
+FOLDS = {
+    "fold0": [{"case": "a", "DSC": 0.25, "AP": NAN}],
+    "fold1": [{"case": "b", "DSC": 0.5, "AP": 0.5}, {"case": "c", "DSC": 1.0, "AP": 0.25}],
+}
+
+
+def test_mean_and_spread_are_over_runs_not_cases() -> None:
+    assert compare(FOLDS, folds=True).splitlines() == [
+        "run    cases     DSC      AP",
+        "----------------------------",
+        "fold0      1  0.2500     nan",
+        "fold1      2  0.7500  0.3750",
+        "mean          0.5000  0.3750",
+        "sd            0.3536     nan",
+    ]
+
+
+def test_scores_of_the_class_have_columns_of_their_own() -> None:
+    """Also where a score of the segmentation has the same name."""
+    lines = compare(FOLDS, {"fold1": {"DSC": 0.125}}, folds=True).splitlines()
+    assert lines[0] == "run    cases     DSC      AP  class DSC"
+    assert [line.split()[-1] for line in lines[2:]] == ["nan", "0.1250", "0.1250", "nan"]

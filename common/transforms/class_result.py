@@ -1,0 +1,64 @@
+"""The class of a case, apart from its segmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from ..errors import InputError
+from ..tensors import plain, source_of
+
+
+class SplitClassesd(MapTransform):
+    """Take the class probabilities, the last channels of an output, out of it.
+
+    The entry keeps the segmentation channels. The result is ``{"class": name, "probabilities": {name: p, ...}}``, of
+    plain values, added to the result that is there already: MONAI Label sends it with the label map.
+
+    Args:
+        keys: one output ``(C + classes, x, y, z)`` of :class:`common.inferers.ClassifyingWindowInferer`.
+        classes: names, in the order of the channels.
+        result_key: the entry for the result.
+
+    Raises:
+        InputError: no window of the case was computed, so that it has no probabilities.
+        ValueError: several keys, fewer channels than classes, or channels that are no probabilities.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        classes: Sequence[str],
+        result_key: str = "result",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"keys {self.keys}: expected one, since a case has one class")
+        self.classes = list(classes)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            channels = len(d[key]) - len(self.classes)
+            if channels < 0:
+                raise ValueError(f"'{key}' of shape {list(d[key].shape)} for the classes {', '.join(self.classes)}")
+            values = plain(d[key])[channels:, 0, 0, 0].tolist()
+            if any(map(math.isnan, values)):
+                raise InputError(
+                    f"{source_of(d[key], key)}: no part of it was given to the network, so it has no class"
+                )
+            if min(values) < 0 or abs(sum(values) - 1) > 1e-3:
+                shown = ", ".join(f"{p:g}" for p in values)
+                raise ValueError(f"'{key}' ends with {shown}, no probabilities; infer with ClassifyingWindowInferer")
+            probabilities = dict(zip(self.classes, values))
+            likeliest = max(probabilities, key=probabilities.__getitem__)
+            d[key] = d[key][:channels]
+            result = {"class": likeliest, "probabilities": probabilities}
+            d[self.result_key] = {**d.get(self.result_key, {}), **result}
+        return d

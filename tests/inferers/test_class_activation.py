@@ -1,0 +1,177 @@
+"""Grad-CAM by windows, of a network whose activations are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.errors import InputError
+from common.inferers import ClassActivationInferer
+
+OPTIONS: dict[str, Any] = {"roi_size": (4, 4, 4), "num_classes": 2, "overlap": 0, "precision": "float32"}
+
+
+class Known(nn.Module):
+    """Features are the image's two channels; the class logits are ``weights`` times their sums over the window."""
+
+    def __init__(self, passes: int = 1) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv3d(2, 2, 1, bias=False), nn.Identity())
+        self.unused = nn.Identity()
+        self.head = nn.Conv3d(2, 1, 1)
+        self.logits = nn.Linear(2, 2, bias=False)
+        self.passes = passes
+        with torch.no_grad():
+            self.encoder[0].weight.copy_(torch.eye(2)[:, :, None, None, None])
+            self.logits.weight.copy_(torch.tensor([[3.0, -1.0], [-2.0, 1.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(self.passes):
+            features = self.encoder(x * (i + 1))
+            features += 0.0  # in place, as networks do
+            segmentation = self.head(features)
+        logits = self.logits(features.sum((2, 3, 4)))[:, :, None, None, None]
+        return torch.cat([segmentation, logits.expand(-1, -1, *x.shape[2:])], 1)
+
+
+def cam(x: Tensor, target: int) -> Tensor:
+    """By the definition: each feature's gradient is its weight, everywhere."""
+    first, second = ((3.0, -1.0), (-2.0, 1.0))[target]
+    return (first * x[:, :1] + second * x[:, 1:]).clamp(min=0)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("sw_batch_size", [1, 4])
+@pytest.mark.parametrize("layer", ["encoder.0", "encoder"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_map_of_a_class(target: int, sw_batch_size: int, layer: str, frozen: bool) -> None:
+    network = Known().eval().requires_grad_(not frozen)
+    image = torch.rand(2, 2, 12, 4, 8)
+    image[1] *= 5  # each case is scaled by its own largest value
+    inferer = ClassActivationInferer(target_layers=layer, target_class=target, sw_batch_size=sw_batch_size, **OPTIONS)
+    with torch.no_grad():
+        found = inferer(image, network)
+    expected = cam(image, target)
+    expected /= expected.amax((1, 2, 3, 4), keepdim=True)
+    torch.testing.assert_close(found, expected)
+    assert found.shape == (2, 1, 12, 4, 8) and not found.requires_grad
+    assert found.amax((1, 2, 3, 4)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("sw_batch_size", [1, 2])
+def test_the_likeliest_class_of_each_window(sw_batch_size: int) -> None:
+    """The first window is of the first class, the second of the second; weak windows stay weak beside strong ones."""
+    image = torch.rand(1, 2, 8, 4, 4) * 0.01
+    image[0, 0, :4] += 1
+    image[0, 1, 4:] += 2
+    inferer = ClassActivationInferer(target_layers="encoder", sw_batch_size=sw_batch_size, **OPTIONS)
+    found = inferer(image, Known().eval())
+    expected = torch.cat([cam(image[:, :, :4], 0), cam(image[:, :, 4:], 1)], 2)
+    torch.testing.assert_close(found, expected / expected.max())
+    assert found[0, 0, :4].max() > 0.9 * 3 / 3.1 and 0.6 < found[0, 0, 4:].max() < 0.7
+
+
+def test_overlapping_windows_are_averaged() -> None:
+    image = torch.rand(1, 2, 6, 4, 4)
+    inferer = ClassActivationInferer(target_layers="encoder", target_class=0, **{**OPTIONS, "overlap": 0.5})
+    expected = cam(image, 0)  # the same in all windows, so also on average
+    torch.testing.assert_close(inferer(image, Known()), expected / expected.max())
+
+
+def test_a_coarse_layer_is_interpolated() -> None:
+    class Pooled(Known):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(self.encoder, nn.AvgPool3d(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.logits(self.encoder(x).sum((2, 3, 4)))[:, :, None, None, None]
+            return logits.expand(-1, -1, *x.shape[2:])
+
+    image = torch.rand(1, 2, 4, 4, 4)
+    found = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)(image, Pooled())
+    coarse = cam(F.avg_pool3d(image, 2), 0)
+    expected = F.interpolate(coarse, size=(4, 4, 4), mode="trilinear", align_corners=False)
+    torch.testing.assert_close(found, expected / expected.max())
+
+
+def test_of_several_passes_the_last_counts() -> None:
+    """Activations and gradient belong together: of passes 1 to 3, of which the third enters the class."""
+    network = Known(passes=3).eval()
+    image = torch.rand(1, 2, 4, 4, 4)
+    inferer = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)
+    expected = cam(image, 0)
+    torch.testing.assert_close(inferer(image, network), expected / expected.max())
+
+
+def test_nothing_stays_with_the_network() -> None:
+    network = Known().train()
+    network.head.weight.grad = torch.ones_like(network.head.weight)
+    inferer = ClassActivationInferer(target_layers="encoder", **OPTIONS)
+    image = torch.rand(1, 2, 12, 4, 4)
+    first = inferer(image, network)
+    assert torch.equal(first, inferer(image, network))
+    for module in network.modules():
+        assert not module._forward_hooks and not module._backward_hooks and not module._forward_pre_hooks
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    assert [p.grad is None for p in network.parameters()] == [True, False, True, True]
+    assert (network.head.weight.grad == 1).all()
+
+
+def test_nothing_stays_after_an_error() -> None:
+    network = Known()
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    network.head.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        ClassActivationInferer(target_layers="encoder", **OPTIONS)(torch.rand(1, 2, 4, 4, 4), network)
+    assert not network.encoder._forward_hooks
+
+
+def test_no_evidence_is_no_map() -> None:
+    image = -torch.rand(1, 2, 4, 4, 4)
+    image[:, 1] = 0
+    found = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)(image, Known())
+    assert (found == 0).all()
+
+
+def test_in_bfloat16_it_is_close() -> None:
+    image = torch.rand(1, 2, 8, 4, 4)
+    options = {**OPTIONS, "target_layers": "encoder", "target_class": 0}
+    with torch.no_grad():
+        found = ClassActivationInferer(**{**options, "precision": "bfloat16"})(image, Known().eval())
+    expected = cam(image, 0) / cam(image, 0).max()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    assert not torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            "decoder",
+            r"target_layers decoder: no such layer; Known has encoder, encoder.0, encoder.1, unused, head, logits",
+        ),
+        ("unused", "target_layers unused: the network does not use it"),
+        ("logits", r"target_layers logits: its output is no map \(B, C, x, y, z\)"),
+        ("head", "target_layers head: the class does not depend on it"),
+    ],
+)
+def test_a_layer_that_cannot_be_used(layer: str, message: str) -> None:
+    for network in (Known(), Known().requires_grad_(False)):
+        with pytest.raises(InputError, match=message):
+            ClassActivationInferer(target_layers=layer, **OPTIONS)(torch.rand(1, 2, 4, 4, 4), network)
+
+
+@pytest.mark.parametrize("target", [-1, 2])
+def test_a_class_out_of_range(target: int) -> None:
+    with pytest.raises(InputError, match=f"target_class {target}: expected 0 to 1"):
+        ClassActivationInferer(target_layers="encoder", target_class=target, **OPTIONS)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_roc_auc
+
+from common.errors import InputError
+from common.reporting import class_row, draw_roc, roc_curve
+
+matplotlib_image = pytest.importorskip("matplotlib.image")
+
+
+def test_curve_of_few_cases() -> None:
+    """From the highest score: a hit, then a hit and an alarm at once, then an alarm, a hit, an alarm."""
+    alarms, hits, area = roc_curve([0.9, 0.5, 0.5, 0.4, 0.3, 0.1], [True, True, False, False, True, False])
+    np.testing.assert_allclose(hits, np.array([0, 1, 2, 2, 3, 3]) / 3)
+    np.testing.assert_allclose(alarms, np.array([0, 0, 1, 2, 2, 3]) / 3)
+    assert area == pytest.approx((1.5 + 2 + 3) / 9)
+
+
+def test_area_is_monais() -> None:
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 10, 60) / 10, rng.random(60) < 0.4
+    expected = compute_roc_auc(torch.as_tensor(scores), torch.as_tensor(positive).int())
+    assert roc_curve(scores.tolist(), positive.tolist())[2] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_cases_of_one_kind_have_no_curve(truth: bool) -> None:
+    with pytest.raises(ValueError, match="a curve needs both kinds"):
+        roc_curve([0.5, 0.25], [truth, truth])
+
+
+def rows(true: list[int], classes: int) -> list[dict]:
+    rng = np.random.default_rng(0)
+    names = [f"class {c}" for c in range(classes)]
+    made = []
+    for i, t in enumerate(true):
+        p = rng.dirichlet(np.ones(classes)).tolist()
+        made.append(
+            class_row(f"case {i}", t, {"class": names[int(np.argmax(p))], "probabilities": dict(zip(names, p))})
+        )
+    return made
+
+
+def colours(path: Path) -> int:
+    """Of lines: saturated ones."""
+    pixels = (matplotlib_image.imread(path)[..., :3] * 255).astype(int).reshape(-1, 3)
+    counts = np.unique(pixels[np.ptp(pixels, 1) > 100], axis=0, return_counts=True)[1]
+    return int((counts > 60).sum())
+
+
+@pytest.mark.parametrize(("classes", "curves"), [(2, 1), (3, 3)])
+def test_a_curve_for_each_class(tmp_path: Path, classes: int, curves: int) -> None:
+    out = draw_roc(
+        rows([0, 1, 2, 0, 1, 2, 1, 0][:8] if classes == 3 else [0, 1, 0, 1, 1], classes), tmp_path / "new" / "r.png"
+    )
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["r.png"]
+    assert colours(out) == curves
+
+
+def test_a_class_without_cases_has_none(tmp_path: Path) -> None:
+    assert colours(draw_roc(rows([0, 1, 0, 1, 1], 3), tmp_path / "roc.png")) == 2
+    with pytest.raises(InputError, match="3 cases of 1 class: a ROC curve needs cases of two"):
+        draw_roc(rows([1, 1, 1], 3), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -1,0 +1,71 @@
+"""The commands that show results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.__main__ import main
+from common.reporting import class_row, write_class_scores, write_result, write_scores
+
+
+@pytest.fixture
+def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["common", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def folds(tmp_path: Path) -> None:
+    for fold, dice in enumerate((0.5, 0.75)):
+        write_scores([{"case": "a", "Dice": dice}], tmp_path / f"fold{fold}" / "scores.csv")
+        write_class_scores({"accuracy": 0.25 * fold}, tmp_path / f"fold{fold}" / "class_scores.csv")
+    write_scores([{"case": "a", "Dice": 1.0}], tmp_path / "seg" / "scores.csv")
+
+
+@pytest.mark.usefixtures("folds")
+def test_scores_of_the_class_stand_beside(verb: Callable) -> None:
+    lines = [line.split() for line in verb("scores", "one=fold0", "fold1", "seg").splitlines()]
+    assert lines[0] == ["run", "cases", "Dice", "class", "accuracy"]
+    assert lines[2:] == [
+        ["one", "1", "0.5000", "0.0000"],
+        ["fold1", "1", "0.7500", "0.2500"],
+        ["seg", "1", "1.0000", "nan"],
+    ]
+
+
+@pytest.mark.usefixtures("folds")
+def test_mean_and_spread_over_folds(verb: Callable) -> None:
+    lines = [line.split() for line in verb("scores", "fold0", "fold1", "--folds").splitlines()]
+    assert lines[4:] == [["mean", "0.6250", "0.1250"], ["sd", "0.1768", "0.1768"]]
+    with pytest.raises(SystemExit, match=r"^error: --folds fold0: the option stands after the runs"):
+        verb("scores", "--folds", "fold0", "fold1")
+
+
+def test_plots(verb: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [class_row(n, t, {"class": "b", "probabilities": {"a": 0.25, "b": 0.75}}) for n, t in (("x", 0), ("y", 1))]
+    write_scores(rows, tmp_path / "classes.csv")
+    assert verb("plots", "--classes", "classes.csv", "--out", "plots") == "plots/roc.png\n"
+    assert (tmp_path / "plots" / "roc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_with_heat_and_class(verb: Callable, write_nifti: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    image = str(write_nifti("CT.nii.gz", np.random.default_rng(0).random((12, 10, 4), np.float32)))
+    mask = str(write_nifti("mask.nii.gz", np.ones((12, 10, 4), np.uint8)))
+    write_result("a", {"class": "b", "probabilities": {"b": 1.0}}, tmp_path / "a_class.json")
+    verb("picture", image, "--prediction", mask, "--out", "plain.png")
+    verb("picture", image, "--prediction", mask, "--out", "all.png", "--heat", image, "--result", "a_class.json")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "all.png").read_bytes()
+    with pytest.raises(SystemExit, match=r"^error: none\.json: not the class of a case"):
+        verb("picture", image, "--prediction", mask, "--out", "none.png", "--result", "none.json")
