@@ -16,6 +16,7 @@ from monai.metrics import (
     get_confusion_matrix,
 )
 from monai.metrics.confusion_matrix import compute_confusion_matrix_metric
+from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
 from common.errors import InputError
@@ -35,13 +36,14 @@ CONFUSION = {
 OVERLAPS = ["Dice", *CONFUSION]
 DISTANCES = ["HD95", "ASSD", "ASD"]
 DISTANCE_COLUMNS = [*DISTANCES, *(f"{name} (voxels)" for name in DISTANCES)]
-ALL = [*OVERLAPS, *DISTANCE_COLUMNS, "surface Dice"]
+SURFACES = ["surface Dice", "surface overlap"]
+ALL = [*OVERLAPS, *DISTANCE_COLUMNS, *SURFACES]
 SHAPE = (18, 15, 13)
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (0.1, 0.2, 0.3)]
 
 
 def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], tolerance: float) -> dict[str, float]:
-    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score."""
+    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score; surface overlap from its distances."""
     pair = prediction.float(), truth.float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty mask
@@ -54,6 +56,8 @@ def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], 
             values["ASSD" + unit] = compute_average_surface_distance(*pair, symmetric=True, **kwargs)
             values["ASD" + unit] = compute_average_surface_distance(*pair, **kwargs)
         values["surface Dice"] = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing)
+        distances = get_edge_surface_distance(*(mask[0, 0] for mask in pair), spacing=spacing, symmetric=True)[1]
+        values["surface overlap"] = torch.stack([(d <= tolerance).float().mean() for d in distances]).mean()
     return {name: value.item() for name, value in values.items()}
 
 
@@ -172,9 +176,36 @@ def test_numbers_of_a_shifted_cube() -> None:
         dict.fromkeys(["Dice", "precision", "PPV", "recall", "sensitivity"], 48 / 64)
         | dict.fromkeys(["specificity", "NPV"], (n - 80) / (n - 64))
         | {"IoU": 48 / 80, "accuracy": (n - 32) / n, "MCC": (48 * (n - 80) - 16 * 16) / (64 * (n - 64))}
-        | {"HD95": 2.0, "ASSD": 36 / 56, "ASD": 36 / 56, "surface Dice": 40 / 56}
+        | {"HD95": 2.0, "ASSD": 36 / 56, "ASD": 36 / 56}
+        | dict.fromkeys(SURFACES, 40 / 56)
         | {"HD95 (voxels)": 1.0, "ASSD (voxels)": 20 / 56, "ASD (voxels)": 20 / 56}
     )
+
+
+def test_surface_overlap_takes_the_share_of_each_surface() -> None:
+    """The truth is the voxel in the middle of a cube, 1 mm from 6 of the 26 points of the cube's surface."""
+    prediction, truth = box((2, 5), (2, 5), (2, 5)), box((3, 4), (3, 4), (3, 4))
+
+    values = SegmentationScores(SURFACES)(prediction, truth)
+
+    assert values == pytest.approx({"surface Dice": (6 + 1) / (26 + 1), "surface overlap": (6 / 26 + 1 / 1) / 2})
+
+
+def test_numbers_of_a_shifted_cube_of_16() -> None:
+    """By areas between the voxels, as MONAI's ``use_subvoxels`` has it, the two surface scores are 0.70433."""
+    shape = (22, 20, 20)
+    prediction, truth = (box((x, x + 16), (2, 18), (2, 18), shape=shape) for x in (2, 4))
+
+    values = SegmentationScores(["Dice", "ASSD", *SURFACES])(prediction, truth)
+
+    expected = {"Dice": 0.875, "ASSD": 0.67456} | dict.fromkeys(SURFACES, 0.70414)
+    assert values == pytest.approx(expected, abs=5e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's own use of a deprecated argument
+        areas = compute_surface_dice(
+            prediction.float(), truth.float(), [1.0], include_background=True, spacing=(1, 1, 1), use_subvoxels=True
+        )
+    assert areas.item() == pytest.approx(0.70433, abs=5e-6)
 
 
 def test_good_beats_bad_beats_far() -> None:
@@ -327,7 +358,7 @@ def test_one_query_each_way_serves_every_distance(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(segmentation_scores, "cKDTree", CountedTree)
     prediction, truth = with_spacing(blob(0.2), (1.0, 1.0, 2.0)), blob(0.2)
 
-    SegmentationScores([*OVERLAPS, *DISTANCES, "surface Dice"])(prediction, truth)
+    SegmentationScores([*OVERLAPS, *DISTANCES, *SURFACES])(prediction, truth)
     assert len(trees) == 2
     SegmentationScores(ALL)(prediction, truth)
     assert len(trees) == 2 + 4  # in mm and in voxels
