@@ -2,6 +2,7 @@
 
 from .cases import find_cases, load_cases, rank_share, without_results
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
+from .intensity import intensity_of, keep_intensity, read_intensity
 from .streams import StreamsDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
 
@@ -13,8 +14,11 @@ __all__ = [
     "StreamsDataset",
     "VolumeReader",
     "find_cases",
+    "intensity_of",
+    "keep_intensity",
     "load_cases",
     "rank_share",
+    "read_intensity",
     "share_of_batch",
     "without_results",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import whole_file
-from .cases import images_of_case, is_scan, modality_of, split_by_fold, stem
+from .cases import case_name, images_of_case, is_scan, modality_of, split_by_fold, stem
 
 LABEL_WORDS = ("seg", "label", "mask", "gt", "gtv", "roi")
 BRATS_LABEL_WORDS = ("seg", "segm", "ot")  # segm: BraTS20_Training_355/W39_1998.09.19_Segm.nii; ot: BraTS 2015
@@ -30,32 +31,37 @@ def write_datalist(
     folds: int = 5,
     fold: int = 0,
     seed: int = 0,
+    classes: str | Path | None = None,
 ) -> dict[str, list[dict]]:
     """List the labelled cases of a folder, deal them into folds, and write the split of one fold.
 
     Every case keeps its fold, so that ``--fold`` of a training can take any other split from the same file. The cases
-    of a patient, where names tell the patient, stay together. Where a layout tells what the values of the labels mean,
-    each case says so as ``label_code``.
+    of a patient, where names or ``classes`` tell the patient, stay together. Where cases have a class, each fold, and
+    the validation of each, gets its share of every class. Where a layout tells what the values of the labels mean, each
+    case says so as ``label_code``.
 
     Args:
         layout: ``"nnunet"``, also the Medical Segmentation Decathlon's: ``imagesTr`` (a file per case, or
             ``CASE_0000``, ``CASE_0001``, ... per channel), ``labelsTr``; or ``"folders"``: a folder per case
             with its images and a label whose name has one of the words seg, label, mask, gt, gtv, roi. Gliomas:
             ``"brats2015"``, ``"brats2018"``, ``"brats2020"`` (their neighbours too: 2013 to 2016, 2017 to 2019, 2021),
-            ``"brats2023"``: a folder per case, at any depth; ``"msd_task01"``: the Decathlon's brain tumours.
+            ``"brats2023"``: a folder per case, at any depth; ``"msd_task01"``: the Decathlon's brain tumours. Livers:
+            ``"lits"``: ``volume-N`` and ``segmentation-N``, at any depth; ``"msd_task03"``: the Decathlon's.
         root: the folder.
         out: the data list; ``dataset_dir`` of the bundles is its folder.
         modalities: names of the channels in the network's order, where a case has several.
         folds: number of folds, by patient.
         fold: the fold to test on; a quarter of the other patients is for validation.
         seed: of the random order in which patients are dealt into folds.
+        classes: table of the cases' classes, see :func:`read_case_classes`; each case gets its ``class``, and its
+            ``patient`` where the table has one.
 
     Returns:
         the lists ``training``, ``validation`` and ``test``.
 
     Raises:
-        InputError: an unknown layout, no labelled cases, fewer patients than folds, a case without an image or
-            modality, labels of another code than the layout's.
+        InputError: an unknown layout, no labelled cases, fewer patients than folds, a case without an image, a label or
+            a modality, labels of another code than the layout's, a table of other cases than these.
     """
     root, out = Path(root), Path(out)
     if layout not in LAYOUTS:
@@ -66,6 +72,8 @@ def write_datalist(
         raise InputError(f"--out {out} is the data set's own description; write the list elsewhere")
     modalities = tuple(modality_of(name)[0] or name for name in modalities)
     cases = LAYOUTS[layout](root, modalities)
+    if classes is not None:
+        _add_classes(cases, Path(classes), root, modalities)
     patients: dict[object, list[dict]] = {}
     for index, case in enumerate(cases):
         patients.setdefault(case.get("patient", index), []).append(case)
@@ -75,8 +83,9 @@ def write_datalist(
             "expected at least 2 folds, no more than patients, and fold 0 to folds - 1"
         )
     groups = list(patients.values())
-    for position, index in enumerate(np.random.default_rng(seed).permutation(len(groups))):
-        for case in groups[index]:
+    shuffled = [groups[index] for index in np.random.default_rng(seed).permutation(len(groups))]
+    for position, group in enumerate(sorted(shuffled, key=_classes_of)):  # class by class, each in random order
+        for case in group:
             case.update(fold=position % folds, order=position)
             for key in ("image", "label"):
                 value = case[key]
@@ -86,6 +95,76 @@ def write_datalist(
     with whole_file(out) as partial:
         partial.write_text(json.dumps({**content, **lists}, indent=1) + "\n")
     return lists
+
+
+def read_case_classes(path: str | Path) -> dict[str, dict]:
+    """The classes of cases from a CSV file with the columns ``case``, ``class`` and, if any, ``patient``.
+
+    Args:
+        path: a row for each case, under the name that the case has in results: its file without the ending, or its
+            folder. A class is a name, or its number from 0.
+
+    Returns:
+        for each case ``class`` and, where the row has one, ``patient``.
+
+    Raises:
+        InputError: no such file, no such columns, a row without a case or class, a case twice.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"--classes {path}: no such file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = [{key: (row[key] or "").strip() for key in columns} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    if not {"case", "class"} <= set(columns):
+        raise InputError(
+            f"{path}: columns {', '.join(columns) or 'none'}, expected case, class and, if known, patient, "
+            "separated by commas"
+        )
+    known: dict[str, dict] = {}
+    for number, row in enumerate(rows, start=1):
+        name, value = row["case"], row["class"]
+        if not name or not value:
+            raise InputError(f"{path}: row {number} has no {'class' if name else 'case'}")
+        if name in known:
+            raise InputError(f"{path}: {name} stands there twice; leave one row for each case")
+        known[name] = {"class": int(value) if value.isdecimal() else value}
+        if row.get("patient"):
+            known[name]["patient"] = row["patient"]
+    return known
+
+
+def _add_classes(cases: list[dict], path: Path, root: Path, modalities: Sequence[str]) -> None:
+    known = read_case_classes(path)
+    names = []
+    for case in cases:
+        images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+        names.append(case.get("case") or case_name(images, modalities))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"{path}: no row for {_some(missing)}, labelled cases in {root}; add their classes")
+    unknown = [name for name in known if name not in names]
+    if unknown:
+        raise InputError(
+            f"{path}: rows for {_some(unknown)}, but no such labelled case in {root}, whose cases are {_some(names)}; "
+            "mend the names or leave these rows out"
+        )
+    for case, name in zip(cases, names):
+        case.update(known[name])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _classes_of(cases: Sequence[Mapping]) -> list[str]:
+    """Of a patient's cases; without classes, patients are all alike."""
+    return sorted({str(case["class"]) for case in cases if "class" in case})
 
 
 def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
@@ -145,7 +224,7 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
                 f"{folder}: {len(labels)} label files, expected one whose name has a word of {', '.join(LABEL_WORDS)}"
             )
         images = images_of_case([f for f in files if f not in labels], modalities, str(folder))
-        cases.append({"image": images, "label": str(labels[0])})
+        cases.append({"case": folder.name, "image": images, "label": str(labels[0])})
     if not cases:
         raise InputError(f"{root}: no folders; layout folders has one per case")
     return cases
@@ -180,12 +259,46 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
     return cases
 
 
-def _decathlon_brain(root: Path, modalities: Sequence[str]) -> list[dict]:
+def _decathlon(root: Path, modalities: Sequence[str], layout: str, words: Mapping[str, Sequence[str]]) -> list[dict]:
+    """``words``: for values of the label, what their names have to have in them."""
     description = root / "dataset.json"
     named = json.loads(description.read_text()).get("labels", {}) if description.exists() else {}
-    if not str(named.get("1", "edema")).lower().startswith(("edema", "oedema")):
-        raise InputError(f"{description}: label 1 is {named['1']}, but oedema in msd_task01; this is another data set")
-    return [{**case, "label_code": "msd_task01"} for case in _nnunet(root, modalities)]
+    for value, any_of in words.items():
+        if value in named and not any(word in str(named[value]).lower() for word in any_of):
+            raise InputError(
+                f"{description}: label {value} is {named[value]}, but {any_of[0]} in {layout}; this is another data set"
+            )
+    return _nnunet(root, modalities)
+
+
+def _decathlon_brain(root: Path, modalities: Sequence[str]) -> list[dict]:
+    cases = _decathlon(root, modalities, "msd_task01", {"1": ("oedema", "edema")})
+    return [{**case, "label_code": "msd_task01"} for case in cases]
+
+
+def _decathlon_liver(root: Path, modalities: Sequence[str]) -> list[dict]:
+    return _decathlon(root, modalities, "msd_task03", {"1": ("liver",), "2": ("tumour", "tumor", "cancer")})
+
+
+def _lits(root: Path, modalities: Sequence[str]) -> list[dict]:
+    found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}}
+    for file in sorted(p for p in root.rglob("*") if is_scan(p)):
+        match = re.fullmatch(r"(volume|segmentation)-(\d+)", stem(file).lower())
+        if match:
+            files, number = found[match[1]], int(match[2])
+            if number in files:
+                raise InputError(f"{files[number]} and {file}: two files of one name; leave one of them in {root}")
+            files[number] = file
+    if not any(found.values()):
+        raise InputError(f"{root}: no volume-N.nii and segmentation-N.nii (or .nii.gz), in it or below")
+    for here, there in (("volume", "segmentation"), ("segmentation", "volume")):
+        alone = [file.name for number, file in found[here].items() if number not in found[there]]
+        if alone:
+            raise InputError(f"{root}: no {there}-N of the same number in it or below for {_some(alone)}")
+    return [
+        {"image": str(image), "label": str(found["segmentation"][number])}
+        for number, image in sorted(found["volume"].items())
+    ]
 
 
 def _relative(path: str, out: Path) -> str:
@@ -200,4 +313,6 @@ LAYOUTS: dict[str, Callable[[Path, Sequence[str]], list[dict]]] = {
     "brats2020": partial(_brats, code="brats"),
     "brats2023": partial(_brats, code="brats2023"),
     "msd_task01": _decathlon_brain,
+    "msd_task03": _decathlon_liver,
+    "lits": _lits,
 }

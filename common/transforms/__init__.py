@@ -4,28 +4,43 @@ from .body import ClipChannelsd, CropBodyd, NormalizeBodyd, body_box
 from .brain import BratsLabelsd, CropBraind, NormalizeBraind, ToBratsd, brain_mask, to_brats
 from .centres import PatchCentresd
 from .channels import SelectChannelsd
+from .class_label import ClassIndexd
+from .class_result import SplitClassesd
 from .fusion import FuseTasksd
-from .grids import ResampleAxesd, ReturnToScand
+from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
+from .in_plane import InPlaned
+from .intensity import ClipScaled, ClipStandardized
 from .labels import CheckLabeld
+from .slab import CropSlabd
+from .tumour_crop import RandCropTumourd, TumourVoxelsd
 from .tumour_parts import CleanTumourd
 from .windows import RandWindowd
 
 __all__ = [
     "BratsLabelsd",
     "CheckLabeld",
+    "ClassIndexd",
     "CleanTumourd",
     "ClipChannelsd",
+    "ClipScaled",
+    "ClipStandardized",
     "CropBodyd",
     "CropBraind",
+    "CropSlabd",
+    "DecideLabeld",
     "FuseTasksd",
+    "InPlaned",
     "NormalizeBodyd",
     "NormalizeBraind",
     "PatchCentresd",
+    "RandCropTumourd",
     "RandWindowd",
     "ResampleAxesd",
     "ReturnToScand",
     "SelectChannelsd",
+    "SplitClassesd",
     "ToBratsd",
+    "TumourVoxelsd",
     "body_box",
     "brain_mask",
     "to_brats",

@@ -92,11 +92,19 @@ class ResampleAxesd(MapTransform):
     ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, which is all that
     :class:`ReturnToScand` needs; MONAI's ``Invertd`` cannot undo this step.
 
+    With ``in_plane`` the voxels of a slice become squares of the size that fits its field of view: 512 x 400 voxels
+    become 256 x 200, each the mean of the four that it covers. Halfway between two voxels the nearest is the lower.
+    The slices of a sheared scan may need more voxels than ``in_plane``.
+
     Args:
         keys: ``(C, x, y, z)``.
         axcodes: orientation of the axes, such as ``"RAS"``.
         pixdim: voxel size in mm along the new axes; -1 keeps the scan's. None keeps all three.
         mode: ``"bilinear"`` or ``"nearest"``, for all keys or one each.
+        in_plane: number of voxels along the longer of the first two new axes, instead of the first two of ``pixdim``.
+
+    Raises:
+        ValueError: ``in_plane`` and a voxel size in plane.
     """
 
     def __init__(
@@ -106,10 +114,14 @@ class ResampleAxesd(MapTransform):
         pixdim: Sequence[float] | None = None,
         mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
+        in_plane: int | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.axcodes = axcodes
         self.pixdim = (-1.0, -1.0, -1.0) if pixdim is None else tuple(pixdim)
+        if in_plane is not None and max(self.pixdim[:2]) > 0:
+            raise ValueError(f"in_plane={in_plane} and pixdim={self.pixdim}: expected -1, -1 and a slice thickness")
+        self.in_plane = in_plane
         self.mode = ensure_tuple_rep(mode, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
@@ -127,16 +139,29 @@ class ResampleAxesd(MapTransform):
         )
         turned = affine @ nib.orientations.inv_ornt_aff(turn, shape)
         turned_shape = [shape[i] for i in np.argsort(turn[:, 0])]
-        new_affine = zoom_affine(turned, self.pixdim, diagonal=False)
-        new_shape, offset = compute_shape_offset(turned_shape, turned, new_affine)
-        new_affine[:3, 3] = offset
+        new_affine, new_shape = self._grid(turned, turned_shape)
         parallel = axis_positions(new_affine, new_shape, affine)
         if parallel is None:
             resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
-            return resample(volume, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape.tolist())
+            return resample(volume, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape)
         axes, positions = parallel
         tensor = volume.as_tensor().permute(0, *(a + 1 for a in axes))
         return _placed(sample_along_axes(tensor.float(), positions, mode), new_affine, volume.meta)
+
+    def _grid(self, affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """Affine and shape of the new grid, of those of the scan along the new axes."""
+        spacing = np.linalg.norm(affine[:3, :2], axis=0)
+        pixdim = np.array(self.pixdim, dtype=np.float64)
+        if self.in_plane is not None:
+            pixdim[:2] = (spacing * shape[:2]).max() / self.in_plane
+        new_affine = zoom_affine(affine, pixdim, diagonal=False)
+        new_shape, new_affine[:3, 3] = compute_shape_offset(shape, affine, new_affine)
+        if self.in_plane is not None and axis_positions(new_affine, new_shape.tolist(), affine) is not None:
+            # the same field of view around the same centre, but for what is below a thousandth of a voxel
+            new_shape[:2] = np.ceil(spacing * shape[:2] / pixdim[:2] - 1e-3)
+            middle, new_middle = ((np.asarray(n[:2]) - 1) / 2 for n in (shape, new_shape))
+            new_affine[:3, 3] += affine[:3, :2] @ middle - new_affine[:3, :2] @ new_middle
+        return new_affine, new_shape.tolist()
 
 
 class ReturnToScand(MapTransform):
@@ -236,6 +261,25 @@ class ReturnToScand(MapTransform):
             position = row[3] + sum(step * voxel for step, voxel in zip(row, voxels))
             result[:, (position < -0.5 - 1e-4) | (position > n - 0.5 + 1e-4)] = 0
         return result
+
+
+class DecideLabeld(MapTransform):
+    """A network's output as a label map on its own grid, decided as :class:`ReturnToScand` does.
+
+    Args:
+        keys: outputs ``(C, x, y, z)``, which become label maps ``(1, x, y, z)``, uint8.
+        threshold: of a single channel; more channels are decided by the largest, the first of equals.
+    """
+
+    def __init__(self, keys: KeysCollection, threshold: float = 0.5, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.threshold = threshold
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = _decide(plain(d[key]), self.threshold)[None]
+        return d
 
 
 def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], threshold: float) -> None:

@@ -1,10 +1,13 @@
-"""The layouts of public glioma data; the others are tested with the cases that read their lists."""
+"""The layouts of public data of gliomas and livers, and classes; the others are tested with the cases that read their
+lists."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.data import load_cases
@@ -27,15 +30,18 @@ def brats(folder: Path, case: str, ending: str = ".nii.gz", mark: str = "_") -> 
     touch(folder / case, *(f"{Path(case).name}{mark}{word}{ending}" for word in words))
 
 
-def listed(root: Path, layout: str, folds: int = 3, **options: int) -> dict[str, dict]:
+def listed(
+    root: Path, layout: str, folds: int = 3, modalities: tuple[str, ...] = NAMES, **options: int
+) -> dict[str, dict]:
     """The cases of a list by name, as a training reads them, with their section."""
     out = root.parent / "list" / "dataset.json"
     out.parent.mkdir(exist_ok=True)
-    sections = write_datalist(layout, root, out, NAMES, folds, **options)
+    sections = write_datalist(layout, root, out, modalities, folds, **options)
     cases = {}
     for section in sections:
-        for case in load_cases(out.parent, section, NAMES):
-            case["files"] = [Path(p).name for p in [*case["image"], case["label"]]]
+        for case in load_cases(out.parent, section, modalities):
+            images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+            case["files"] = [Path(p).name for p in [*images, case["label"]]]
             assert case["case"] not in cases
             cases[case["case"]] = {**case, "section": section}
     return cases
@@ -196,3 +202,145 @@ def test_cases_that_are_not_complete(tmp_path: Path) -> None:
     ):
         write_datalist("brats2018", root, out, NAMES)
     assert not out.exists()
+
+
+# Livers.
+
+
+def test_lits_in_several_folders(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(root, "Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii")
+    touch(
+        root, "Training Batch 2/volume-28.nii.gz", "masks/segmentation-28.nii", "volume-7.nii", "Segmentation-7.nii.gz"
+    )
+    touch(root, "Test/test-volume-3.nii", "._volume-9.nii", "volume-5.txt")
+    cases = listed(root, "lits", modalities=("CT",))
+    assert {name: case["files"] for name, case in cases.items()} == {
+        "volume-0": ["volume-0.nii", "segmentation-0.nii"],
+        "volume-7": ["volume-7.nii", "Segmentation-7.nii.gz"],
+        "volume-28": ["volume-28.nii.gz", "segmentation-28.nii"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a.nii",), r"data: no volume-N.nii and segmentation-N.nii \(or .nii.gz\), in it or below"),
+        (("volume-1.nii", "segmentation-1.nii", "volume-2.nii"), "no segmentation-N of the same number .*volume-2.nii"),
+        (("volume-1.nii", "segmentation-1.nii", "b/segmentation-2.nii.gz"), "no volume-N of .*segmentation-2.nii.gz"),
+        (("a/volume-1.nii", "b/volume-1.nii.gz", "segmentation-1.nii"), "a/volume-1.nii and .*b/volume-1.nii.gz: two"),
+    ],
+)
+def test_lits_that_is_not_complete(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    touch(tmp_path / "data", *names)
+    with pytest.raises(InputError, match=message):
+        write_datalist("lits", tmp_path / "data", tmp_path / "dataset.json", folds=2)
+
+
+@pytest.mark.parametrize("second", ["cancer", "Liver tumour", "tumor"])
+def test_decathlon_livers(tmp_path: Path, second: str) -> None:
+    root, out = tmp_path / "Task03_Liver", tmp_path / "dataset.json"
+    touch(root, *(f"{kind}Tr/liver_{i}.nii.gz" for kind in ("images", "labels") for i in range(3)))
+    description = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": second}}
+    (root / "dataset.json").write_text(json.dumps(description))
+    write_datalist("msd_task03", root, out, ("CT",), folds=3)
+    assert load_cases(tmp_path, "test", ("CT",))[0]["case"].startswith("liver_")
+
+    description["labels"] = {"0": "background", "1": "pancreas", "2": "cancer"}
+    (root / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="label 1 is pancreas, but liver in msd_task03; this is another data set"):
+        write_datalist("msd_task03", root, out, folds=3)
+    description["labels"] = {"0": "background", "1": "liver", "2": "vessel"}
+    (root / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="label 2 is vessel, but tumour in msd_task03"):
+        write_datalist("msd_task03", root, out, folds=3)
+
+
+# Classes.
+
+
+@pytest.fixture
+def stomachs(tmp_path: Path) -> Path:
+    """Twenty cases, six of them negative; of the positive, every two are of a patient."""
+    root = tmp_path / "data"
+    touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(20)))
+    rows = [f"c{i},{'negative' if i < 6 else 'positive'},{f'p{i // 2}' if i >= 6 else ''}" for i in range(20)]
+    (tmp_path / "classes.csv").write_text("\ufeffcase,class, patient\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def with_classes(root: Path, **options: int) -> dict[str, list[dict]]:
+    write_datalist("nnunet", root, root.parent / "dataset.json", classes=root.parent / "classes.csv", **options)
+    return {section: load_cases(root.parent, section) for section in ("training", "validation", "test")}
+
+
+def test_each_fold_has_its_share_of_every_class(stomachs: Path) -> None:
+    for seed in range(3):
+        tested: list[str] = []
+        for fold in range(3):
+            sections = with_classes(stomachs, folds=3, fold=fold, seed=seed)
+            cases = [case for section in sections.values() for case in section]
+            assert {case["case"]: case["class"] for case in cases} == {
+                f"c{i}": "negative" if i < 6 else "positive" for i in range(20)
+            }
+            patients = [{case["patient"] for case in section if "patient" in case} for section in sections.values()]
+            assert len(set.union(*patients)) == sum(map(len, patients)) == 7
+            count = {name: Counter(case["class"] for case in section) for name, section in sections.items()}
+            assert count["test"]["negative"] == 2 and count["test"]["positive"] in (4, 6)
+            assert count["validation"]["negative"] == 1 and count["validation"]["positive"] in (2, 4)
+            tested += [case["case"] for case in sections["test"]]
+        assert len(set(tested)) == len(tested) == 20
+    assert with_classes(stomachs, folds=3, seed=1) != with_classes(stomachs, folds=3, seed=2)
+
+
+def test_without_classes_cases_are_dealt_in_random_order(stomachs: Path) -> None:
+    out = stomachs.parent / "dataset.json"
+    cases = [case for section in write_datalist("nnunet", stomachs, out, folds=4, seed=5).values() for case in section]
+    names = sorted(f"c{i}" for i in range(20))  # as the folder's files are listed
+    expected = {names[index]: position % 4 for position, index in enumerate(np.random.default_rng(5).permutation(20))}
+    assert {Path(case["label"]).name[:-7]: case["fold"] for case in cases} == expected
+    assert not any("class" in case for case in cases)
+
+
+def test_a_class_may_be_a_number_and_a_case_a_folder(tmp_path: Path) -> None:
+    for i in range(3):
+        touch(tmp_path / "data" / f"P{i}", "ct.nii.gz", "mask.nii.gz")
+    (tmp_path / "classes.csv").write_text("class,case\n2,P0\n0,P1\nCOVID-19,P2\n\n")
+    write_datalist("folders", tmp_path / "data", tmp_path / "dataset.json", folds=3, classes=tmp_path / "classes.csv")
+    cases = [case for section in ("training", "validation", "test") for case in load_cases(tmp_path, section)]
+    assert {case["case"]: case["class"] for case in cases} == {"P0": 2, "P1": 0, "P2": "COVID-19"}
+
+
+ROWS = "".join(f"c{i},positive\n" for i in range(20))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "classes.csv: no such file"),
+        ("name,class\nc0,positive\n", "classes.csv: columns name, class, expected case, class and, if known, patient"),
+        ("case;class\nc0;positive\n", "classes.csv: columns case;class, expected .* separated by commas"),
+        ("", "classes.csv: columns none"),
+        ("case,class\n" + ROWS + "c3,negative\n", "classes.csv: c3 stands there twice"),
+        ("case,class\n" + ROWS.replace("c7,positive", "c7,"), "row 8 has no class"),
+        ("case,class\n" + ROWS.replace("c7,positive", "c7"), "row 8 has no class"),
+        ("case,class\n" + ROWS + ",positive\n", "row 21 has no case"),
+        (
+            "case,class\n" + "c0,positive\nc1,positive\n",
+            "no row for c10, c11, c12 and 15 more, labelled cases in .*data",
+        ),
+        (
+            "case,class\n" + ROWS + "c20,positive\n",
+            "rows for c20, but no such labelled case in .*data, whose .* c0, c1, c10",
+        ),
+    ],
+)
+def test_classes_that_do_not_fit(stomachs: Path, content: str | None, message: str) -> None:
+    path = stomachs.parent / "classes.csv"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        with_classes(stomachs)
+    path.write_bytes(b"case,class\nM\xfcller,positive\n")
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
+        with_classes(stomachs)
+    assert not (stomachs.parent / "dataset.json").exists()

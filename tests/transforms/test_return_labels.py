@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SpatialCropd
 from scipy import ndimage
 
-from common.transforms import ResampleAxesd, ReturnToScand
+from common.transforms import DecideLabeld, ResampleAxesd, ReturnToScand
 
 SHAPE = (17, 22, 13)
 LPS = np.array([[-1.1, 0, 0, 50], [0, -0.9, 0, 40], [0, 0, 2.5, -3], [0, 0, 0, 1]])
@@ -90,3 +90,17 @@ def test_labels_have_no_probabilities() -> None:
     label = some_labels(image.shape[1:])
     with pytest.raises(ValueError, match=r"'pred' is a label map \(torch.int64\), which has no probabilities"):
         ReturnToScand("pred", output="probabilities")({"image": image, "pred": label})
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_decision_on_the_own_grid_is_that_of_the_way_back(classes: int) -> None:
+    meta = {"original_affine": np.eye(4), "spatial_shape": np.array(SHAPE)}
+    image = MetaTensor(torch.rand(1, *SHAPE), affine=np.eye(4), meta=meta)
+    scores = torch.rand(classes, *SHAPE)
+    case = {"image": image, "pred": scores}
+    own = DecideLabeld("pred", threshold=0.3)(case)["pred"]
+    assert own.dtype == torch.uint8 and own.shape == (1, *SHAPE)
+    assert torch.equal(own, ReturnToScand("pred", threshold=0.3)(case)["pred"].as_tensor())
+    expected = (scores >= 0.3).float() if classes == 1 else scores.argmax(0, keepdim=True)
+    assert torch.equal(own, expected.to(torch.uint8))
+    assert case["pred"] is scores

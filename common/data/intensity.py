@@ -1,0 +1,151 @@
+"""Intensities of what is segmented, over the training cases of a data list: for CT, whose values have a meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..files import whole_file
+from .cases import load_cases
+from .volumes import VolumeReader
+
+NUMBERS = ("low", "high", "mean", "sd")
+SHARES = (0.005, 0.995)  # of the foreground's voxels, below low and below high
+LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # Hounsfield units come in 16 bits
+
+
+def intensity_file(dataset_dir: str | Path, fold: int | None = None) -> Path:
+    """Where :func:`intensity_of` keeps what it has found."""
+    return Path(dataset_dir) / ("intensity.json" if fold is None else f"intensity_fold{fold}.json")
+
+
+def intensity_of(
+    dataset_dir: str | Path, fold: int | None = None, modalities: Sequence[str] = ("CT",)
+) -> dict[str, Any]:
+    """Statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
+
+    They are read from :func:`intensity_file` if it is there, or else computed and written to it. In a distributed run
+    the first process does this, and the others read what it wrote.
+
+    Args:
+        dataset_dir, fold: as for :func:`load_cases`.
+        modalities: the one channel that the scans have.
+
+    Returns:
+        ``low`` and ``high``, the 0.5 and 99.5 percentiles in HU, rounded voxels counted; ``mean`` and ``sd`` after
+        limiting to them; ``cases``, their number; ``digest`` of their names.
+
+    Raises:
+        InputError: the file there is of other cases; a case cannot be read; the foreground is empty or constant.
+    """
+    with idist.one_rank_first():
+        cases = load_cases(dataset_dir, "training", modalities, fold)
+        digest = hashlib.sha256("\n".join(sorted(case["case"] for case in cases)).encode()).hexdigest()
+        path = intensity_file(dataset_dir, fold)
+        if not path.exists():
+            counts = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
+            for case in tqdm(cases, desc="intensities of the training cases", ncols=100):
+                counts += _foreground_counts(case, modalities)
+            found = {**_statistics(counts, path.parent), "cases": len(cases), "digest": digest}
+            with whole_file(path) as partial:
+                partial.write_text(json.dumps(found, indent=1) + "\n")
+        intensity = read_intensity(path)
+        if intensity.get("digest") != digest:
+            raise InputError(
+                f"{path}: of {intensity.get('cases')} other training cases than the {len(cases)} of the data list "
+                "beside it; remove this file to have it computed again"
+            )
+    return intensity
+
+
+def read_intensity(path: str | Path) -> dict[str, Any]:
+    """The statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
+
+    Raises:
+        InputError: no such file, or it has not the four numbers.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
+    try:
+        intensity = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    numbers = [intensity.get(key) for key in NUMBERS] if isinstance(intensity, dict) else [None]
+    if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+        raise InputError(f"{path}: expected an object with the numbers {', '.join(NUMBERS)}")
+    if not (intensity["low"] < intensity["high"] and intensity["sd"] > 0):
+        raise InputError(f"{path}: expected low below high and sd above 0, found {_shown(intensity)}")
+    return intensity
+
+
+def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
+    """Write ``ckpt_dir/intensity.json`` beside the weights, so that an inference needs no data list.
+
+    Only the first process of a distributed run writes.
+
+    Raises:
+        InputError: the file is there with other numbers.
+    """
+    if idist.get_rank() > 0:
+        return
+    path = Path(ckpt_dir) / "intensity.json"
+    if path.exists():
+        kept = read_intensity(path)
+        if any(kept[key] != intensity[key] for key in NUMBERS):
+            raise InputError(
+                f"{path}: {_shown(kept)}, but the training cases have {_shown(intensity)}; the weights there belong to "
+                "other cases, choose another --ckpt_dir"
+            )
+        return
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(dict(intensity), indent=1) + "\n")
+
+
+def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str]) -> np.ndarray:
+    """How many foreground voxels have each value from ``LOWEST`` to ``HIGHEST``."""
+    image, label = (
+        reader.get_data(reader.read(case[key]))[0]
+        for key, reader in (("image", VolumeReader(modalities)), ("label", VolumeReader(["label"], True)))
+    )
+    if image.shape != label.shape:
+        raise InputError(f"{case['label']}: shape {list(label.shape)}, but its image has {list(image.shape)}")
+    values = np.rint(image[label > 0.5]).clip(LOWEST, HIGHEST).astype(np.int64)
+    return np.bincount(values - LOWEST, minlength=HIGHEST - LOWEST + 1)
+
+
+def _statistics(counts: np.ndarray, where: Path) -> dict[str, float]:
+    total = int(counts.sum())
+    if total == 0:
+        raise InputError(f"{where}: no training case has a foreground voxel (label > 0)")
+    below = counts.cumsum()
+    values = np.arange(LOWEST, HIGHEST + 1, dtype=np.float64)
+    low, high = (_percentile(below, values, share * (total - 1)) for share in SHARES)
+    if low == high:
+        raise InputError(f"{where}: the foreground of the training cases has no contrast: nearly all of it is {low:g}")
+    clipped = values.clip(low, high)
+    mean = float((counts * clipped).sum() / total)
+    sd = math.sqrt(float((counts * (clipped - mean) ** 2).sum() / total))
+    return {"low": low, "high": high, "mean": mean, "sd": sd}
+
+
+def _percentile(below: np.ndarray, values: np.ndarray, position: float) -> float:
+    """The value at a place among all in order, counted from 0, between two of them linearly; as NumPy's."""
+    first = math.floor(position)
+    lower, upper = (
+        float(values[np.searchsorted(below, place, side="right")]) for place in (first, math.ceil(position))
+    )
+    return lower + (position - first) * (upper - lower)
+
+
+def _shown(intensity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {intensity[key]:g}" for key in NUMBERS)

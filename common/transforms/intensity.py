@@ -1,0 +1,66 @@
+"""Hounsfield units to a network's input.
+
+These transforms hold one volume beside their input, the result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from ..tensors import plain
+
+
+class ClipScaled(MapTransform):
+    """Limit to a window, and map the window linearly to another range; float32.
+
+    Args:
+        keys: images ``(C, x, y, z)``; they stay as they are, the result is a new tensor.
+        low: start of the window.
+        high: its end.
+        to: what ``low`` and ``high`` become.
+
+    Raises:
+        ValueError: an empty window or range.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        low: float,
+        high: float,
+        to: Sequence[float] = (0.0, 1.0),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if not (low < high and to[0] < to[1]):
+            raise ValueError(f"low={low}, high={high}, to={tuple(to)}: expected each to rise")
+        self.low, self.high = low, high
+        self.divisor = (high - low) / (to[1] - to[0])
+        self.zero = low - to[0] * self.divisor  # what becomes 0
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            result = torch.empty_like(d[key], dtype=torch.float32)
+            plain(result).copy_(plain(d[key])).clamp_(self.low, self.high).sub_(self.zero).div_(self.divisor)
+            d[key] = result
+        return d
+
+
+class ClipStandardized(ClipScaled):
+    """Limit to a window, subtract a mean, divide by a standard deviation; float32.
+
+    Args:
+        keys: images ``(C, x, y, z)``; they stay as they are, the result is a new tensor.
+        intensity: ``low``, ``high``, ``mean`` and ``sd``, as by ``common.data.intensity_of``.
+    """
+
+    def __init__(self, keys: KeysCollection, intensity: Mapping[str, Any], allow_missing_keys: bool = False) -> None:
+        low, high, mean, sd = (float(intensity[key]) for key in ("low", "high", "mean", "sd"))
+        super().__init__(keys, low, high, ((low - mean) / sd, (high - mean) / sd), allow_missing_keys)
