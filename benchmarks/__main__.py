@@ -13,6 +13,8 @@ import torch
 from common.errors import InputError
 from common.session import NOTICES
 
+from .attention import attention_rows
+from .gastric import SIZE, gastric_rows
 from .glioma import BUNDLE, glioma_rows
 from .infer import PARTS, infer_rows
 from .measure import report
@@ -94,6 +96,33 @@ def glioma(
     report("glioma", glioma_rows(_folder(work), place, repeats, Path(demo), Path(cascade_demo)), place, json)
 
 
+def attention(json: str | None = None, device: str = "cpu", repeats: int = 3) -> None:
+    """Position attention: equal values, memory and time of its linear form beside the matrix of all pairs.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda.
+        repeats: processes of each figure; the table has their least.
+    """
+    place = _prepare(device)
+    report("attention", attention_rows(place, repeats), place, json)
+
+
+def gastric(json: str | None = None, device: str = "cpu", repeats: int = 3, size: tuple[int, int, int] = SIZE) -> None:
+    """MA-MTLN beside its formulas as they are written: time and peak memory of inference and of a training step.
+
+    Args:
+        json: file that gets the table's rows.
+        device: cpu or cuda.
+        repeats: processes of each figure; the table has their medians.
+        size: voxels (x, y, z) of the image; 256,256,24 takes 6 GB of memory.
+    """
+    place = _prepare(device)
+    if not isinstance(size, (tuple, list)) or len(size) != 3:
+        raise InputError(f"--size {size}: expected three numbers such as 256,256,24")
+    report("gastric", gastric_rows(place, repeats, size), place, json)
+
+
 def _prepare(device: str) -> torch.device:
     """The device; and one thread, whose CPU time other programs on the machine do not change much."""
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -113,7 +142,15 @@ def _folder(work: str) -> Path:
 def main() -> None:
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
-        fire.Fire({"infer": infer, "train": train, "metrics": metrics, "glioma": glioma}, name="python -m benchmarks")
+        verbs = {
+            "infer": infer,
+            "train": train,
+            "metrics": metrics,
+            "glioma": glioma,
+            "gastric": gastric,
+            "attention": attention,
+        }
+        fire.Fire(verbs, name="python -m benchmarks")
     except InputError as error:
         sys.exit(f"error: {error}")
 

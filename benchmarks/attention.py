@@ -1,0 +1,102 @@
+"""The table of the position attention: the explicit matrix of all pairs beside the form of linear memory."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from common.networks.mpunet import PositionAttention
+
+from .measure import Cost, Row, in_fresh_process, measure, peak_above_idle, row
+
+CHANNELS = 256
+SIZES = ((32, 32, 6), (32, 32, 12))  # an eighth of 256x256x48, the paper's patch, and of 256x256x96, its validation's
+TOLERANCE = 1e-4
+
+
+def attention_rows(device: torch.device, repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> list[Row]:
+    """The table's rows. Memory and time are those of fresh processes, one for each form, size and pass.
+
+    Args:
+        device: cpu or cuda.
+        repeats: processes of each; the figure is their least time and least memory.
+        sizes: grids of positions.
+    """
+    rows: list[Row] = []
+    clock, clock_name = ("wall", "wall time") if device.type == "cuda" else ("cpu", "CPU time")
+    for size in sizes:
+        title = f"{size[0] * size[1] * size[2]} positions"
+        difference = _difference(size, device)
+        equal = difference <= TOLERANCE
+        goal = f"<= {TOLERANCE:g}"
+        rows.append(row(f"{title}: largest difference of values and gradients / largest value", difference, goal))
+        for training, name in ((False, "forward"), (True, "forward and backward")):
+            memory, seconds = {}, {}
+            for form in ("explicit", "linear"):
+                runs = [in_fresh_process(cost, form, size, training, str(device)) for _ in range(repeats)]
+                memory[form] = min(extra for extra, _ in runs)
+                seconds[form] = min(getattr(time, clock) for _, time in runs)
+                print(f"{title}, {name}, {form}: {memory[form] / 2**20:.0f} MiB, {seconds[form]:.2f} s {clock_name}")
+            what = f"{title}, {name}: linear / explicit"
+            rows.append(row(f"{what}, extra memory", memory["linear"] / memory["explicit"], "<= 0.1", equal))
+            rows.append(row(f"{what}, {clock_name}", seconds["linear"] / seconds["explicit"]))
+    return rows
+
+
+def cost(form: str, size: tuple[int, int, int], training: bool, device: str) -> tuple[int, Cost]:
+    """Bytes beyond those of weights and features that the attention needs at most, and its cost.
+
+    Args:
+        form: "linear" or "explicit".
+        size: grid of positions.
+        training: with the way back.
+        device: cpu or cuda.
+    """
+    place = torch.device(device)
+    torch.set_num_threads(1)
+    attention, x = _attention(form, place), _features(size, place)
+    _run(attention, _features((16, 16, 4), place), training)  # what the first use loads is not the form's
+    ctypes.CDLL(None).malloc_trim(0)  # and what it leaves to be used again must not hide what the form takes
+
+    def call() -> None:
+        costs.append(measure(lambda: _run(attention, x, training), place))
+
+    costs: list[Cost] = []
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+        idle = torch.cuda.memory_allocated(place)
+        call()
+        return torch.cuda.max_memory_allocated(place) - idle, costs[0]
+    return peak_above_idle(call), costs[0]
+
+
+def _attention(form: str, device: torch.device) -> nn.Module:
+    torch.manual_seed(0)
+    attention = PositionAttention(CHANNELS, linear=form == "linear")
+    nn.init.constant_(
+        attention.gamma, 0.7
+    )  # at 0, as at the start of a training, no gradient would tell the forms apart
+    return attention.to(device, memory_format=torch.channels_last_3d)
+
+
+def _features(size: tuple[int, int, int], device: torch.device) -> Tensor:
+    x = torch.randn(1, CHANNELS, *size, generator=torch.Generator().manual_seed(1))
+    return x.to(device, memory_format=torch.channels_last_3d)  # as in training and inference
+
+
+def _run(attention: nn.Module, x: Tensor, training: bool) -> list[Tensor]:
+    """Values; in training with the gradients of the features and of the weights."""
+    with torch.set_grad_enabled(training):
+        x = x.detach().requires_grad_(training)
+        y = attention(x)
+        if not training:
+            return [y]
+        return [y.detach(), *torch.autograd.grad(y, [x, *attention.parameters()], x.detach())]
+
+
+def _difference(size: tuple[int, int, int], device: torch.device) -> float:
+    x = _features(size, device)
+    pairs = zip(*(_run(_attention(form, device), x, training=True) for form in ("linear", "explicit")))
+    return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
