@@ -8,7 +8,15 @@ INSTALLED := $(VENV)/installed
 ROOT := bundles/$(BUNDLE)
 DEMO := $(ROOT)/demo
 CONFIGS := $(ROOT)/configs
+EXPLAIN := $(wildcard $(CONFIGS)/explain.json)
+# the held-out phantom that is drawn
+CASE_brain_mri_omnet := case_009
+CASE_liver_ct_mpunet := case_013
+CASE_nasopharynx_mri_mmfnet := case_009
+CASE_stomach_ct_mamtln := case_037
+CASE := $(CASE_$(BUNDLE))
 RUN := $(BIN)/python -m monai.bundle run --bundle_root $(ROOT)
+EXPLAIN_RUN = $(RUN) --config_file "['$(CONFIGS)/inference.json','$(EXPLAIN)','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/masks
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
 .PHONY: demo test lint clean
@@ -27,7 +35,8 @@ demo: $(INSTALLED)
 	$(RUN) --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/evaluate.json','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/untrained --weights untrained
 	$(RUN) --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/evaluate.json','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/trained
 	$(RUN) $(call SPEC,inference) --output_dir $(DEMO)/masks
-	$(BIN)/python -m common picture $(DEMO)/data/images/case_009* --prediction $(DEMO)/masks/case_009_seg.nii.gz --truth $(DEMO)/data/labels/case_009.nii.gz --out $(DEMO)/picture.png
+	$(if $(EXPLAIN),$(EXPLAIN_RUN))
+	$(BIN)/python -m common picture $(DEMO)/data/images/$(CASE)* --prediction $(DEMO)/masks/$(CASE)_seg.nii.gz --truth $(DEMO)/data/labels/$(CASE).nii.gz $(if $(EXPLAIN),--heat $(DEMO)/masks/$(CASE)_cam.nii.gz --result $(DEMO)/masks/$(CASE)_class.json) --out $(DEMO)/picture.png
 	$(BIN)/python -m common scores untrained=$(DEMO)/untrained trained=$(DEMO)/trained
 
 ## the whole test suite

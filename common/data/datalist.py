@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,11 @@ from ..errors import InputError
 from ..files import whole_file
 from .cases import case_name, images_of_case, is_scan, modality_of, split_by_fold, stem
 
+logger = logging.getLogger(__name__)
+
 LABEL_WORDS = ("seg", "label", "mask", "gt", "gtv", "roi")
 BRATS_LABEL_WORDS = ("seg", "segm", "ot")  # segm: BraTS20_Training_355/W39_1998.09.19_Segm.nii; ot: BraTS 2015
+COVID = "COVID-19"  # class
 
 # Names of scans that end in the number of the patient's time point; what is before it is the patient.
 TIME_POINT = re.compile(r"(brats1[789]_\w+|brats_\w+_pat\d+|brats-\w+-\d+)[_-]\d+", re.IGNORECASE)
@@ -46,7 +50,12 @@ def write_datalist(
             with its images and a label whose name has one of the words seg, label, mask, gt, gtv, roi. Gliomas:
             ``"brats2015"``, ``"brats2018"``, ``"brats2020"`` (their neighbours too: 2013 to 2016, 2017 to 2019, 2021),
             ``"brats2023"``: a folder per case, at any depth; ``"msd_task01"``: the Decathlon's brain tumours. Livers:
-            ``"lits"``: ``volume-N`` and ``segmentation-N``, at any depth; ``"msd_task03"``: the Decathlon's.
+            ``"lits"``: ``volume-N`` and ``segmentation-N``, at any depth; ``"msd_task03"``: the Decathlon's. Lungs:
+            ``"mosmed"``: MosMedData's ``studies/CT-?/study_N`` that have a ``masks/study_N_mask``, 50 of CT-1, of class
+            COVID-19; one of CT-0 for which an empty mask was put there is normal. ``"covid_ct_seg"``: the ten scans
+            ``coronacases_N`` of ``COVID-19-CT-Seg_20cases`` with their ``Infection_Mask``, all COVID-19; the other ten
+            are not in HU. Both have masks of lesions to train a segmentation, and neither has other pneumonia: to tell
+            COVID-19 from it they cannot train.
         root: the folder.
         out: the data list; ``dataset_dir`` of the bundles is its folder.
         modalities: names of the channels in the network's order, where a case has several.
@@ -281,24 +290,54 @@ def _decathlon_liver(root: Path, modalities: Sequence[str]) -> list[dict]:
 
 
 def _lits(root: Path, modalities: Sequence[str]) -> list[dict]:
-    found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}}
-    for file in sorted(p for p in root.rglob("*") if is_scan(p)):
-        match = re.fullmatch(r"(volume|segmentation)-(\d+)", stem(file).lower())
-        if match:
-            files, number = found[match[1]], int(match[2])
-            if number in files:
-                raise InputError(f"{files[number]} and {file}: two files of one name; leave one of them in {root}")
-            files[number] = file
-    if not any(found.values()):
+    volumes, segmentations = (_numbered(root, rf"{kind}-(\d+)") for kind in ("volume", "segmentation"))
+    if not volumes and not segmentations:
         raise InputError(f"{root}: no volume-N.nii and segmentation-N.nii (or .nii.gz), in it or below")
-    for here, there in (("volume", "segmentation"), ("segmentation", "volume")):
-        alone = [file.name for number, file in found[here].items() if number not in found[there]]
+    return _pairs(root, volumes, "volume-N", segmentations, "segmentation-N")
+
+
+def _mosmed(root: Path, modalities: Sequence[str]) -> list[dict]:
+    masks = _numbered(root, r"study_(\d+)_mask")
+    if not masks:
+        raise InputError(f"{root}: no study_N_mask.nii.gz in it or below; layout mosmed has studies and masks")
+    studies = {n: path for n, path in _numbered(root, r"study_(\d+)").items() if n in masks}
+    cases = _pairs(root, studies, "study_N", masks, "study_N_mask")
+    return [{**case, "class": "normal" if "CT-0" in Path(case["image"]).parts else COVID} for case in cases]
+
+
+def _covid_ct_seg(root: Path, modalities: Sequence[str]) -> list[dict]:
+    folders = [root / "COVID-19-CT-Seg_20cases", root / "Infection_Mask"]
+    scans, masks = (_numbered(folder, r"coronacases_(?:org_)?(\d+)") for folder in folders)
+    if not scans and not masks:
+        raise InputError(f"{root}: no coronacases_N.nii.gz in COVID-19-CT-Seg_20cases and in Infection_Mask")
+    windowed = [path.name for path in folders[0].rglob("radiopaedia_*") if is_scan(path)]
+    if windowed:
+        logger.warning("%s: left out, since they are not in HU: %s", folders[0], _some(sorted(windowed)))
+    cases = _pairs(root, scans, "coronacases_N", masks, "Infection_Mask/coronacases_N")
+    return [{**case, "class": COVID} for case in cases]
+
+
+def _numbered(root: Path, pattern: str) -> dict[int, Path]:
+    """The scans of a folder and below whose whole name, in lower case, is of a pattern with a number."""
+    found: dict[int, Path] = {}
+    for file in sorted(p for p in root.rglob("*") if is_scan(p)):
+        match = re.fullmatch(pattern, stem(file).lower())
+        if match:
+            number = int(match[1])
+            if number in found:
+                raise InputError(f"{found[number]} and {file}: two files of one name; leave one of them in {root}")
+            found[number] = file
+    return found
+
+
+def _pairs(
+    root: Path, images: Mapping[int, Path], image_name: str, labels: Mapping[int, Path], label_name: str
+) -> list[dict]:
+    for here, there, missing in ((images, labels, label_name), (labels, images, image_name)):
+        alone = [file.name for number, file in here.items() if number not in there]
         if alone:
-            raise InputError(f"{root}: no {there}-N of the same number in it or below for {_some(alone)}")
-    return [
-        {"image": str(image), "label": str(found["segmentation"][number])}
-        for number, image in sorted(found["volume"].items())
-    ]
+            raise InputError(f"{root}: no {missing} of the same number in it or below for {_some(alone)}")
+    return [{"image": str(image), "label": str(labels[number])} for number, image in sorted(images.items())]
 
 
 def _relative(path: str, out: Path) -> str:
@@ -315,4 +354,6 @@ LAYOUTS: dict[str, Callable[[Path, Sequence[str]], list[dict]]] = {
     "msd_task01": _decathlon_brain,
     "msd_task03": _decathlon_liver,
     "lits": _lits,
+    "mosmed": _mosmed,
+    "covid_ct_seg": _covid_ct_seg,
 }

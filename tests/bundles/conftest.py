@@ -13,12 +13,22 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from common.data.phantoms import BrainPhantom, HeadPhantom, write_cohort
-from common.networks import MMFNet, OMNet
+from common.data.phantoms import BrainPhantom, HeadPhantom, LiverPhantom, StomachPhantom, write_cohort
+from common.networks import MAMTLN, MMFNet, MPUNet, OMNet
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
 OMNET = BUNDLES / "brain_mri_omnet"
+MAMTLN_BUNDLE = BUNDLES / "stomach_ct_mamtln"
+MPUNET = BUNDLES / "liver_ct_mpunet"
+
+NARROW_MAMTLN: dict[str, Any] = {
+    "width": 8,
+    "planes": [8, 8, 8, 8],
+    "blocks": [1, 1, 1, 1],
+    "cardinality": 2,
+    "norm_groups": 4,
+}
 
 TINY = {
     MMFNET.name: {
@@ -46,10 +56,35 @@ TINY = {
         "updates_per_epoch": 2,
         "batch_size": 2,
     },
+    MAMTLN_BUNDLE.name: {
+        **{f"network_def::{key}": value for key, value in NARROW_MAMTLN.items()},
+        "intensity": {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0},
+        "spacing": [10.0, 10.0, -1],
+        "roi_size": [16, 16, 8],
+        "crop_size": [18, 18, 8],
+        "max_epochs": 2,
+        "learning_rate": 0.01,
+        "updates_per_epoch": 2,
+        "batch_size": 2,
+    },
+    MPUNET.name: {
+        "network_def::channels": [2, 2, 4, 4, 8],
+        "in_plane": 32,
+        "slice_thickness": 10.0,
+        "slab_margin": 2,
+        "roi_size": [32, 32, 8],
+        "slice_step": 4,
+        "max_epochs": 2,
+        "learning_rate": 0.01,
+        "updates_per_epoch": 2,
+        "batch_size": 2,
+    },
 }
 PHANTOMS = {
     MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5)),
     OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
+    MAMTLN_BUNDLE.name: StomachPhantom(size=(32, 26, 13), spacing=(9.0, 9.0, 8.0)),
+    MPUNET.name: LiverPhantom(size=(36, 30, 24), spacing=(10.0, 10.0, 10.0)),
 }
 
 
@@ -130,7 +165,30 @@ def sure_of_parts(build: type[torch.nn.Module] = OMNet, seed: int = 0) -> torch.
     return network
 
 
-BUSY = {MMFNET.name: _busy_mmfnet, OMNET.name: sure_of_parts}
+def _busy_mamtln() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = MAMTLN(**NARROW_MAMTLN)
+    for name, parameter in network.named_parameters():
+        if name.endswith("head.weight"):
+            torch.nn.init.normal_(parameter, std=9)
+    return network
+
+
+def _busy_mpunet() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = MPUNet(channels=(2, 2, 4, 4, 8))
+    for name, parameter in network.named_parameters():
+        if parameter.shape[0] == 2 and parameter.dim() == 5 and parameter.shape[2:] == (1, 1, 1):
+            torch.nn.init.normal_(parameter, std=9)
+    return network
+
+
+BUSY = {
+    MMFNET.name: _busy_mmfnet,
+    OMNET.name: sure_of_parts,
+    MAMTLN_BUNDLE.name: _busy_mamtln,
+    MPUNET.name: _busy_mpunet,
+}
 
 
 @pytest.fixture

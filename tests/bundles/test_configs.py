@@ -39,6 +39,8 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
             yield from ((*base, f"ablations/{file.stem}") for file in sorted(bundle.glob("configs/ablations/*.json")))
         if base != ("train",) and (bundle / "configs" / "ensemble.json").exists():
             yield (*base, "ensemble")
+        if base == ("inference",) and (bundle / "configs" / "explain.json").exists():
+            yield (*base, "explain")
 
 
 def parser_of(bundle: Path, *names: str) -> ConfigParser:
@@ -73,6 +75,10 @@ def items(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
 def references(config: Any) -> set[str]:
     values = [value for _, value in items(config) if isinstance(value, str)]
     return {reference for value in values for reference in ReferenceResolver.match_refs_pattern(value)}
+
+
+# Keywords that go on to other than the bases.
+PASSED_ON = {"SpatialPadd": {"value"}}
 
 
 def keywords(component: Callable) -> set[str] | None:
@@ -132,6 +138,8 @@ def test_targets_exist_and_take_their_keywords(merged: Merged) -> None:
         target: Any = locate(component.resolve_module_name())
         assert callable(target), f"{id}: no {config['_target_']}"
         given, known = component.resolve_args(), keywords(target)
+        if known is not None:
+            known |= PASSED_ON.get(target.__name__, set())
         assert known is None or given.keys() <= known, f"{id}: {config['_target_']} takes no {given.keys() - known}"
         if config.get("_mode_", "default") == "default":
             inspect.signature(target).bind(**given)  # what it must have is there
@@ -162,7 +170,8 @@ def test_expressions_name_what_is_imported(merged: Merged) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_train_and_inference_agree(bundle: Path) -> None:
     train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
-    shared = train.keys() & inference.keys() - {"_meta_", "imports", "initialize", "log_file", "run"}
+    # statistics of the training cases are computed there and stand beside the weights here
+    shared = train.keys() & inference.keys() - {"_meta_", "imports", "initialize", "intensity", "log_file", "run"}
     assert shared >= {"bundle_root", "dataset_dir", "network_def", "output_dir"}
     assert {key: train[key] for key in shared} == {key: inference[key] for key in shared}
     inferer = train["validate"]["inferer"]

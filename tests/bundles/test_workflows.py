@@ -17,9 +17,14 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MMFNET, OMNET, assert_label_maps
+from .conftest import MAMTLN_BUNDLE, MMFNET, MPUNET, OMNET, assert_label_maps
 
-MODALITIES = {MMFNET: ("T1", "T2", "CET1"), OMNET: ("FLAIR", "T1", "CET1", "T2")}
+MODALITIES = {
+    MMFNET: ("T1", "T2", "CET1"),
+    OMNET: ("FLAIR", "T1", "CET1", "T2"),
+    MAMTLN_BUNDLE: ("CT",),
+    MPUNET: ("CT",),
+}
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -77,7 +82,7 @@ def test_the_scores_are_those_of_the_masks(workflow: Callable, busy: Path, cohor
         assert row["Dice"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()), abs=1e-5)
 
 
-RESUMED = {MMFNET: 8, OMNET: 4}  # epochs of the whole training, through all stages or steps of a curriculum
+RESUMED = {MMFNET: 8, OMNET: 4, MAMTLN_BUNDLE: 2, MPUNET: 2}  # epochs of the whole training, through all stages or steps of a curriculum
 
 
 @pytest.mark.parametrize(
@@ -310,10 +315,12 @@ def fingerprint(dataset: SampledCacheDataset) -> list[dict[str, str]]:
     ]
 
 
-# Types of a sample, its axes before the patch's, and the values of its label.
+# Types of a sample, its axes before the patch's, the patch, and the values of its label.
 SAMPLES: dict[Path, tuple] = {
-    MMFNET: (torch.float32, torch.float32, (), {0, 1}),
-    OMNET: (torch.float16, torch.uint8, (3,), {0, 1, 2, 3, 4}),
+    MMFNET: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
+    OMNET: (torch.float16, torch.uint8, (3,), (16, 16, 8), {0, 1, 2, 3, 4}),
+    MAMTLN_BUNDLE: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
+    MPUNET: (torch.float32, torch.float32, (), (32, 32, 8), {0, 1}),
 }
 
 
@@ -325,14 +332,14 @@ def test_nothing_writes_into_the_cached_cases(workflow: Callable, bundle: Path) 
     before = fingerprint(dataset)
     assert all({"image", "label", "image.affine"} <= case.keys() for case in before)
     first = {key: value.clone() for key, value in dataset[0, 3].items() if isinstance(value, torch.Tensor)}
-    image_type, label_type, axes, values = SAMPLES[bundle]
+    image_type, label_type, axes, size, values = SAMPLES[bundle]
     found: set = set()
     for case in range(len(dataset)):
         for seed in range(40):
             sample = dataset[case, seed]
             assert (sample["image"].dtype, sample["label"].dtype) == (image_type, label_type)
             for key, channels in (("image", len(MODALITIES[bundle])), ("label", 1)):
-                assert sample[key].shape == (*axes, channels, 16, 16, 8)
+                assert sample[key].shape == (*axes, channels, *size)
             found |= set(sample["label"].unique().tolist())
             sample["image"].fill_(7)  # as a network may that works in place
             sample["label"].fill_(7)
@@ -350,6 +357,8 @@ def test_nothing_writes_into_the_cached_cases(workflow: Callable, bundle: Path) 
         (MMFNET, "validate", "meta"),
         (OMNET, "train", "cpu"),
         (OMNET, "validate", "meta"),
+        (MAMTLN_BUNDLE, "validate", "meta"),
+        (MPUNET, "train", "meta"),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

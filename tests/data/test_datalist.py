@@ -1,5 +1,5 @@
-"""The layouts of public data of gliomas and livers, and classes; the others are tested with the cases that read their
-lists."""
+"""The layouts of public data of gliomas, livers and lungs, and classes; the others are tested with the cases that
+read their lists."""
 
 from __future__ import annotations
 
@@ -254,6 +254,58 @@ def test_decathlon_livers(tmp_path: Path, second: str) -> None:
     (root / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match="label 2 is vessel, but tumour in msd_task03"):
         write_datalist("msd_task03", root, out, folds=3)
+
+
+# Lungs.
+
+
+def test_mosmed_studies_with_a_mask(tmp_path: Path) -> None:
+    root = tmp_path / "COVID19_1110"
+    touch(root, *(f"studies/CT-{i}/study_000{n}.nii.gz" for i, n in ((0, 1), (0, 2), (1, 3), (1, 4), (1, 5), (2, 6))))
+    touch(root, *(f"masks/study_000{n}_mask.nii.gz" for n in (2, 3, 5)), "README_EN.md", "dataset_registry.xlsx")
+    cases = listed(root, "mosmed", modalities=("CT",))
+    assert {name: (*case["files"], case["class"]) for name, case in cases.items()} == {
+        "study_0002": ("study_0002.nii.gz", "study_0002_mask.nii.gz", "normal"),
+        "study_0003": ("study_0003.nii.gz", "study_0003_mask.nii.gz", "COVID-19"),
+        "study_0005": ("study_0005.nii.gz", "study_0005_mask.nii.gz", "COVID-19"),
+    }
+
+
+def test_covid_ct_seg_without_what_is_not_in_hu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "data"
+    scans = ("coronacases_001.nii.gz", "coronacases_org_002.nii", "coronacases_010.nii.gz", "radiopaedia_7_85703_0.nii")
+    touch(root, *(f"COVID-19-CT-Seg_20cases/{name}" for name in scans))
+    for folder in ("Infection_Mask", "Lung_Mask", "Lung_and_Infection_Mask"):
+        touch(root, *(f"{folder}/{name.replace('_org', '')}" for name in scans))
+    cases = listed(root, "covid_ct_seg", modalities=("CT",))
+    assert {name: Path(case["label"]).parts[-2:] for name, case in cases.items()} == {
+        "coronacases_001": ("Infection_Mask", "coronacases_001.nii.gz"),
+        "coronacases_org_002": ("Infection_Mask", "coronacases_002.nii"),
+        "coronacases_010": ("Infection_Mask", "coronacases_010.nii.gz"),
+    }
+    assert {case["class"] for case in cases.values()} == {"COVID-19"}
+    assert "left out, since they are not in HU: radiopaedia_7_85703_0.nii" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "message"),
+    [
+        ("mosmed", ("studies/CT-0/study_0001.nii.gz",), "data: no study_N_mask.nii.gz in it or below"),
+        ("mosmed", ("masks/study_0001_mask.nii.gz",), r"no study_N of the same number .* for study_0001_mask.nii.gz"),
+        (
+            "mosmed",
+            ("CT-1/study_0001.nii.gz", "CT-2/study_0001.nii.gz", "study_0001_mask.nii.gz"),
+            "CT-1/study_0001.nii.gz and .*CT-2/study_0001.nii.gz: two files",
+        ),
+        ("covid_ct_seg", ("coronacases_001.nii.gz",), "data: no coronacases_N.nii.gz in COVID-19-CT-Seg_20cases and"),
+        ("covid_ct_seg", ("COVID-19-CT-Seg_20cases/coronacases_001.nii.gz",), "no Infection_Mask/coronacases_N of the"),
+        ("covid_ct_seg", ("Infection_Mask/coronacases_001.nii.gz",), "no coronacases_N of the same number"),
+    ],
+)
+def test_lungs_that_are_not_complete(tmp_path: Path, layout: str, names: tuple[str, ...], message: str) -> None:
+    touch(tmp_path / "data", *names)
+    with pytest.raises(InputError, match=message):
+        write_datalist(layout, tmp_path / "data", tmp_path / "dataset.json", folds=2)
 
 
 # Classes.

@@ -284,11 +284,13 @@ def test_errors(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"modalities .*: expected some of T1, T2, CET1, each once"):
             HeadPhantom(modalities=modalities)
     for size, spacing in [((84, 96, 10), (2.0, 2.0, 4.5)), ((84, 96), (2.0, 2.0))]:
-        with pytest.raises(InputError, match=r"size .* with spacing .*: expected three each and at least 64 mm"):
+        with pytest.raises(
+            InputError, match=r"size .* with spacing .*: expected three each and .* at least 64 x 64 x 64 mm"
+        ):
             HeadPhantom(size=size, spacing=spacing)
     with pytest.raises(InputError, match=r"modalities \['T1c'\]: expected some of FLAIR, T1, CET1, T2, each once"):
         BrainPhantom(modalities=("T1c",))
-    with pytest.raises(InputError, match="at least 128 mm along every axis"):
+    with pytest.raises(InputError, match="at least 128 x 128 x 128 mm"):
         BrainPhantom(size=(64, 72, 40))
     with pytest.raises(InputError, match="--cases 2: expected at least 3"):
         write_cohort(SMALL, tmp_path / "cohort", 2)
