@@ -11,6 +11,8 @@ from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
 from .in_plane import InPlaned
 from .intensity import ClipScaled, ClipStandardized
 from .labels import CheckLabeld
+from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
+from .lungs import CropLungsd, LungBoxd, lung_mask
 from .slab import CropSlabd
 from .tumour_crop import RandCropTumourd, TumourVoxelsd
 from .tumour_parts import CleanTumourd
@@ -24,15 +26,20 @@ __all__ = [
     "ClipChannelsd",
     "ClipScaled",
     "ClipStandardized",
+    "CropAtd",
     "CropBodyd",
     "CropBraind",
+    "CropLungsd",
     "CropSlabd",
     "DecideLabeld",
     "FuseTasksd",
     "InPlaned",
+    "LesionCentresd",
+    "LungBoxd",
     "NormalizeBodyd",
     "NormalizeBraind",
     "PatchCentresd",
+    "RandCropAtd",
     "RandCropTumourd",
     "RandWindowd",
     "ResampleAxesd",
@@ -43,5 +50,6 @@ __all__ = [
     "TumourVoxelsd",
     "body_box",
     "brain_mask",
+    "lung_mask",
     "to_brats",
 ]
