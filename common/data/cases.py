@@ -1,4 +1,4 @@
-"""Finding cases: data lists, folders of scans, single scans."""
+"""Finding cases: data lists, folders of scans, single scans. A folder of DICOM files is a scan as a file is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 import ignite.distributed as idist
 
 from ..errors import InputError
+from .dicom import is_series
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
+
+KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 # How file names and data lists call the MRI modalities; compared in lower case.
 MODALITY_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +67,7 @@ def find_cases(
 
     In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless there are
     several ``modalities`` and their names differ only by the modality: ``P1_T1.nii.gz`` and ``P1_T2.nii.gz`` are one.
+    A folder of DICOM files is one scan under the folder's name: ``dataset_dir`` itself, a sub-folder, or one in it.
 
     Args:
         dataset_dir: the folder or file.
@@ -97,13 +101,15 @@ def find_cases(
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
-    cases = _cases_of_files(_scans(path), modalities)
+    cases = [{"case": path.resolve().name, "image": str(path)}] if is_series(path) else []
+    # a series with other scans beside its slices is no scan alone; which one is meant is asked as for any sub-folder
+    scans = [p for p in _scans(path) if p.is_file() or not (p.resolve() == skipped or _scans(p))]
+    cases += _cases_of_files(scans, modalities)
     for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if folder.resolve() != skipped:
+        if folder.resolve() != skipped and folder not in scans:
             cases.append(_case_of_folder(folder, modalities))
     if not cases:
-        kinds = ", ".join(NIFTI_SUFFIXES + ITK_SUFFIXES)
-        raise InputError(f"dataset_dir={dataset_dir}: no scans ({kinds}), no sub-folders and no dataset.json")
+        raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
     return _with_unique_names(cases)
 
 
@@ -187,19 +193,22 @@ def case_name(images: Sequence[str], modalities: Sequence[str] = ()) -> str:
 
 
 def is_scan(path: Path) -> bool:
-    return (
-        path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
-    )
+    """Whether this is an image file by its suffix, or a folder with DICOM files in it."""
+    is_image = path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
+    return not path.name.startswith(".") and (is_image or is_series(path))
 
 
 def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
     """The images among ``files`` in the order of ``modalities``; a single file is taken to hold them all.
 
     Raises:
-        InputError: a modality is missing or there twice.
+        InputError: a modality is missing or there twice; several files, but no several modalities.
     """
     if len(files) == 1:
         return str(files[0])
+    if len(modalities) < 2:
+        found = ", ".join(f.name for f in files) or "none"
+        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
     chosen = []
     for modality in modalities:
         matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
@@ -211,9 +220,6 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
                 f"for example {modality} as ..._{modality}.nii.gz"
             )
         chosen.append(str(matches[0]))
-    if len(chosen) < 2:
-        found = ", ".join(f.name for f in files)
-        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
     return chosen
 
 
@@ -234,9 +240,9 @@ def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[di
 
 
 def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
-    files = _scans(folder)
+    files = ([folder] if is_series(folder) else []) + _scans(folder)
     if not files:
-        return {"case": folder.name, "error": f"{folder}: no scans ({', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}) in it"}
+        return {"case": folder.name, "error": f"{folder}: no scans ({KINDS}) in it"}
     return _case(folder.name, files, modalities, str(folder))
 
 

@@ -70,9 +70,9 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
     slices = [_read_header(path) for path in paths]
     _check_one_series(folder, slices)
+    _check_same_plane(folder, slices)
     if len(slices) < 2:
         raise InputError(f"{folder}: a single DICOM image ({paths[0].name}), expected a series of at least 2 slices")
-    _check_same_plane(folder, slices)
     normal = np.cross(*slices[0].orientation)
     slices.sort(key=lambda s: float(s.position @ normal))
     _check_even_stack(folder, slices, normal)
@@ -189,9 +189,9 @@ def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray)
     if doubled.size:
         one, other = slices[doubled[0]], slices[doubled[0] + 1]
         raise InputError(
-            f"{folder}: {doubled.size + 1} or more images lie where another does, such as {one.path.name} and "
-            f"{other.path.name} at {_join(one.position)}; a file twice, or several echoes, phases or times in one "
-            "series: one folder for each"
+            f"{folder}: {doubled.size} of its {len(slices)} images at the place of another, such as "
+            f"{one.path.name} and {other.path.name} at {_join(one.position)}; a file twice, or "
+            "several echoes, phases or times in one series: one folder for each"
         )
     usual = float(np.median(steps))
     even = np.linspace(heights[0], heights[-1], len(heights))

@@ -21,6 +21,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError
 from ..files import whole_file
+from .dicom import is_dicom, read_series
 
 DAMAGED: tuple[type[Exception], ...] = (
     ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error,
@@ -47,7 +48,8 @@ class VolumeReader(ImageReader):
     voxels are set to the smallest finite value, with a warning. The array is ``(x, y, z)`` for one channel and
     ``(channel, x, y, z)`` for more, float32; the affine maps voxels to RAS+ millimetres.
 
-    NIfTI is read with nibabel; MetaImage and NRRD need the optional package ``itk``.
+    NIfTI is read with nibabel. MetaImage, NRRD and a folder with the slices of one DICOM series, which counts as one
+    file, need the optional package ``itk``.
 
     Args:
         channels: what each channel is, for example ``["T1", "T2", "CET1"]``.
@@ -55,7 +57,8 @@ class VolumeReader(ImageReader):
 
     Raises:
         InputError: a file is missing, damaged, not a 3-D volume of real numbers, constant, without a valid affine; the
-            number of channels differs; the files share no space.
+            number of channels differs; the files share no space; a folder holds no single even stack of slices, see
+            :func:`~common.data.dicom.read_series`.
     """
 
     def __init__(self, channels: Sequence[str] = ("image",), allow_constant: bool = False) -> None:
@@ -144,12 +147,17 @@ class AtomicNibabelWriter(NibabelWriter):
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
 
+    A folder is read as the series of DICOM slices in it, always ``(x, y, z)``.
+
     Raises:
         InputError: see :class:`VolumeReader`.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    array, affine = _read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk(path)
+    if path.is_dir():
+        array, affine = read_series(path)
+    else:
+        array, affine = _read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk(path)
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
     if array.ndim not in (3, 4) or min(array.shape[:3]) < 2:
@@ -201,6 +209,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.name.lower().endswith(ITK_SUFFIXES):
+        if is_dicom(path):
+            raise InputError(f"{path}: one file of a DICOM series; give the folder of the series, {path.parent}")
         raise InputError(f"{path}: unknown format, expected {', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}")
     try:
         reader = ITKReader()

@@ -203,3 +203,61 @@ def test_a_case_is_left_until_all_its_results_are_there(tmp_path: Path, touch: C
     assert [case["case"] for case in left] == ["P2", "P3", "P4"]
     assert [case["case"] for case in without_results(cases, tmp_path)] == ["P3", "P4"]
     assert [case["case"] for case in without_results(cases, str(tmp_path), ["_class.json"])] == ["P2", "P4"]
+
+
+# Folders of DICOM files.
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Callable[..., None]:
+    """A folder with two files that are DICOM by their mark alone, and one beside them that is not."""
+
+    def make(*names: str) -> None:
+        for name in names:
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+            for i in (1, 2):
+                (tmp_path / name / f"CT.1.2.{i}").write_bytes(bytes(128) + b"DICM")
+            (tmp_path / name / "readme").write_text("no DICOM")
+
+    return make
+
+
+def test_a_folder_of_dicom_is_a_case(tmp_path: Path, series: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    series("P1")
+    assert find_cases(tmp_path / "P1", ("CT",)) == [{"case": "P1", "image": str(tmp_path / "P1")}]
+    monkeypatch.chdir(tmp_path / "P1")
+    assert find_cases(".", ("CT",)) == [{"case": "P1", "image": "."}]
+    assert find_cases(tmp_path / "P1", ("CT",), exclude=tmp_path / "P1" / "out") == find_cases(tmp_path / "P1")
+
+
+def test_folders_of_dicom_beside_files_and_deeper(tmp_path: Path, touch: Callable, series: Callable) -> None:
+    series("P1", "P2/axial", "P3/1", "P3/2", "P4", "out", ".hidden")
+    touch("a.nii.gz", "P4/seg.nii.gz", "P5/a.mha", "P6/b.dcm")
+    cases = listed(tmp_path, ("CT",), exclude=tmp_path / "out")
+    assert cases == {
+        **{"a": "a.nii.gz", "P1": "P1", "P2": "P2/axial", "P5": "P5/a.mha", "P6": "P6"},
+        **{name: cases[name] for name in ("P3", "P4")},
+    }
+    assert "P3: 2 scans (1, 2), expected one" in str(cases["P3"])
+    assert "P4: 2 scans (P4, seg.nii.gz), expected one" in str(cases["P4"])
+
+
+def test_modalities_as_folders_of_dicom(tmp_path: Path, touch: Callable, series: Callable) -> None:
+    series("P1/T1", "P1/T2", "P2_T1", "P2_T2", "P2_CET1")
+    touch("P1/CET1.nii.gz")
+    assert listed(tmp_path) == {
+        "P1": ["P1/T1", "P1/T2", "P1/CET1.nii.gz"],
+        "P2": ["P2_T1", "P2_T2", "P2_CET1"],
+    }
+    images = [str(tmp_path / "P1" / name) for name in ("T1", "T2", "CET1.nii.gz")]
+    assert find_cases(tmp_path / "P1", NAMES) == [{"case": "P1", "image": images}]
+
+
+def test_dicom_in_data_lists(tmp_path: Path, touch: Callable, series: Callable) -> None:
+    for i in range(3):
+        series(f"in/P{i}/ct", f"nn/imagesTr/c{i}")
+        touch(f"in/P{i}/seg.nii.gz", f"nn/labelsTr/c{i}.nii.gz")
+    for layout, root, image in (("folders", "in", "{}/ct"), ("nnunet", "nn", "imagesTr/{}")):
+        write_datalist(layout, tmp_path / root, tmp_path / "dataset.json", ("CT",), folds=3)
+        case = load_cases(tmp_path, "test", ("CT",))[0]
+        assert case["image"] == str(tmp_path / root / image.format(case["case"]))
