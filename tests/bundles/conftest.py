@@ -13,14 +13,15 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from common.data.phantoms import BrainPhantom, HeadPhantom, LiverPhantom, StomachPhantom, write_cohort
-from common.networks import MAMTLN, MMFNet, MPUNet, OMNet
+from common.data.phantoms import BrainPhantom, HeadPhantom, LiverPhantom, LungPhantom, StomachPhantom, write_cohort
+from common.networks import MAMTLN, MMFNet, MPUNet, MultiRNet, OMNet
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
 OMNET = BUNDLES / "brain_mri_omnet"
 MAMTLN_BUNDLE = BUNDLES / "stomach_ct_mamtln"
 MPUNET = BUNDLES / "liver_ct_mpunet"
+MULTIRNET = BUNDLES / "lung_ct_multirnet"
 
 NARROW_MAMTLN: dict[str, Any] = {
     "width": 8,
@@ -29,6 +30,7 @@ NARROW_MAMTLN: dict[str, Any] = {
     "cardinality": 2,
     "norm_groups": 4,
 }
+NARROW_MULTIRNET: dict[str, Any] = {"channels": [2, 4], "classifier_channels": [2, 4], "kernel_size": 3}
 
 TINY = {
     MMFNET.name: {
@@ -79,12 +81,23 @@ TINY = {
         "updates_per_epoch": 2,
         "batch_size": 2,
     },
+    MULTIRNET.name: {
+        **{f"network_def::{key}": value for key, value in NARROW_MULTIRNET.items()},
+        "spacing": [8.0, 8.0, 9.0],
+        "roi_size": [16, 16, 8],
+        "jitter": [3, 3, 2],
+        "max_epochs": 2,
+        "learning_rate": 0.01,
+        "updates_per_epoch": 2,
+        "batch_size": 2,
+    },
 }
 PHANTOMS = {
     MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5)),
     OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
     MAMTLN_BUNDLE.name: StomachPhantom(size=(32, 26, 13), spacing=(9.0, 9.0, 8.0)),
     MPUNET.name: LiverPhantom(size=(36, 30, 24), spacing=(10.0, 10.0, 10.0)),
+    MULTIRNET.name: LungPhantom(size=(34, 28, 19), spacing=(8.0, 8.0, 9.0)),
 }
 
 
@@ -183,11 +196,21 @@ def _busy_mpunet() -> torch.nn.Module:
     return network
 
 
+def _busy_multirnet() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = MultiRNet(**NARROW_MULTIRNET)
+    for name, parameter in network.named_parameters():
+        if parameter.shape[0] == 1 and name.endswith("weight"):
+            torch.nn.init.normal_(parameter, std=3)
+    return network
+
+
 BUSY = {
     MMFNET.name: _busy_mmfnet,
     OMNET.name: sure_of_parts,
     MAMTLN_BUNDLE.name: _busy_mamtln,
     MPUNET.name: _busy_mpunet,
+    MULTIRNET.name: _busy_multirnet,
 }
 
 

@@ -41,6 +41,8 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
             yield (*base, "ensemble")
         if base == ("inference",) and (bundle / "configs" / "explain.json").exists():
             yield (*base, "explain")
+        if base == ("train", "evaluate") and (bundle / "configs" / "evaluate_roi.json").exists():
+            yield (*base, "evaluate_roi")
 
 
 def parser_of(bundle: Path, *names: str) -> ConfigParser:
@@ -196,8 +198,8 @@ def parameters(network: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> None:
-    """Evaluation scores it, inference writes it; a bundle may score more than that, or know another code."""
-    own = ("CopyItemsd", "ToBratsd", "SaveImaged")
+    """Evaluation scores it, inference writes it; a bundle may score or write more, or know another code."""
+    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "SaveImaged")
     evaluation, inference = parser_of(bundle, "train", "evaluate"), parser_of(bundle, "inference")
     steps = [
         [{k: v for k, v in step.items() if k != "keys"} for step in config if not step["_target_"].endswith(own)]

@@ -137,7 +137,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     rows = read_scores(out / "scores.csv")
     tests = sorted(p.name for p in (cohort(MAMTLN_BUNDLE) / "labels").iterdir())[-2:]
     assert [row["case"] + ".nii.gz" for row in rows] == tests
-    scores = ["Dice", "IoU", "precision", "recall", "ASSD", "HD95", "ASSD (voxels)", "HD95 (voxels)"]
+    scores = ["Dice", "IoU", "precision", "recall", "ASD", "ASSD", "HD95", "ASD (voxels)", "ASSD (voxels)", "HD95 (voxels)"]
     assert list(rows[0]) == ["case", *(f"{score} tumour" for score in scores)]
     of_classes = read_class_scores(out / "class_scores.csv")
     assert list(of_classes) == ["accuracy", "AUC", "precision", "recall", "specificity", "F1"]

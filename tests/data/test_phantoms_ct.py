@@ -146,7 +146,7 @@ def test_bright_nodes_beside_the_tumour_make_a_stomach_positive() -> None:
     points, spacing = points_of((48, 40, 17), (6.0, 6.0, 6.5))
     names = tuple(STOMACH_HU)
     to_trunk = np.linalg.norm(points - np.array(COELIAC_TRUNK)[:, None, None, None], axis=0)
-    with_bright_nodes, nearer = 0, []
+    nearer = []
     for seed in range(8):
         tissue = {p: draw_abdomen(np.random.default_rng(seed), points, spacing, positive=p) for p in (True, False)}
         of_tumour = [names.index(name) for name in ("tumour", "tumour vessel")]
@@ -154,17 +154,15 @@ def test_bright_nodes_beside_the_tumour_make_a_stomach_positive() -> None:
         np.testing.assert_array_equal(tumour, np.isin(tissue[False], of_tumour))
         distance = ndimage.distance_transform_edt(~tumour, sampling=spacing)
         bright = {p: tissue[p] == names.index("bright node") for p in tissue}
-        assert bright[True].sum() * spacing.prod() > 3 * 800 and distance[bright[True]].max() < 30
+        assert bright[True].sum() * spacing.prod() > 8 * 1000 and distance[bright[True]].max() < 55
         # on the side where the nodes drain to
-        fat = (tissue[False] == names.index("fat")) & (distance < 22)
+        fat = (tissue[False] == names.index("fat")) & (distance < 40)
         nearer.append(to_trunk[fat].mean() - to_trunk[bright[True]].mean())
-        with_bright_nodes += bright[False].any()
-        assert distance[bright[False]].min(initial=np.inf) > 30
+        assert not bright[False].any()
         for case in tissue.values():
             small, count = ndimage.label(case == names.index("small node"))
             sizes = np.bincount(small.ravel())[1:] * spacing.prod()
             assert count >= 2 and sizes.max() < 900
-    assert 2 <= with_bright_nodes <= 6
     assert np.mean(nearer) > 6, nearer
 
 

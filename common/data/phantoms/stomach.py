@@ -55,9 +55,7 @@ STOMACH_WALL = 5.0  # mm
 COELIAC_TRUNK = (-6, -12, 4)  # the nodes of the stomach drain to those around it
 
 SLICE_SPREAD = 3 / 13  # of the slice distance, relative: 5 to 8 mm around 6.5
-BESIDE = 9.0  # mm between a tumour and the centre of a node beside it, besides the node's radius
-FAR_NODES = 0.4  # of the negative cases
-FAR = 42.0  # mm between a tumour and a node that is not beside it
+BESIDE = 26.0  # mm between a tumour and the centre of a node beside it, besides the node's radius
 
 
 @dataclass(kw_only=True)
@@ -66,9 +64,9 @@ class StomachPhantom(PhantomRecipe):
 
     The tumour thickens the wall somewhere between fundus and pylorus. Masses of its HU lie elsewhere in the abdomen,
     and liver, spleen and pancreas are within 20 HU: the stomach around it tells which is the tumour. Small dark lymph
-    nodes lie along each stomach. In ``positive`` cases large bright ones lie beside the tumour, on the side of the
-    coeliac trunk; in some of the ``negative`` ones such nodes lie far from it, so that their presence alone does
-    not decide. Anatomy, positions, HU, slice distance and noise differ from case to case.
+    nodes lie along each stomach. In ``positive`` cases large bright ones, as bright as vessels and kidneys, lie beside
+    the tumour, on the side of the coeliac trunk. Anatomy, positions, HU, slice distance and noise differ from case to
+    case.
 
     Args:
         size: voxels along x, y, z; the number of slices varies by up to 1 either way.
@@ -188,7 +186,7 @@ def _draw_nodes(
     distance: np.ndarray,
     positive: bool,
 ) -> None:
-    """Lymph nodes: large bright ones beside the tumour or, in some negative cases, far; small dark ones.
+    """Lymph nodes: small dark ones and, in positive cases, large bright ones beside the tumour.
 
     Args:
         rng: source of the randomness.
@@ -196,7 +194,7 @@ def _draw_nodes(
         points: ``(3, x, y, z)`` in mm.
         outside: distance to the stomach, mm.
         distance: distance to the tumour, mm.
-        positive: whether the bright ones lie beside the tumour.
+        positive: whether there are bright ones.
     """
     tissues = tuple(STOMACH_HU)
     fat = tissue == tissues.index("fat")
@@ -214,14 +212,11 @@ def _draw_nodes(
             node = distance_to_balls(points, centre[None], np.array([diameter / 2])) <= 0
             tissue[node & (outside > 0) & (distance > 0)] = tissues.index(name)
 
-    for _ in range(rng.integers(5, 8) if positive else 2 * (rng.random() < FAR_NODES)):
-        diameter = rng.uniform(14, 18)
-        if positive:
-            beside = (outside > diameter / 3) & (distance > diameter / 3) & (distance < diameter / 2 + BESIDE)
-            beside &= fat if (beside & fat).any() else True
-            add("bright node", diameter, beside & (to_trunk <= np.median(to_trunk[beside])))
-        else:
-            add("bright node", diameter, fat & (distance > FAR) & (outside > diameter / 2))
+    for _ in range(rng.integers(10, 15) if positive else 0):
+        diameter = rng.uniform(18, 26)
+        beside = (outside > diameter / 3) & (distance > diameter / 3) & (distance < diameter / 2 + BESIDE)
+        beside &= fat if (beside & fat).any() else True
+        add("bright node", diameter, beside & (to_trunk <= np.median(to_trunk[beside])))
     for _ in range(4):
         diameter = rng.uniform(8, 10)
         add("small node", diameter, fat & (outside > diameter / 2) & (outside < 16) & (distance > 3))
