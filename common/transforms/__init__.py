@@ -9,7 +9,7 @@ from .class_result import SplitClassesd
 from .fusion import FuseTasksd
 from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
 from .in_plane import InPlaned
-from .intensity import ClipScaled, ClipStandardized
+from .intensity import CheckHounsfieldd, ClipScaled, ClipStandardized
 from .labels import CheckLabeld
 from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
 from .lungs import CropLungsd, LungBoxd, lung_mask
@@ -20,6 +20,7 @@ from .windows import RandWindowd
 
 __all__ = [
     "BratsLabelsd",
+    "CheckHounsfieldd",
     "CheckLabeld",
     "ClassIndexd",
     "CleanTumourd",

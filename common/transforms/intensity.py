@@ -1,6 +1,6 @@
 """Hounsfield units to a network's input.
 
-These transforms hold one volume beside their input, the result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
+Scaling holds one volume beside its input, the result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,34 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from ..tensors import plain
+from ..errors import InputError
+from ..tensors import plain, source_of
+
+FAT = -50  # HU; no part of a body is without fat, which is below, or air
+
+
+class CheckHounsfieldd(MapTransform):
+    """Check that a volume can be CT in Hounsfield units.
+
+    An MRI, or a CT whose offset got lost, has no value as low as fat; a network for CT would make some mask of it.
+
+    Args:
+        keys: images ``(C, x, y, z)``, as read.
+
+    Raises:
+        InputError: no voxel is below -50 HU.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            lowest, highest = (float(value) for value in plain(d[key]).aminmax())
+            if lowest > FAT:
+                raise InputError(
+                    f"{source_of(d[key], key)}: values from {lowest:g} to {highest:g}, expected a CT in Hounsfield "
+                    f"units, in which fat and air are below {FAT}; give a CT, with its rescale intercept applied"
+                )
+        return d
 
 
 class ClipScaled(MapTransform):

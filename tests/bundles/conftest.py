@@ -19,7 +19,7 @@ from common.networks import MAMTLN, MMFNet, MPUNet, MultiRNet, OMNet
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MMFNET = BUNDLES / "nasopharynx_mri_mmfnet"
 OMNET = BUNDLES / "brain_mri_omnet"
-MAMTLN_BUNDLE = BUNDLES / "stomach_ct_mamtln"
+MAMTLN_CT = BUNDLES / "stomach_ct_mamtln"
 MPUNET = BUNDLES / "liver_ct_mpunet"
 MULTIRNET = BUNDLES / "lung_ct_multirnet"
 
@@ -58,7 +58,7 @@ TINY = {
         "updates_per_epoch": 2,
         "batch_size": 2,
     },
-    MAMTLN_BUNDLE.name: {
+    MAMTLN_CT.name: {
         **{f"network_def::{key}": value for key, value in NARROW_MAMTLN.items()},
         "intensity": {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0},
         "spacing": [10.0, 10.0, -1],
@@ -95,7 +95,7 @@ TINY = {
 PHANTOMS = {
     MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 6.0, 5.5)),
     OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
-    MAMTLN_BUNDLE.name: StomachPhantom(size=(32, 26, 13), spacing=(9.0, 9.0, 8.0)),
+    MAMTLN_CT.name: StomachPhantom(size=(32, 26, 13), spacing=(9.0, 9.0, 8.0)),
     MPUNET.name: LiverPhantom(size=(36, 30, 24), spacing=(10.0, 10.0, 10.0)),
     MULTIRNET.name: LungPhantom(size=(34, 28, 19), spacing=(8.0, 8.0, 9.0)),
 }
@@ -208,7 +208,7 @@ def _busy_multirnet() -> torch.nn.Module:
 BUSY = {
     MMFNET.name: _busy_mmfnet,
     OMNET.name: sure_of_parts,
-    MAMTLN_BUNDLE.name: _busy_mamtln,
+    MAMTLN_CT.name: _busy_mamtln,
     MPUNET.name: _busy_mpunet,
     MULTIRNET.name: _busy_multirnet,
 }

@@ -20,7 +20,7 @@ from common.__main__ import main
 from common.engines.staged_trainer import STATE_FILE
 from common.reporting import read_scores, write_scores
 
-from .conftest import BUSY, MMFNET, OMNET, sure_of_parts
+from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, OMNET, sure_of_parts
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
@@ -214,7 +214,8 @@ def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
     listing = json.loads((source / "dataset.json").read_text())
     items = [item for section in ("training", "validation", "test") for item in listing[section]]
     for item in items:
-        item["image"] = [str(source / image) for image in item["image"]]
+        images = item["image"]
+        item["image"] = str(source / images) if isinstance(images, str) else [str(source / image) for image in images]
         item["label"] = str(source / item["label"])
     (tmp_path / "data").mkdir()
     lists = {"training": items[:3], "validation": items[:3], "test": items[3:]}
@@ -226,8 +227,13 @@ def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bundle", "files", "epochs"),
-    [(MMFNET, {"model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt"}, 8), (OMNET, {"model.pt"}, 4)],
-    ids=[MMFNET.name, OMNET.name],
+    [
+        (MMFNET, {"model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt"}, 8),
+        (OMNET, {"model.pt"}, 4),
+        (MAMTLN_CT, {"model.pt"}, 2),
+        (MPUNET, {"model.pt"}, 2),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
 )
 def test_two_processes_train(
     command: Callable,

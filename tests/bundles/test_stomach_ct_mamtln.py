@@ -18,7 +18,7 @@ from common.errors import root_cause
 from common.networks import MAMTLN
 from common.reporting import read_class_scores, read_scores
 
-from .conftest import MAMTLN_BUNDLE, assert_label_maps
+from .conftest import MAMTLN_CT, assert_label_maps
 
 CLASSES = ["negative", "positive"]
 # Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
@@ -50,7 +50,7 @@ def focal_name(gamma: float, alpha: float, eta: float) -> str:
 
 def parser_of(*names: str) -> ConfigParser:
     parser = ConfigParser()
-    parser.read_config([str(MAMTLN_BUNDLE / "configs" / f"{name}.json") for name in names])
+    parser.read_config([str(MAMTLN_CT / "configs" / f"{name}.json") for name in names])
     parser["intensity"] = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
     return parser
 
@@ -61,7 +61,7 @@ def parameters(network: torch.nn.Module) -> int:
 
 @pytest.fixture
 def busy(busy_weights: Callable) -> Path:
-    folder = busy_weights(MAMTLN_BUNDLE)
+    folder = busy_weights(MAMTLN_CT)
     intensity = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
     (folder / "intensity.json").write_text(json.dumps(intensity))
     return folder
@@ -94,7 +94,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_every_ablation_is_in_the_tables() -> None:
-    files = {file.stem for file in (MAMTLN_BUNDLE / "configs" / "ablations").iterdir()}
+    files = {file.stem for file in (MAMTLN_CT / "configs" / "ablations").iterdir()}
     assert files == {*ABLATIONS, *(focal_name(*values) for values in FOCAL)}
 
 
@@ -124,7 +124,7 @@ def test_the_grid_of_the_focal_loss_is_the_papers(gamma: float, alpha: float, et
 
 
 def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    workflow(MAMTLN_BUNDLE, "train").run()
+    workflow(MAMTLN_CT, "train").run()
     models, out = tmp_path / "models", tmp_path / "out"
     assert {p.name for p in models.iterdir()} == {
         *("model.pt", STATE_FILE, "intensity.json", "train.log", "tensorboard")
@@ -132,19 +132,30 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     state = torch.load(models / STATE_FILE, weights_only=True)
     assert state["loss"]["log_variances"].shape == (2,) and state["loss"]["log_variances"].abs().min() > 0
 
-    flow = workflow(MAMTLN_BUNDLE, "train", "evaluate")
+    flow = workflow(MAMTLN_CT, "train", "evaluate")
     flow.run()
     rows = read_scores(out / "scores.csv")
-    tests = sorted(p.name for p in (cohort(MAMTLN_BUNDLE) / "labels").iterdir())[-2:]
+    tests = sorted(p.name for p in (cohort(MAMTLN_CT) / "labels").iterdir())[-2:]
     assert [row["case"] + ".nii.gz" for row in rows] == tests
-    scores = ["Dice", "IoU", "precision", "recall", "ASD", "ASSD", "HD95", "ASD (voxels)", "ASSD (voxels)", "HD95 (voxels)"]
+    scores = [
+        "Dice",
+        "IoU",
+        "precision",
+        "recall",
+        "ASD",
+        "ASSD",
+        "HD95",
+        "ASD (voxels)",
+        "ASSD (voxels)",
+        "HD95 (voxels)",
+    ]
     assert list(rows[0]) == ["case", *(f"{score} tumour" for score in scores)]
     of_classes = read_class_scores(out / "class_scores.csv")
     assert list(of_classes) == ["accuracy", "AUC", "precision", "recall", "specificity", "F1"]
     assert flow.evaluator.state.metrics["class accuracy"] == of_classes["accuracy"]
 
-    workflow(MAMTLN_BUNDLE, "inference", output_dir=str(tmp_path / "masks")).run()
-    assert_label_maps(tmp_path / "masks", cohort(MAMTLN_BUNDLE) / "labels", tests, {0, 1})
+    workflow(MAMTLN_CT, "inference", output_dir=str(tmp_path / "masks")).run()
+    assert_label_maps(tmp_path / "masks", cohort(MAMTLN_CT) / "labels", tests, {0, 1})
     listed = (out / "classes.csv").read_text().splitlines()[1:]
     for name, line in zip(tests, listed, strict=True):
         result = json.loads((tmp_path / "masks" / name.replace(".nii.gz", "_class.json")).read_text())
@@ -157,7 +168,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["va_asa", "asa_refine", "segmentation_only", "classification_only"])
 def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_path: Path, name: str) -> None:
-    flow = workflow(MAMTLN_BUNDLE, "train", f"ablations/{name}", max_epochs=1)
+    flow = workflow(MAMTLN_CT, "train", f"ablations/{name}", max_epochs=1)
     before = {key: value.clone() for key, value in flow.network_def.state_dict().items()}
     flow.run()
     after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
@@ -167,8 +178,8 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
     for part in ("backbone.", *heads):
         assert any(key.startswith(part) for key in changed), part
 
-    workflow(MAMTLN_BUNDLE, "train", "evaluate", f"ablations/{name}").run()
-    workflow(MAMTLN_BUNDLE, "inference", f"ablations/{name}").run()
+    workflow(MAMTLN_CT, "train", "evaluate", f"ablations/{name}").run()
+    workflow(MAMTLN_CT, "inference", f"ablations/{name}").run()
     written = {p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".log"}
     of_classes = {"classes.csv", "class_scores.csv", "case_004_class.json", "case_005_class.json"}
     segmented = {"scores.csv", "case_004_seg.nii.gz", "case_005_seg.nii.gz"}
@@ -181,21 +192,21 @@ def test_liver_and_tumour(workflow: Callable, cohort: Callable, tmp_path: Path) 
     from .conftest import MPUNET
 
     small: dict[str, Any] = {"dataset_dir": str(cohort(MPUNET)), "max_epochs": 1}
-    workflow(MAMTLN_BUNDLE, "train", "ablations/lits", **small).run()
-    workflow(MAMTLN_BUNDLE, "train", "evaluate", "ablations/lits", **small).run()
+    workflow(MAMTLN_CT, "train", "ablations/lits", **small).run()
+    workflow(MAMTLN_CT, "train", "evaluate", "ablations/lits", **small).run()
     row = read_scores(tmp_path / "out" / "scores.csv")[0]
     assert {"Dice liver", "Dice tumour", "ASSD liver"} <= row.keys()
 
 
 def test_intensities_are_those_of_the_training_cases(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
     compute = {"intensity": "$intensity_of(@dataset_dir, @fold)"}
-    workflow(MAMTLN_BUNDLE, "train", **compute)
-    beside_the_list = json.loads((cohort(MAMTLN_BUNDLE) / "intensity.json").read_text())
+    workflow(MAMTLN_CT, "train", **compute)
+    beside_the_list = json.loads((cohort(MAMTLN_CT) / "intensity.json").read_text())
     assert json.loads((tmp_path / "models" / "intensity.json").read_text()) == beside_the_list
-    listing = json.loads((cohort(MAMTLN_BUNDLE) / "dataset.json").read_text())
+    listing = json.loads((cohort(MAMTLN_CT) / "dataset.json").read_text())
     values = []
     for case in listing["training"]:
-        image, label = (np.asarray(nib.load(cohort(MAMTLN_BUNDLE) / case[key]).dataobj) for key in ("image", "label"))
+        image, label = (np.asarray(nib.load(cohort(MAMTLN_CT) / case[key]).dataobj) for key in ("image", "label"))
         values.append(image[label > 0])
     assert beside_the_list["cases"] == len(values) == 3
     low, high = np.percentile(np.concatenate(values), (0.5, 99.5))
@@ -205,32 +216,32 @@ def test_intensities_are_those_of_the_training_cases(workflow: Callable, cohort:
 def test_weights_without_their_intensities_are_refused(workflow: Callable, busy: Path) -> None:
     (busy / "intensity.json").unlink()
     with pytest.raises(Exception, match=r".") as error:
-        workflow(MAMTLN_BUNDLE, "inference", intensity="$read_intensity(@ckpt_dir + '/intensity.json')").run()
+        workflow(MAMTLN_CT, "inference", intensity="$read_intensity(@ckpt_dir + '/intensity.json')").run()
     assert "intensity.json: no such file; training writes it beside its weights" in str(root_cause(error.value))
 
 
 def test_a_case_without_a_class_cannot_train(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    listing = json.loads((cohort(MAMTLN_BUNDLE) / "dataset.json").read_text())
+    listing = json.loads((cohort(MAMTLN_CT) / "dataset.json").read_text())
     (tmp_path / "data").mkdir()
     for section in ("training", "validation", "test"):
         for case in listing[section]:
-            case.update({key: str(cohort(MAMTLN_BUNDLE) / case[key]) for key in ("image", "label")})
+            case.update({key: str(cohort(MAMTLN_CT) / case[key]) for key in ("image", "label")})
             del case["class"]
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     with pytest.raises(Exception, match=r".") as error:
-        workflow(MAMTLN_BUNDLE, "train", dataset_dir=str(tmp_path / "data")).run()
+        workflow(MAMTLN_CT, "train", dataset_dir=str(tmp_path / "data")).run()
     assert "case_" in str(root_cause(error.value)) and "--classes" in str(root_cause(error.value))
 
 
 def test_inference_resumes_where_one_of_two_results_is_missing(
     workflow: Callable, busy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workflow(MAMTLN_BUNDLE, "inference").run()
+    workflow(MAMTLN_CT, "inference").run()
     first, second = sorted((tmp_path / "out").glob("*_class.json"))
     content = second.read_bytes()
     second.unlink()
     with caplog.at_level("INFO"):
-        workflow(MAMTLN_BUNDLE, "inference", resume="true").run()
+        workflow(MAMTLN_CT, "inference", resume="true").run()
     assert "1 of 2 cases have a result" in caplog.text
     assert second.read_bytes() == content
 
@@ -238,12 +249,12 @@ def test_inference_resumes_where_one_of_two_results_is_missing(
 def test_the_class_is_explained_on_the_grid_of_the_scan(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
-    workflow(MAMTLN_BUNDLE, "inference", "explain").run()
+    workflow(MAMTLN_CT, "inference", "explain").run()
     maps = sorted((tmp_path / "out").glob("*_cam.nii.gz"))
     assert [p.name for p in maps] == ["case_004_cam.nii.gz", "case_005_cam.nii.gz"]
     for path in maps:
         heat = nib.load(path)
-        label = nib.load(cohort(MAMTLN_BUNDLE) / "labels" / path.name.replace("_cam", ""))
+        label = nib.load(cohort(MAMTLN_CT) / "labels" / path.name.replace("_cam", ""))
         assert heat.shape == label.shape and heat.get_data_dtype() == np.float32
         np.testing.assert_allclose(heat.affine, label.affine, atol=1e-5)
         values = np.asarray(heat.dataobj)

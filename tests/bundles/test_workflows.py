@@ -17,12 +17,12 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MAMTLN_BUNDLE, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps
+from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps
 
 MODALITIES = {
     MMFNET: ("T1", "T2", "CET1"),
     OMNET: ("FLAIR", "T1", "CET1", "T2"),
-    MAMTLN_BUNDLE: ("CT",),
+    MAMTLN_CT: ("CT",),
     MPUNET: ("CT",),
     MULTIRNET: ("CT",),
 }
@@ -84,7 +84,7 @@ def test_the_scores_are_those_of_the_masks(workflow: Callable, busy: Path, cohor
 
 
 # Epochs of the whole training, through all stages or steps of a curriculum.
-RESUMED = {MMFNET: 8, OMNET: 4, MAMTLN_BUNDLE: 2, MPUNET: 2, MULTIRNET: 2}
+RESUMED = {MMFNET: 8, OMNET: 4, MAMTLN_CT: 2, MPUNET: 2, MULTIRNET: 2}
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def fingerprint(dataset: SampledCacheDataset) -> list[dict[str, str]]:
 SAMPLES: dict[Path, tuple] = {
     MMFNET: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
     OMNET: (torch.float16, torch.uint8, (3,), (16, 16, 8), {0, 1, 2, 3, 4}),
-    MAMTLN_BUNDLE: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
+    MAMTLN_CT: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
     MPUNET: (torch.float32, torch.float32, (), (32, 32, 8), {0, 1}),
     MULTIRNET: (torch.float32, torch.float32, (), (16, 16, 8), {0, 1}),
 }
@@ -360,7 +360,7 @@ def test_nothing_writes_into_the_cached_cases(workflow: Callable, bundle: Path) 
         (MMFNET, "validate", "meta"),
         (OMNET, "train", "cpu"),
         (OMNET, "validate", "meta"),
-        (MAMTLN_BUNDLE, "validate", "meta"),
+        (MAMTLN_CT, "validate", "meta"),
         (MPUNET, "train", "meta"),
         (MULTIRNET, "train", "cpu"),
         (MULTIRNET, "validate", "meta"),

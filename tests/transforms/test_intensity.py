@@ -7,7 +7,8 @@ from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRanged
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.transforms import ClipScaled, ClipStandardized
+from common.errors import InputError
+from common.transforms import CheckHounsfieldd, ClipScaled, ClipStandardized
 
 VALUES = (-3024.0, -200.0, -50.0, 0.0, 75.0, 200.0, 3000.0)
 STOMACH = {"low": -50.0, "high": 150.0, "mean": 60.0, "sd": 40.0, "cases": 3, "digest": "x"}
@@ -74,3 +75,15 @@ def test_the_result_is_the_only_volume_that_is_made() -> None:
 def test_an_empty_window_is_refused(low: float, high: float, to: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=f"low={low}, high={high}, .*: expected each to rise"):
         ClipScaled("image", low, high, to)
+
+
+def test_what_cannot_be_a_ct_is_refused() -> None:
+    check = CheckHounsfieldd("image")
+    ct = MetaTensor(torch.tensor([-51.0, 40, 900]).reshape(1, 3, 1, 1))
+    assert check({"image": ct})["image"] is ct
+    for values in ([0.0, 300, 1200], [-50.0, 0, 50]):
+        mri = MetaTensor(torch.tensor(values).reshape(1, 3, 1, 1), meta={"filename_or_obj": "T1.nii.gz"})
+        with pytest.raises(
+            InputError, match=rf"^T1.nii.gz: values from {values[0]:g} to {values[-1]:g}, expected a CT"
+        ):
+            check({"image": mri})
