@@ -237,7 +237,7 @@ def test_inference_resumes_where_one_of_two_results_is_missing(
     workflow: Callable, busy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workflow(MAMTLN_CT, "inference").run()
-    first, second = sorted((tmp_path / "out").glob("*_class.json"))
+    _, second = sorted((tmp_path / "out").glob("*_class.json"))
     content = second.read_bytes()
     second.unlink()
     with caplog.at_level("INFO"):
