@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_the_class_alone() -> None:
 def test_the_segmentation_alone() -> None:
     assert MeanScore(two_scores)([with_class("CAP", 1, 3)]) == 2.0
     assert MeanScore(two_scores, class_key="true_class")([case(1, 3, true_class="CAP")]) == 2.0  # no result
+
+
+def test_what_is_not_defined_is_left_out() -> None:
+    """Such as the Dice of a lesion in a case that has none."""
+
+    def half_defined(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+        return {"one": prediction.mean().item(), "two": truth.mean().item() or math.nan}
+
+    assert MeanScore(half_defined)([case(1, 3), case(5, 0)]) == pytest.approx((2 + 5) / 2)
+    undefined = MeanScore(lambda *_: {"one": math.nan, "two": math.nan}, class_key="true_class")
+    assert undefined([with_class("COVID-19")]) == 0.7
+    assert math.isnan(undefined([case()]))  # no class either
 
 
 @pytest.mark.parametrize("true", ["influenza", 3, -1, None])

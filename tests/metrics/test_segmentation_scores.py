@@ -322,6 +322,46 @@ def test_regions_are_empty_one_by_one() -> None:
     assert [*values.values()] == [1.0, 0.0, 1.0, 0.0, 99.0, 0.0]
 
 
+def test_without_truth_all_but_volumes_have_that_value() -> None:
+    names = ["Dice", "specificity", "ASSD", "surface Dice", "missed", "volume (ml)", "true volume (ml)"]
+    scores = SegmentationScores(names, both_empty_distance=7, without_truth=math.nan)
+    plain = SegmentationScores(names, both_empty_distance=7)
+    none, some = torch.zeros(1, 1, *SHAPE), box((2, 5), (2, 6), (2, 7))
+
+    for prediction in (none, some):
+        found = scores(prediction, none)
+        assert {name for name, value in found.items() if math.isnan(value)} == {
+            name for name in found if "volume" not in name
+        }
+        assert found["true volume (ml)"] == 0
+    for prediction in (none, some):  # of what the truth has, the other rules hold
+        assert scores(prediction, some) == plain(prediction, some)
+    assert plain(none, none)["ASSD"] == 7
+
+
+def test_a_miss_is_an_empty_prediction_of_what_is_there() -> None:
+    none, some, other = torch.zeros(1, 1, *SHAPE), box((2, 5), (2, 6), (2, 7)), box((6, 7), (6, 7), (6, 7))
+    missed = SegmentationScores(["missed"])
+    pairs = [(none, some), (other, some), (some, none), (none, none)]
+    assert [missed(prediction, truth)["missed"] for prediction, truth in pairs] == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_volumes_are_of_both_masks() -> None:
+    prediction, truth = box((2, 5), (2, 6), (2, 7)), box((2, 4), (2, 6), (2, 7))
+    scores = SegmentationScores(["volume (ml)", "true volume (ml)"])
+    assert scores(prediction, truth) == pytest.approx({"volume (ml)": 0.060, "true volume (ml)": 0.040})
+    spaced = scores(with_spacing(prediction, (2.0, 2.0, 5.0)), truth)
+    assert spaced == pytest.approx({"volume (ml)": 1.2, "true volume (ml)": 0.8})
+
+
+def test_spacing_is_that_of_the_truth_where_the_prediction_has_none() -> None:
+    prediction, truth = box((2, 3), (2, 3), (2, 3)), box((2, 3), (2, 3), (5, 6))
+    scores = SegmentationScores(["HD95"])
+    assert scores(prediction, with_spacing(truth, (1.0, 1.0, 2.5)))["HD95"] == pytest.approx(7.5)
+    one, other = with_spacing(prediction, (1.0, 1.0, 2.0)), with_spacing(truth, (1.0, 1.0, 2.5))
+    assert scores(one, other)["HD95"] == pytest.approx(6.0)
+
+
 def test_spacing_is_that_of_the_prediction() -> None:
     prediction, truth = box((2, 3), (2, 3), (2, 3)), box((2, 3), (2, 3), (5, 6))
     scores = SegmentationScores(["HD95", "HD95 (voxels)"])
@@ -412,3 +452,20 @@ def test_probabilities_raise(value: float) -> None:
 def test_wrong_settings_raise(kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SegmentationScores(**kwargs)
+
+
+@pytest.mark.parametrize(("length", "precision", "recall"), [(6, 2 / 3, 1), (2, 1, 1 / 2)], ids=["over", "under"])
+def test_precision_and_recall_are_not_swapped(length: int, precision: float, recall: float) -> None:
+    """Of a truth of 64 voxels and a prediction of 96 or 32, in 512."""
+    truth, prediction = torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8)
+    truth[..., :4, :4, :4] = prediction[..., :4, :4, :length] = 1
+    found = SegmentationScores(["precision", "recall", "specificity", "NPV"])(prediction, truth)
+    negatives, false_alarms, missed = 512 - 64, max(16 * length - 64, 0), max(64 - 16 * length, 0)
+    assert found == pytest.approx(
+        {
+            "precision": precision,
+            "recall": recall,
+            "specificity": (negatives - false_alarms) / negatives,
+            "NPV": (negatives - false_alarms) / (negatives - false_alarms + missed),
+        }
+    )
