@@ -12,6 +12,7 @@ EXPLAIN := $(wildcard $(CONFIGS)/explain.json)
 # the held-out phantom that is drawn
 CASE_brain_mri_omnet := case_009
 CASE_liver_ct_mpunet := case_013
+CASE_lung_ct_multirnet := case_027
 CASE_nasopharynx_mri_mmfnet := case_009
 CASE_stomach_ct_mamtln := case_037
 CASE := $(CASE_$(BUNDLE))

@@ -14,7 +14,15 @@ from .data.datalist import write_datalist
 from .data.intensity import intensity_file, intensity_of
 from .data.phantoms import write_cohort
 from .errors import InputError
-from .reporting import compare, draw_outlines, draw_roc, read_class_scores, read_classes, read_scores
+from .reporting import (
+    compare,
+    draw_bland_altman,
+    draw_outlines,
+    draw_roc,
+    read_class_scores,
+    read_classes,
+    read_scores,
+)
 
 
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:
@@ -121,14 +129,20 @@ def scores(*runs: str, folds: bool = False) -> None:
     )
 
 
-def plots(classes: str, out: str) -> None:
-    """Draw the ROC curve of each class.
+def plots(out: str, classes: str | None = None, scores: str | None = None) -> None:
+    """Draw the ROC curve of each class, and how predicted and true volumes agree (Bland-Altman).
 
     Args:
-        classes: classes.csv of an evaluation, or of several folds one below the other.
-        out: folder for roc.png.
+        out: folder for roc.png and bland_altman.png.
+        classes: classes.csv of an evaluation, or of several folds one below the other, for the first.
+        scores: scores.csv of an evaluation that measures volumes, for the second.
     """
-    print(draw_roc(read_classes(classes), Path(out) / "roc.png"))
+    if classes is None and scores is None:
+        raise InputError("nothing to draw; give --classes, --scores or both")
+    if classes is not None:
+        print(draw_roc(read_classes(classes), Path(out) / "roc.png"))
+    if scores is not None:
+        print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
 
 
 def main() -> None:

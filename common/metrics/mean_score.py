@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ class MeanScore:
     """For ``ignite.metrics.Average`` of an evaluator: the mean over cases of each case's score.
 
     That is the mean of a case's ``scores``, such as the Dice of each region. Where the network also classifies, it is
-    the mean of that and of the probability given to the true class, or this probability alone without ``scores``. A
-    probability rather than right or wrong tells epochs apart when the cases of validation are few.
+    the mean of that and of the probability given to the true class, or this probability alone without ``scores`` or
+    where they are all NaN. A probability rather than right or wrong tells epochs apart when the cases of validation are
+    few. Scores that are NaN, as of a region that the truth does not have, are left out.
 
     Args:
         scores: function of prediction and truth ``(1, C, x, y, z)`` to names and values; None to score the class only.
@@ -56,10 +58,12 @@ class MeanScore:
     def _of_case(self, case: Mapping[str, Any]) -> float:
         parts = []
         if self.scores is not None:
-            parts.append(statistics.fmean(self.scores(case[self.pred_key][None], case[self.label_key][None]).values()))
+            values = self.scores(case[self.pred_key][None], case[self.label_key][None]).values()
+            if defined := [value for value in values if not math.isnan(value)]:
+                parts.append(statistics.fmean(defined))
         if self.class_key is not None and (self.scores is None or "result" in case):
             parts.append(self._of_class(case, self.class_key))
-        return statistics.fmean(parts)
+        return statistics.fmean(parts) if parts else math.nan
 
     @staticmethod
     def _of_class(case: Mapping[str, Any], key: str) -> float:

@@ -41,9 +41,11 @@ class SegmentationScores:
     ASD              mean of the distances from P to T                                                     mm
     surface Dice     share of the points of P and T, pooled, within ``tolerance`` of the other surface     0 to 1
     surface overlap  mean of two such shares, that of the points of P and that of the points of T          0 to 1
+    missed           1 if the prediction is empty and the truth is not, else 0; its mean is a share        0 or 1
     ===============  ====================================================================================  ========
 
     HD95, ASSD and ASD exist in voxels as well, as ``HD95 (voxels)``: a step to a neighbour along any axis has length 1.
+    ``volume (ml)`` and ``true volume (ml)`` are the sizes of the two masks.
 
     Both surface scores count voxels, as MONAI's surface Dice does without ``use_subvoxels``; with it, the points lie at
     corners of voxels, and each counts by the area of the surface around it. A cube of 16 voxels a side and one shifted
@@ -57,6 +59,8 @@ class SegmentationScores:
       ``both_empty_distance`` for distances; specificity, NPV and accuracy are 1.
     - exactly one empty: 0 for Dice, IoU, precision, recall, MCC and the surface scores, ``one_empty_distance`` for
       distances.
+    - with ``without_truth``, that value for all scores of a region that the truth does not have, whatever the
+      prediction. Volumes stay: that of the prediction is then all false alarm.
     - a mask that fills the volume, so that specificity, NPV or MCC is 0 / 0: 1 if the masks are equal, else 0.
 
     The BraTS challenges use 1, 0 and 373.13 mm, the diagonal of their volume. NaN leaves a case out of a mean.
@@ -67,6 +71,7 @@ class SegmentationScores:
             ``Dice complete``, ``Dice core``, and so on. Without it, every label above 0 is one region without a name.
         tolerance: mm, of the surface scores.
         both_empty_overlap, both_empty_distance, one_empty_distance: see above; a distance of either unit.
+        without_truth: see above; None for the rules of the other three.
 
     Raises:
         InputError: no or an unknown score, a region without labels or with a label that is not above 0, a tolerance
@@ -81,8 +86,9 @@ class SegmentationScores:
         both_empty_overlap: float = 1.0,
         both_empty_distance: float = 0.0,
         one_empty_distance: float = math.inf,
+        without_truth: float | None = None,
     ) -> None:
-        known = [*_OVERLAPS, *_DISTANCES, *(name + _VOXELS for name in _DISTANCES), *_SURFACES]
+        known = [*_OVERLAPS, *_DISTANCES, *(name + _VOXELS for name in _DISTANCES), *_SURFACES, _MISSED, *_VOLUMES]
         unknown = [name for name in scores if name not in known]
         if unknown or not scores:
             raise InputError(f"scores {scores!r}: expected a list of names out of {', '.join(known)}")
@@ -97,14 +103,15 @@ class SegmentationScores:
         self.both_empty_overlap = both_empty_overlap
         self.both_empty_distance = both_empty_distance
         self.one_empty_distance = one_empty_distance
+        self.without_truth = without_truth
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> dict[str, float]:
         """Scores of one case by column name: for each score, its regions in their order.
 
         Args:
-            prediction: label map ``(1, 1, x, y, z)`` of any dtype. The spacing in mm is that of its affine if it is a
-                ``MetaTensor``, else 1.
-            truth: label map of the same shape.
+            prediction: label map ``(1, 1, x, y, z)`` of any dtype.
+            truth: label map of the same shape. The spacing in mm is that of the first of the two that is a
+                ``MetaTensor``, with its affine; 1 if none is.
 
         Raises:
             InputError: other shapes, or a value that is no integer.
@@ -114,7 +121,7 @@ class SegmentationScores:
                 f"prediction of shape {list(prediction.shape)} and truth of shape {list(truth.shape)}: "
                 "expected (1, 1, x, y, z) twice"
             )
-        spacing = _spacing(prediction)
+        spacing = _spacing(prediction if isinstance(prediction, MetaTensor) else truth)
         maps = _crop_foreground(_volume(prediction), _volume(truth))
         for name, volume in zip(("prediction", "truth"), maps):
             if volume.dtype.kind == "f" and (broken := volume != np.trunc(volume)).any():
@@ -129,6 +136,12 @@ class SegmentationScores:
 
     def _score(self, name: str, masks: _Masks, spacing: tuple[float, ...]) -> float:
         tp, fp, fn, _ = masks.counts
+        if name in _VOLUMES:
+            return _VOLUMES[name](masks.counts) * math.prod(spacing) / 1000
+        if self.without_truth is not None and tp + fn == 0:
+            return self.without_truth
+        if name == _MISSED:
+            return float(tp + fp == 0 and fn > 0)
         both_empty, one_empty = tp + fp + fn == 0, (tp + fp == 0) != (tp + fn == 0)
         if name in _OVERLAPS:
             value = _OVERLAPS[name](masks.counts)
@@ -306,6 +319,14 @@ _DISTANCES: dict[str, Callable[[_Distances], float]] = {
 _SURFACES: dict[str, Callable[[_Distances, float], float]] = {
     "surface Dice": _surface_dice,
     "surface overlap": _surface_overlap,
+}
+
+
+_MISSED = "missed"
+
+_VOLUMES: dict[str, Callable[[_Counts], float]] = {
+    "volume (ml)": lambda n: n.tp + n.fp,
+    "true volume (ml)": lambda n: n.tp + n.fn,
 }
 
 

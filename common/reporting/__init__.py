@@ -11,14 +11,16 @@ from .classes import (
     write_result,
 )
 from .pictures import draw_outlines
-from .plots import draw_roc, roc_curve
+from .plots import bland_altman, draw_bland_altman, draw_roc, roc_curve
 from .scores import compare, mean_scores, named_class_scores, read_scores, score_table, write_scores
 
 __all__ = [
+    "bland_altman",
     "class_probabilities",
     "class_row",
     "class_table",
     "compare",
+    "draw_bland_altman",
     "draw_outlines",
     "draw_roc",
     "mean_scores",

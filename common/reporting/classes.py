@@ -17,15 +17,19 @@ SCORE_HEADER = ["name", "value"]
 
 
 def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None:
-    """The class and the probabilities of a case, rounded to 6 decimals, as JSON that appears once it is complete."""
-    probabilities = {name: round(p, 6) for name, p in result["probabilities"].items()}
-    content = {"case": case, "class": result["class"], "probabilities": probabilities}
+    """A case and all that its result says, as JSON that appears once it is complete.
+
+    Of a case with a class these are at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
+    """
+    content = {"case": case, **result}
+    if "probabilities" in result:
+        content["probabilities"] = {name: round(p, 6) for name, p in result["probabilities"].items()}
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """What :func:`write_result` wrote.
+    """What :func:`write_result` wrote of a case with a class.
 
     Raises:
         InputError: no such file, or not the result of a case.
@@ -33,7 +37,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
         probabilities = {name: float(p) for name, p in content["probabilities"].items()}
-        return {"case": str(content["case"]), "class": str(content["class"]), "probabilities": probabilities}
+        return {**content, "case": str(content["case"]), "class": str(content["class"]), "probabilities": probabilities}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not the class of a case as inference writes it ({error})") from error
 

@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..files import whole_file
 from .classes import class_probabilities
 
+VOLUME = "volume (ml)"
+
 
 def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray, float]:
     """False and true positive rates from the highest threshold to the lowest, equal scores at once, and the area.
@@ -54,6 +56,60 @@ def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="dashed")
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.legend(loc="lower right", fontsize=8)
+    return _save(figure, out)
+
+
+def bland_altman(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of ``one - other``, and the limits of agreement, 1.96 sample standard deviations below and above it.
+
+    Raises:
+        ValueError: fewer than two pairs.
+    """
+    differences = np.subtract(one, other)
+    if differences.size < 2:
+        raise ValueError(f"{differences.size} pairs: limits of agreement need two")
+    mean, reach = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
+    return mean, mean - reach, mean + reach
+
+
+def draw_bland_altman(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
+    """Of each region, the predicted volume minus the true one over the mean of both, a point for each case.
+
+    Lines are at the mean difference and at the limits of agreement. A case without the region, neither predicted nor
+    true, has nothing to agree on and is left out.
+
+    Args:
+        rows: scores of the cases with ``volume (ml)`` and ``true volume (ml)``, as ``SegmentationScores`` makes them.
+        out: PNG.
+
+    Raises:
+        InputError: no volumes, or fewer than two cases with a region.
+    """
+    from matplotlib.figure import Figure
+
+    regions = [name.removeprefix(VOLUME) for name in (rows[0] if rows else {}) if name.startswith(VOLUME)]
+    if not regions:
+        raise InputError(f"{len(rows)} cases without '{VOLUME}': this evaluation does not measure volumes")
+    figure = Figure((5 * len(regions), 4), layout="constrained")
+    for ax, region in zip(figure.subplots(1, len(regions), squeeze=False)[0], regions):
+        pairs = [(row[VOLUME + region], row[f"true {VOLUME}{region}"]) for row in rows]
+        pairs = [pair for pair in pairs if any(pair)]
+        if len(pairs) < 2:
+            raise InputError(f"{len(pairs)} cases with a volume{region}: limits of agreement need two")
+        predicted, true = np.transpose(pairs)
+        ax.scatter((predicted + true) / 2, predicted - true, s=14)
+        mean, low, high = bland_altman(predicted, true)
+        for value, label in ((mean, "mean"), (low, "mean - 1.96 sd"), (high, "mean + 1.96 sd")):
+            style = "solid" if value == mean else "dashed"
+            ax.axhline(value, color="grey", linewidth=0.8, linestyle=style, label=f"{label}: {value:.1f} ml")
+        ax.set(
+            xlabel="mean of predicted and true volume, ml", ylabel="predicted - true volume, ml", title=region.strip()
+        )
+        ax.legend(fontsize=8)
+    return _save(figure, out)
+
+
+def _save(figure: Any, out: str | Path) -> Path:
     with whole_file(out) as partial:
         figure.savefig(partial, dpi=110, format="png")
     return Path(out)

@@ -190,7 +190,7 @@ def _busy_mamtln() -> torch.nn.Module:
 def _busy_mpunet() -> torch.nn.Module:
     torch.manual_seed(0)
     network = MPUNet(channels=(2, 2, 4, 4, 8))
-    for name, parameter in network.named_parameters():
+    for parameter in network.parameters():
         if parameter.shape[0] == 2 and parameter.dim() == 5 and parameter.shape[2:] == (1, 1, 1):
             torch.nn.init.normal_(parameter, std=9)
     return network

@@ -45,9 +45,20 @@ def test_tables_are_read_as_written(tmp_path: Path) -> None:
 
 
 def test_a_result_is_read_as_written(tmp_path: Path) -> None:
-    write_result("a", {**RESULT, "latency": 3}, tmp_path / "new" / "a_class.json")
-    assert read_result(tmp_path / "new" / "a_class.json") == {"case": "a", **RESULT}
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a_class.json"]
+    lungs = {"lungs": {"first": [1, 2, 3], "last": [4, 5, 6]}}
+    write_result(
+        "a", {**RESULT, "probabilities": {"COVID-19": 1 / 3, "CAP": 2 / 3}, **lungs}, tmp_path / "new" / "a.json"
+    )
+    rounded = {"class": "CAP", "probabilities": {"COVID-19": 0.333333, "CAP": 0.666667}}
+    assert read_result(tmp_path / "new" / "a.json") == {"case": "a", **rounded, **lungs}
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def test_a_result_without_a_class(tmp_path: Path) -> None:
+    write_result("a", {"lungs": {"first": [1, 2, 3]}}, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"case": "a", "lungs": {"first": [1, 2, 3]}}
+    with pytest.raises(InputError, match="not the class of a case"):
+        read_result(tmp_path / "a.json")
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from monai.metrics import compute_roc_auc
 
 from common.errors import InputError
-from common.reporting import class_row, draw_roc, roc_curve
+from common.reporting import bland_altman, class_row, draw_bland_altman, draw_roc, roc_curve
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 
@@ -66,4 +66,54 @@ def test_a_class_without_cases_has_none(tmp_path: Path) -> None:
     assert colours(draw_roc(rows([0, 1, 0, 1, 1], 3), tmp_path / "roc.png")) == 2
     with pytest.raises(InputError, match="3 cases of 1 class: a ROC curve needs cases of two"):
         draw_roc(rows([1, 1, 1], 3), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_limits_of_agreement() -> None:
+    """Differences 1, 3 and -1: mean 1, sample standard deviation 2."""
+    assert bland_altman([5, 9, 1], [4, 6, 2]) == pytest.approx((1, 1 - 3.92, 1 + 3.92))
+    with pytest.raises(ValueError, match="1 pairs: limits of agreement need two"):
+        bland_altman([5], [4])
+
+
+def volumes(*pairs: tuple[float, float], region: str = "") -> list[dict]:
+    return [
+        {"case": f"case {i}", f"volume (ml){region}": one, f"true volume (ml){region}": other}
+        for i, (one, other) in enumerate(pairs)
+    ]
+
+
+def test_volumes_are_drawn_with_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    lines: list[float] = []
+    points: list = []
+    monkeypatch.setattr(Axes, "axhline", lambda _self, y, **_: lines.append(y))
+    monkeypatch.setattr(Axes, "scatter", lambda _self, x, y, **_: points.append((x.tolist(), y.tolist())))
+    monkeypatch.setattr(Axes, "legend", lambda *_, **__: None)
+    rows = volumes((5, 4), (0, 0), (9, 6), (1, 2))
+    draw_bland_altman(rows, tmp_path / "new" / "bland_altman.png")
+    assert points == [([4.5, 7.5, 1.5], [1, 3, -1])]  # without the case that has neither
+    assert lines == pytest.approx([1, 1 - 3.92, 1 + 3.92])
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["bland_altman.png"]
+
+
+def test_each_region_has_its_own_volumes(tmp_path: Path) -> None:
+    one, other = volumes((5, 4), (9, 6), region=" liver"), volumes((1, 2), (3, 3), region=" tumour")
+    wide = draw_bland_altman([{**a, **b} for a, b in zip(one, other)], tmp_path / "wide.png")
+    narrow = draw_bland_altman(one, tmp_path / "narrow.png")
+    assert matplotlib_image.imread(wide).shape[1] > 1.8 * matplotlib_image.imread(narrow).shape[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "0 cases without 'volume .ml.'"),
+        ([{"case": "a", "Dice": 0.5}], "1 cases without 'volume .ml.': this evaluation does not measure volumes"),
+        (volumes((5, 4), (0, 0), region=" lesion"), "1 cases with a volume lesion: limits of agreement need two"),
+    ],
+)
+def test_too_few_volumes(tmp_path: Path, rows: list[dict], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        draw_bland_altman(rows, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

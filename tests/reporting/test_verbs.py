@@ -58,6 +58,14 @@ def test_plots(verb: Callable, tmp_path: Path) -> None:
     assert verb("plots", "--classes", "classes.csv", "--out", "plots") == "plots/roc.png\n"
     assert (tmp_path / "plots" / "roc.png").read_bytes().startswith(b"\x89PNG")
 
+    volumes = [{"case": n, "volume (ml)": v, "true volume (ml)": 2.0} for n, v in (("x", 1.0), ("y", 4.0))]
+    write_scores(volumes, tmp_path / "scores.csv")
+    assert verb("plots", "--scores", "scores.csv", "--out", "plots") == "plots/bland_altman.png\n"
+    both = verb("plots", "--classes", "classes.csv", "--scores", "scores.csv", "--out", "both")
+    assert both == "both/roc.png\nboth/bland_altman.png\n"
+    with pytest.raises(SystemExit, match=r"^error: nothing to draw; give --classes, --scores or both"):
+        verb("plots", "--out", "plots")
+
 
 def test_picture_with_heat_and_class(verb: Callable, write_nifti: Callable, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
