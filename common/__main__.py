@@ -59,8 +59,8 @@ def datalist(
 
     Args:
         layout: nnunet (also the Medical Segmentation Decathlon's), folders (a folder per case), or, of gliomas,
-            brats2015, brats2018, brats2020, brats2023, msd_task01, of livers, lits, msd_task03: what a label's values
-            mean follows from it.
+            brats2015, brats2018, brats2020, brats2023, msd_task01, of livers, lits, msd_task03, of lungs, mosmed,
+            covid_ct_seg: what a label's values mean follows from it.
         root: the folder.
         out: the list to write, DIR/dataset.json; DIR is then the bundles' dataset_dir.
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
