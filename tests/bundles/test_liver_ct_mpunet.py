@@ -150,15 +150,18 @@ def test_any_number_of_slices_and_any_field_of_view(
     assert 0 < np.asarray(mask.dataobj).mean() < 1
 
 
-def test_padding_is_air() -> None:
-    for name, id in (("train", "pad::0"), ("inference", "preprocessing::transforms::4")):
-        parser = parser_of(name)
-        pad = parser.get_parsed_content(id)
-        assert pad({"image": torch.zeros(1, 4, 4, 4)})["image"].min() == -1
-        low, high = parser["hounsfield_range"]
-        scale = parser.get_parsed_content("normalize::0" if name == "train" else "preprocessing::transforms::2")
-        ends = scale({"image": torch.tensor([low - 900.0, low, high, high + 900.0]).reshape(1, 4, 1, 1)})["image"]
-        assert ends.flatten().tolist() == [-1, -1, 1, 1]
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_padding_is_air(name: str) -> None:
+    parser = parser_of(name)
+    steps = parser["preprocessing::transforms"] if name == "inference" else [*parser["normalize"], *parser["pad"]]
+    ids = {step["_target_"].rpartition(".")[2]: step for step in reversed(steps)}  # the first of each, the image's
+    for step in ("ClipScaled", "SpatialPadd"):
+        parser[step] = ids[step]
+    pad, scale = (parser.get_parsed_content(step) for step in ("SpatialPadd", "ClipScaled"))
+    assert pad({"image": torch.zeros(1, 4, 4, 4)})["image"].min() == -1
+    low, high = parser["hounsfield_range"]
+    ends = scale({"image": torch.tensor([low - 900.0, low, high, high + 900.0]).reshape(1, 4, 1, 1)})["image"]
+    assert ends.flatten().tolist() == [-1, -1, 1, 1]
 
 
 def test_a_network_for_two_structures_has_three_channels() -> None:
