@@ -20,7 +20,7 @@ from common.__main__ import main
 from common.engines.staged_trainer import STATE_FILE
 from common.reporting import read_scores, write_scores
 
-from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, OMNET, sure_of_parts
+from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, sure_of_parts
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
@@ -232,6 +232,7 @@ def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
         (OMNET, {"model.pt"}, 4),
         (MAMTLN_CT, {"model.pt"}, 2),
         (MPUNET, {"model.pt"}, 2),
+        (MULTIRNET, {"model.pt"}, 2),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
