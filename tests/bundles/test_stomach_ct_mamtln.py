@@ -18,7 +18,7 @@ from common.errors import root_cause
 from common.networks import MAMTLN
 from common.reporting import read_class_scores, read_scores
 
-from .conftest import MAMTLN_CT, assert_label_maps
+from .conftest import MAMTLN_CT, MPUNET, assert_label_maps
 
 CLASSES = ["negative", "positive"]
 # Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
@@ -189,8 +189,6 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
 
 def test_liver_and_tumour(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
     """The paper's second data set: no class, two structures."""
-    from .conftest import MPUNET
-
     small: dict[str, Any] = {"dataset_dir": str(cohort(MPUNET)), "max_epochs": 1}
     workflow(MAMTLN_CT, "train", "ablations/lits", **small).run()
     workflow(MAMTLN_CT, "train", "evaluate", "ablations/lits", **small).run()
@@ -261,6 +259,16 @@ def test_the_class_is_explained_on_the_grid_of_the_scan(
         assert 0 <= values.min() < values.max() <= 1
 
 
-def test_the_network_of_inference_has_no_supervision_branch() -> None:
-    network = parser_of("inference").get_parsed_content("network_def")
-    assert isinstance(network, MAMTLN) and network.dense and network.aux_va is not None  # its weights are there
+def test_inference_takes_the_weights_of_training_and_leaves_its_supervision_out() -> None:
+    network = parser_of("inference").get_parsed_content("network_def").eval()
+    assert isinstance(network, MAMTLN) and network.dense
+    assert network.state_dict().keys() == parser_of("train").get_parsed_content("network_def").state_dict().keys()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a head of the deep supervision was computed")
+
+    for head in (network.fusion_asa, network.aux_va, network.aux_asa):
+        assert head is not None
+        head.register_forward_pre_hook(refuse)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 32, 32, 4)).shape == (1, 4, 32, 32, 4)
