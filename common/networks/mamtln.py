@@ -42,6 +42,8 @@ from monai.networks.blocks import ChannelSELayer
 from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
 
+from .layers.checks import check_channels, check_option
+
 SCALES = 4
 KEPT, HALVED = (1, 1, 1), (2, 2, 1)  # strides
 DILATIONS = (1, 3, 5, (7, 7, 5))  # of the last convolution of each VA branch
@@ -439,8 +441,8 @@ class MAMTLN(nn.Module):
         dense: bool = False,
     ) -> None:
         super().__init__()
-        _check_option("task", task, ("both", "seg", "cls"))
-        _check_option("norm", norm, ("batch", "group"))
+        check_option("task", task, ("both", "seg", "cls"))
+        check_option("norm", norm, ("batch", "group"))
         if len(planes) != SCALES or len(blocks) != SCALES:
             raise ValueError(f"planes={planes!r}, blocks={blocks!r}: expected {SCALES} numbers each")
         if asa_refine and not use_asa:
@@ -515,8 +517,7 @@ class MAMTLN(nn.Module):
 
     def check_input(self, image: Tensor) -> None:
         """Raise a ``ValueError`` that says what does not fit and what would."""
-        if image.dim() != 5 or image.shape[1] != self.in_channels:
-            raise ValueError(f"expected an input (B, {self.in_channels}, x, y, z), found shape {list(image.shape)}")
+        check_channels(image, self.in_channels)
         size = image.shape[2:]
         if all([size[i] <= self.strides[i] for i in range(3)]):  # noqa: C419  # TorchScript has no generators
             raise ValueError(
@@ -550,8 +551,3 @@ def _convolution(
 
 def _downsampling(width: int, kernel_size: int, norm_groups: int) -> nn.Sequential:
     return _convolution(width, width, kernel_size, norm_groups // 2, bias=False, stride=HALVED)
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")

@@ -28,6 +28,8 @@ from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
+from .layers.checks import check_channels, check_option, check_sizes
+
 
 class Encoder(nn.Module):
     """VGG-like encoder (fig. 3, left): per level two 3x3x3 convolutions, whose output is the skip, then max-pooling.
@@ -204,9 +206,9 @@ class MMFNet(nn.Module):
         bottleneck: str = "concat",
     ) -> None:
         super().__init__()
-        _check_option("fusion", fusion, ("attention", "concat"))
-        _check_option("std_pool", std_pool, ("both", "channel", "spatial", "none"))
-        _check_option("bottleneck", bottleneck, ("concat", "fusion"))
+        check_option("fusion", fusion, ("attention", "concat"))
+        check_option("std_pool", std_pool, ("both", "channel", "spatial", "none"))
+        check_option("bottleneck", bottleneck, ("concat", "fusion"))
         self.in_channels = in_channels
         self.channels_per_encoder = 1 if separate_encoders else in_channels
         self.divisor = 2 ** len(channels)
@@ -244,7 +246,8 @@ class MMFNet(nn.Module):
         Raises:
             ValueError: another number of channels, or a spatial size that does not divide.
         """
-        self.check_input(x)
+        check_channels(x, self.in_channels)
+        check_sizes(x, self.divisor)
         inputs = x.split(self.channels_per_encoder, 1)
         per_encoder: list[list[Tensor]] = []
         for i, encoder in enumerate(self.encoders):
@@ -261,15 +264,6 @@ class MMFNet(nn.Module):
         for block in self.decoder:
             x = block(x, skips.pop())
         return torch.sigmoid(self.head(x).float())
-
-    def check_input(self, x: Tensor) -> None:
-        """Raise a ``ValueError`` that says what does not fit and what would."""
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(f"expected an input (B, {self.in_channels}, x, y, z), found shape {list(x.shape)}")
-        for size in x.shape[2:]:
-            if size % self.divisor != 0:
-                fit = (size // self.divisor + 1) * self.divisor
-                raise ValueError(f"spatial size {size} is not divisible by {self.divisor}; pad to {fit}")
 
     @torch.jit.ignore
     def load_encoders(self, states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -310,8 +304,3 @@ def _convolution(
     c_in: int, c_out: int, norm: str | tuple, act: str | tuple, kernel_size: int | tuple[int, ...] = 3
 ) -> Convolution:
     return Convolution(3, c_in, c_out, kernel_size=kernel_size, bias=False, norm=norm, act=act, adn_ordering="NA")
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")

@@ -43,6 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers.checks import check_channels, check_option, check_sizes
+
 
 class ResidualStage(nn.Module):
     """Two 3x3x3 convolutions with PReLU, around which the input is added; dropout of single elements.
@@ -263,11 +265,11 @@ class MPUNet(nn.Module):
         dense: bool = False,
     ) -> None:
         super().__init__()
-        _check_option("attention", attention, ("linear", "explicit", "off"))
-        _check_option("fusion", fusion, ("mean", "finest"))
-        _check_option("block", block, ("residual", "two_branch"))
+        check_option("attention", attention, ("linear", "explicit", "off"))
+        check_option("fusion", fusion, ("mean", "finest"))
+        check_option("block", block, ("residual", "two_branch"))
         if isinstance(elu_alpha, str):
-            _check_option("elu_alpha", elu_alpha, ("channels",))
+            check_option("elu_alpha", elu_alpha, ("channels",))
         if len(channels) != 5 or channels[-1] % 8 != 0:
             raise ValueError(f"channels={channels!r}: expected five widths, the last a multiple of 8")
         if in_channels not in (1, channels[0]):
@@ -328,7 +330,8 @@ class MPUNet(nn.Module):
         Raises:
             ValueError: another number of channels, or a spatial size that does not divide.
         """
-        _check_input(image, self.in_channels, 8)
+        check_channels(image, self.in_channels)
+        check_sizes(image, 8)
         size = image.shape[2]
         whole = self.training or torch.is_grad_enabled() or torch.jit.is_tracing()
         slabs = _slabs(size, size if whole else self.slab, self.decoder_reach)
@@ -429,7 +432,8 @@ class AdditiveUNet(nn.Module):
         Raises:
             ValueError: as :meth:`MPUNet.forward`.
         """
-        _check_input(image, self.in_channels, self.divisor)
+        check_channels(image, self.in_channels)
+        check_sizes(image, self.divisor)
         x = image
         skips: list[Tensor] = []
         for stage in self.encoder:
@@ -490,20 +494,6 @@ def _slabs(size: int, thickness: int, reach: int) -> list[tuple[int, int, int, i
 
 def _joined(slabs: list[Tensor]) -> Tensor:
     return slabs[0] if len(slabs) == 1 else torch.cat(slabs, 2)
-
-
-def _check_input(image: Tensor, in_channels: int, divisor: int) -> None:
-    if image.dim() != 5 or image.shape[1] != in_channels:
-        raise ValueError(f"expected an input (B, {in_channels}, x, y, z), found shape {list(image.shape)}")
-    for size in image.shape[2:]:
-        if size % divisor != 0:
-            fit = (size // divisor + 1) * divisor
-            raise ValueError(f"spatial size {size} is not divisible by {divisor}; pad to {fit}")
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
 
 
 def _initialise(network: nn.Module) -> None:

@@ -36,6 +36,8 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from .layers.checks import check_channels, check_option, check_sizes
+
 ENCODER_CONVOLUTIONS = (1, 2, 3, 2)  # V-Net's, per level below the finest
 DECODER_CONVOLUTIONS = (1, 1, 2, 2)  # finest level first
 
@@ -224,9 +226,9 @@ class MultiRNet(nn.Module):
         dense: bool = False,
     ) -> None:
         super().__init__()
-        _check_option("reverse_attention", reverse_attention, ("shared", "own", "off"))
-        _check_option("fusion", fusion, ("logits", "mean_sigmoid"))
-        _check_option("task", task, ("both", "seg"))
+        check_option("reverse_attention", reverse_attention, ("shared", "own", "off"))
+        check_option("fusion", fusion, ("logits", "mean_sigmoid"))
+        check_option("task", task, ("both", "seg"))
         levels = len(ENCODER_CONVOLUTIONS) + 1
         if not 2 <= len(channels) <= levels or channels[0] % in_channels != 0:
             raise ValueError(
@@ -296,12 +298,8 @@ class MultiRNet(nn.Module):
 
     def check_input(self, image: Tensor, previous: Tensor | None) -> None:
         """Raise a ``ValueError`` that says what does not fit and what would."""
-        if image.dim() != 5 or image.shape[1] != self.in_channels:
-            raise ValueError(f"expected an input (B, {self.in_channels}, x, y, z), found shape {list(image.shape)}")
-        for size in image.shape[2:]:
-            if size % self.divisor != 0:
-                fit = (size // self.divisor + 1) * self.divisor
-                raise ValueError(f"spatial size {size} is not divisible by {self.divisor}; pad to {fit}")
+        check_channels(image, self.in_channels)
+        check_sizes(image, self.divisor)
         if previous is not None and previous.shape != image[:, :1].shape:
             raise ValueError(
                 f"expected previous probabilities {list(image[:, :1].shape)}, found shape {list(previous.shape)}"
@@ -340,8 +338,3 @@ def _double(c_in: int, c_out: int, norm: str | None) -> Convolution:
         act=None,
         adn_ordering="N",
     )
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")

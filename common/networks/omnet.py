@@ -37,6 +37,8 @@ from monai.networks.blocks import ChannelSELayer, Convolution
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
+from .layers.checks import check_channels, check_sizes
+
 TASKS = ("coarse", "tumour", "enhancing")
 TUMOUR, CORE = (1, 2, 3), (1, 3)  # classes; their complements are the paper's non-tumour and non-core
 
@@ -85,12 +87,8 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features ``(B, channels[0], x, y, z)``, none below 0, of an image ``(B, in_channels, x, y, z)``."""
-        if image.dim() != 5 or image.shape[1] != self.in_channels:
-            raise ValueError(f"expected an input (B, {self.in_channels}, x, y, z), found shape {list(image.shape)}")
-        for size in image.shape[2:]:
-            if size % self.divisor != 0:
-                fit = (size // self.divisor + 1) * self.divisor
-                raise ValueError(f"spatial size {size} is not divisible by {self.divisor}; pad to {fit}")
+        check_channels(image, self.in_channels)
+        check_sizes(image, self.divisor)
         x = image
         skips: list[Tensor] = []
         for level, stage in enumerate(self.encoder):
