@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.data.phantoms import BrainPhantom, HeadPhantom, LiverPhantom, LungPhantom, StomachPhantom, write_cohort
 from common.networks import MAMTLN, MMFNet, MPUNet, MultiRNet, OMNet
@@ -230,6 +230,29 @@ def busy_weights(tmp_path: Path) -> Callable[[Path], Path]:
 def busy(busy_weights: Callable) -> Path:
     """Those of MMFNet."""
     return busy_weights(MMFNET)
+
+
+def parser_of(bundle: Path, *names: str) -> ConfigParser:
+    """The named configs of a bundle, merged."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in names])
+    return parser
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def assert_class_maps(folder: Path, labels: Path, names: list[str]) -> None:
+    """The folder holds the class activation maps of these cases and no other, on the grids of their labels."""
+    maps = sorted(folder.glob("*_cam.nii.gz"))
+    assert [path.name.replace("_cam", "") for path in maps] == names
+    for path, name in zip(maps, names):
+        heat, label = nib.load(path), nib.load(labels / name)
+        assert heat.shape == label.shape and heat.get_data_dtype() == np.float32
+        np.testing.assert_allclose(heat.affine, label.affine, atol=1e-5)
+        values = np.asarray(heat.dataobj)
+        assert 0 <= values.min() < values.max() <= 1
 
 
 def assert_label_maps(folder: Path, labels: Path, names: list[str], values: set[int]) -> None:

@@ -24,7 +24,7 @@ from common.engines import Stage
 from common.networks import MMFNet
 
 from ..conftest import BUNDLES
-from .conftest import MMFNET, OMNET
+from .conftest import MMFNET, OMNET, parameters, parser_of
 
 FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*.json"))]
 
@@ -43,12 +43,6 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
             yield (*base, "explain")
         if base == ("train", "evaluate") and (bundle / "configs" / "evaluate_roi.json").exists():
             yield (*base, "evaluate_roi")
-
-
-def parser_of(bundle: Path, *names: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in names])
-    return parser
 
 
 class Merged(NamedTuple):
@@ -190,10 +184,6 @@ def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort:
     assert isinstance(one, MetaTensor) and one.std() > 0
     np.testing.assert_array_equal(one.numpy(), other.numpy())
     np.testing.assert_array_equal(one.affine, other.affine)
-
-
-def parameters(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)

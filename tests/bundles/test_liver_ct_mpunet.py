@@ -9,12 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 from common.networks import MPUNet
 from common.reporting import read_scores
 
-from .conftest import MPUNET, assert_label_maps
+from .conftest import MPUNET, assert_label_maps, parameters, parser_of
 
 SCORES = ["Dice", "accuracy", "precision", "specificity", "IoU", "MCC", "recall", "NPV"]
 ABLATIONS = {  # parameters of the network
@@ -28,23 +27,13 @@ ABLATIONS = {  # parameters of the network
 }
 
 
-def parser_of(*names: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(MPUNET / "configs" / f"{name}.json") for name in names])
-    return parser
-
-
-def parameters(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
 @pytest.fixture
 def busy(busy_weights: Callable) -> Path:
     return busy_weights(MPUNET)
 
 
 def test_the_defaults_are_the_papers() -> None:
-    parser = parser_of("train")
+    parser = parser_of(MPUNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 21_507_255 and network.dense
     assert (stage.max_epochs, stage.weights, stage.patience) == (600, "model.pt", None)
@@ -75,7 +64,7 @@ def test_every_ablation_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_what_its_name_says(name: str) -> None:
-    parser = parser_of("train", f"ablations/{name}")
+    parser = parser_of(MPUNET, "train", f"ablations/{name}")
     assert parameters(parser.get_parsed_content("network_def")) == ABLATIONS[name]
     loss = parser.get_parsed_content("scale_loss")
     assert loss.ce_on_sigmoid == (name == "released_loss")
@@ -152,7 +141,7 @@ def test_any_number_of_slices_and_any_field_of_view(
 
 @pytest.mark.parametrize("name", ["train", "inference"])
 def test_padding_is_air(name: str) -> None:
-    parser = parser_of(name)
+    parser = parser_of(MPUNET, name)
     steps = parser["preprocessing::transforms"] if name == "inference" else [*parser["normalize"], *parser["pad"]]
     ids = {step["_target_"].rpartition(".")[2]: step for step in reversed(steps)}  # the first of each, the image's
     for step in ("ClipScaled", "SpatialPadd"):
@@ -165,6 +154,6 @@ def test_padding_is_air(name: str) -> None:
 
 
 def test_a_network_for_two_structures_has_three_channels() -> None:
-    network = parser_of("inference", "ablations/tumour").get_parsed_content("network_def")
+    network = parser_of(MPUNET, "inference", "ablations/tumour").get_parsed_content("network_def")
     assert isinstance(network, MPUNet)
     assert network.dense

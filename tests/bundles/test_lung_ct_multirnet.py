@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigParser
 from monai.losses import DiceLoss, TverskyLoss
 
 from common.engines import iterative_update
@@ -22,7 +21,7 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.losses import FocalTverskyLoss
 from common.reporting import read_class_scores, read_classes, read_scores
 
-from .conftest import MULTIRNET, PHANTOMS, assert_label_maps
+from .conftest import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps, parameters, parser_of
 
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
@@ -37,16 +36,6 @@ ABLATIONS: dict[str, tuple[int, int, type]] = {
     "iterations_1": (48_689_576, 1, FocalTverskyLoss),
     "segmentation_only": (45_631_685, 2, FocalTverskyLoss),
 }
-
-
-def parser_of(*names: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(MULTIRNET / "configs" / f"{name}.json") for name in names])
-    return parser
-
-
-def parameters(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
 
 
 @pytest.fixture
@@ -67,7 +56,7 @@ def listed(folder: Path, target: Path, change: Callable[[dict], None]) -> Path:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    parser = parser_of("train")
+    parser = parser_of(MULTIRNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 48_689_576 and network.dense and network.iterations == 2
     assert (stage.max_epochs, stage.learning_rate, stage.weights, stage.patience) == (500, 3e-4, "model.pt", 100)
@@ -91,7 +80,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert loss.class_weight == 0.5 and loss.seg_loss.exponent == 0.9
     assert (loss.seg_loss.tversky.alpha, loss.seg_loss.tversky.beta) == (0.3, 0.7)  # MONAI's beta is of misses
     assert parser.get_parsed_content("train::trainer::iteration_update") is iterative_update
-    scores = parser_of("train", "evaluate").get_parsed_content("scores")
+    scores = parser_of(MULTIRNET, "train", "evaluate").get_parsed_content("scores")
     assert scores.scores == tuple(SCORES) and scores.tolerance == 1
     inferer = parser.get_parsed_content("inferer")
     assert (inferer.overlap, inferer.vote, inferer.num_classes) == (0.5, "volume", 3)
@@ -104,7 +93,7 @@ def test_every_ablation_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_the_papers(name: str) -> None:
     count, iterations, seg_loss = ABLATIONS[name]
-    parser = parser_of("train", f"ablations/{name}")
+    parser = parser_of(MULTIRNET, "train", f"ablations/{name}")
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     assert (parameters(network), network.iterations) == (count, iterations)
     assert type(loss.seg_loss) is seg_loss
@@ -314,19 +303,12 @@ def test_the_diagnosis_is_explained_on_the_grid_of_the_scan(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
     workflow(MULTIRNET, "inference", "explain", explain="CAP").run()
-    maps = sorted((tmp_path / "out").glob("*_cam.nii.gz"))
-    assert [p.name for p in maps] == ["case_004_cam.nii.gz", "case_005_cam.nii.gz"]
-    for path in maps:
-        heat = nib.load(path)
-        label = nib.load(cohort(MULTIRNET) / "labels" / path.name.replace("_cam", ""))
-        assert heat.shape == label.shape and heat.get_data_dtype() == np.float32
-        np.testing.assert_allclose(heat.affine, label.affine, atol=1e-5)
-        values = np.asarray(heat.dataobj)
-        assert 0 <= values.min() < values.max() <= 1
+    names = ["case_004.nii.gz", "case_005.nii.gz"]
+    assert_class_maps(tmp_path / "out", cohort(MULTIRNET) / "labels", names)
 
 
 def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
-    parser = parser_of("inference", "explain")
+    parser = parser_of(MULTIRNET, "inference", "explain")
     assert parser.get_parsed_content("target_layers") == "segmentation.decoder.3"
     network = parser.get_parsed_content("network_def")
     assert network.get_submodule("segmentation.decoder.3") is network.segmentation.decoder[-1]

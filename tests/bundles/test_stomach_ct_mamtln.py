@@ -18,7 +18,8 @@ from common.errors import root_cause
 from common.networks import MAMTLN
 from common.reporting import read_class_scores, read_scores
 
-from .conftest import MAMTLN_CT, MPUNET, assert_label_maps
+from .conftest import MAMTLN_CT, MPUNET, assert_class_maps, assert_label_maps, parameters
+from .conftest import parser_of as configs_of
 
 CLASSES = ["negative", "positive"]
 # Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
@@ -49,14 +50,9 @@ def focal_name(gamma: float, alpha: float, eta: float) -> str:
 
 
 def parser_of(*names: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(MAMTLN_CT / "configs" / f"{name}.json") for name in names])
+    parser = configs_of(MAMTLN_CT, *names)
     parser["intensity"] = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
     return parser
-
-
-def parameters(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
 
 
 @pytest.fixture
@@ -248,15 +244,8 @@ def test_the_class_is_explained_on_the_grid_of_the_scan(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
     workflow(MAMTLN_CT, "inference", "explain").run()
-    maps = sorted((tmp_path / "out").glob("*_cam.nii.gz"))
-    assert [p.name for p in maps] == ["case_004_cam.nii.gz", "case_005_cam.nii.gz"]
-    for path in maps:
-        heat = nib.load(path)
-        label = nib.load(cohort(MAMTLN_CT) / "labels" / path.name.replace("_cam", ""))
-        assert heat.shape == label.shape and heat.get_data_dtype() == np.float32
-        np.testing.assert_allclose(heat.affine, label.affine, atol=1e-5)
-        values = np.asarray(heat.dataobj)
-        assert 0 <= values.min() < values.max() <= 1
+    names = ["case_004.nii.gz", "case_005.nii.gz"]
+    assert_class_maps(tmp_path / "out", cohort(MAMTLN_CT) / "labels", names)
 
 
 def test_inference_takes_the_weights_of_training_and_leaves_its_supervision_out() -> None:
