@@ -1,0 +1,6 @@
+"""A bundle as one folder and one zip that need nothing of this repository."""
+
+from .pack import pack_bundle
+from .verify import verify_package
+
+__all__ = ["pack_bundle", "verify_package"]

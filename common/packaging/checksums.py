@@ -1,0 +1,63 @@
+"""The list of a package's files with their SHA-256, in the form of ``sha256sum``."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import whole_file
+from .archive import leaves_folder
+
+LIST = "SHA256SUMS"
+# What comes into a package's folder by its use: results, data, compiled code, and what the Hugging Face Hub adds.
+BY_USE = ("eval", "data", "demo", "__pycache__", "README.md", ".gitattributes", ".cache", ".huggingface")
+
+
+def write_checksums(folder: Path) -> None:
+    """List every file of a folder in its ``SHA256SUMS``."""
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    with whole_file(folder / LIST) as partial:
+        partial.write_text("".join(lines))
+
+
+def check_checksums(folder: Path) -> None:
+    """Compare a folder with its ``SHA256SUMS``.
+
+    Raises:
+        InputError: there is no list; a file is missing, changed, a link, not listed, or outside of the folder.
+    """
+    if not (folder / LIST).is_file():
+        raise InputError(f"{folder}: has no {LIST}; expected a folder or zip that `python -m common pack` made")
+    listed = {}
+    for number, line in enumerate((folder / LIST).read_text(errors="replace").splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or name in listed:
+            raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two blanks, a name of its own")
+        if leaves_folder(name):
+            raise InputError(f"{folder / LIST}, line {number}: {name} is outside of the folder; do not use it")
+        listed[name] = digest
+    for name, digest in listed.items():
+        path = folder / name
+        if not path.exists():
+            raise InputError(f"{path}: is missing; get the package again from its source")
+        if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path}: is a link, expected the file itself; get the package again from its source")
+        if sha256(path) != digest:
+            raise InputError(f"{path}: is not the file that was packed (its SHA-256 differs); get the package again")
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in listed and name != LIST and not set(path.relative_to(folder).parts) & set(BY_USE):
+            raise InputError(f"{path}: is not one of the package's files; move it elsewhere")
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())

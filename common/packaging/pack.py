@@ -1,0 +1,246 @@
+"""Making a package of a bundle."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from ..data.phantoms import write_cohort
+from ..errors import InputError, root_cause
+from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from .archive import strip_debugging, unpack_zip, write_zip
+from .checksums import LIST, check_checksums, sha256, write_checksums
+from .configs import PATHS, Rewriting, dense_json, merged, read_json
+from .modules import needed_modules
+from .process import in_clean_process
+from .verify import check_weights
+
+logger = logging.getLogger(__name__)
+
+CODE = Path(__file__).parents[1]
+META = "_meta_::"
+LEAVING_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
+
+
+def pack_bundle(
+    bundle: str | Path,
+    weights: str | Path | None = None,
+    out: str | Path = "dist",
+    overlay: str | Path | None = None,
+    scores: str | Path | None = None,
+) -> Path:
+    """Make a folder and a zip of a bundle that run without this repository, and try them in a clean process.
+
+    In them are the configs; the modules that these need, in a package ``NAME_vVERSION`` of the bundle's own; the
+    weights, as ``model.pt`` and scripted, with configs and code inside, as ``model.ts``; licence, model card, data
+    licence; and ``SHA256SUMS``. The same input gives the same bytes.
+
+    Args:
+        bundle: folder of the bundle.
+        weights: flat state dict of ``inference.json``'s network; ``models/model.pt`` of the bundle unless given. What
+            training left beside it, such as statistics of intensity, is taken from there.
+        out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; a package that is there is replaced.
+        overlay: JSON with the settings that the weights were trained with, where they are not the bundle's: those that
+            ``inference.json`` or ``train.json`` has are changed in it, except for paths; ``"_meta_::KEY"`` changes
+            ``metadata.json``.
+        scores: output folder of an evaluation of these weights, whose mean scores become ``eval_metrics``.
+
+    Returns:
+        the zip.
+
+    Raises:
+        InputError: something is missing or does not fit, or the package did not pass its trial.
+    """
+    bundle, out = Path(bundle).resolve(), Path(out).resolve()
+    changes = read_json(Path(overlay)) if overlay is not None else {}
+    metadata = _metadata(bundle, changes, scores)
+    name, version = bundle.name, metadata["version"]
+    if (out / name).exists() and not (out / name / LIST).exists():
+        raise InputError(f"{out / name}: exists, and is no packed bundle; choose another --out")
+    state = check_weights(Path(weights) if weights is not None else bundle / "models" / "model.pt")
+    weights_folder = Path(weights).resolve().parent if weights is not None else bundle / "models"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
+        folder = Path(temporary) / name
+        logger.info("%s %s: code, configs, weights", name, version)
+        code = _write(folder, bundle, metadata, state, _configs(bundle, changes, weights_folder))
+        logger.info("scripting the network")
+        _script(folder, code)
+        write_checksums(folder)
+        archive = Path(temporary) / f"{name}_v{version}.zip"
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        write_zip(archive, {path.relative_to(folder.parent).as_posix(): path for path in files})
+        logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")
+        _try(archive, read_json(bundle / "configs" / "demo.json")["phantom"])
+        shutil.rmtree(out / name, ignore_errors=True)
+        folder.replace(out / name)
+        return archive.replace(out / archive.name)
+
+
+def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | None) -> dict[str, Any]:
+    parser = ConfigParser(read_json(bundle / "configs" / "metadata.json"))
+    for key, value in changes.items():
+        if key.startswith(META):
+            parser[key.removeprefix(META)] = value
+    metadata = parser.config
+    if "roi_size" in changes:  # the size of a window
+        for id in ("inputs::image", "outputs::pred"):
+            parser[f"network_data_format::{id}::spatial_shape"] = changes["roi_size"]
+    if metadata["version"] not in metadata["changelog"]:
+        raise InputError(f"{bundle}: version {metadata['version']} is not in the changelog of its metadata.json")
+    if scores is not None:
+        metadata["eval_metrics"] = _eval_metrics(Path(scores))
+    return metadata
+
+
+def _eval_metrics(folder: Path) -> dict[str, float]:
+    metrics = mean_scores(read_scores(folder / "scores.csv"))
+    if (folder / "class_scores.csv").exists():
+        metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
+    return {name: round(value, 6) for name, value in metrics.items()}
+
+
+def _configs(bundle: Path, changes: Mapping[str, Any], weights_folder: Path) -> dict[str, dict[str, Any]]:
+    """Every config by its path below ``configs``, with the overlay's changes and what training left in files."""
+    folder = bundle / "configs"
+    configs = {
+        path.relative_to(folder).as_posix(): read_json(path)
+        for path in sorted(folder.rglob("*.json"))
+        if path.name != "metadata.json"
+    }
+    from_training = [key for key, value in configs["inference.json"].items() if _in_checkpoint_folder(key, value)]
+    for name in ("inference.json", "train.json"):
+        configs[name] = merged(configs[name], changes)
+    parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
+    parser["ckpt_dir"] = str(weights_folder)
+    for key in from_training:
+        try:
+            value = parser.get_parsed_content(key)
+        except Exception as error:
+            raise root_cause(error) from error
+        for config in configs.values():
+            if key in config and (config is configs["inference.json"] or _in_checkpoint_folder(key, config[key])):
+                config[key] = value
+    return configs
+
+
+def _in_checkpoint_folder(key: str, value: Any) -> bool:
+    return key not in PATHS and isinstance(value, str) and value.startswith("$") and "@ckpt_dir" in value
+
+
+def _write(
+    folder: Path,
+    bundle: Path,
+    metadata: dict[str, Any],
+    state: dict[str, torch.Tensor],
+    configs: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Everything but the scripted network. Gives the ``inference.json`` for that, which carries the code."""
+    package = f"{bundle.name}_v{re.sub('[^0-9a-zA-Z]', '_', metadata['version'])}"
+    rewriting = Rewriting(configs, CODE.name, package)
+    sources = {f"{package}/{path}": text for path, text in needed_modules(CODE, rewriting.names).items()}
+    texts = {
+        **sources,
+        **{f"configs/{name}": dense_json(rewriting(config)) + "\n" for name, config in configs.items()},
+        "configs/metadata.json": dense_json(metadata) + "\n",
+        "configs/logging.conf": (bundle / "configs" / "logging.conf").read_text(),
+        "LICENSE": (bundle / "LICENSE").read_text(),
+        "docs/data_license.txt": (bundle / "docs" / "data_license.txt").read_text(),
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "models").mkdir()
+    torch.save({key: value.contiguous().clone() for key, value in state.items()}, folder / "models" / "model.pt")
+    (folder / "docs" / "README.md").write_text(_card(bundle, metadata, sha256(folder / "models" / "model.pt")))
+    code = folder.with_name("code.zip")
+    write_zip(code, {name: text.encode() for name, text in sources.items()})
+    return rewriting.with_code(rewriting(configs["inference.json"]), code.read_bytes())
+
+
+def _card(bundle: Path, metadata: Mapping[str, Any], digest: str) -> str:
+    """The model card, with what this package is at its top, and without links that leave the folder."""
+    card = (bundle / "docs" / "README.md").read_text()
+    title, _, rest = card.partition("\n")
+    metrics = "\n".join(
+        f"| {name} | {value} |" for name, value in metadata["eval_metrics"].items() if value is not None
+    )
+    about = f"""
+## This package
+
+Version {metadata["version"]}: configs, code, and weights that whoever made this package trained. What follows below
+describes the bundle as its collection has it, without weights. Not for clinical use.
+
+```
+sha256sum --check {LIST}
+pip install {" ".join(_requirements(metadata))}
+python -m monai.bundle run --config_file {bundle.name}/configs/inference.json --dataset_dir SCANS --output_dir OUT
+```
+
+The first line runs in this folder, the last from any: `SCANS` holds the scans, `OUT` gets the results.
+`models/model.pt` has the SHA-256 `{digest}`.
+"""
+    if metrics:
+        about += f"\nScores of these weights, by whoever made this package:\n\n| score | mean |\n|---|---|\n{metrics}\n"
+    return f"{title}\n{about}{LEAVING_LINK.sub(lambda link: link[1], rest)}"
+
+
+def _requirements(metadata: Mapping[str, Any]) -> list[str]:
+    versions = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+
+def _script(folder: Path, inference: dict[str, Any]) -> None:
+    config = folder.with_name("inference.json")
+    config.write_text(json.dumps(inference))
+    file = folder / "models" / "model.ts"  # MONAI Deploy finds the configs inside under the file's name
+    in_clean_process("export", folder.parent, str(folder), str(config), str(file))
+    strip_debugging(file)
+
+
+def _try(archive: Path, recipe: dict[str, Any]) -> None:
+    """Use a package as those do who get it: unpack, check, infer; and its scripted network without the folder."""
+    with tempfile.TemporaryDirectory() as temporary:
+        elsewhere = Path(temporary)
+        folder = unpack_zip(archive, elsewhere)
+        check_checksums(folder)
+        phantom = ConfigParser(recipe).get_parsed_content()
+        write_cohort(phantom, elsewhere / "data", cases=3)
+        options = {
+            "config_file": folder / "configs" / "inference.json",
+            "dataset_dir": elsewhere / "data",
+            "output_dir": elsewhere / "out",
+        }
+        in_clean_process("run", elsewhere, *(f"--{key}={value}" for key, value in options.items()))
+        results = [path for path in (elsewhere / "out").iterdir() if path.suffix != ".log"]
+        if not results:
+            raise InputError(f"{archive.name}: inference of a synthetic case wrote no result")
+        for path in results:
+            if path.name.endswith("_seg.nii.gz"):
+                _check_grid(path, elsewhere / "data" / "labels" / path.name.replace("_seg", ""))
+        shutil.copy(folder / "models" / "model.ts", elsewhere / "model.ts")
+        shutil.rmtree(folder)
+        in_clean_process("alone", elsewhere, "model.ts")
+
+
+def _check_grid(path: Path, label: Path) -> None:
+    mask, truth = nib.load(path), nib.load(label)
+    if mask.shape != truth.shape or not np.allclose(mask.affine, truth.affine, atol=1e-4):
+        raise InputError(f"{path.name}: the mask of a synthetic case is on another grid than the case")

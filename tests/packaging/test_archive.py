@@ -1,0 +1,90 @@
+"""Zips that are the same for the same content, and harmless to unpack."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.packaging.archive import leaves_folder, strip_debugging, unpack_zip, write_zip
+
+
+def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("b")
+    write_zip(tmp_path / "one.zip", {"top/a": b"a", "top/b": tmp_path / "b.txt"})
+    (tmp_path / "b.txt").chmod(0o600)
+    os.utime(tmp_path / "b.txt", (0, 0))
+    write_zip(tmp_path / "two.zip", {"top/b": tmp_path / "b.txt", "top/a": b"a"})
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    folder = unpack_zip(tmp_path / "one.zip", tmp_path / "out")
+    assert folder == tmp_path / "out" / "top"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../a", "top/../../a", "/a", "..\\a", "C:\\a", "C:/a", "top\\..\\..\\a", "\\\\server\\a"]
+)
+def test_a_path_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    assert leaves_folder(name)
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("top/good", "")
+        entry = zipfile.ZipInfo()
+        entry.filename = name  # as it is, without what zipfile mends
+        archive.writestr(entry, "bad")
+    with pytest.raises(InputError, match="outside of the folder"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+    assert not (tmp_path / "a").exists() and not (tmp_path / "out").exists()
+
+
+def test_inside_stays_inside() -> None:
+    assert not leaves_folder("top/a..b/..c")
+
+
+def test_a_link(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        entry = zipfile.ZipInfo("top/link")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "target")
+    with pytest.raises(InputError, match="is a link"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_a_name_twice(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("top/a", "good")
+        archive.writestr("top/a", "bad")
+    with pytest.raises(InputError, match="two files of one name"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_not_one_folder(tmp_path: Path) -> None:
+    write_zip(tmp_path / "bad.zip", {"a/a": b"", "b/b": b""})
+    with pytest.raises(InputError, match="holds a, b, expected one folder"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_a_damaged_zip(tmp_path: Path) -> None:
+    write_zip(tmp_path / "good.zip", {"top/a": bytes(range(256)) * 40}, zipfile.ZIP_STORED)
+    whole = (tmp_path / "good.zip").read_bytes()
+    for bad in (b"", b"no zip", whole[:-30], whole[:200] + b"x" + whole[201:]):
+        (tmp_path / "bad.zip").write_bytes(bad)
+        with pytest.raises(InputError, match=r"bad\.zip: not a complete zip file"):
+            unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_a_scripted_network_forgets_where_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "model.ts"
+    network = torch.nn.Conv1d(1, 1, 1)
+    torch.jit.save(torch.jit.script(network), path, _extra_files={"note.json": "{}"})
+    strip_debugging(path)
+    source = str(Path(torch.nn.__file__).parent).encode()
+    with zipfile.ZipFile(path) as archive:
+        assert not [name for name in archive.namelist() if source in archive.read(name) or "debug" in name]
+        assert archive.read("model/extra/note.json") == b"{}"
+    x = torch.ones(1, 1, 3)
+    torch.testing.assert_close(torch.jit.load(path)(x), network(x))

@@ -1,0 +1,80 @@
+"""The list of a package's files."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from common.packaging.checksums import LIST, check_checksums, write_checksums
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "models").mkdir(parents=True)
+    (folder / "LICENSE").write_text("free")
+    (folder / "models" / "model.pt").write_bytes(b"weights")
+    write_checksums(folder)
+    return folder
+
+
+def test_the_list(folder: Path) -> None:
+    expected = (
+        f"{hashlib.sha256(b'free').hexdigest()}  LICENSE\n{hashlib.sha256(b'weights').hexdigest()}  models/model.pt\n"
+    )
+    assert (folder / LIST).read_text() == expected
+    check_checksums(folder)
+    assert subprocess.run(["sha256sum", "--check", "--status", LIST], cwd=folder, check=False).returncode == 0
+
+
+def _rewritten(folder: Path, change: Callable[[str], str]) -> None:
+    (folder / LIST).write_text(change((folder / LIST).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "LICENSE").write_text("fre"), "LICENSE: is not the file that was packed"),
+        (lambda f: (f / "models" / "model.pt").write_bytes(b""), r"model\.pt: is not the file that was packed"),
+        (lambda f: (f / "LICENSE").unlink(), "LICENSE: is missing"),
+        (lambda f: (f / "models" / "other.pt").write_bytes(b""), r"other\.pt: is not one of the package's files"),
+        (lambda f: (f / LIST).unlink(), f"has no {LIST}"),
+        (lambda f: _rewritten(f, lambda s: s.replace("  LICENSE", "  ../LICENSE")), "line 1: ../LICENSE is outside"),
+        (lambda f: _rewritten(f, lambda s: s.replace("  LICENSE", "  /LICENSE")), "line 1: /LICENSE is outside"),
+        (lambda f: _rewritten(f, lambda s: s + s), "line 3"),
+        (lambda f: _rewritten(f, lambda s: "nonsense\n" + s), "line 1"),
+        (lambda f: _rewritten(f, lambda s: s.splitlines()[1] + "\n"), "LICENSE: is not one of the package's files"),
+    ],
+)
+def test_what_does_not_fit(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(folder)
+    with pytest.raises(InputError, match=message):
+        check_checksums(folder)
+
+
+def test_a_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    """Even to a file of the same content, which could change later."""
+    (tmp_path / "outside").write_text("free")
+    (folder / "LICENSE").unlink()
+    (folder / "LICENSE").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="LICENSE: is a link"):
+        check_checksums(folder)
+
+
+def test_a_folder_behind_a_link(folder: Path, tmp_path: Path) -> None:
+    (folder / "models").rename(tmp_path / "models")
+    (folder / "models").symlink_to(tmp_path / "models")
+    with pytest.raises(InputError, match="is a link"):
+        check_checksums(folder)
+
+
+def test_use_leaves_files_that_do_not_count(folder: Path) -> None:
+    for name in ("eval/case_seg.nii.gz", "code/__pycache__/a.pyc", "README.md", "demo/models/model.pt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    check_checksums(folder)
