@@ -25,7 +25,7 @@ SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fast,itk,pictures,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dicom,fast,itk,pictures,test]"
 	touch $@
 
 ## train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it

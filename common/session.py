@@ -24,6 +24,7 @@ from .errors import InputError, show_input_errors_in_one_line
 # Third parties' notices that a user of a bundle can do nothing about.
 NOTICES = (".*nvImageCodec decoder plugin did not register.*",)
 QUIET_LOGGERS = {
+    "highdicom": logging.ERROR,  # every header that it copies
     "ignite.engine": logging.CRITICAL,  # every run and epoch, and exceptions that are raised anyway
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
     "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
@@ -124,13 +125,13 @@ def flag(value: bool | str) -> bool:
     return words[str(value).lower()]
 
 
-def mixed_precision(amp: bool | str, device: torch.device) -> bool:
+def mixed_precision(amp: bool | str, device: torch.device | str) -> bool:
     """Whether to use MONAI's automatic mixed precision, which it has for CUDA alone.
 
     Raises:
         InputError: ``amp`` on another device, where it would do nothing.
     """
-    if flag(amp) and device.type != "cuda":
+    if flag(amp) and torch.device(device).type != "cuda":
         raise InputError(f"--amp true, but the device is {device}; mixed precision needs CUDA")
     return flag(amp)
 

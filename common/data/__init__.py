@@ -2,6 +2,7 @@
 
 from .cases import find_cases, load_cases, rank_share, without_results
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
+from .dicom_seg import WriteDicomSegd
 from .intensity import intensity_of, keep_intensity, read_intensity
 from .streams import StreamsDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
@@ -13,6 +14,7 @@ __all__ = [
     "SampledCacheDataset",
     "StreamsDataset",
     "VolumeReader",
+    "WriteDicomSegd",
     "find_cases",
     "intensity_of",
     "keep_intensity",

@@ -61,21 +61,7 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             positions; slices of different size, spacing or direction, at one place, at unequal steps or shifted against
             each other.
     """
-    if not has_itk:
-        raise InputError(
-            f"{folder}: reading DICOM needs the package itk (pip install itk), or convert the series to NIfTI"
-        )
-    paths = sorted(path for path in folder.iterdir() if is_dicom(path))
-    if not paths:
-        raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
-    slices = [_read_header(path) for path in paths]
-    _check_one_series(folder, slices)
-    _check_same_plane(folder, slices)
-    if len(slices) < 2:
-        raise InputError(f"{folder}: a single DICOM image ({paths[0].name}), expected a series of at least 2 slices")
-    normal = np.cross(*slices[0].orientation)
-    slices.sort(key=lambda s: float(s.position @ normal))
-    _check_even_stack(folder, slices, normal)
+    slices = ordered_slices(folder)
     try:
         # float: slope and intercept may differ from slice to slice, and the type of the first holds for all
         image = itk.imread([str(s.path) for s in slices], itk.F)
@@ -91,6 +77,30 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 3] = first.position
     affine[:3] = LPS_TO_RAS @ affine[:3]
     return itk.array_from_image(image).T, affine
+
+
+def ordered_slices(folder: Path) -> list[Slice]:
+    """The headers of a folder's slices in the order in which :func:`read_series` stacks them.
+
+    Raises:
+        InputError: as of :func:`read_series`, but for what only the pixels tell.
+    """
+    if not has_itk:
+        raise InputError(
+            f"{folder}: reading DICOM needs the package itk (pip install itk), or convert the series to NIfTI"
+        )
+    paths = sorted(path for path in folder.iterdir() if is_dicom(path))
+    if not paths:
+        raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
+    slices = [_read_header(path) for path in paths]
+    _check_one_series(folder, slices)
+    _check_same_plane(folder, slices)
+    if len(slices) < 2:
+        raise InputError(f"{folder}: a single DICOM image ({paths[0].name}), expected a series of at least 2 slices")
+    normal = np.cross(*slices[0].orientation)
+    slices.sort(key=lambda s: float(s.position @ normal))
+    _check_even_stack(folder, slices, normal)
+    return slices
 
 
 def _read_header(path: Path) -> Slice:

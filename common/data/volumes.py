@@ -81,18 +81,13 @@ class VolumeReader(ImageReader):
             raise InputError(
                 f"{img[0].parent}: {len(img)} files ({found}), expected one for each of {names}, in this order"
             )
-        volumes = [read_volume(p) for p in img]
-        array, affine = volumes[0]
-        if len(volumes) > 1:
-            for path, (volume, _) in zip(img, volumes):
-                if volume.ndim != 3:
-                    raise InputError(
-                        f"{path}: {volume.shape[3]} channels, expected one, as each of {names} has its own file"
-                    )
-            moved = [_resample(p, v, a, img[0], array.shape, affine) for p, (v, a) in zip(img[1:], volumes[1:])]
-            array = np.stack([array, *moved])
-        elif array.ndim == 4:
-            array = np.moveaxis(array, 3, 0)
+        if len(img) > 1:
+            volumes, affine = read_aligned(img, self.channels)
+            array = np.stack(volumes)
+        else:
+            array, affine = read_volume(img[0])
+            if array.ndim == 4:
+                array = np.moveaxis(array, 3, 0)
         count = array.shape[0] if array.ndim == 4 else 1
         if count != len(self.channels):
             raise InputError(
@@ -112,6 +107,7 @@ class VolumeReader(ImageReader):
             "spatial_shape": np.asarray(array.shape[-3:]),
             "original_channel_dim": 0 if array.ndim == 4 else float("nan"),
             "space": "RAS",
+            "source": str(img[0]),  # whose grid it is; a data set may set MONAI's filename_or_obj to another name
         }
         return array, meta
 
@@ -136,18 +132,27 @@ class AtomicNibabelWriter(NibabelWriter):
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype)
-        for set_affine in (image.set_sform, image.set_qform):
-            set_affine(self.affine, code="scanner")
-        content = image.to_bytes()
-        with whole_file(Path(filename)) as partial:
-            # level 1 is all that a label map needs; without a time stamp the same map is the same file
-            partial.write_bytes(gzip.compress(content, 1, mtime=0) if partial.suffix == ".gz" else content)
+        write_nifti(Path(filename), image, self.affine)
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def write_nifti(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
+    """Write an image with ``affine``, as its sform and its qform; the file appears once it is complete."""
+    for set_affine in (image.set_sform, image.set_qform):
+        set_affine(affine, code="scanner")
+    content = image.to_bytes()
+    with whole_file(path) as partial:
+        # level 1 is all that is worth its time, also of an MRI; without a time stamp the same image is the same file
+        partial.write_bytes(gzip.compress(content, 1, mtime=0) if partial.suffix == ".gz" else content)
+
+
+def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """One file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
 
     A folder is read as the series of DICOM slices in it, always ``(x, y, z)``.
+
+    Args:
+        path: the file or folder.
+        integers: leave integers that need no slope and intercept in their own type; not of DICOM.
 
     Raises:
         InputError: see :class:`VolumeReader`.
@@ -157,7 +162,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.is_dir():
         array, affine = read_series(path)
     else:
-        array, affine = _read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk(path)
+        read = _read_nifti if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk
+        array, affine = read(path, integers)
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
     if array.ndim not in (3, 4) or min(array.shape[:3]) < 2:
@@ -180,7 +186,34 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return array, affine
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_aligned(
+    paths: Sequence[Path], names: Sequence[str], integers: bool = False
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Files of one channel each as arrays ``(x, y, z)`` on the grid of the first, and its affine.
+
+    Those on another grid are resampled, with a warning, and then float32.
+
+    Args:
+        paths: the files, or folders of DICOM slices.
+        names: of the channels, for messages.
+        integers: as in :func:`read_volume`.
+
+    Raises:
+        InputError: a file has several channels, or shares no space with the first; and as :func:`read_volume`.
+    """
+    volumes = [read_volume(path, integers) for path in paths]
+    for path, (volume, _) in zip(paths, volumes):
+        if volume.ndim != 3:
+            raise InputError(
+                f"{path}: {volume.shape[3]} channels, expected one, as each of {', '.join(names)} has its own file; "
+                "`python -m common unstack` makes a file of each channel"
+            )
+    first, affine = volumes[0]
+    moved = [_resample(p, v, a, paths[0], first.shape, affine) for p, (v, a) in zip(paths[1:], volumes[1:])]
+    return [first, *moved], affine
+
+
+def _read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
             head = file.read(540)
@@ -191,7 +224,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if dtype.fields is not None or dtype.kind == "c":
                 kind = "colour (RGB)" if dtype.fields is not None else "complex"
                 raise InputError(f"{path}: {kind} voxels, expected one real number each")
-            array = np.asarray(image.dataobj, dtype=np.float32)
+            kept = integers and dtype.kind in "iu" and (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+            array = np.asarray(image.dataobj, dtype=dtype if kept else np.float32)
             file.read()  # gzip compares its check sum at the end
     except InputError:
         raise
@@ -207,7 +241,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return array, affine
 
 
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     if not path.name.lower().endswith(ITK_SUFFIXES):
         if is_dicom(path):
             raise InputError(f"{path}: one file of a DICOM series; give the folder of the series, {path.parent}")
@@ -221,7 +255,8 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
-    return np.asarray(array, dtype=np.float32), np.asarray(meta["affine"], dtype=np.float64)
+    kept = integers and array.dtype.kind in "iu"
+    return np.asarray(array, dtype=None if kept else np.float32), np.asarray(meta["affine"], dtype=np.float64)
 
 
 def _resample(
@@ -232,7 +267,9 @@ def _resample(
     onto_shape: tuple[int, ...],
     onto_affine: np.ndarray,
 ) -> np.ndarray:
-    """``volume`` on the grid of another file; outside its own field of view, its smallest value."""
+    """``volume`` on the grid of another file, float32; outside its own field of view, its smallest value.
+
+    A volume that is on this grid already stays what it is."""
     if volume.shape == onto_shape and np.allclose(affine, onto_affine, atol=1e-2, rtol=0):
         return volume
     steps = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 16) for n in onto_shape), indexing="ij")).reshape(3, -1)
@@ -245,6 +282,7 @@ def _resample(
     logger.warning(
         "%s: another grid than %s; resampled onto it (it covers %.0f %% of it)", path, onto_path.name, 100 * covered
     )
+    volume = np.asarray(volume, dtype=np.float32)
     lowest = volume.min()
     resampled = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=np.float32)(
         MetaTensor(volume[None] - lowest, affine=affine), dst_affine=onto_affine, spatial_size=onto_shape

@@ -1,0 +1,137 @@
+"""Several volumes as the channels of one file and back, for programs that take one file for each case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ..errors import InputError
+from .cases import modality_of, stem
+from .volumes import NIFTI_SUFFIXES, read_aligned, read_volume, write_nifti
+
+MARK = "channels: "  # before the names in the header, so that other descriptions are not taken for names
+DESCRIPTION = 79  # characters of NIfTI's field descrip
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")  # becomes a part of a file's name
+
+
+def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Write volumes of one channel each as one 4-D NIfTI file, the channels along its fourth axis in the order given.
+
+    Affine and grid are the first volume's; the others are resampled onto it as in ``VolumeReader``, which reads the
+    same array from ``out`` as from the separate files. Where every volume holds integers and is on the grid already,
+    the voxels get the smallest integer type that holds all of their types; otherwise, and of DICOM, float32.
+
+    Args:
+        paths: NIfTI, MetaImage or NRRD files, or folders of one DICOM series.
+        out: file to write, ``.nii`` or ``.nii.gz``.
+        names: of the channels, for the header's ``descrip``; unless given, the modalities that the files' names speak
+            of, or else those names.
+
+    Returns:
+        the names.
+
+    Raises:
+        InputError: fewer than two volumes, or not as many names; names that are not different or do not fit; ``out``
+            exists or is no NIfTI name; a volume cannot be read, has several channels, or shares no space with the
+            first.
+    """
+    files, out = [Path(path) for path in paths], Path(out)
+    if len(files) < 2:
+        found = str(files[0]) if files else "none"
+        raise InputError(f"{found}: expected at least two volumes, in the order of the network's inputs")
+    if not out.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"--out {out}: expected a file name that ends with {' or '.join(NIFTI_SUFFIXES)}")
+    _check_new([out])
+    named = _check_names(names or _names_of(files), len(files))
+    description = MARK + ",".join(named)
+    if len(description) > DESCRIPTION:
+        raise InputError(
+            f"channels {', '.join(named)}: {len(description) - len(MARK)} characters with the commas, but the file's "
+            f"header has room for {DESCRIPTION - len(MARK)}; give shorter names with --names A,B,..."
+        )
+    volumes, affine = read_aligned(files, named, integers=True)
+    common = np.result_type(*(volume.dtype for volume in volumes))
+    array = np.stack(volumes, axis=3, dtype=common if common.kind in "iu" else np.float32)
+    _write(out, array, affine, description)
+    return named
+
+
+def unstack_volume(path: str | Path, out: str | Path, names: Sequence[str] = ()) -> list[Path]:
+    """Write each channel of a 4-D file as a file of its own, ``CASE_NAME.nii.gz``.
+
+    What :func:`stack_volumes` did not resample gets the values and, within 0.01 mm, the affine that it had; the voxel
+    type is that of the 4-D file, float32 if this has a slope or intercept.
+
+    Args:
+        path: the file, whose name without its ending is ``CASE``.
+        out: folder to write to.
+        names: of the channels; unless given, those in the header that :func:`stack_volumes` wrote, or else ``0000``,
+            ``0001``, ...
+
+    Returns:
+        the files.
+
+    Raises:
+        InputError: a single channel, another number of names, names that are not different; a file exists; the volume
+            cannot be read.
+    """
+    path, out = Path(path), Path(out)
+    array, affine = read_volume(path, integers=True)
+    if array.ndim != 4:
+        raise InputError(f"{path}: one channel, expected a 4-D file with several along its fourth axis")
+    named = _check_names(names or _names_in(path, array.shape[3]), array.shape[3])
+    files = [out / f"{stem(path)}_{name}.nii.gz" for name in named]
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file, expected a folder")
+    _check_new(files)
+    for i, file in enumerate(files):
+        _write(file, array[..., i], affine)
+    return files
+
+
+def _write(path: Path, array: np.ndarray, affine: np.ndarray, description: str = "") -> None:
+    image = nib.Nifti1Image(array, affine, dtype=array.dtype)  # named, as nibabel asks for it of 64-bit integers
+    image.header["descrip"] = description
+    image.header.set_xyzt_units("mm")
+    write_nifti(path, image, affine)
+
+
+def _names_of(files: Sequence[Path]) -> list[str]:
+    stems = [stem(file.absolute()) for file in files]
+    modalities = [modality for name in stems if (modality := modality_of(name)[0])]
+    return modalities if len(set(modalities)) == len(files) else stems
+
+
+def _names_in(path: Path, count: int) -> list[str]:
+    text = ""
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        text = nib.load(path).header["descrip"].item().decode("latin-1")
+    names = text.removeprefix(MARK).split(",") if text.startswith(MARK) else []
+    if len(names) == count and all(map(NAME.fullmatch, names)):
+        return names
+    return [f"{i:04d}" for i in range(count)]
+
+
+def _check_names(names: Sequence[str], count: int) -> tuple[str, ...]:
+    if len(names) != count:
+        raise InputError(f"--names {','.join(names)}: expected {count}, one for each channel, found {len(names)}")
+    if len({name.lower() for name in names}) < count:
+        raise InputError(f"channels {', '.join(names)}: two of one name; give each its own with --names A,B,...")
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"channel '{name}': expected a name of letters, digits, blanks and ._+-, the first a letter or digit; "
+                "give others with --names A,B,..."
+            )
+    return tuple(names)
+
+
+def _check_new(files: Sequence[Path]) -> None:
+    there = [file for file in files if file.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise InputError(f"{there[0]}{more}: there already and not written over; choose another --out")
