@@ -57,7 +57,7 @@ class CaseEvaluator(SupervisedEvaluator):
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
-        InputError: from ``run``, after the last case, if any failed; it names them all.
+        InputError: from ``run`` of every process, after the last case, if any failed; the first one's names them all.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class CaseEvaluator(SupervisedEvaluator):
         if self.class_scores is not None:
             self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
         if failures:
-            raise InputError(
-                f"{len(failures)} of {len(scores) + len(failures)} cases failed:\n  " + "\n  ".join(failures)
-            )
+            idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
+            listed = ":\n  " + "\n  ".join(failures) if idist.get_rank() == 0 else "; the first process lists them"
+            raise InputError(f"{len(failures)} of {len(scores) + len(failures)} cases failed{listed}")
 
     def _iteration(self, engine: CaseEvaluator, batchdata: dict[str, Any]) -> dict:
         name, output = batchdata["case"][0], {}

@@ -32,6 +32,7 @@ def one_pass(
     halve_every: int = 4,
     momentum: float = 0.99,
     weight_decay: float = 5e-4,
+    max_epochs: int | None = None,
 ) -> list[Stage]:
     """A curriculum of the coarse task, then also the tumour, then also the enhancing tumour, in one stage.
 
@@ -46,6 +47,7 @@ def one_pass(
         halve_every: epochs after which the learning rate is halved.
         momentum: of stochastic gradient descent.
         weight_decay: of all but the biases of convolutions and fully connected layers.
+        max_epochs: length, where it is not the sum of ``epochs``; the last step of the curriculum takes what is left.
 
     Returns:
         the stage of a :class:`StagedTrainer`, for batches of a ``StreamsDataset`` of three streams; it
@@ -62,7 +64,7 @@ def one_pass(
             "one-pass",
             network,
             functools.partial(_halved, learning_rate, halve_every),
-            sum(epochs),
+            sum(epochs) if max_epochs is None else max_epochs,
             weights="model.pt",
             optimizer=functools.partial(sgd, momentum=momentum, weight_decay=weight_decay),
             prepare_batch=TaskBatch(epochs, transfer),

@@ -123,9 +123,14 @@ class Stage:
 class StagedTrainer(SupervisedTrainer):
     """MONAI's trainer run through stages; epochs count through all of them.
 
-    After every epoch it validates, writes the stage's weights where they are the best so far, and the training state.
+    After every epoch, or with ``val_interval`` after some, it validates and writes the stage's weights where they are
+    the best so far; after every epoch, the training state.
     A run that was interrupted, wherever, continues from its last complete epoch with ``resume`` and ends with the same
     weights as one that was not (on a CPU; CUDA's kernels are not all deterministic).
+
+    A trainer whose training is complete goes on where ``state.max_epochs`` is raised before it runs once more, as those
+    of MONAI do: in the last stage, with the network as it is then, its optimiser and its learning rate. A federated
+    client whose network gets the weights of all clients between its rounds trains in this way.
 
     A loss that is a module with parameters, such as the weights of tasks, is trained with the network, without weight
     decay, and kept in the training state. One with ``set_epoch`` is told the epoch of the stage, from 1, as it begins.
@@ -138,11 +143,12 @@ class StagedTrainer(SupervisedTrainer):
         device, train_data_loader, loss_function, inferer, iteration_update, train_handlers, amp: as for MONAI's
             ``SupervisedTrainer``; an ``iteration_update`` fires ``BACKWARD_COMPLETED`` before each optimiser step.
         max_epochs: over all stages, at most.
+        val_interval: validate in every epoch of a stage whose number, from 1, this divides, and in its last.
         seed: of what the network itself draws, such as dropout; each epoch has its own.
 
     Raises:
-        InputError: ``ckpt_dir`` holds a training or weights and ``resume`` is not set; or the state is of other stages,
-            another loss or another way of the learning rate.
+        InputError: ``val_interval`` or ``max_epochs`` is below 1; ``ckpt_dir`` holds a training or weights and
+            ``resume`` is not set; or the state is of other stages, another loss or another way of the learning rate.
     """
 
     def __init__(
@@ -160,7 +166,11 @@ class StagedTrainer(SupervisedTrainer):
         amp: bool = False,
         seed: int = 0,
         iteration_update: Callable[..., dict] | None = None,
+        val_interval: int = 1,
     ) -> None:
+        for name, value in (("max_epochs", max_epochs), ("val_interval", val_interval)):
+            if value < 1:
+                raise InputError(f"{name} is {value}: expected a number of epochs from 1")
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -180,9 +190,11 @@ class StagedTrainer(SupervisedTrainer):
         self.ckpt_dir = Path(ckpt_dir)
         self.resume = resume
         self.max_epochs = max_epochs
+        self.val_interval = val_interval
         self.seed = seed
         self.stage = self.stages[0]
         self.first_epoch = 0  # epochs run before the current stage
+        self.is_complete = False
         self.scheduler: ReduceLROnPlateau | None = None
         self.mean_loss: float | None = None  # what the scheduler watches
         Average(output_transform=lambda output: output["loss"], device=device).attach(self, "train_loss")
@@ -201,21 +213,26 @@ class StagedTrainer(SupervisedTrainer):
             raise
 
     def _run_stages(self) -> None:
+        if self.is_complete and self.state.epoch < self.state.max_epochs:
+            logger.info("stage '%s' goes on to epoch %d", self.stage.name, self.state.max_epochs - self.first_epoch)
+            super().run()
+            return
         state = self._saved_state()
         index = 0 if state is None else state["stage"]
         for stage in self.stages[index:]:
             self.stage = stage
             self._begin(state)
+            self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
             if self._is_stage_over():
                 logger.info("stage '%s' is complete", stage.name)
             else:
                 logger.info("stage '%s': epoch %d of at most %d", stage.name, self._stage_epoch + 1, stage.max_epochs)
-                self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
                 super().run()
             state = None
             if self.state.epoch >= self.max_epochs and stage is not self.stages[-1]:
                 logger.warning("max_epochs=%d ends the training in stage '%s'", self.max_epochs, stage.name)
                 return
+        self.is_complete = True
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.ckpt_dir)
 
     @property
@@ -380,15 +397,21 @@ class StagedTrainer(SupervisedTrainer):
         if idist.get_world_size() > 1:  # DDP lets batch-normalisation statistics drift apart until its next forward
             for buffer in stage.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        self.evaluator.run(epoch)
-        metric = self.evaluator.state.metrics[self.evaluator.state.key_metric_name]
         train_loss = self.state.metrics["train_loss"]
-        if not (math.isfinite(metric) and math.isfinite(train_loss)):
+        self._follow_plateau(train_loss)
+        validation, finite = "not validated", math.isfinite(train_loss)
+        if self._stage_epoch % self.val_interval == 0 or self._is_stage_over():
+            self.evaluator.run(epoch)
+            found = self.evaluator.state
+            metric = found.metrics[found.key_metric_name]
+            finite = finite and math.isfinite(metric)
+            validation = f"{found.key_metric_name} {metric:.4f}"
+            validation += f" (best {found.best_metric:.4f} in epoch {found.best_metric_epoch})"
+        if not finite:
             raise RuntimeError(
-                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, validation {metric}: it diverged. "
+                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, {validation}: it diverged. "
                 f"The epoch before is in {self.ckpt_dir / STATE_FILE}; a smaller learning rate may help"
             )
-        self._follow_plateau(train_loss)
         if idist.get_rank() == 0:
             if stage.weights is not None and self.evaluator.state.best_metric_epoch == epoch:
                 save_whole(_tensors(stage.network.state_dict()), self.ckpt_dir / stage.weights)
@@ -408,11 +431,7 @@ class StagedTrainer(SupervisedTrainer):
                 self.ckpt_dir / STATE_FILE,
             )
         idist.barrier()  # the next stage may read these files on every rank
-        logger.info(
-            "stage '%s', epoch %d: training loss %.4f, %s %.4f (best %.4f in epoch %d)",
-            *(stage.name, epoch, train_loss, self.evaluator.state.key_metric_name, metric),
-            *(self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch),
-        )
+        logger.info("stage '%s', epoch %d: training loss %.4f, %s", stage.name, epoch, train_loss, validation)
         if self._is_stage_over():
             self.terminate()
 
@@ -421,8 +440,7 @@ class StagedTrainer(SupervisedTrainer):
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         plateau = self.stage.plateau
         return (
-            self._stage_epoch >= self.stage.max_epochs
-            or self.state.epoch >= self.max_epochs
+            self.state.epoch >= self.state.max_epochs
             or (self.stage.patience is not None and waited >= self.stage.patience)
             or (plateau is not None and self._rate < plateau.lowest)
         )

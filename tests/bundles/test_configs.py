@@ -189,7 +189,7 @@ def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> None:
     """Evaluation scores it, inference writes it; a bundle may score or write more, or know another code."""
-    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "SaveImaged")
+    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "SaveImaged", "WriteDicomSegd")
     evaluation, inference = parser_of(bundle, "train", "evaluate"), parser_of(bundle, "inference")
     steps = [
         [{k: v for k, v in step.items() if k != "keys"} for step in config if not step["_target_"].endswith(own)]

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
+
+from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
 from .conftest import MMFNET
@@ -54,13 +58,18 @@ SCHEMA = {
     "required": [
         *("version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"),
         *("task", "description", "authors", "copyright", "network_data_format"),
-        *("schema", "changelog", "name", "intended_use"),  # the Model Zoo's, and ours
+        *("schema", "changelog", "name", "intended_use", "supported_apps"),  # the Model Zoo's, and ours
+        *("data_source", "data_type", "image_classes", "label_classes", "pred_classes", "eval_metrics", "references"),
     ],
     "properties": {
         **dict.fromkeys(("version", "monai_version", "pytorch_version", "numpy_version"), VERSION),
         **dict.fromkeys(("task", "description", "authors", "copyright", "intended_use", "name", "schema"), TEXT),
         "required_packages_version": VERSIONS,
-        "optional_packages_version": VERSIONS,
+        "optional_packages_version": False,  # MONAI would put them in the place of the required ones
+        **dict.fromkeys(("data_source", "data_type", "image_classes", "label_classes", "pred_classes"), TEXT),
+        "supported_apps": {"type": "object"},
+        # null: no weights are shipped whose scores these could be
+        "eval_metrics": {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["number", "null"]}},
         "changelog": {"type": "object", "additionalProperties": TEXT, "propertyNames": VERSION},
         "references": {"type": "array", "items": TEXT},
         "network_data_format": {
@@ -116,8 +125,9 @@ def test_metadata_keeps_the_specification(bundle: Path, verify: Callable) -> Non
         lambda metadata: metadata["network_data_format"]["inputs"].pop("image"),
         lambda metadata: metadata["network_data_format"]["outputs"]["pred"].pop("channel_def"),
         lambda metadata: metadata["required_packages_version"].update(torch=">=2"),
+        lambda metadata: metadata["eval_metrics"].update(Dice="good"),
     ],
-    ids=["no version", "no image", "no channels", "no exact version"],
+    ids=["no version", "no image", "no channels", "no exact version", "no number"],
 )
 def test_the_schema_is_not_met_by_everything(
     metadata: dict[str, Any], verify: Callable, tmp_path: Path, spoil: Callable
@@ -137,7 +147,6 @@ def test_versions_are_the_tested_ones(metadata: dict[str, Any]) -> None:
     tested = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", constraints, re.MULTILINE))
     stated = {
         **metadata["required_packages_version"],
-        **metadata.get("optional_packages_version", {}),
         **{{"pytorch": "torch"}.get(key, key): metadata[f"{key}_version"] for key in ("monai", "pytorch", "numpy")},
     }
     assert stated == {name: tested[name] for name in stated}
@@ -165,6 +174,63 @@ def test_the_value_range_is_that_of_the_clipping() -> None:
     (clip,) = (t for t in parser["preprocessing"]["transforms"] if t["_target_"].endswith("ClipChannelsd"))
     image = json.loads(Path(files(MMFNET)["meta_file"]).read_text())["network_data_format"]["inputs"]["image"]
     assert image["value_range"] == [min(low for low, _ in clip["ranges"]), max(high for _, high in clip["ranges"])]
+
+
+def assert_within(values: Any, limits: list[float]) -> None:
+    assert np.isfinite(values).all() and limits[0] <= np.min(values) <= np.max(values) <= limits[1]
+
+
+def test_the_files_of_an_inference_are_those_of_the_metadata(
+    workflow: Callable, busy_weights: Callable, bundle: Path, metadata: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of phantoms and a narrow network: its input, its output, and what is written of it."""
+    busy_weights(bundle)
+    formats = metadata["network_data_format"]
+    image, pred, written = formats["inputs"]["image"], formats["outputs"]["pred"], formats["post_processed_outputs"]
+    flow = workflow(bundle, "inference")
+    outputs = []
+    flow.network_def.register_forward_hook(lambda _, inputs, output: outputs.append((inputs[0], output)))
+    flow.run()
+
+    assert len(outputs) > 1
+    for tensors, about in zip(zip(*outputs), (image, pred)):
+        assert list(map(int, about["channel_def"])) == list(range(about["num_channels"]))
+        values = torch.cat([tensor.flatten(2).transpose(1, 2).flatten(0, 1) for tensor in tensors])
+        assert values.shape[1] == about["num_channels"]
+        if about["value_range"]:
+            assert_within(values.float().numpy(), about["value_range"])
+    probable = [int(i) for i, name in pred["channel_def"].items() if "class:" not in name]
+    if pred["format"].startswith("probabilit"):
+        assert_within(torch.cat([y[:, probable].float().flatten() for _, y in outputs]).numpy(), [0, 1])
+
+    maps = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out").glob("*_seg.nii.gz")]
+    names = {int(value): name for value, name in written["pred"]["channel_def"].items()}
+    found = set(np.unique(np.concatenate([labels.flatten() for labels in maps])))
+    assert found == {value for value, name in names.items() if name != "unused"}
+    assert all(labels.dtype == written["pred"]["dtype"] and labels.ndim == 3 for labels in maps)
+
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert len(results) == (len(maps) if "result" in written else 0)
+    for result in results:
+        probabilities = result["probabilities"]
+        assert list(probabilities) == list(written["result"]["channel_def"].values())
+        assert len(probabilities) == written["result"]["num_channels"]
+        assert_within(list(probabilities.values()), written["result"]["value_range"])
+
+
+def test_the_metrics_are_those_that_evaluation_gives(
+    workflow: Callable, busy_weights: Callable, bundle: Path, metadata: dict[str, Any], tmp_path: Path
+) -> None:
+    busy_weights(bundle)
+    flow = workflow(bundle, "train", "evaluate")
+    flow.run()
+    assert list(metadata["eval_metrics"]) == list(flow.evaluator.state.metrics)
+    assert set(metadata["eval_metrics"].values()) == {None}  # no weights are shipped
+    rows = read_scores(tmp_path / "out" / "scores.csv")
+    names = list(rows[0])[1:]
+    if (tmp_path / "out" / "class_scores.csv").exists():
+        names += [f"class {name}" for name in read_class_scores(tmp_path / "out" / "class_scores.csv")]
+    assert names == list(metadata["eval_metrics"])
 
 
 @pytest.mark.slow
