@@ -1,0 +1,225 @@
+"""Every case of a data set: its files, grids, labels and class, and whether a patient is on two lists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai.transforms import Compose
+
+from ..data.cases import case_name, find_cases, load_cases, modality_of, split_by_fold, stem
+from ..errors import InputError
+from .bundle import why
+from .findings import Findings
+from .headers import Header, overlap, read_header, same_grid
+
+SECTIONS = ("training", "validation", "test")
+SCANS = "scans"  # the list of a folder without a data list
+LABEL_SHIFT = 0.1  # between the entries of the affines of a label and its image, as CheckLabeld allows
+SAME_SHIFT = 0.01  # between modalities, above which the reader resamples
+
+Lists = dict[str, list[dict]]
+
+
+def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str], fold: int | None) -> Lists:
+    """The cases of a data list by section, or those of a folder of scans, without the ones whose files are missing.
+
+    Raises:
+        InputError: no such folder, no scans, or a data list that is no such file.
+    """
+    if not (dataset_dir / "dataset.json").exists():
+        cases = find_cases(dataset_dir, modalities, fold)
+        for case in cases:
+            if "error" in case:
+                findings.fail(f"{SCANS} {case['case']}", case["error"])
+        return {SCANS: [case for case in cases if "error" not in case]}
+    listing = _read_listing(dataset_dir, modalities, fold)
+    lists: Lists = {}
+    for section in SECTIONS:
+        if not listing.get(section):
+            findings.note(f"list {section}", f"no cases; {_needs(section)} needs them")
+            continue
+        lists[section] = []
+        for item in listing[section]:
+            case = _with_paths(dataset_dir, item, modalities)
+            problems = [f"{path}: no such file" for path in files(case) if not path.exists()]
+            problems += [] if "label" in case else ["no label in the data list; inference alone needs none"]
+            if "image" not in case:
+                problems = ["no image in the data list"]
+            for problem in problems:
+                findings.fail(f"{section} {case['case']}", problem)
+            if not problems:
+                lists[section].append(case)
+    return lists
+
+
+def files(case: Mapping) -> list[Path]:
+    """The files of a case, its label last."""
+    images = case.get("image", [])
+    return [Path(p) for p in [*([images] if isinstance(images, str) else images), *filter(None, [case.get("label")])]]
+
+
+def read_headers(findings: Findings, where: str, case: Mapping) -> list[Header]:
+    """The headers of a case's files, in their order; none if one cannot be read."""
+    try:
+        return [read_header(path) for path in files(case)]
+    except InputError as error:
+        findings.fail(where, str(error))
+        return []
+
+
+def check_headers(
+    findings: Findings, where: str, case: Mapping, headers: Sequence[Header], modalities: Sequence[str]
+) -> None:
+    """What reading and checking the voxels would say of channels and grids, from headers alone."""
+    labelled = "label" in case
+    images = headers[:-1] if labelled else headers
+    first = images[0]
+    found = [image.channels for image in images]
+    names = ", ".join(modalities)
+    if found not in ([len(modalities)], [1] * len(modalities)):
+        findings.fail(where, f"{first.path}: channels {found} in {len(images)} files, expected one for each of {names}")
+    for image in images[1:]:
+        covered = overlap(first, image)
+        if covered == 0:
+            findings.fail(where, f"{image.path}: shares no space with {first.path}")
+        elif not same_grid(first, image, SAME_SHIFT):
+            findings.note(where, f"{image.path}: another grid than {first.path.name}, covers {covered:.0%} of it")
+    if labelled and not same_grid(first, headers[-1], LABEL_SHIFT):
+        label = headers[-1]
+        grids = f"{list(label.shape)}, its image {list(first.shape)}"
+        findings.fail(where, f"{label.path}: another grid than its image's (shape {grids}); resample it onto the image")
+
+
+def check_names(findings: Findings, where: str, case: Mapping, modalities: Sequence[str]) -> None:
+    """Whether files that are called after modalities stand in their order.
+
+    All of them in another order is a failure: nothing would stop, and all results would be wrong. One name alone may
+    speak of something else, such as what an image was registered to.
+    """
+    images = case["image"]
+    if isinstance(images, str) or len(images) != len(modalities):
+        return
+    named = [modality_of(stem(path), modalities)[0] for path in images]
+    known = [name if name in modalities else None for name in named]
+    if known == list(modalities) or not any(known):
+        return
+    what = f"files {', '.join(Path(path).name for path in images)} where {', '.join(modalities)} are expected"
+    if sorted(map(str, known)) == sorted(modalities):
+        findings.fail(where, f"{what}; put them in this order")
+    elif any(name not in (None, expected) for name, expected in zip(known, modalities)):
+        findings.note(where, f"{what}; look whether each is the right one")
+
+
+def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[Callable]) -> None:
+    """Read a case with the bundle's own transforms, which check it; their warnings become notes."""
+    with _warnings() as warnings:
+        try:
+            Compose(list(load))(dict(case))
+        except Exception as error:
+            findings.fail(where, why(error))
+    for warning in warnings:
+        findings.note(where, warning)
+
+
+def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
+    """Whether a case or patient is on two lists, or a file twice anywhere.
+
+    Args:
+        findings: takes it.
+        lists: cases by section.
+        by_content: also compare the content of files of one size, to find copies.
+    """
+    patients: dict[str, dict[str, str]] = {}
+    images: dict[Path, list[tuple[str, str]]] = {}
+    for section, cases in lists.items():
+        for case in cases:
+            if "patient" in case:
+                patients.setdefault(str(case["patient"]), {}).setdefault(section, case["case"])
+            for path in files(case)[: -1 if "label" in case else None]:
+                images.setdefault(path.resolve(), []).append((section, case["case"]))
+    for patient, found in patients.items():
+        if len(found) > 1:
+            where = ", ".join(f"{case} ({section})" for section, case in found.items())
+            findings.fail(f"patient {patient}", f"on several lists: {where}; keep the cases of a patient together")
+    for paths in _alike(images) if by_content else [[path] for path in images]:
+        uses = [use for path in paths for use in images[path]]
+        if len(uses) > 1:
+            same = "the same file" if len(paths) == 1 else "files of the same content"
+            where = " and ".join(f"{section} {case}" for section, case in dict.fromkeys(uses))
+            what = f"{same}, {', '.join(path.name for path in paths)}, in {where}"
+            across = len({section for section, _ in uses}) > 1 or len(set(uses)) == 1
+            (findings.fail if across else findings.note)(f"{uses[0][0]} {uses[0][1]}", f"{what}; list it once")
+
+
+def _alike(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Groups of files of one content; a folder of DICOM slices stands for itself."""
+    groups: dict[object, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.stat().st_size if path.is_file() else path, []).append(path)
+    for group in groups.values():
+        same: dict[object, list[Path]] = {}
+        for path in group:
+            same.setdefault(_content(path) if len(group) > 1 else path, []).append(path)
+        yield from same.values()
+
+
+def _content(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_listing(dataset_dir: Path, modalities: Sequence[str], fold: int | None) -> Lists:
+    path = dataset_dir / "dataset.json"
+    try:
+        listing = json.loads(path.read_text())
+        sections = [section for section in SECTIONS if listing.get(section)]
+    except (ValueError, AttributeError):
+        sections = ["training"]
+        listing = {}
+    try:
+        load_cases(dataset_dir, (sections or ["training"])[0], modalities, fold)
+    except InputError as error:
+        # what holds for the list as a whole stops here; what a case lacks is told case by case
+        if not sections or not any(mark in str(error) for mark in ("names files", "has no label", "has no image")):
+            raise
+    return split_by_fold(dataset_dir, listing, fold) if fold is not None else listing
+
+
+def _with_paths(root: Path, item: dict | str | list, modalities: Sequence[str]) -> dict:
+    case: dict = {"image": item} if isinstance(item, (str, list)) else dict(item)
+    if "image" not in case:
+        return {"case": "?", **case}
+    images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+    paths = [str(root / path) for path in images]
+    case["image"] = paths[0] if len(paths) == 1 else paths
+    if "label" in case:
+        case["label"] = str(root / case["label"])
+    return {"case": case_name(images, modalities), **case}
+
+
+def _needs(section: str) -> str:
+    return "evaluation" if section == "test" else "training"
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the readers of this package warn of, instead of on the screen."""
+    caught: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(__name__.partition(".")[0])
+    logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield caught
+    finally:
+        logger.propagate = before
+        logger.removeHandler(handler)

@@ -1,0 +1,139 @@
+"""Python, packages, devices, memory and disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from ..inferers.windows import computes_bfloat16
+from .findings import Findings, size
+
+FULL_DISK = 2e9  # bytes; a training's states and an inference's masks soon need more
+
+
+class Memory(NamedTuple):
+    """Bytes."""
+
+    free: int
+    total: int
+
+
+def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
+    """Python, packages against what this package asks for, devices, free memory and disk.
+
+    A package that is missing or too old is a failure, one of an extra a note where it is too old.
+
+    Args:
+        findings: takes what is wrong.
+        folders: whose disks are looked at.
+
+    Returns:
+        lines to show.
+    """
+    lines = [f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    lines += _packages(findings)
+    processor = torch.device("cpu")
+    fast = "bfloat16 in hardware" if computes_bfloat16(processor) else "no bfloat16 in hardware: float32"
+    lines.append(f"CPU: {_cores()} cores for this process, {torch.get_num_threads()} threads, {fast}")
+    lines += [_cuda(index) for index in range(torch.cuda.device_count())] or ["CUDA: no device"]
+    memory = main_memory()
+    lines.append(f"memory: {size(memory.free)} free of {size(memory.total)}" if memory else "memory: not known here")
+    for folder in dict.fromkeys(path.resolve() for path in folders):
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        lines.append(f"disk: {size(free)} free at {folder}")
+        if free < FULL_DISK:
+            findings.note("disk", f"{size(free)} free at {folder}; make room before a training")
+    return lines
+
+
+def main_memory() -> Memory | None:
+    """What this process may use of the machine's memory, less where its container has a limit; None if not told."""
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        pass  # sysconf counts the disk cache as used
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        kept = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = next(int(value) for name, value in kept if name == "inactive_file")
+        free, total = min(free, limit - used + cached), min(total, limit)
+    except (OSError, StopIteration, ValueError):
+        pass  # no container, or one without a limit: "max"
+    return Memory(max(free, 0), total)
+
+
+def cuda_memory() -> Memory | None:
+    """Of the first CUDA device; None where there is none."""
+    return Memory(*torch.cuda.mem_get_info(0)) if torch.cuda.is_available() else None
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution, without its build tag, or None."""
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _packages(findings: Findings) -> list[str]:
+    names = metadata.packages_distributions().get(__name__.partition(".")[0])
+    if not names:
+        return ["packages: this package is not installed, so that what it asks for is not known"]
+    own = metadata.metadata(names[0])
+    python = SpecifierSet(own["Requires-Python"] or "")
+    if platform.python_version() not in python:
+        findings.fail("Python", f"{platform.python_version()} runs, {python} is asked for; use another interpreter")
+    asked = [Requirement(text) for text in metadata.requires(names[0]) or []]
+    base = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    lines = [f"packages: {_versions(base)}"]
+    for one in base:
+        version = installed(one.name)
+        if version is None or not one.specifier.contains(version, prereleases=True):
+            findings.fail(
+                f"package {one.name}", f"{_found(version)}, {one.specifier} is asked for; pip install '{one}'"
+            )
+    for extra in own.get_all("Provides-Extra") or []:
+        group = [one for one in asked if one not in base and one.marker and one.marker.evaluate({"extra": extra})]
+        lines.append(f"extra {extra}: {_versions(group)}")
+        for one in group:
+            version = installed(one.name)
+            if version is not None and not one.specifier.contains(version, prereleases=True):
+                findings.note(f"package {one.name}", f"{version} is installed, extra {extra} asks for {one.specifier}")
+    return lines
+
+
+def _versions(group: Sequence[Requirement]) -> str:
+    return ", ".join(f"{one.name} {installed(one.name) or 'missing'}" for one in group)
+
+
+def _found(version: str | None) -> str:
+    return f"{version} is installed" if version else "not installed"
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _cuda(index: int) -> str:
+    free, total = torch.cuda.mem_get_info(index)
+    fast = "bfloat16" if computes_bfloat16(torch.device("cuda", index)) else "no bfloat16"
+    return f"CUDA {index}: {torch.cuda.get_device_name(index)}, {size(free)} free of {size(total)}, {fast}"

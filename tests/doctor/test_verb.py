@@ -1,0 +1,122 @@
+"""The verb, the machine and the bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.__main__ import main
+from common.doctor import Findings, examine_bundle, examine_data, examine_machine, machine
+
+from ..conftest import BUNDLES
+
+
+@pytest.fixture
+def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["common", "doctor", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_whole_examination(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    out = verb(str(bundle), "--dataset_dir", "data")
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")][:3] == [
+        "machine",
+        "bundle",
+        "data",
+    ]
+    assert "cases: 1 training, 1 validation, 1 test" in out and "classes, test: 1 yes" in out
+    assert "caching 2 cases for a training: about" in out and "inference of the largest case: about" in out
+    assert "note" in out and "failure" not in out
+
+
+def test_a_failure_ends_with_an_error(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+    listing["test"][0]["class"] = "maybe"
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    with pytest.raises(SystemExit, match=r"^error: 1 failures, \d+ notes: see the table above$"):
+        verb(str(bundle), "--dataset_dir", "data", "--headers_only")
+
+
+def test_data_without_a_bundle(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=r"^error: --dataset_dir data: name a bundle too"):
+        verb("--dataset_dir", "data")
+    with pytest.raises(SystemExit, match=r"^error: .*nothing"):
+        verb("nothing")
+
+
+def test_packages_that_do_not_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = ["numpy>=99", "no-such-package>=1", "nibabel>=1", 'tqdm>=99; extra == "itk"', 'absent; extra == "itk"']
+    monkeypatch.setattr(metadata, "requires", lambda name: asked)
+    findings = Findings()
+    lines = examine_machine(findings, [tmp_path / "not" / "yet"])
+    assert [finding[:2] for finding in findings.found if finding.where.startswith("package")] == [
+        ("failure", "package numpy"),
+        ("failure", "package no-such-package"),
+        ("note", "package tqdm"),
+    ]
+    assert "absent missing" in next(line for line in lines if line.startswith("extra itk"))
+    assert any(line.startswith("disk: ") and line.endswith(f"free at {tmp_path.resolve()}") for line in lines)
+
+
+def test_memory_is_told_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = machine.main_memory()
+    assert memory is not None and 0 < memory.free <= memory.total
+    monkeypatch.delattr("os.sysconf")
+    assert machine.main_memory() is None
+
+
+def test_versions_and_weights(bundle: Path) -> None:
+    findings = Findings()
+    examine_bundle(findings, bundle)
+    assert [finding[:2] for finding in findings.found] == [("note", "package monai"), ("note", "weights")]
+
+    about = json.loads((bundle / "configs" / "metadata.json").read_text())
+    about.update(monai_version=metadata.version("monai"), required_packages_version={"no-such-package": "1.2"})
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(about))
+    (bundle / "models").mkdir()
+    torch.save(torch.nn.Conv3d(2, 3, 1).state_dict(), bundle / "models" / "model.pt")
+    findings = Findings()
+    lines = examine_bundle(findings, bundle)
+    assert [finding[:2] for finding in findings.found] == [("failure", "package no-such-package")]
+    assert any(line.endswith("load strictly") for line in lines)
+
+    torch.save(torch.nn.Conv3d(2, 4, 1).state_dict(), bundle / "models" / "model.pt")
+    findings = Findings()
+    examine_bundle(findings, bundle)
+    assert findings.found[-1][:2] == ("failure", "weights") and "weights of another network" in findings.found[-1].what
+
+
+def test_overlay(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+    overlay = {"load::3::num_classes": 3, "network_def::out_channels": 5}
+    (tmp_path / "overlay.json").write_text(json.dumps(overlay))
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    out = verb(str(bundle), "--dataset_dir", "data", "--overlay", "overlay.json")
+    assert "network: Conv3d, 15 parameters" in out
+    with pytest.raises(SystemExit, match=r"^error: none\.json: not there or not a config"):
+        verb(str(bundle), "--overlay", "none.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", BUNDLES, ids=lambda path: path.name)
+def test_the_bundles(real: Path, tmp_path: Path, write_nifti: Callable) -> None:
+    """Estimates come out of each bundle's own configs."""
+    scan = np.random.default_rng(0).normal(0, 500, (24, 20, 12)).astype(np.float32)
+    modalities = json.loads((real / "configs" / "inference.json").read_text())["modalities"]
+    for name in modalities:
+        write_nifti(f"scans/P1_{name}.nii.gz", scan)
+    findings = Findings()
+    lines = examine_data(findings, real, tmp_path / "scans", headers_only=True)
+    assert not [finding for finding in findings.found if finding.kind == "failure"]
+    assert lines[-1].startswith("inference of the largest case: ")
