@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from monai.bundle import ConfigParser
 from .data.datalist import write_datalist
 from .data.intensity import intensity_file, intensity_of
 from .data.phantoms import write_cohort
+from .data.stacking import stack_volumes, unstack_volume
+from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .errors import InputError
+from .packaging import pack_bundle, verify_package
 from .reporting import (
     compare,
     draw_bland_altman,
@@ -25,6 +29,18 @@ from .reporting import (
 )
 
 
+def _bundle_folder(bundle: str) -> Path:
+    """The folder of a bundle, given by its path or its name under bundles/."""
+    bundles = Path(__file__).parents[1] / "bundles"
+    folder = Path(bundle) if Path(bundle).is_dir() else bundles / bundle
+    if not (folder / "configs" / "metadata.json").exists():
+        known = ", ".join(sorted(p.name for p in bundles.glob("*")))
+        raise InputError(
+            f"{bundle}: no bundle (a folder with a configs/metadata.json); expected its folder or one of {known}"
+        )
+    return folder
+
+
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:
     """Write a cohort of synthetic labelled volumes shaped like a bundle's data, with its data list.
 
@@ -34,11 +50,7 @@ def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> 
         cases: number of cases; the recipe's own number unless given.
         seed: of the cohort; case N is the same in every cohort of a seed.
     """
-    folder = Path(bundle) if Path(bundle).is_dir() else Path(__file__).parents[1] / "bundles" / bundle
-    recipe = folder / "configs" / "demo.json"
-    if not recipe.exists():
-        known = sorted(p.name for p in (Path(__file__).parents[1] / "bundles").glob("*"))
-        raise InputError(f"no bundle {bundle} with a configs/demo.json; expected a folder or one of {', '.join(known)}")
+    recipe = _bundle_folder(bundle) / "configs" / "demo.json"
     phantom = ConfigParser(json.loads(recipe.read_text())["phantom"]).get_parsed_content()
     cases = phantom.default_cases if cases is None else cases
     path = write_cohort(phantom, out, cases=cases, seed=seed)
@@ -86,6 +98,38 @@ def intensity(dataset_dir: str, fold: int | None = None) -> None:
     found = intensity_of(dataset_dir, fold)
     print(", ".join(f"{key} {found[key]:.6g}" for key in ("low", "high", "mean", "sd")))
     print(f"{intensity_file(dataset_dir, fold)}: of {found['cases']} training cases")
+
+
+def stack(*volumes: str, out: str, names: str | tuple[str, ...] = ()) -> None:
+    """Write volumes of one channel each as one 4-D NIfTI file, as MONAI Label and MONAI Deploy take a case.
+
+    They go onto the grid of the first; one that shares no space with it is refused.
+
+    Args:
+        volumes: files, or folders of a DICOM series each, in the order of the network's inputs.
+        out: file to write, CASE.nii.gz or CASE.nii.
+        names: of the channels, such as T1,T2,CET1; unless given, from the files' names.
+    """
+    print(f"{out}: channels {', '.join(stack_volumes(volumes, out, _words(names)))}")
+
+
+def unstack(volume: str, out: str, names: str | tuple[str, ...] = ()) -> None:
+    """Write each channel of a 4-D file as a file of its own, CASE_NAME.nii.gz.
+
+    Args:
+        volume: the file, CASE.nii.gz.
+        out: folder to write to.
+        names: of the channels; unless given, those that stack has written into the file, or else 0000,0001,...
+    """
+    for file in unstack_volume(volume, out, _words(names)):
+        print(file)
+
+
+def _words(listed: str | tuple[str, ...]) -> tuple[str, ...]:
+    """An option such as T1,T2, which fire makes a tuple unless a name has a blank."""
+    if isinstance(listed, str):
+        return tuple(listed.split(","))
+    return tuple(map(str, listed)) if isinstance(listed, tuple) else (str(listed),)
 
 
 def picture(
@@ -145,17 +189,84 @@ def plots(out: str, classes: str | None = None, scores: str | None = None) -> No
         print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
 
 
+def pack(
+    bundle: str,
+    weights: str | None = None,
+    out: str = "dist",
+    overlay: str | None = None,
+    scores: str | None = None,
+) -> None:
+    """Make a folder and a zip of a bundle with its weights that run without this repository.
+
+    Args:
+        bundle: a name under bundles/, or a bundle's folder.
+        weights: model.pt of a training; the one in the bundle's models/ unless given.
+        out: folder for NAME/ and NAME_vVERSION.zip.
+        overlay: JSON file with the settings of that training that are not the bundle's defaults; "_meta_::version" and
+            the like change metadata.json.
+        scores: output folder of an evaluation of the weights, for the metadata.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    archive = pack_bundle(_bundle_folder(bundle), weights, out, overlay, scores)
+    print(f"{archive} and the folder beside it")
+
+
+def verify(package: str) -> None:
+    """Check a packed bundle: every file against its SHA-256, and that the weights load strictly.
+
+    Args:
+        package: its folder or zip.
+    """
+    print(f"{verify_package(package)}: every file is as it was packed, the weights load")
+
+
+def doctor(
+    bundle: str | None = None,
+    dataset_dir: str | None = None,
+    fold: int | None = None,
+    overlay: str | None = None,
+    headers_only: bool = False,
+) -> None:
+    """Look for what would fail later: packages, devices, memory, disk, a bundle, every case of a data set.
+
+    Args:
+        bundle: a name under bundles/, or a bundle's folder, also a packed one.
+        dataset_dir: folder with a dataset.json, or scans as inference takes them.
+        fold: cross-validation fold, as for a training.
+        overlay: JSON file with settings on top of the bundle's, as in a run.
+        headers_only: read no voxels, which is much faster and finds less.
+    """
+    if dataset_dir is not None and bundle is None:
+        raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too, whose configs say what a case must have")
+    findings = Findings()
+    folders = [Path.cwd(), *([_bundle_folder(bundle)] if bundle is not None else [])]
+    print("machine", *examine_machine(findings, folders), sep="\n  ")
+    if bundle is not None:
+        print(f"bundle {bundle}", *examine_bundle(findings, folders[-1], overlay), sep="\n  ")
+    if dataset_dir is not None:
+        found = examine_data(findings, folders[-1], Path(dataset_dir), fold, overlay, headers_only)
+        print(f"data {dataset_dir}", *found, sep="\n  ")
+    print(findings.table() or "nothing found that would fail")
+    if findings.count("failure"):
+        raise InputError(f"{findings.count('failure')} failures, {findings.count('note')} notes: see the table above")
+
+
 def main() -> None:
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
         fire.Fire(
             {
+                "doctor": doctor,
                 "phantoms": phantoms,
                 "datalist": datalist,
                 "intensity": intensity,
+                "stack": stack,
+                "unstack": unstack,
                 "picture": picture,
                 "scores": scores,
                 "plots": plots,
+                "pack": pack,
+                "verify": verify,
             },
             name="python -m common",
         )

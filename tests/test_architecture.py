@@ -17,8 +17,9 @@ LEAF = {"errors", "files", "tensors"}
 ENGINE = {*LEAF, "data", "inferers", "losses", "metrics", "reporting"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"errors", "data", "packaging", "reporting"},
+    "__main__": {"errors", "data", "doctor", "packaging", "reporting"},
     "data": LEAF,
+    "doctor": {"data", "engines", "errors", "inferers", "session"},
     "engines": ENGINE,
     "errors": set(),
     "files": set(),
@@ -27,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": LEAF,
     "metrics": LEAF,
     "networks": set(),
-    "packaging": LEAF,
+    "packaging": {*LEAF, "data", "reporting"},
     "reporting": {"errors", "files", "data"},
     "session": LEAF,
     "tensors": set(),

@@ -87,6 +87,21 @@ def _network(parser: ConfigParser, folder: str) -> Any:
     return network.eval()
 
 
+def _origin(error: BaseException) -> str:
+    """One line about what MONAI has wrapped in several exceptions."""
+    while type(error).__name__ != "InputError":
+        below = error.__cause__ or error.__context__
+        if below is None:
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        error = below
+    return str(error)
+
+
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]] = {"export": export, "load": load, "alone": alone, "run": run}
-    verbs[sys.argv[1]](*sys.argv[2:])
+    try:
+        verbs[sys.argv[1]](*sys.argv[2:])
+    except Exception as error:
+        if sys.argv[1] == "run":
+            raise
+        sys.exit(_origin(error))

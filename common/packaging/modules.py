@@ -53,15 +53,15 @@ class _Needed:
                 self.from_package.setdefault(module[:depth], set())
         if not self.package.joinpath(*module).is_dir():
             self._need_module(module)
-        elif self._file((*module, name)).exists():
-            self._need_module((*module, name))
         elif name not in self.from_package[module]:
-            self.from_package[module].add(name)
             for source, original, exported in _own_imports(ast.parse(self._file(module).read_text())):
-                if exported == name:
+                if exported == name:  # before a sub-module of this name, as Python has it
+                    self.from_package[module].add(name)
                     self._need(_resolved(module, source), original)
                     return
-            raise ValueError(f"{'.'.join((self.package.name, *module))} has no {name}")
+            if not self._file((*module, name)).exists():
+                raise ValueError(f"{'.'.join((self.package.name, *module))} has no {name}")
+            self._need_module((*module, name))
 
     def _need_module(self, module: tuple[str, ...]) -> None:
         if module in self.modules:

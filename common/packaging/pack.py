@@ -64,6 +64,8 @@ def pack_bundle(
         InputError: something is missing or does not fit, or the package did not pass its trial.
     """
     bundle, out = Path(bundle).resolve(), Path(out).resolve()
+    if (bundle / LIST).exists():
+        raise InputError(f"{bundle}: is packed already; give the bundle that it was made of")
     changes = read_json(Path(overlay)) if overlay is not None else {}
     metadata = _metadata(bundle, changes, scores)
     name, version = bundle.name, metadata["version"]
@@ -98,6 +100,9 @@ def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | Non
     if "roi_size" in changes:  # the size of a window
         for id in ("inputs::image", "outputs::pred"):
             parser[f"network_data_format::{id}::spatial_shape"] = changes["roi_size"]
+    # MONAI Label takes the names of the label map's values from where the specification has those of the channels
+    written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = written
     if metadata["version"] not in metadata["changelog"]:
         raise InputError(f"{bundle}: version {metadata['version']} is not in the changelog of its metadata.json")
     if scores is not None:

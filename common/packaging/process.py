@@ -36,4 +36,4 @@ def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
     )
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise InputError(last.removeprefix("error: ").rpartition("InputError: ")[2])
+        raise InputError(last.removeprefix("error: "))

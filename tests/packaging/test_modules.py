@@ -63,6 +63,14 @@ def test_a_module_named_in_a_package_and_a_name_of_a_package_are_told_apart(pack
     assert "from .square import area" in needed["shapes/__init__.py"]
 
 
+def test_a_function_that_is_called_as_its_module(package: Path) -> None:
+    """The package's own name hides the module, as in Python."""
+    (package / "shapes" / "spiral.py").write_text("def spiral(): ...\n")
+    (package / "shapes" / "__init__.py").write_text("from .spiral import spiral\n")
+    needed = needed_modules(package, ["shapes.spiral"])
+    assert needed["shapes/__init__.py"] == "from .spiral import spiral\n" and "shapes/spiral.py" in needed
+
+
 @pytest.mark.parametrize("name", ["shapes.Triangle", "shape.Circle", "shapes.round.Circle"])
 def test_a_name_that_is_not_there(package: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"no such module|has no"):

@@ -1,0 +1,496 @@
+"""Packed bundles, used as those do who get them: from anywhere, without this repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, onnx_export, verify_net_in_out
+from monai.bundle import scripts as monai_bundle
+from monai.data import MetaTensor
+
+from common.__main__ import main
+from common.errors import InputError
+from common.networks import MPUNet
+from common.packaging import pack, pack_bundle, verify_package
+from common.packaging.process import SCRIPT
+
+from ..conftest import BUNDLES
+from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, TINY, assert_label_maps
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all bundles, packed with narrow networks."""
+    folder = tmp_path_factory.mktemp("packed")
+
+    def make(bundle: Path) -> None:
+        pack_tiny(bundle, folder / "dist", {})
+
+    with ThreadPoolExecutor(2) as pool:  # most of the time they wait for other processes
+        list(pool.map(make, BUNDLES))
+    return folder / "dist"
+
+
+def pack_tiny(bundle: Path, out: Path, changes: dict[str, Any], **options: Any) -> Path:
+    source = out.parent / f"from_{bundle.name}"
+    source.mkdir(exist_ok=True)
+    if not (source / "model.pt").exists():
+        torch.save(BUSY[bundle.name]().state_dict(), source / "model.pt")
+    overlay = source / "overlay.json"
+    overlay.write_text(json.dumps({**TINY[bundle.name], **changes}))
+    return pack_bundle(bundle, source / "model.pt", out, overlay, **options)
+
+
+@pytest.fixture
+def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """A copy of a bundle's package, in a process and a working directory that do not know this repository."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "common", None)
+    yield lambda bundle: Path(shutil.copytree(made / bundle.name, tmp_path / "unpacked" / bundle.name))
+    for name in [name for name in sys.modules if re.match(r"\w+_v\d+_\d+_\d+\b", name)]:
+        del sys.modules[name]
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
+def package(request: pytest.FixtureRequest, stranger: Callable[[Path], Path]) -> Path:
+    return stranger(request.param)
+
+
+def parser_of(folder: Path) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        "meta_file": str(folder / "configs" / "metadata.json"),
+        "config_file": str(folder / "configs" / "inference.json"),
+    }
+
+
+# What pack makes
+
+
+def test_the_zip_is_the_folder(made: Path) -> None:
+    for bundle in BUNDLES:
+        with zipfile.ZipFile(made / f"{bundle.name}_v0.1.0.zip") as archive:
+            inside = {name: archive.read(name) for name in archive.namelist()}
+        folder = made / bundle.name
+        assert inside == {f.relative_to(made).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+        assert {p.name for p in folder.iterdir()} == {
+            *("LICENSE", "SHA256SUMS", "configs", "docs", "models", f"{bundle.name}_v0_1_0")
+        }
+
+
+def test_it_holds_only_the_code_it_needs(made: Path) -> None:
+    """Each has its own network, and nobody else's phantom, loss or ablation."""
+    networks = {bundle.name: bundle.name.rpartition("_")[2] for bundle in BUNDLES}
+    for name, network in networks.items():
+        code = made / name / f"{name}_v0_1_0"
+        assert (code / "networks" / f"{network}.py").exists()
+        others = set(networks.values()) - {network}
+        assert not [path for path in code.rglob("*.py") if path.stem in others]
+        assert not (code / "packaging").exists() and not (code / "__main__.py").exists()
+
+
+def test_nothing_of_this_machine_or_repository_is_in_it(made: Path) -> None:
+    unwanted = [str(made).encode(), str(Path(__file__).parents[2]).encode(), b"common.", b"from common", b"/tmp/"]
+    for path in [f for f in made.rglob("*") if f.is_file() and f.suffix != ".zip"]:
+        content = path.read_bytes()
+        words = unwanted[:2] + ([*unwanted[2:]] if path.suffix == ".json" else [])
+        assert not [word for word in words if word in content], path
+    for bundle in BUNDLES:
+        assert "](../" not in (made / bundle.name / "docs" / "README.md").read_text()
+
+
+def test_settings_of_the_training_are_in_the_configs(made: Path) -> None:
+    for bundle in BUNDLES:
+        configs = {
+            name: json.loads((made / bundle.name / "configs" / f"{name}.json").read_text())
+            for name in ("train", "inference")
+        }
+        for key, value in TINY[bundle.name].items():
+            top, _, inner = key.partition("::")
+            for config in (c for c in configs.values() if top in c):
+                assert (config[top][inner] if inner else config[top]) == value
+        metadata = json.loads((made / bundle.name / "configs" / "metadata.json").read_text())
+        formats = metadata["network_data_format"]
+        assert formats["inputs"]["image"]["spatial_shape"] == TINY[bundle.name]["roi_size"]
+        assert formats["outputs"]["pred"]["channel_def"] == formats["post_processed_outputs"]["pred"]["channel_def"]
+
+
+def test_the_same_input_is_the_same_zip(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "_try", lambda *_: None)
+    again = pack_tiny(MULTIRNET, tmp_path / "again", {})
+    assert again.read_bytes() == (made / again.name).read_bytes()
+
+
+def test_packing_again_replaces_a_package_and_nothing_else(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "dist" / MPUNET.name).mkdir(parents=True)
+    with pytest.raises(InputError, match="is no packed bundle; choose another --out"):
+        pack_tiny(MPUNET, tmp_path / "dist", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_meta_::version": "0.2.0"}, "version 0.2.0 is not in the changelog"),
+        ({"network_def::channels": [2, 2, 4, 4, 16]}, "weights of another network"),
+    ],
+)
+def test_what_does_not_fit_leaves_nothing(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pack_tiny(MPUNET, tmp_path / "dist", changes)
+    assert not (tmp_path / "dist").exists() or not list((tmp_path / "dist").iterdir())
+
+
+def test_a_network_that_is_not_what_the_metadata_says(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gives \(1, 2, 32, 32, 8\), metadata.json says 5 channels"):
+        pack_tiny(MPUNET, tmp_path / "dist", {"_meta_::network_data_format::outputs::pred::num_channels": 5})
+
+
+def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["common", "pack", MPUNET.name, "--weights", "no.pt", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"error: no\.pt: no such file; train the bundle, or give --weights FILE"):
+        main()
+
+
+def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "_try", lambda *_: None)
+    monkeypatch.setattr(pack, "_script", lambda *_: None)
+    (tmp_path / "scores.csv").write_text("case,Dice,HD95\na,0.5,nan\nb,1.0,3.0\n")
+    (tmp_path / "class_scores.csv").write_text("name,value\naccuracy,0.75\n")
+    pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
+    folder = tmp_path / "dist" / MAMTLN_CT.name
+    metrics = {"Dice": 0.75, "HD95": 3.0, "class accuracy": 0.75}
+    assert json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"] == metrics
+    assert "| class accuracy | 0.75 |" in (folder / "docs" / "README.md").read_text()
+
+
+# What verify refuses
+
+
+def test_every_package_passes(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["common", "verify", str(made / MMFNET.name)])
+    main()
+    assert capsys.readouterr().out == f"{MMFNET.name} 0.1.0: every file is as it was packed, the weights load\n"
+    assert verify_package(made / f"{OMNET.name}_v0.1.0.zip") == f"{OMNET.name} 0.1.0"
+
+
+def _listed_anew(folder: Path) -> None:
+    """As one does who changes a file on purpose."""
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    names = [line.partition("  ")[2] for line in lines]
+    (folder / "SHA256SUMS").write_text("".join(f"{pack.sha256(folder / name)}  {name}\n" for name in names))
+
+
+class _Payload:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch stolen",)
+
+
+def _unknown_key(folder: Path) -> None:
+    path = folder / "models" / "model.pt"
+    torch.save({**torch.load(path, weights_only=True), "backdoor.weight": torch.ones(1)}, path)
+    _listed_anew(folder)
+
+
+def _pickle(folder: Path) -> None:
+    torch.save(_Payload(), folder / "models" / "model.pt")
+    _listed_anew(folder)
+
+
+def _other_weights(folder: Path) -> None:
+    path = folder / "models" / "model.pt"
+    torch.save({key: value + 1 for key, value in torch.load(path, weights_only=True).items()}, path)
+    _listed_anew(folder)
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / "models" / "model.ts"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_truncated, r"model\.ts: is not the file that was packed"),
+        (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
+        (_pickle, r"model\.pt: not a file of tensors alone"),
+        (_other_weights, r"model\.ts: has other weights than model\.pt"),
+    ],
+)
+def test_what_verify_refuses(made: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    folder = tmp_path / MPUNET.name
+    shutil.copytree(made / MPUNET.name, folder)
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as error:
+        verify_package(folder)
+    assert "\n" not in str(error.value)
+    assert not Path("stolen").exists()
+
+
+def test_no_package(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "no", "no such folder or zip"), (tmp_path, "has no SHA256SUMS")):
+        with pytest.raises(InputError, match=message):
+            verify_package(path)
+
+
+# MONAI's functions, in a foreign working directory
+
+
+def test_network_in_and_out(package: Path) -> None:
+    verify_net_in_out("network_def", bundle_root=str(package), **files(package))
+
+
+def test_load_builds_the_network_with_its_weights(package: Path) -> None:
+    network = load(package.name, bundle_dir=str(package.parent), device="cpu")
+    assert type(network).__module__.startswith(f"{package.name}_v0_1_0.networks")
+    weights = torch.load(package / "models" / "model.pt", weights_only=True)
+    assert network.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export", "ignore::torch.jit.TracerWarning")
+def test_scripted_and_exported_networks_equal_the_eager_one(package: Path) -> None:
+    """As packed, by MONAI's export, and in ONNX."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    parser = parser_of(package)
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(package / "models" / "model.pt", weights_only=True))
+    tensor = json.loads((package / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    shape = (1, tensor["num_channels"], *tensor["spatial_shape"])
+    x = torch.randn(shape)
+    with torch.no_grad():
+        eager = network(x)
+        scripted = torch.jit.load(package / "models" / "model.ts")(x)
+    torch.testing.assert_close(scripted, eager)
+
+    options = {"bundle_root": str(package), "ckpt_file": str(package / "models" / "model.pt"), **files(package)}
+    ckpt_export("network_def", filepath="model.ts", **options)
+    extra = {"metadata.json": "", "inference.json": ""}
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load("model.ts", _extra_files=extra)(x), eager)
+    assert json.loads(extra["inference.json"])["network_def"]
+
+    onnx_export(
+        "network_def",
+        filepath="model.onnx",
+        input_shape=list(shape),
+        use_trace=True,
+        converter_kwargs={"dynamo": False},
+        **options,
+    )
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    (said,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(said, eager.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
+def test_the_properties_are_there(package: Path, cohort: Callable, names: tuple[str, ...]) -> None:
+    flow = create_workflow(
+        config_file=[str(package / "configs" / f"{name}.json") for name in names],
+        workflow_type="infer" if names == ("inference",) else "train",
+        logging_file=False,
+        dataset_dir=str(cohort(next(b for b in BUNDLES if b.name == package.name))),
+        device="$torch.device('cpu')",
+    )
+    assert not flow.check_properties()
+    assert Path(flow.bundle_root) == package
+    assert not list(Path().iterdir())
+
+
+# The command line
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """``python -m monai.bundle run`` in an empty folder, by a process in which ``common`` cannot be imported."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), "run", *arguments],
+            cwd=tmp_path / "elsewhere",
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_train_evaluate_infer(stranger: Callable, command: Callable, cohort: Callable, tmp_path: Path) -> None:
+    folder, data = stranger(MAMTLN_CT), cohort(MAMTLN_CT)
+    options = [f"--dataset_dir={data}", f"--ckpt_dir={tmp_path / 'run'}", f"--output_dir={tmp_path / 'out'}"]
+    configs = {name: str(folder / "configs" / f"{name}.json") for name in ("train", "evaluate", "inference")}
+    for names in (["train"], ["train", "evaluate"], ["inference"]):
+        done = command(f"--config_file={[configs[name] for name in names]}", *options)
+        assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {"model.pt", "training_state.pt"}
+    assert (tmp_path / "out" / "scores.csv").exists() and (tmp_path / "out" / "case_004_class.json").exists()
+    assert_label_maps(tmp_path / "out", data / "labels", ["case_004.nii.gz", "case_005.nii.gz"], {0, 1})
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_wrong_input_is_one_line(stranger: Callable, command: Callable, tmp_path: Path) -> None:
+    folder = stranger(MPUNET)
+    done = command(f"--config_file={folder / 'configs' / 'inference.json'}", f"--dataset_dir={tmp_path / 'no'}")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: dataset_dir={tmp_path / 'no'}: no such file")
+
+
+# Several in one process, and hosts that read one file
+
+
+@pytest.fixture
+def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """MPU-Net once more, of a later version and with other channels."""
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "_try", lambda *_: None)
+        out = made.parent / "next"
+        torch.manual_seed(1)
+        changes = {
+            "network_def::channels": [2, 2, 4, 4, 16],
+            "_meta_::version": "0.2.0",
+            "_meta_::changelog::0.2.0": "wider",
+        }
+        source = out.parent / "wider"
+        source.mkdir(exist_ok=True)
+        torch.save(MPUNet(channels=(2, 2, 4, 4, 16)).state_dict(), source / "model.pt")
+        (source / "overlay.json").write_text(json.dumps({**TINY[MPUNET.name], **changes}))
+        pack_bundle(MPUNET, source / "model.pt", out, source / "overlay.json")
+    yield out / MPUNET.name
+
+
+def test_all_of_them_and_two_versions_in_one_process(next_version: Path, made: Path, stranger: Callable) -> None:
+    stranger(MPUNET)
+    folders = [*(made / bundle.name for bundle in BUNDLES), next_version, made / MPUNET.name]
+    for folder in folders:
+        parser = parser_of(folder)
+        network = parser.get_parsed_content("network_def")
+        network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+        metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+        version = metadata["version"].replace(".", "_")
+        assert type(network).__module__.split(".")[0] == f"{folder.name}_v{version}"
+        assert type(parser.get_parsed_content("inferer")).__module__.split(".")[0] == f"{folder.name}_v{version}"
+
+
+def hosted(parser: ConfigParser, network: torch.nn.Module, image: Path, keep_reader: bool) -> dict[str, Any]:
+    """What MONAI Label and MONAI Deploy do: the transforms and the inferer, without engine, handlers and writer."""
+    before, after = (parser.get_parsed_content(key).transforms for key in ("preprocessing", "postprocessing"))
+    data: Any = {"image": str(image)}
+    if not keep_reader:
+        before = [t for t in before if "LoadImage" not in type(t).__name__]
+        volume = nib.load(image)
+        array = torch.as_tensor(np.asarray(volume.dataobj, dtype=np.float32))
+        meta = {
+            "original_channel_dim": "no_channel" if array.ndim == 3 else -1,
+            "original_affine": volume.affine,
+            "spatial_shape": volume.shape[:3],
+        }
+        data = {"image": MetaTensor(array, affine=volume.affine, meta=meta)}
+    for transform in before:
+        data = transform(data)
+    with torch.no_grad():
+        data["pred"] = parser.get_parsed_content("inferer")(inputs=data["image"][None], network=network)[0]
+    for transform in after:
+        if transform is not None and "SaveImage" not in type(transform).__name__:
+            data = transform(data)
+    return data
+
+
+def test_hosts_that_use_the_parts_get_what_a_run_gives(
+    package: Path, made: Path, cohort: Callable, command: Callable, tmp_path: Path
+) -> None:
+    """Label reads the folder, Deploy the folder or the scripted file alone; both hand over one volume."""
+    data = cohort(next(b for b in BUNDLES if b.name == package.name))
+    volumes = sorted((data / "images").glob("case_005*"))
+    (tmp_path / "scans").mkdir()
+    image = tmp_path / "scans" / "case_005.nii.gz"
+    first = nib.load(volumes[0])
+    stacked = np.stack([np.asarray(nib.load(v).dataobj) for v in volumes], axis=-1)
+    nib.save(nib.Nifti1Image(stacked if len(volumes) > 1 else stacked[..., 0], first.affine), image)
+    options = [f"--dataset_dir={image.parent}", f"--output_dir={tmp_path / 'out'}", "--device=cpu"]
+    done = command(f"--config_file={package / 'configs' / 'inference.json'}", *options)
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(nib.load(tmp_path / "out" / "case_005_seg.nii.gz").dataobj)
+
+    parser = parser_of(package)
+    network = parser.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(package / "models" / "model.pt", weights_only=True))
+    extra = {"inference.json": ""}
+    scripted = torch.jit.load(shutil.copy(package / "models" / "model.ts", tmp_path), _extra_files=extra).eval()
+    if "channels_last_3d" in parser["network"]:  # another layout sums in another order
+        scripted = scripted.to(memory_format=torch.channels_last_3d)
+    for found in (
+        hosted(parser, network, image, keep_reader=True),
+        hosted(parser, scripted, image, keep_reader=False),
+        hosted(ConfigParser(json.loads(extra["inference.json"])), scripted, image, keep_reader=False),
+    ):
+        assert found["pred"].shape == (1, *expected.shape)
+        np.testing.assert_array_equal(found["pred"][0].numpy(), expected)
+        if (tmp_path / "out" / "case_005_class.json").exists():
+            result = json.loads((tmp_path / "out" / "case_005_class.json").read_text())
+            assert found["result"]["class"] == result["class"]
+            assert found["result"]["probabilities"] == pytest.approx(result["probabilities"], abs=1e-5)
+
+
+# The Hub
+
+
+class _Hub:
+    """Notes what would be sent."""
+
+    calls: ClassVar[list[tuple[str, Any]]] = []
+
+    def __init__(self, token: str | None) -> None: ...
+
+    def create_repo(self, repo_id: str, **_: Any) -> None:
+        self.calls.append(("create_repo", repo_id))
+
+    def upload_folder(self, repo_id: str, folder_path: str, **_: Any) -> str:
+        names = {f.relative_to(folder_path).as_posix() for f in Path(folder_path).rglob("*") if f.is_file()}
+        self.calls.append(("upload_folder", names))
+        return f"hub/{repo_id}"
+
+    def create_tag(self, repo_id: str, tag: str, **_: Any) -> None:
+        self.calls.append(("create_tag", tag))
+
+
+def test_what_the_hub_would_get(stranger: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stranger(MULTIRNET)
+    listed = {line.partition("  ")[2] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    monkeypatch.setattr(_Hub, "calls", [])
+    monkeypatch.setattr(monai_bundle, "huggingface_hub", type("hub", (), {"HfApi": _Hub}))
+    monai_bundle.push_to_hf_hub("someone/lung", folder.name, str(folder.parent), version="0.1.0")
+    assert _Hub.calls == [
+        ("create_repo", "someone/lung"),
+        ("upload_folder", listed | {"SHA256SUMS", "README.md"}),
+        ("create_tag", "0.1.0"),
+    ]
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n") and "library_name: monai" in card
+    assert verify_package(folder)  # MONAI puts the card beside what is listed
