@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from .data.phantoms import write_cohort
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .errors import InputError
+from .files import read_json
 from .packaging import pack_bundle, verify_package
 from .reporting import (
     compare,
@@ -33,11 +33,9 @@ def _bundle_folder(bundle: str) -> Path:
     """The folder of a bundle, given by its path or its name under bundles/."""
     bundles = Path(__file__).parents[1] / "bundles"
     folder = Path(bundle) if Path(bundle).is_dir() else bundles / bundle
-    if not (folder / "configs" / "metadata.json").exists():
+    if not (folder / "configs").is_dir():
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
-        raise InputError(
-            f"{bundle}: no bundle (a folder with a configs/metadata.json); expected its folder or one of {known}"
-        )
+        raise InputError(f"{bundle}: no bundle, which has a folder configs; expected its folder or one of {known}")
     return folder
 
 
@@ -51,7 +49,7 @@ def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> 
         seed: of the cohort; case N is the same in every cohort of a seed.
     """
     recipe = _bundle_folder(bundle) / "configs" / "demo.json"
-    phantom = ConfigParser(json.loads(recipe.read_text())["phantom"]).get_parsed_content()
+    phantom = ConfigParser(read_json(recipe)["phantom"]).get_parsed_content()
     cases = phantom.default_cases if cases is None else cases
     path = write_cohort(phantom, out, cases=cases, seed=seed)
     print(f"{cases} cases in {path}")

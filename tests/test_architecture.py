@@ -17,12 +17,12 @@ LEAF = {"errors", "files", "tensors"}
 ENGINE = {*LEAF, "data", "inferers", "losses", "metrics", "reporting"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"errors", "data", "doctor", "packaging", "reporting"},
+    "__main__": {"errors", "files", "data", "doctor", "packaging", "reporting"},
     "data": LEAF,
-    "doctor": {"data", "engines", "errors", "inferers", "session"},
+    "doctor": {"files", "data", "engines", "errors", "inferers", "session"},
     "engines": ENGINE,
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "handlers": ENGINE,
     "inferers": LEAF,
     "losses": LEAF,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from packaging.version import Version
 
 from ..engines import load_weights
 from ..errors import InputError, root_cause
+from ..files import read_json
 from .findings import Findings
 from .machine import installed
 
@@ -59,7 +59,7 @@ def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None 
     Returns:
         lines to show.
     """
-    about = json.loads((folder / "configs" / "metadata.json").read_text())
+    about = read_json(folder / "configs" / "metadata.json")
     _versions(findings, about)
     lines = [f"{about.get('name', folder.name)}, version {about.get('version')}"]
     parser = read_config(folder, "inference", overlay)

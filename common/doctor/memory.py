@@ -187,9 +187,8 @@ class _Peak(TorchDispatchMode):
 
 
 def _volume(shape: Sequence[int], affine: Any, channels: int) -> MetaTensor:
-    return MetaTensor(
-        torch.zeros(1).expand(channels, *shape), affine=None if affine is None else torch.as_tensor(affine)
-    )
+    affine = torch.eye(4) if affine is None else torch.as_tensor(affine)
+    return MetaTensor(torch.zeros(1).expand(channels, *shape), affine=affine, meta={"original_affine": affine})
 
 
 def _steps(parser: ConfigParser, key: str) -> Iterator[tuple[str, dict]]:

@@ -11,13 +11,10 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
-
-from ..errors import InputError
 
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
 WIDTH = 140
@@ -160,20 +157,6 @@ def _targets(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _targets(item)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: there is no such file, or it is no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
 
 
 def dense_json(value: Any, indent: int = 0, used: int = 0) -> str:

@@ -19,10 +19,11 @@ from monai.bundle import ConfigParser
 
 from ..data.phantoms import write_cohort
 from ..errors import InputError, root_cause
+from ..files import read_json
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, sha256, write_checksums
-from .configs import PATHS, Rewriting, dense_json, merged, read_json
+from .configs import PATHS, Rewriting, dense_json, merged
 from .modules import needed_modules
 from .process import in_clean_process
 from .verify import check_weights

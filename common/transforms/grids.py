@@ -15,7 +15,8 @@ from monai.transforms import MapTransform, SpatialResample
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
-from ..tensors import plain
+from ..errors import InputError
+from ..tensors import plain, source_of
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
@@ -104,6 +105,7 @@ class ResampleAxesd(MapTransform):
         in_plane: number of voxels along the longer of the first two new axes, instead of the first two of ``pixdim``.
 
     Raises:
+        InputError: a volume of which nobody said where its voxels lie.
         ValueError: ``in_plane`` and a voxel size in plane.
     """
 
@@ -127,12 +129,17 @@ class ResampleAxesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key, mode in self.key_iterator(d, self.mode):
-            d[key] = self._resample(d[key], mode)
+            d[key] = self._resample(d[key], key, mode)
         return d
 
-    def _resample(self, volume: Tensor, mode: str) -> MetaTensor:
+    def _resample(self, volume: Tensor, key: Hashable, mode: str) -> MetaTensor:
         if not isinstance(volume, MetaTensor):
             raise ValueError(f"expected a MetaTensor, whose affine says where it lies, not {type(volume).__name__}")
+        if "original_affine" not in volume.meta:  # its affine is then the identity: nobody said where it lies
+            raise InputError(
+                f"{source_of(volume, key)}: a volume without 'original_affine' in its metadata, so the size and place "
+                "of its voxels are not known; hand over a file, or an Image with its affine"
+            )
         affine, shape = volume.affine.numpy().astype(np.float64), volume.shape[1:]
         turn = nib.orientations.ornt_transform(
             nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(self.axcodes)

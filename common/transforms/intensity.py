@@ -34,7 +34,10 @@ class CheckHounsfieldd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            lowest, highest = (float(value) for value in plain(d[key]).aminmax())
+            volume = plain(d[key])
+            if volume.dtype == torch.uint16:  # of which torch has no minimum
+                volume = volume.int()
+            lowest, highest = (float(value) for value in volume.aminmax())
             if lowest > FAT:
                 raise InputError(
                     f"{source_of(d[key], key)}: values from {lowest:g} to {highest:g}, expected a CT in Hounsfield "

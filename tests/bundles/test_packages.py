@@ -272,7 +272,10 @@ def test_load_builds_the_network_with_its_weights(package: Path) -> None:
     assert not list(Path().iterdir())
 
 
-@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Constant folding - Only steps=1 can be:UserWarning")
 def test_scripted_and_exported_networks_equal_the_eager_one(package: Path) -> None:
     """As packed, by MONAI's export, and in ONNX."""
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -433,22 +436,29 @@ def test_hosts_that_use_the_parts_get_what_a_run_gives(
     first = nib.load(volumes[0])
     stacked = np.stack([np.asarray(nib.load(v).dataobj) for v in volumes], axis=-1)
     nib.save(nib.Nifti1Image(stacked if len(volumes) > 1 else stacked[..., 0], first.affine), image)
-    options = [f"--dataset_dir={image.parent}", f"--output_dir={tmp_path / 'out'}", "--device=cpu"]
+    options = [
+        f"--dataset_dir={image.parent}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--device=cpu",
+        "--precision=float32",
+    ]
     done = command(f"--config_file={package / 'configs' / 'inference.json'}", *options)
     assert done.returncode == 0, done.stderr
     expected = np.asarray(nib.load(tmp_path / "out" / "case_005_seg.nii.gz").dataobj)
 
     parser = parser_of(package)
+    parser["precision"] = "float32"
     network = parser.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(package / "models" / "model.pt", weights_only=True))
     extra = {"inference.json": ""}
     scripted = torch.jit.load(shutil.copy(package / "models" / "model.ts", tmp_path), _extra_files=extra).eval()
     if "channels_last_3d" in parser["network"]:  # another layout sums in another order
         scripted = scripted.to(memory_format=torch.channels_last_3d)
+    alone = {**json.loads(extra["inference.json"]), "precision": "float32"}
     for found in (
         hosted(parser, network, image, keep_reader=True),
         hosted(parser, scripted, image, keep_reader=False),
-        hosted(ConfigParser(json.loads(extra["inference.json"])), scripted, image, keep_reader=False),
+        hosted(ConfigParser(alone), scripted, image, keep_reader=False),
     ):
         assert found["pred"].shape == (1, *expected.shape)
         np.testing.assert_array_equal(found["pred"][0].numpy(), expected)

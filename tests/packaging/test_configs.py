@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from common.errors import InputError
 from common.packaging.archive import write_zip
-from common.packaging.configs import WIDTH, Rewriting, dense_json, merged, read_json
+from common.packaging.configs import WIDTH, Rewriting, dense_json, merged
 
 TRAIN: dict[str, Any] = {
     "imports": ["$import ignite.distributed as idist", "$from own.text import shout", "$from own.text import pair"],
@@ -146,11 +145,3 @@ def test_dense_json_is_json(value: Any) -> None:
 def test_dense_json_breaks_only_what_is_long() -> None:
     text = dense_json({"short": [1, {"a": 2}], "long": ["x" * 80, "y" * 80]})
     assert text.splitlines()[1:3] == ['  "short": [1, {"a": 2}],', '  "long": [']
-
-
-def test_a_file_that_is_no_json(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.json: cannot be read"):
-        read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match=r"a\.json: no JSON"):
-        read_json(tmp_path / "a.json")

@@ -23,6 +23,7 @@ from monai.transforms import (
 from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from common.errors import InputError
 from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, grids
 from common.transforms.grids import axis_positions
 
@@ -94,7 +95,7 @@ def test_any_orientation_may_be_asked_for(axcodes: str) -> None:
 @pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED], ids=["finer", "coarser", "-1"])
 def test_labels_are_those_of_the_nearest_voxel(affine: np.ndarray, pixdim: tuple[float, ...]) -> None:
     """No position of these grids is half-way between two voxels."""
-    label = MetaTensor((3 * field(1, SHAPE)).round(), affine=affine)
+    label = MetaTensor((3 * field(1, SHAPE)).round(), affine=affine, meta={"original_affine": affine})
     steps = [Orientationd("label", axcodes="RAS", labels=None), Spacingd("label", pixdim, mode="nearest")]
     expected = Compose(steps)({"label": label.clone()})["label"]
     both = ResampleAxesd(["image", "label"], "RAS", pixdim, mode=["bilinear", "nearest"])
@@ -102,6 +103,12 @@ def test_labels_are_those_of_the_nearest_voxel(affine: np.ndarray, pixdim: tuple
     np.testing.assert_array_equal(found["label"].numpy(), expected.numpy())
     assert len(found["label"].unique()) > 5
     assert not torch.equal(found["image"], found["image"].round())
+
+
+def test_a_volume_that_lies_nowhere_is_refused() -> None:
+    """As an array from another program, whose voxels would count as cubes of 1 mm."""
+    with pytest.raises(InputError, match="image: a volume without 'original_affine'"):
+        ResampleAxesd("image")({"image": MetaTensor(field(1, SHAPE))})
 
 
 def test_a_sheared_scan_is_resampled_in_general() -> None:
@@ -186,7 +193,7 @@ def test_the_longer_side_has_as_many_voxels_as_asked_for(
 @pytest.mark.parametrize("spacing", [0.7, 0.703125, 0.976562, 0.5 + 1e-7, 0.82])
 def test_half_of_512_is_256(spacing: float) -> None:
     affine = np.diag([-spacing, -spacing * (1 + 1e-7), 5, 1])
-    image = MetaTensor(torch.zeros(1, 512, 512, 2), affine=affine)
+    image = MetaTensor(torch.zeros(1, 512, 512, 2), affine=affine, meta={"original_affine": affine})
     assert ResampleAxesd("image", in_plane=256)({"image": image})["image"].shape == (1, 256, 256, 2)
 
 

@@ -77,6 +77,12 @@ def test_an_empty_window_is_refused(low: float, high: float, to: tuple[float, fl
         ClipScaled("image", low, high, to)
 
 
+def test_unsigned_values_cannot_be_a_ct() -> None:
+    """As another program may hand them over."""
+    with pytest.raises(InputError, match="image: values from 1 to 9, expected a CT"):
+        CheckHounsfieldd("image")({"image": torch.tensor([1, 9], dtype=torch.uint16).reshape(1, 2, 1, 1)})
+
+
 def test_what_cannot_be_a_ct_is_refused() -> None:
     check = CheckHounsfieldd("image")
     ct = MetaTensor(torch.tensor([-51.0, 40, 900]).reshape(1, 3, 1, 1))
