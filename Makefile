@@ -42,7 +42,7 @@ demo: $(INSTALLED)
 
 ## the whole test suite
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 ## style and types
 lint: $(INSTALLED)

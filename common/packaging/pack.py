@@ -200,7 +200,7 @@ The first line runs in this folder, the last from any: `SCANS` holds the scans, 
 """
     if metrics:
         about += f"\nScores of these weights, by whoever made this package:\n\n| score | mean |\n|---|---|\n{metrics}\n"
-    return f"{title}\n{about}{LEAVING_LINK.sub(lambda link: link[1], rest)}"
+    return f"{title}\n{about}\n## The bundle\n{LEAVING_LINK.sub(lambda link: link[1], rest)}"
 
 
 def _requirements(metadata: Mapping[str, Any]) -> list[str]:
@@ -227,6 +227,9 @@ def _try(archive: Path, recipe: dict[str, Any]) -> None:
         elsewhere = Path(temporary)
         folder = unpack_zip(archive, elsewhere)
         check_checksums(folder)
+        (elsewhere / "alone").mkdir()
+        shutil.copy(folder / "models" / "model.ts", elsewhere / "alone")
+        in_clean_process("alone", elsewhere / "alone", "model.ts")
         phantom = ConfigParser(recipe).get_parsed_content()
         write_cohort(phantom, elsewhere / "data", cases=3)
         options = {
@@ -241,9 +244,6 @@ def _try(archive: Path, recipe: dict[str, Any]) -> None:
         for path in results:
             if path.name.endswith("_seg.nii.gz"):
                 _check_grid(path, elsewhere / "data" / "labels" / path.name.replace("_seg", ""))
-        shutil.copy(folder / "models" / "model.ts", elsewhere / "model.ts")
-        shutil.rmtree(folder)
-        in_clean_process("alone", elsewhere, "model.ts")
 
 
 def _check_grid(path: Path, label: Path) -> None:
