@@ -32,10 +32,10 @@ from .reporting import (
 def _bundle_folder(bundle: str) -> Path:
     """The folder of a bundle, given by its path or its name under bundles/."""
     bundles = Path(__file__).parents[1] / "bundles"
-    folder = Path(bundle) if Path(bundle).is_dir() else bundles / bundle
-    if not (folder / "configs").is_dir():
+    folder = next((f for f in (Path(bundle), bundles / bundle) if (f / "configs").is_dir()), None)
+    if folder is None:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
-        raise InputError(f"{bundle}: no bundle, which has a folder configs; expected its folder or one of {known}")
+        raise InputError(f"no bundle {bundle}, a folder with configs; expected its path or one of {known}")
     return folder
 
 

@@ -29,7 +29,8 @@ QUIET_LOGGERS = {
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
     "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
 }
-
+# By its name the log file of a run is told from a host program's handlers, by copies of this module in packages too.
+LOG_FILE = "log file of a bundle's run"
 
 _for_the_process = contextlib.ExitStack()  # its contexts end with the process, not when they are collected
 
@@ -65,20 +66,17 @@ def _log_to(path: Path) -> None:
     root = logging.getLogger()
     if any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in root.handlers):
         _for_the_process.enter_context(logging_redirect_tqdm())  # log lines go above a progress bar
-    for handler in [h for h in root.handlers if isinstance(h, _LogFile)]:  # of an earlier run in this process
+    for handler in [h for h in root.handlers if h.get_name() == LOG_FILE]:  # of an earlier run in this process
         root.removeHandler(handler)
         handler.close()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(path)
+        handler = logging.FileHandler(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    handler.set_name(LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
-
-
-class _LogFile(logging.FileHandler):
-    """The log file of a run, told apart from a host program's handlers."""
 
 
 def refuse_unknown_options(arguments: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def test_handlers_of_the_host_program_stay(tmp_path: Path) -> None:
 def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(tqdm, "write", classmethod(lambda cls, text, **_: written.append(text)))
-    logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stdout)])
     start_session(tmp_path / "run.log")
     logging.warning("the network is untrained")
     assert written == ["the network is untrained"]

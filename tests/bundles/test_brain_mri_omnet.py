@@ -229,7 +229,9 @@ def test_an_ensemble_is_the_mean_of_its_members(workflow: Callable, infer: Calla
         member.eval()
     x = torch.randn(1, 4, 16, 16, 8)
     for names in (("inference", "ensemble"), ("train", "evaluate", "ensemble")):
-        network = workflow(OMNET, *names, weights=files).network_def.eval()
+        flow = workflow(OMNET, *names, weights=files)
+        flow.run()
+        network = flow.network_def.eval()
         with torch.no_grad():
             torch.testing.assert_close(network(x), (members[0](x) + members[1](x)) / 2)
 
@@ -245,7 +247,7 @@ def test_an_ensemble_is_the_mean_of_its_members(workflow: Callable, infer: Calla
 def test_as_many_files_as_networks(workflow: Callable, busy: Path) -> None:
     file = str(busy / "model.pt")
     with pytest.raises(RuntimeError) as error:
-        workflow(OMNET, "inference", weights=[file, file])
+        workflow(OMNET, "inference", weights=[file, file]).run()
     assert str(root_cause(error.value)) == "2 files of weights for 1 networks; give one for each"
 
 

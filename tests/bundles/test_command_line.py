@@ -146,7 +146,7 @@ def test_phantoms(verb: Callable, tmp_path: Path) -> None:
 
 
 def test_phantoms_of_no_bundle(verb: Callable) -> None:
-    with pytest.raises(SystemExit, match=rf"^error: no bundle kidney .* {MMFNET.name}"):
+    with pytest.raises(SystemExit, match=rf"^error: no bundle kidney, .* {MMFNET.name}"):
         verb("phantoms", "kidney", "--out", "data")
 
 

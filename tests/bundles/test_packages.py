@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,13 +13,22 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pydoc import locate
 from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, onnx_export, verify_net_in_out
+from monai.bundle import (
+    ConfigParser,
+    ckpt_export,
+    create_workflow,
+    load,
+    onnx_export,
+    verify_metadata,
+    verify_net_in_out,
+)
 from monai.bundle import scripts as monai_bundle
 from monai.data import MetaTensor
 
@@ -29,6 +40,7 @@ from common.packaging.checksums import check_checksums
 
 from ..conftest import BUNDLES
 from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
+from .test_metadata import SCHEMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
 
@@ -257,6 +269,21 @@ def test_no_package(tmp_path: Path) -> None:
 # MONAI's functions, in a foreign working directory
 
 
+def test_every_target_of_every_config_is_there(package: Path) -> None:
+    sys.path.insert(0, str(package))
+    code = f"{package.name}_v0_1_0."
+    for file in (package / "configs").rglob("*.json"):
+        for target in re.findall(r'"_target_": "([^"]+)"', file.read_text()):
+            assert not target.startswith(code) or callable(locate(target)), f"{file}: {target}"
+
+
+def test_the_metadata_keeps_the_specification(package: Path) -> None:
+    pytest.importorskip("jsonschema")
+    Path("schema.json").write_text(json.dumps(SCHEMA))
+    digest = hashlib.md5(Path("schema.json").read_bytes()).hexdigest()
+    verify_metadata(meta_file=files(package)["meta_file"], filepath="schema.json", hash_val=digest)
+
+
 def test_network_in_and_out(package: Path) -> None:
     verify_net_in_out("network_def", bundle_root=str(package), **files(package))
 
@@ -360,7 +387,9 @@ def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield out / MPUNET.name
 
 
-def test_all_of_them_and_two_versions_in_one_process(next_version: Path, made: Path, stranger: Callable) -> None:
+def test_all_of_them_and_two_versions_in_one_process(
+    next_version: Path, made: Path, stranger: Callable, tmp_path: Path
+) -> None:
     stranger(MPUNET)
     folders = [*(made / bundle.name for bundle in BUNDLES), next_version, made / MPUNET.name]
     for folder in folders:
@@ -371,6 +400,11 @@ def test_all_of_them_and_two_versions_in_one_process(next_version: Path, made: P
         version = metadata["version"].replace(".", "_")
         assert type(network).__module__.split(".")[0] == f"{folder.name}_v{version}"
         assert type(parser.get_parsed_content("inferer")).__module__.split(".")[0] == f"{folder.name}_v{version}"
+        parser.get_parsed_content("start_session")(tmp_path / f"{folder.name} {version}.log")
+        logging.warning("run of %s", version)
+    logs = [path.read_text().splitlines() for path in tmp_path.glob("*.log")]
+    assert len(logs) == len(BUNDLES) + 1
+    assert sorted(map(len, logs)) == [1] * len(BUNDLES) + [2]
 
 
 def hosted(parser: ConfigParser, network: torch.nn.Module, image: Path, keep_reader: bool) -> dict[str, Any]:
