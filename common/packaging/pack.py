@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 CODE = Path(__file__).parents[1]
 META = "_meta_::"
+GRID = ("spacing", "in_plane", "slice_thickness")
 LEAVING_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
 
 
@@ -86,7 +87,9 @@ def pack_bundle(
         files = [path for path in folder.rglob("*") if path.is_file()]
         write_zip(archive, {path.relative_to(folder.parent).as_posix(): path for path in files})
         logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")
-        _try(archive, read_json(bundle / "configs" / "demo.json")["phantom"])
+        demo = read_json(bundle / "configs" / "demo.json")
+        # on its coarser grid a window or two hold all of the case
+        _try(archive, demo["phantom"], {key: demo[key] for key in GRID if key in demo and key not in changes})
         shutil.rmtree(out / name, ignore_errors=True)
         folder.replace(out / name)
         return archive.replace(out / archive.name)
@@ -221,7 +224,7 @@ def _script(folder: Path, inference: dict[str, Any]) -> None:
     strip_debugging(file)
 
 
-def _try(archive: Path, recipe: dict[str, Any]) -> None:
+def _try(archive: Path, recipe: dict[str, Any], settings: Mapping[str, Any]) -> None:
     """Use a package as those do who get it: unpack, check, infer; and its scripted network without the folder."""
     with tempfile.TemporaryDirectory() as temporary:
         elsewhere = Path(temporary)
@@ -236,6 +239,7 @@ def _try(archive: Path, recipe: dict[str, Any]) -> None:
             "config_file": folder / "configs" / "inference.json",
             "dataset_dir": elsewhere / "data",
             "output_dir": elsewhere / "out",
+            **settings,
         }
         in_clean_process("run", elsewhere, *(f"--{key}={value}" for key, value in options.items()))
         results = [path for path in (elsewhere / "out").iterdir() if path.suffix != ".log"]

@@ -37,6 +37,7 @@ from common.errors import InputError
 from common.networks import MPUNet
 from common.packaging import pack, pack_bundle, verify_package
 from common.packaging.checksums import check_checksums
+from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
 from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
@@ -76,6 +77,9 @@ def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "common", None)
     yield lambda bundle: Path(shutil.copytree(made / bundle.name, tmp_path / "unpacked" / bundle.name))
+    for handler in [h for h in logging.getLogger().handlers if h.get_name() == LOG_FILE]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
     for name in [name for name in sys.modules if re.match(r"\w+_v\d+_\d+_\d+\b", name)]:
         del sys.modules[name]
 
