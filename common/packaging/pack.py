@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
+import os
 import re
 import shutil
 import tempfile
@@ -73,15 +75,22 @@ def pack_bundle(
     name, version = bundle.name, metadata["version"]
     if (out / name).exists() and not (out / name / LIST).exists():
         raise InputError(f"{out / name}: exists, and is no packed bundle; choose another --out")
-    state = check_weights(Path(weights) if weights is not None else bundle / "models" / "model.pt")
-    weights_folder = Path(weights).resolve().parent if weights is not None else bundle / "models"
+    weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
+    state = check_weights(weights)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name
         logger.info("%s %s: code, configs, weights", name, version)
-        code = _write(folder, bundle, metadata, state, _configs(bundle, changes, weights_folder))
+        code = _write(folder, bundle, metadata, state, _configs(bundle, changes, weights.resolve().parent))
         logger.info("scripting the network")
-        _script(folder, code)
+        try:
+            _script(folder, code)
+        except InputError as error:
+            reason = str(error).replace(f"{folder}{os.sep}", "")
+            raise InputError(
+                f"{weights}: does not fit the bundle's network ({reason}); if it was trained with other settings, "
+                "give them with --overlay"
+            ) from error
         write_checksums(folder)
         archive = Path(temporary) / f"{name}_v{version}.zip"
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -114,11 +123,11 @@ def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | Non
     return metadata
 
 
-def _eval_metrics(folder: Path) -> dict[str, float]:
+def _eval_metrics(folder: Path) -> dict[str, float | None]:
     metrics = mean_scores(read_scores(folder / "scores.csv"))
     if (folder / "class_scores.csv").exists():
         metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
-    return {name: round(value, 6) for name, value in metrics.items()}
+    return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}
 
 
 def _configs(bundle: Path, changes: Mapping[str, Any], weights_folder: Path) -> dict[str, dict[str, Any]]:

@@ -23,12 +23,11 @@ def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
     Raises:
         InputError: it failed; the message is its last line.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), what, *arguments],
         cwd=folder,
         # TorchScript writes sets in the order of their hashes
-        env={**kept, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -170,7 +170,10 @@ def test_packing_again_replaces_a_package_and_nothing_else(made: Path, tmp_path:
     ("changes", "message"),
     [
         ({"_meta_::version": "0.2.0"}, "version 0.2.0 is not in the changelog"),
-        ({"network_def::channels": [2, 2, 4, 4, 16]}, "weights of another network"),
+        (
+            {"network_def::channels": [2, 2, 4, 4, 16]},
+            r"from_liver_ct_mpunet/model\.pt: does not fit the bundle's network \(models/model\.pt: weights of another",
+        ),
     ],
 )
 def test_what_does_not_fit_leaves_nothing(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -193,11 +196,11 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "_try", lambda *_: None)
     monkeypatch.setattr(pack, "_script", lambda *_: None)
-    (tmp_path / "scores.csv").write_text("case,Dice,HD95\na,0.5,nan\nb,1.0,3.0\n")
+    (tmp_path / "scores.csv").write_text("case,Dice,HD95,AP\na,0.5,nan,nan\nb,1.0,3.0,nan\n")
     (tmp_path / "class_scores.csv").write_text("name,value\naccuracy,0.75\n")
     pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
     folder = tmp_path / "dist" / MAMTLN_CT.name
-    metrics = {"Dice": 0.75, "HD95": 3.0, "class accuracy": 0.75}
+    metrics = {"Dice": 0.75, "HD95": 3.0, "AP": None, "class accuracy": 0.75}
     assert json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"] == metrics
     assert "| class accuracy | 0.75 |" in (folder / "docs" / "README.md").read_text()
 
