@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import difflib
 import inspect
 import logging
@@ -31,8 +30,6 @@ QUIET_LOGGERS = {
 }
 # By its name the log file of a run is told from a host program's handlers, by copies of this module in packages too.
 LOG_FILE = "log file of a bundle's run"
-
-_for_the_process = contextlib.ExitStack()  # its contexts end with the process, not when they are collected
 
 
 def start_session(log_file: str | Path, distributed: bool = False) -> None:
@@ -64,8 +61,10 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
 
 def _log_to(path: Path) -> None:
     root = logging.getLogger()
-    if any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in root.handlers):
-        _for_the_process.enter_context(logging_redirect_tqdm())  # log lines go above a progress bar
+    if any(type(h) is logging.StreamHandler and h.stream in (sys.stdout, sys.stderr) for h in root.handlers):
+        above_progress_bars = logging_redirect_tqdm()
+        above_progress_bars.__enter__()
+        atexit.register(above_progress_bars.__exit__, None, None, None)  # it would end when it is collected
     for handler in [h for h in root.handlers if h.get_name() == LOG_FILE]:  # of an earlier run in this process
         root.removeHandler(handler)
         handler.close()
