@@ -27,6 +27,7 @@ from .reporting import (
     read_classes,
     read_scores,
 )
+from .session import flag
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -209,13 +210,18 @@ def pack(
     print(f"{archive} and the folder beside it")
 
 
-def verify(package: str) -> None:
+def verify(package: str, load: bool = True) -> None:
     """Check a packed bundle: every file against its SHA-256, and that the weights load strictly.
+
+    Loading builds the network, which runs the package's code.
 
     Args:
         package: its folder or zip.
+        load: false checks the files alone, and runs nothing of the package.
     """
-    print(f"{verify_package(package)}: every file is as it was packed, the weights load")
+    load = flag(load)
+    loaded = "the weights load" if load else "nothing of it was run"
+    print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
 
 
 def doctor(
@@ -236,13 +242,18 @@ def doctor(
     """
     if dataset_dir is not None and bundle is None:
         raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too, whose configs say what a case must have")
+    headers_only = flag(headers_only)
     findings = Findings()
     folders = [Path.cwd(), *([_bundle_folder(bundle)] if bundle is not None else [])]
     print("machine", *examine_machine(findings, folders), sep="\n  ")
     if bundle is not None:
         print(f"bundle {bundle}", *examine_bundle(findings, folders[-1], overlay), sep="\n  ")
     if dataset_dir is not None:
-        found = examine_data(findings, folders[-1], Path(dataset_dir), fold, overlay, headers_only)
+        try:
+            found = examine_data(findings, folders[-1], Path(dataset_dir), fold, overlay, headers_only)
+        except InputError as error:  # what holds for the whole data set; the rest of the table is shown
+            findings.fail("data", str(error))
+            found = []
         print(f"data {dataset_dir}", *found, sep="\n  ")
     print(findings.table() or "nothing found that would fail")
     if findings.count("failure"):

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import monai.bundle
@@ -97,15 +97,32 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
         return
     known = {"_meta_", *inspect.signature(monai.bundle.run).parameters}
     for file in files.strip("[]() ").replace("'", "").replace('"', "").split(","):
-        known |= {
-            re.split("::|#", key.lstrip("+"))[0] for key in monai.bundle.ConfigParser.load_config_file(file.strip())
-        }
+        known |= {setting_of(key) for key in monai.bundle.ConfigParser.load_config_file(file.strip())}
     for name in options:
-        key = re.split("::|#", name)[0]
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean --{near[0]}?" if near else ""
-            raise InputError(f"--{name} is no setting of {files}{hint}")
+        check_setting(name, known, files, "--")
+
+
+def setting_of(key: str) -> str:
+    """The setting that a key of a config, an overlay or an option is about: that of ``+load`` and ``load::0``."""
+    return re.split("::|#", key.lstrip("+"))[0]
+
+
+def check_setting(key: str, known: Collection[str], where: str, mark: str = "") -> None:
+    """Refuse a key that is about no known setting, as one that is misspelt.
+
+    Args:
+        key: of a config or an option.
+        known: the settings.
+        where: what has these settings, for the message.
+        mark: what stands before an option.
+
+    Raises:
+        InputError: it names the nearest.
+    """
+    if setting_of(key) not in known:
+        near = difflib.get_close_matches(setting_of(key), known, n=1)
+        hint = f"; did you mean {mark}{near[0]}?" if near else ""
+        raise InputError(f"{mark}{key} is no setting of {where}{hint}")
 
 
 def flag(value: bool | str) -> bool:

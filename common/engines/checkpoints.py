@@ -39,6 +39,18 @@ def load_file(path: str | Path) -> Any:
         ) from error
 
 
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """A flat state dict of tensors.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds anything else.
+    """
+    state = load_file(path)
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path}: expected a flat dictionary of tensors, as in models/model.pt")
+    return state
+
+
 def load_weights(network: torch.nn.Module, path: str | Path | Sequence[str | Path]) -> None:
     """Load a flat state dict strictly.
 
@@ -61,9 +73,7 @@ def load_weights(network: torch.nn.Module, path: str | Path | Sequence[str | Pat
     if str(path) == UNTRAINED:
         logger.warning("the network is untrained: its results say nothing about the method")
         return
-    state = load_file(path)
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"{path}: expected a flat dictionary of tensors, as in models/model.pt")
+    state = read_weights(path)
     own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     given = {k: tuple(v.shape) for k, v in state.items()}
     if own != given:

@@ -49,7 +49,9 @@ def unpack_zip(path: Path, folder: Path) -> Path:
             if len(tops) != 1:
                 raise InputError(f"{path}: holds {', '.join(sorted(tops)) or 'nothing'}, expected one folder")
             archive.extractall(folder)  # also compares check sums
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile has no one error for what is damaged, encrypted or compressed in another way
         raise InputError(f"{path}: not a complete zip file ({error}); get it again from its source") from error
     return folder / tops.pop()
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Set
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import sha256, whole_file
 from .archive import leaves_folder
 
 LIST = "SHA256SUMS"
-# What comes into a package's folder by its use: results, data, compiled code, and what the Hugging Face Hub adds.
-BY_USE = ("eval", "data", "demo", "__pycache__", "README.md", ".gitattributes", ".cache", ".huggingface")
+# What comes to the top of a package's folder by its use: results, data, and what the Hugging Face Hub adds.
+BY_USE = ("eval", "data", "demo", "README.md", ".gitattributes", ".cache", ".huggingface")
+BY_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def write_checksums(folder: Path) -> None:
     """List every file of a folder in its ``SHA256SUMS``."""
     lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
     with whole_file(folder / LIST) as partial:
-        partial.write_text("".join(lines))
+        partial.write_bytes("".join(lines).encode())
 
 
 def check_checksums(folder: Path) -> None:
@@ -30,7 +31,7 @@ def check_checksums(folder: Path) -> None:
     if not (folder / LIST).is_file():
         raise InputError(f"{folder}: has no {LIST}; expected a folder or zip that `python -m common pack` made")
     listed = {}
-    for number, line in enumerate((folder / LIST).read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate((folder / LIST).read_text("utf-8", "replace").splitlines(), 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or name in listed:
             raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two blanks, a name of its own")
@@ -39,24 +40,27 @@ def check_checksums(folder: Path) -> None:
         listed[name] = digest
     for name, digest in listed.items():
         path = folder / name
-        if not path.exists():
+        if not path.is_file() and not path.is_symlink():
             raise InputError(f"{path}: is missing; get the package again from its source")
         if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{path}: is a link, expected the file itself; get the package again from its source")
         if sha256(path) != digest:
             raise InputError(f"{path}: is not the file that was packed (its SHA-256 differs); get the package again")
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        if name not in listed and name != LIST and not set(path.relative_to(folder).parts) & set(BY_USE):
-            raise InputError(f"{path}: is not one of the package's files; move it elsewhere")
+    for path in foreign_files(folder, set(listed)):
+        if path.relative_to(folder).parts[0] not in BY_USE:
+            fix = "delete these folders" if path.parent.name == "__pycache__" else "move it elsewhere"
+            raise InputError(f"{path}: is not one of the package's files; {fix}")
 
 
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def foreign_files(folder: Path, listed: Set[str]) -> list[Path]:
+    """The files of a folder that are neither listed, nor the list, nor what a desktop leaves in any folder."""
+    known = {*listed, LIST}
+    return [p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in BY_DESKTOP]
+
+
+def listed_files(folder: Path) -> set[str]:
+    """The names in the list, as they stand."""
+    return {line.partition("  ")[2] for line in (folder / LIST).read_text("utf-8", "replace").splitlines()}
 
 
 def _files(folder: Path) -> list[Path]:

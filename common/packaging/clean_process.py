@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this file's folder
+if sys.path[:1] == [str(Path(__file__).parent)]:
+    sys.path.pop(0)
 sys.modules["common"] = None  # type: ignore[assignment]  # a package that still needs it must fail here
 
 import torch  # noqa: E402
@@ -30,9 +31,8 @@ def export(folder: str, inference: str, file: str) -> None:
     """
     network = _network(_parser(folder), folder)
     configs = {"metadata.json": Path(folder) / "configs" / "metadata.json", "inference.json": Path(inference)}
-    torch.jit.save(
-        torch.jit.script(network), file, _extra_files={name: path.read_text() for name, path in configs.items()}
-    )
+    extra = {name: path.read_text(encoding="utf-8") for name, path in configs.items()}
+    torch.jit.save(torch.jit.script(network), file, _extra_files=extra)
 
 
 def load(folder: str) -> None:

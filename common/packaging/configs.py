@@ -16,6 +16,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
+from ..session import setting_of
+
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
 WIDTH = 140
 
@@ -24,7 +26,7 @@ BUNDLE_ROOT = (
     "$next((str(frame.f_locals['self'].config_root_path.parent) for frame, _ in walk_stack(None)"
     " if 'config_root_path' in getattr(frame.f_locals.get('self'), '__dict__', ())), '.')"
 )
-FIND_CODE = ["$import sys", "$from importlib.util import find_spec", "$from traceback import walk_stack"]
+FIND_CODE = ["$import sys", "$from traceback import walk_stack"]
 UNPACK_CODE = [
     "$import atexit",
     "$import io",
@@ -39,7 +41,7 @@ def merged(config: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     """A config with those settings of an overlay that it has itself; its paths stay."""
     parser = ConfigParser(copy.deepcopy(config))
     for key, value in overlay.items():
-        name = re.split("::|#", key.lstrip("+"))[0]
+        name = setting_of(key)
         if name in config and name not in PATHS:
             merge_kv(parser, key, value)
     return parser.config
@@ -88,7 +90,7 @@ class Rewriting:
                     result[key] = kept
             elif key == "bundle_root":
                 result[key] = BUNDLE_ROOT
-                result["bundle_code"] = f"$find_spec('{self.package}') or sys.path.insert(0, @bundle_root)"
+                result["bundle_code"] = "$@bundle_root in sys.path or sys.path.insert(0, @bundle_root)"
             else:
                 result[key] = self._value(value)
         return result | functions
@@ -97,7 +99,8 @@ class Rewriting:
         """A rewritten config that carries the code itself, a zip: for a model file without a folder around it."""
         imports = [line for line in [*config["imports"], *UNPACK_CODE] if line != FIND_CODE[-1]]
         unpack = (
-            f"$find_spec('{self.package}') or [zipfile.ZipFile(io.BytesIO(b64decode(@packed_code))).extractall(folder)"
+            f"$'{self.package}' in sys.modules or"
+            " [zipfile.ZipFile(io.BytesIO(b64decode(@packed_code))).extractall(folder)"
             " or atexit.register(shutil.rmtree, folder, True) and sys.path.insert(0, folder)"
             " for folder in [tempfile.mkdtemp()]]"
         )
@@ -139,6 +142,9 @@ class Rewriting:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         places = []
         for token, after in pairwise(tokens):
+            hidden = token.type == tokenize.STRING and re.match("[rR]?[fF]", token.string)
+            if token.start[0] > 1 or (hidden and set(re.findall(r"\w+", token.string)) & self.functions.keys()):
+                raise ValueError(f"{expression}: expected one line, and no imported name in an f-string")
             is_name = token.type == tokenize.NAME and token.string in self.functions
             place = token.start[1]
             of_something = text[:place].endswith((".", "@", "::"))  # an attribute, a reference

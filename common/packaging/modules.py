@@ -35,14 +35,19 @@ class _Needed:
         for name in names:
             *module, last = name.split(".")
             self._need(tuple(module), last)
-        sources = {"/".join(module) + ".py": self._file(module).read_text() for module in self.modules}
+        sources = {"/".join(module) + ".py": self._source(module) for module in self.modules}
         for package, wanted in self.from_package.items():
-            sources["/".join((*package, "__init__.py"))] = _pruned(self._file(package).read_text(), wanted)
+            sources["/".join((*package, "__init__.py"))] = _pruned(
+                self._file(package).read_text(encoding="utf-8"), wanted
+            )
         return dict(sorted(sources.items()))
 
     def _file(self, module: tuple[str, ...]) -> Path:
         folder = self.package.joinpath(*module)
         return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+
+    def _source(self, module: tuple[str, ...]) -> str:
+        return self._file(module).read_text(encoding="utf-8")
 
     def _need(self, module: tuple[str, ...], name: str) -> None:
         """Something named in a module or package, a sub-module included."""
@@ -54,7 +59,7 @@ class _Needed:
         if not self.package.joinpath(*module).is_dir():
             self._need_module(module)
         elif name not in self.from_package[module]:
-            for source, original, exported in _own_imports(ast.parse(self._file(module).read_text())):
+            for source, original, exported in _own_imports(ast.parse(self._source(module))):
                 if exported == name:  # before a sub-module of this name, as Python has it
                     self.from_package[module].add(name)
                     self._need(_resolved(module, source), original)
@@ -67,7 +72,7 @@ class _Needed:
         if module in self.modules:
             return
         self.modules.add(module)
-        for source, original, _ in _own_imports(ast.parse(self._file(module).read_text())):
+        for source, original, _ in _own_imports(ast.parse(self._source(module))):
             self._need(_resolved(module[:-1], source), original)
 
 

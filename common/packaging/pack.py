@@ -20,20 +20,25 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..data.phantoms import write_cohort
+from ..engines.checkpoints import read_weights
 from ..errors import InputError, root_cause
-from ..files import read_json
+from ..files import read_json, sha256
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..session import check_setting, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
-from .checksums import LIST, check_checksums, sha256, write_checksums
+from .checksums import LIST, check_checksums, foreign_files, listed_files, write_checksums
 from .configs import PATHS, Rewriting, dense_json, merged
 from .modules import needed_modules
 from .process import in_clean_process
-from .verify import check_weights
 
 logger = logging.getLogger(__name__)
 
 CODE = Path(__file__).parents[1]
 META = "_meta_::"
+PARTS = (
+    *("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/metadata.json", "configs/logging.conf"),
+    *("configs/train.json", "configs/inference.json", "configs/demo.json"),
+)
 GRID = ("spacing", "in_plane", "slice_thickness")
 LEAVING_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
 
@@ -70,13 +75,17 @@ def pack_bundle(
     bundle, out = Path(bundle).resolve(), Path(out).resolve()
     if (bundle / LIST).exists():
         raise InputError(f"{bundle}: is packed already; give the bundle that it was made of")
-    changes = read_json(Path(overlay)) if overlay is not None else {}
+    for part in PARTS:
+        if not (bundle / part).is_file():
+            raise InputError(f"{bundle / part}: no such file; every bundle has one")
+    changes = _overlay(bundle, Path(overlay)) if overlay is not None else {}
     metadata = _metadata(bundle, changes, scores)
     name, version = bundle.name, metadata["version"]
-    if (out / name).exists() and not (out / name / LIST).exists():
-        raise InputError(f"{out / name}: exists, and is no packed bundle; choose another --out")
+    _check_replaceable(out / name)
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
-    state = check_weights(weights)
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; train the bundle, or give --weights FILE")
+    state = read_weights(weights)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name
@@ -88,8 +97,8 @@ def pack_bundle(
         except InputError as error:
             reason = str(error).replace(f"{folder}{os.sep}", "")
             raise InputError(
-                f"{weights}: does not fit the bundle's network ({reason}); if it was trained with other settings, "
-                "give them with --overlay"
+                f"{weights}: the bundle's network could not be scripted with it ({reason}); if it was trained with "
+                "other settings, give them with --overlay"
             ) from error
         write_checksums(folder)
         archive = Path(temporary) / f"{name}_v{version}.zip"
@@ -99,9 +108,32 @@ def pack_bundle(
         demo = read_json(bundle / "configs" / "demo.json")
         # on its coarser grid a window or two hold all of the case
         _try(archive, demo["phantom"], {key: demo[key] for key in GRID if key in demo and key not in changes})
-        shutil.rmtree(out / name, ignore_errors=True)
+        _check_replaceable(out / name)
+        if (out / name).exists():
+            (out / name).replace(Path(temporary) / "before")
         folder.replace(out / name)
         return archive.replace(out / archive.name)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Nothing that somebody may want to keep is written over."""
+    if folder.exists() and not (folder / LIST).is_file():
+        raise InputError(f"{folder}: exists, and is no packed bundle; choose another --out")
+    if folder.exists():
+        kept = [path for path in foreign_files(folder, listed_files(folder)) if path.parent.name != "__pycache__"]
+        if kept:
+            raise InputError(f"{kept[0]}: is not of the package that is to be replaced; move it elsewhere")
+
+
+def _overlay(bundle: Path, path: Path) -> dict[str, Any]:
+    overlay = read_json(path)
+    if not isinstance(overlay, dict):
+        raise InputError(f"{path}: holds no settings, expected a JSON object of names and values")
+    known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
+    for key in overlay:
+        if not key.startswith(META):
+            check_setting(key, known, f"{bundle.name}, in {path}")
+    return overlay
 
 
 def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | None) -> dict[str, Any]:
@@ -173,16 +205,17 @@ def _write(
         **sources,
         **{f"configs/{name}": dense_json(rewriting(config)) + "\n" for name, config in configs.items()},
         "configs/metadata.json": dense_json(metadata) + "\n",
-        "configs/logging.conf": (bundle / "configs" / "logging.conf").read_text(),
-        "LICENSE": (bundle / "LICENSE").read_text(),
-        "docs/data_license.txt": (bundle / "docs" / "data_license.txt").read_text(),
+        "configs/logging.conf": (bundle / "configs" / "logging.conf").read_text(encoding="utf-8"),
+        "LICENSE": (bundle / "LICENSE").read_text(encoding="utf-8"),
+        "docs/data_license.txt": (bundle / "docs" / "data_license.txt").read_text(encoding="utf-8"),
     }
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text.encode())
     (folder / "models").mkdir()
     torch.save({key: value.contiguous().clone() for key, value in state.items()}, folder / "models" / "model.pt")
-    (folder / "docs" / "README.md").write_text(_card(bundle, metadata, sha256(folder / "models" / "model.pt")))
+    card = _card(bundle, metadata, sha256(folder / "models" / "model.pt"))
+    (folder / "docs" / "README.md").write_bytes(card.encode())
     code = folder.with_name("code.zip")
     write_zip(code, {name: text.encode() for name, text in sources.items()})
     return rewriting.with_code(rewriting(configs["inference.json"]), code.read_bytes())
@@ -190,7 +223,7 @@ def _write(
 
 def _card(bundle: Path, metadata: Mapping[str, Any], digest: str) -> str:
     """The model card, with what this package is at its top, and without links that leave the folder."""
-    card = (bundle / "docs" / "README.md").read_text()
+    card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     title, _, rest = card.partition("\n")
     metrics = "\n".join(
         f"| {name} | {value} |" for name, value in metadata["eval_metrics"].items() if value is not None
@@ -207,7 +240,8 @@ pip install {" ".join(_requirements(metadata))}
 python -m monai.bundle run --config_file {bundle.name}/configs/inference.json --dataset_dir SCANS --output_dir OUT
 ```
 
-The first line runs in this folder, the last from any: `SCANS` holds the scans, `OUT` gets the results.
+The first line runs in this folder (macOS: `shasum -a 256 --check`), the last from any: `SCANS` holds the scans, `OUT`
+gets the results. DICOM also needs `itk`, and `highdicom` for DICOM segmentations.
 `models/model.pt` has the SHA-256 `{digest}`.
 """
     if metrics:
@@ -227,7 +261,7 @@ def _requirements(metadata: Mapping[str, Any]) -> list[str]:
 
 def _script(folder: Path, inference: dict[str, Any]) -> None:
     config = folder.with_name("inference.json")
-    config.write_text(json.dumps(inference))
+    config.write_bytes(json.dumps(inference).encode())
     file = folder / "models" / "model.ts"  # MONAI Deploy finds the configs inside under the file's name
     in_clean_process("export", folder.parent, str(folder), str(config), str(file))
     strip_debugging(file)

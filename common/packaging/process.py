@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("clean_process.py")
 
 
 def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
-    """Do something with a package in a process that sees no other code than what is installed.
+    """Do something with a package in a process that cannot import this repository.
 
     Args:
         what: a verb of ``clean_process.py``.
@@ -21,7 +21,7 @@ def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
         arguments: of the verb.
 
     Raises:
-        InputError: it failed; the message is its last line.
+        InputError: it failed; the message is its last line, or the signal that ended it.
     """
     done = subprocess.run(
         [sys.executable, str(SCRIPT), what, *arguments],
@@ -33,6 +33,8 @@ def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
         text=True,
         check=False,
     )
+    if done.returncode < 0:
+        raise InputError(f"a process was ended by signal {-done.returncode} ({what}); is there too little memory?")
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise InputError(last.removeprefix("error: "))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from ..engines.checkpoints import read_weights
 from ..errors import InputError
+from ..files import read_json
 from .archive import unpack_zip
 from .checksums import check_checksums
 from .process import in_clean_process
 
 
-def verify_package(package: str | Path) -> str:
+def verify_package(package: str | Path, load: bool = True) -> str:
     """Check a packed bundle: every file against its SHA-256, then the weights, loaded strictly in a clean process.
+
+    Loading builds the network, which runs the package's code.
 
     The check sums tell a damaged or changed file. They do not tell who made a package: a bundle is code, and whoever
     can replace a file can replace the list too. Compare the zip's own SHA-256 with what its maker says.
 
     Args:
         package: folder or zip of :func:`pack_bundle`.
+        load: load the weights; otherwise nothing of the package runs.
 
     Returns:
         name and version of the bundle.
@@ -35,35 +35,15 @@ def verify_package(package: str | Path) -> str:
     if not package.exists():
         raise InputError(f"{package}: no such folder or zip")
     if package.is_dir():
-        return _verify_folder(package.resolve())
+        return _verify_folder(package.resolve(), load)
     with tempfile.TemporaryDirectory() as temporary:
-        return _verify_folder(unpack_zip(package, Path(temporary)))
+        return _verify_folder(unpack_zip(package, Path(temporary)), load)
 
 
-def _verify_folder(folder: Path) -> str:
+def _verify_folder(folder: Path, load: bool) -> str:
     check_checksums(folder)
-    weights = folder / "models" / "model.pt"
-    check_weights(weights)
-    in_clean_process("load", folder.parent, str(folder))
-    metadata: dict[str, Any] = json.loads((folder / "configs" / "metadata.json").read_text())
+    read_weights(folder / "models" / "model.pt")
+    if load:
+        in_clean_process("load", folder.parent, str(folder))
+    metadata = read_json(folder / "configs" / "metadata.json")
     return f"{folder.name} {metadata['version']}"
-
-
-def check_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A flat state dict of tensors, read without running what a pickle says.
-
-    Raises:
-        InputError: missing, damaged, or anything else.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; train the bundle, or give --weights FILE")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path}: not a file of tensors alone ({reason}); expected a flat state dict, as training writes model.pt"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path}: expected a flat dictionary of tensors, as training writes model.pt")
-    return state

@@ -34,6 +34,7 @@ from monai.data import MetaTensor
 
 from common.__main__ import main
 from common.errors import InputError
+from common.files import sha256
 from common.networks import MPUNet
 from common.packaging import pack, pack_bundle, verify_package
 from common.packaging.checksums import check_checksums
@@ -160,10 +161,47 @@ def test_the_same_input_is_the_same_zip(made: Path, tmp_path: Path, monkeypatch:
     assert again.read_bytes() == (made / again.name).read_bytes()
 
 
-def test_packing_again_replaces_a_package_and_nothing_else(made: Path, tmp_path: Path) -> None:
+def test_packing_again_replaces_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "_try", lambda *_: None)
+    monkeypatch.setattr(pack, "_script", lambda *_: None)
+    folder = tmp_path / "dist" / MPUNET.name
+    pack_tiny(MPUNET, tmp_path / "dist", {})
+    before = (folder / "SHA256SUMS").read_bytes()
+    (folder / "configs" / "__pycache__").mkdir()
+    (folder / "configs" / "__pycache__" / "a.pyc").touch()
+    pack_tiny(MPUNET, tmp_path / "dist", {"precision": "float32"})
+    assert (folder / "SHA256SUMS").read_bytes() != before and not list(folder.rglob("*.pyc"))
+    assert {p.name for p in (tmp_path / "dist").iterdir()} == {MPUNET.name, f"{MPUNET.name}_v0.1.0.zip"}
+
+
+def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "_try", lambda *_: None)
+    monkeypatch.setattr(pack, "_script", lambda *_: None)
     (tmp_path / "dist" / MPUNET.name).mkdir(parents=True)
     with pytest.raises(InputError, match="is no packed bundle; choose another --out"):
         pack_tiny(MPUNET, tmp_path / "dist", {})
+    pack_tiny(MPUNET, tmp_path / "mine", {})
+    mask = tmp_path / "mine" / MPUNET.name / "eval" / "P1_seg.nii.gz"
+    mask.parent.mkdir()
+    mask.touch()
+    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: is not of the package that is to be replaced; move it"):
+        pack_tiny(MPUNET, tmp_path / "mine", {})
+    assert mask.exists()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ('{"spacng": 1}', r"spacng is no setting of liver_ct_mpunet, in .*overlay\.json"),
+        ("[1]", r"overlay\.json: holds no settings"),
+        ("{", r"overlay\.json: no JSON"),
+    ],
+)
+def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str) -> None:
+    (tmp_path / "overlay.json").write_text(overlay)
+    with pytest.raises(InputError, match=message):
+        pack_bundle(MPUNET, "model.pt", tmp_path / "dist", tmp_path / "overlay.json")
+    assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +210,7 @@ def test_packing_again_replaces_a_package_and_nothing_else(made: Path, tmp_path:
         ({"_meta_::version": "0.2.0"}, "version 0.2.0 is not in the changelog"),
         (
             {"network_def::channels": [2, 2, 4, 4, 16]},
-            r"from_liver_ct_mpunet/model\.pt: does not fit the bundle's network \(models/model\.pt: weights of another",
+            r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
         ),
     ],
 )
@@ -218,7 +256,7 @@ def _listed_anew(folder: Path) -> None:
     """As one does who changes a file on purpose."""
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     names = [line.partition("  ")[2] for line in lines]
-    (folder / "SHA256SUMS").write_text("".join(f"{pack.sha256(folder / name)}  {name}\n" for name in names))
+    (folder / "SHA256SUMS").write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
 class _Payload:
@@ -253,7 +291,7 @@ def _truncated(folder: Path) -> None:
     [
         (_truncated, r"model\.ts: is not the file that was packed"),
         (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
-        (_pickle, r"model\.pt: not a file of tensors alone"),
+        (_pickle, r"model\.pt: not a complete file of tensors"),
         (_other_weights, r"model\.ts: has other weights than model\.pt"),
     ],
 )
@@ -271,6 +309,14 @@ def test_no_package(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "no", "no such folder or zip"), (tmp_path, "has no SHA256SUMS")):
         with pytest.raises(InputError, match=message):
             verify_package(path)
+
+
+def test_files_alone_can_be_checked(made: Path, tmp_path: Path) -> None:
+    """Without running anything of a package."""
+    folder = tmp_path / MPUNET.name
+    shutil.copytree(made / MPUNET.name, folder)
+    _unknown_key(folder)
+    assert verify_package(folder, load=False) == f"{MPUNET.name} 0.1.0"
 
 
 # MONAI's functions, in a foreign working directory

@@ -68,10 +68,13 @@ def test_not_one_folder(tmp_path: Path) -> None:
         unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
 
 
-def test_a_damaged_zip(tmp_path: Path) -> None:
-    write_zip(tmp_path / "good.zip", {"top/a": bytes(range(256)) * 40}, zipfile.ZIP_STORED)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_zip(tmp_path: Path, compression: int) -> None:
+    content = b"".join(n.to_bytes(2, "big") for n in range(0, 60000, 7))
+    write_zip(tmp_path / "good.zip", {"top/a": content}, compression)
     whole = (tmp_path / "good.zip").read_bytes()
-    for bad in (b"", b"no zip", whole[:-30], whole[:200] + b"x" + whole[201:]):
+    flipped = [whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :] for place in range(40, 2000, 70)]
+    for bad in (b"", b"no zip", whole[:-30], *flipped):
         (tmp_path / "bad.zip").write_bytes(bad)
         with pytest.raises(InputError, match=r"bad\.zip: not a complete zip file"):
             unpack_zip(tmp_path / "bad.zip", tmp_path / "out")

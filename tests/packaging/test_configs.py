@@ -68,6 +68,15 @@ def test_an_overlay_uses_names_of_the_config_below(rewriting: Rewriting) -> None
     assert config["read"]["_target_"] == "own_v1.files.read" and "shout" not in config
 
 
+@pytest.mark.parametrize("expression", ["$f'{shout(1)}'", "$[1,\n shout(1)]"])
+def test_an_expression_whose_names_cannot_be_told(rewriting: Rewriting, expression: str) -> None:
+    if expression.startswith("$f") and sys.version_info >= (3, 12):
+        assert rewriting({"a": expression})["a"] == "$f'{@shout(1)}'"
+        return
+    with pytest.raises(ValueError, match="expected one line, and no imported name in an f-string"):
+        rewriting({"a": expression})
+
+
 def test_one_name_for_two_things() -> None:
     with pytest.raises(ValueError, match="'read'"):
         Rewriting(
