@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 
@@ -16,6 +17,7 @@ from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
+SECTIONS = ("training", "validation", "test")  # the lists of a dataset.json
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 # How file names and data lists call the MRI modalities; compared in lower case.
@@ -46,13 +48,10 @@ def load_cases(
     Raises:
         InputError: the list, a file or a label is missing, or the modalities are others or in another order.
     """
-    root, listing = _read_data_list(dataset_dir)
-    _check_modalities(root, listing, modalities)
-    if fold is not None:
-        listing = split_by_fold(root, listing, fold)
+    root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold)
     items = listing.get(section)
     if not items:
-        have = ", ".join(k for k in ("training", "validation", "test") if listing.get(k)) or "none"
+        have = ", ".join(k for k in SECTIONS if listing.get(k)) or "none"
         raise InputError(
             f"{root / 'dataset.json'}: no cases under '{section}' (lists with cases: {have}); "
             "`python -m common datalist` writes all three"
@@ -89,15 +88,12 @@ def find_cases(
     if path.is_file():
         return [{"case": stem(path), "image": str(path)}]
     if (path / "dataset.json").exists():
-        root, listing = _read_data_list(path)
-        _check_modalities(root, listing, modalities)
-        if fold is not None:
-            listing = split_by_fold(root, listing, fold)
+        listing = read_lists(path, modalities, fold)
         if not listing.get("test"):
             raise InputError(
-                f"{root / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead"
+                f"{path / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead"
             )
-        return _resolve(root, listing["test"], modalities, labelled=False)
+        return _resolve(path, listing["test"], modalities, labelled=False)
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
@@ -132,19 +128,69 @@ def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
     return cases[idist.get_rank() :: idist.get_world_size()]
 
 
+def read_lists(dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None) -> dict[str, Any]:
+    """The content of ``dataset_dir/dataset.json``, its cases as they stand there; split by ``fold`` if there is one.
+
+    Raises:
+        InputError: no such file or no such lists, modalities that are others or in another order, or no such fold.
+    """
+    root = Path(dataset_dir)
+    listing = _read_data_list(root)
+    _check_modalities(root, listing, modalities)
+    return listing if fold is None else split_by_fold(root, listing, fold)
+
+
+def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: bool) -> dict:
+    """A case of the data list in ``root``, with its name and whole paths, whether these are there or not.
+
+    Args:
+        root: data-set folder.
+        item: as it stands in the list.
+        modalities: for the name, see :func:`case_name`.
+        labelled: it must have a label; unless so, a label stays as it stands.
+
+    Raises:
+        InputError: no image or label, or what stands there is no path.
+    """
+    path = root / "dataset.json"
+    case = {"image": item} if isinstance(item, (str, list)) else item
+    if not isinstance(case, dict):
+        raise InputError(f"{path}: {item!r} is no case; expected an object with image and label")
+    for key in ("image", "label") if labelled else ("image",):
+        if key not in case:
+            raise InputError(f"{path}: {item} has no {key}")
+    images = case["image"] if isinstance(case["image"], list) else [case["image"]]
+    if not images or not all(isinstance(image, str) and image for image in images):
+        raise InputError(f"{path}: {item}: image is {case['image']!r}; expected a path, or one for each modality")
+    paths = [str(root / image) for image in images]
+    case = {"case": case_name(images, modalities), **case, "image": paths[0] if len(paths) == 1 else paths}
+    if labelled:
+        if not isinstance(case["label"], str) or not case["label"]:
+            raise InputError(f"{path}: {item}: label is {case['label']!r}; expected a path")
+        case["label"] = str(root / case["label"])
+    return case
+
+
+def files_of(case: Mapping) -> list[Path]:
+    """The files of a case, its label last."""
+    images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+    return [Path(path) for path in [*images, *([case["label"]] if "label" in case else [])]]
+
+
 def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
     """The cases of ``fold`` for testing; of the others, every fourth for validation (25 %), the rest for training.
 
     Cases of one place in the order are of one patient and stay together.
 
     Raises:
-        InputError: a case without a fold, or no case in this one.
+        InputError: a case without a fold or a place in the order, or no case in this fold.
     """
-    items = [item for section in ("training", "validation", "test") for item in listing.get(section, [])]
-    if any("fold" not in item for item in items):
-        raise InputError(
-            f"{root / 'dataset.json'}: --fold {fold}, but its cases have no fold; write it with `--folds 5`"
-        )
+    items = [item for section in SECTIONS for item in listing.get(section) or []]
+    for key in ("fold", "order"):
+        if not all(isinstance(item, dict) and isinstance(item.get(key), int) for item in items):
+            raise InputError(
+                f"{root / 'dataset.json'}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`"
+            )
     items.sort(key=lambda item: item["order"])
     test = [item for item in items if item["fold"] == fold]
     rest = [item for item in items if item["fold"] != fold]
@@ -263,8 +309,7 @@ def _with_unique_names(cases: list[dict]) -> list[dict]:
     return cases
 
 
-def _read_data_list(dataset_dir: str | Path) -> tuple[Path, dict]:
-    root = Path(dataset_dir)
+def _read_data_list(root: Path) -> dict[str, Any]:
     path = root / "dataset.json"
     if not path.exists():
         raise InputError(
@@ -273,11 +318,11 @@ def _read_data_list(dataset_dir: str | Path) -> tuple[Path, dict]:
         )
     try:
         listing = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(listing, dict):
+    if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
         raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
-    return root, listing
+    return listing
 
 
 def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -> None:
@@ -292,20 +337,9 @@ def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -
 
 
 def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: bool) -> list[dict]:
-    cases, missing = [], []
-    for item in items:
-        item = {"image": item} if isinstance(item, (str, list)) else dict(item)
-        if "image" not in item or (labelled and "label" not in item):
-            raise InputError(f"{root / 'dataset.json'}: {item} has no {'label' if 'image' in item else 'image'}")
-        images = [item["image"]] if isinstance(item["image"], str) else item["image"]
-        paths = [root / p for p in images]
-        item["image"] = str(paths[0]) if len(paths) == 1 else [str(p) for p in paths]
-        if labelled:
-            item["label"] = str(root / item["label"])
-            paths.append(Path(item["label"]))
-        missing += [p for p in paths if not p.exists()]
-        cases.append({"case": case_name(images, modalities), **item})
-    if missing and labelled:
+    cases = [resolve_case(root, item, modalities, labelled) for item in items]
+    missing = [path for case in cases for path in files_of(case) if not path.exists()] if labelled else []
+    if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
             f"{root / 'dataset.json'} names files that are not there: {', '.join(map(str, missing[:3]))}{more}"

@@ -170,10 +170,7 @@ def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndar
         raise InputError(
             f"{path}: shape {tuple(array.shape)}, expected a volume with at least 2 voxels along each of 3 axes"
         )
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(
-            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header"
-        )
+    check_affine(path, affine)
     finite = np.isfinite(array)
     if not finite.all():
         if not finite.any():
@@ -184,6 +181,33 @@ def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndar
         )
         array = np.where(finite, array, lowest)
     return array, affine
+
+
+def check_affine(path: Path, affine: np.ndarray) -> None:
+    """Check that the 4x4 affine of a file maps its voxels to space.
+
+    Raises:
+        InputError: it has a value that is not finite, or maps different voxels to one place.
+    """
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(
+            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header"
+        )
+
+
+def coverage(shape: Sequence[int], affine: np.ndarray, onto_shape: Sequence[int], onto_affine: np.ndarray) -> float:
+    """The part, 0 to 1, of the grid ``onto`` that lies in a volume, from 16 points along each axis.
+
+    Args:
+        shape: of the volume, ``(x, y, z)``.
+        affine: of the volume, 4x4 to millimetres.
+        onto_shape: of the grid, ``(x, y, z)``.
+        onto_affine: of the grid.
+    """
+    steps = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 16) for n in onto_shape), indexing="ij")).reshape(3, -1)
+    there = np.linalg.inv(affine) @ onto_affine @ np.vstack([steps, np.ones(steps.shape[1])])
+    inside = [(there[i] >= -0.5) & (there[i] <= shape[i] - 0.5) for i in range(3)]
+    return float(np.all(inside, axis=0).mean())
 
 
 def read_aligned(
@@ -272,9 +296,7 @@ def _resample(
     A volume that is on this grid already stays what it is."""
     if volume.shape == onto_shape and np.allclose(affine, onto_affine, atol=1e-2, rtol=0):
         return volume
-    steps = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 16) for n in onto_shape), indexing="ij")).reshape(3, -1)
-    there = np.linalg.inv(affine) @ onto_affine @ np.vstack([steps, np.ones(steps.shape[1])])
-    covered = np.all([(there[i] >= -0.5) & (there[i] <= volume.shape[i] - 0.5) for i in range(3)], axis=0).mean()
+    covered = coverage(volume.shape, affine, onto_shape, onto_affine)
     if covered == 0:
         raise InputError(
             f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from monai.bundle.utils import merge_kv
 from packaging.version import Version
 
 from ..engines import load_weights
-from ..errors import InputError, root_cause
+from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from .findings import Findings
 from .machine import installed
@@ -39,9 +41,11 @@ def read_config(
             settings = ConfigParser.load_config_file(str(file))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: not there or not a config ({error})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f'{file}: a {type(settings).__name__}, expected an object of settings such as "spacing"')
     own = set(parser.get())
     for key, value in settings.items():
-        root = re.split("::|#", key.lstrip("+"))[0]
+        root = _entry(key)
         if root in own or root == key:
             merge_kv(parser, key, value)
     parser["bundle_root"] = str(folder)
@@ -63,6 +67,8 @@ def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None 
     _versions(findings, about)
     lines = [f"{about.get('name', folder.name)}, version {about.get('version')}"]
     parser = read_config(folder, "inference", overlay)
+    if overlay is not None:
+        _overlay(findings, folder, Path(overlay))
     try:
         network = parser.get_parsed_content("network_def")
     except Exception as error:
@@ -90,21 +96,34 @@ def why(error: Exception) -> str:
     """An input error as it is, any other with its type, in one line."""
     cause = root_cause(error)
     text = str(cause).strip().partition("\n")[0]
-    return text if isinstance(cause, InputError) else f"{type(cause).__name__}: {text}"
+    return text if is_input_error(cause) else f"{type(cause).__name__}: {text}"
 
 
 def _versions(findings: Findings, about: dict[str, Any]) -> None:
     base = {key: about[f"{key}_version"] for key in ("monai", "pytorch", "numpy") if f"{key}_version" in about}
-    for needed, group in (
-        (True, {**base, **about.get("required_packages_version", {})}),
-        (False, about.get("optional_packages_version", {})),
-    ):
-        for name, tested in group.items():
-            name = DISTRIBUTIONS.get(name, name)
-            version = installed(name)
-            if version is None and needed:
-                findings.fail(f"package {name}", f"not installed, the bundle needs it; pip install {name}=={tested}")
-            elif version is None:
-                findings.note(f"package {name}", f"not installed; the bundle can use {tested}")
-            elif Version(version) != Version(tested):
-                findings.note(f"package {name}", f"{version} is installed, the bundle was tested with {tested}")
+    for name, tested in {**base, **about.get("required_packages_version", {})}.items():
+        name = DISTRIBUTIONS.get(name, name)
+        version = installed(name)
+        if version is None:
+            findings.fail(f"package {name}", f"not installed, the bundle needs it; pip install {name}=={tested}")
+        elif Version(version) != Version(tested):
+            findings.note(f"package {name}", f"{version} is installed, the bundle was tested with {tested}")
+
+
+def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
+    """An entry that no config has and that no other setting of the overlay uses is read by nothing."""
+    settings = ConfigParser.load_config_file(str(overlay))
+    configs = [file for file in (folder / "configs").glob("*.json") if file.name != "metadata.json"]
+    known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
+    used = set(re.findall(r"@(\w+)", json.dumps(settings)))
+    for key in settings:
+        entry = _entry(key)
+        if entry not in known | used and not key.startswith("_meta_::"):
+            near = difflib.get_close_matches(entry, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; leave it out"
+            findings.fail("overlay", f"{overlay}: {key} is in no config of the bundle{hint}")
+
+
+def _entry(key: str) -> str:
+    """The entry of a config that a setting such as ``inferer::roi_size`` is of."""
+    return re.split("::|#", key.lstrip("+"))[0]

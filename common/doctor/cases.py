@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from monai.transforms import Compose
 
-from ..data.cases import case_name, find_cases, load_cases, modality_of, split_by_fold, stem
+from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
+from ..data.volumes import coverage
 from ..errors import InputError
+from ..files import sha256
 from .bundle import why
 from .findings import Findings
-from .headers import Header, overlap, read_header, same_grid
+from .headers import Header, read_header, same_grid
 
-SECTIONS = ("training", "validation", "test")
 SCANS = "scans"  # the list of a folder without a data list
 LABEL_SHIFT = 0.1  # between the entries of the affines of a label and its image, as CheckLabeld allows
 SAME_SHIFT = 0.01  # between modalities, above which the reader resamples
@@ -29,7 +29,7 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     """The cases of a data list by section, or those of a folder of scans, without the ones whose files are missing.
 
     Raises:
-        InputError: no such folder, no scans, or a data list that is no such file.
+        InputError: no such folder, no scans, or a data list that is wrong as a whole.
     """
     if not (dataset_dir / "dataset.json").exists():
         cases = find_cases(dataset_dir, modalities, fold)
@@ -37,36 +37,34 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
             if "error" in case:
                 findings.fail(f"{SCANS} {case['case']}", case["error"])
         return {SCANS: [case for case in cases if "error" not in case]}
-    listing = _read_listing(dataset_dir, modalities, fold)
+    listing = read_lists(dataset_dir, modalities, fold)
+    if not any(listing.get(section) for section in SECTIONS):
+        raise InputError(f"{dataset_dir / 'dataset.json'}: no cases under any of {', '.join(SECTIONS)}")
     lists: Lists = {}
     for section in SECTIONS:
         if not listing.get(section):
             findings.note(f"list {section}", f"no cases; {_needs(section)} needs them")
             continue
         lists[section] = []
-        for item in listing[section]:
-            case = _with_paths(dataset_dir, item, modalities)
-            problems = [f"{path}: no such file" for path in files(case) if not path.exists()]
-            problems += [] if "label" in case else ["no label in the data list; inference alone needs none"]
-            if "image" not in case:
-                problems = ["no image in the data list"]
-            for problem in problems:
-                findings.fail(f"{section} {case['case']}", problem)
-            if not problems:
+        for number, item in enumerate(listing[section], 1):
+            try:
+                case = resolve_case(dataset_dir, item, modalities, labelled=True)
+            except InputError as error:
+                name = item.get("case") if isinstance(item, dict) else None
+                findings.fail(f"{section} {name or f'item {number}'}", str(error))
+                continue
+            missing = [path for path in files_of(case) if not path.exists()]
+            for path in missing:
+                findings.fail(f"{section} {case['case']}", f"{path}: no such file")
+            if not missing:
                 lists[section].append(case)
     return lists
-
-
-def files(case: Mapping) -> list[Path]:
-    """The files of a case, its label last."""
-    images = case.get("image", [])
-    return [Path(p) for p in [*([images] if isinstance(images, str) else images), *filter(None, [case.get("label")])]]
 
 
 def read_headers(findings: Findings, where: str, case: Mapping) -> list[Header]:
     """The headers of a case's files, in their order; none if one cannot be read."""
     try:
-        return [read_header(path) for path in files(case)]
+        return [read_header(path) for path in files_of(case)]
     except InputError as error:
         findings.fail(where, str(error))
         return []
@@ -84,7 +82,7 @@ def check_headers(
     if found not in ([len(modalities)], [1] * len(modalities)):
         findings.fail(where, f"{first.path}: channels {found} in {len(images)} files, expected one for each of {names}")
     for image in images[1:]:
-        covered = overlap(first, image)
+        covered = coverage(image.shape, image.affine, first.shape, first.affine)
         if covered == 0:
             findings.fail(where, f"{image.path}: shares no space with {first.path}")
         elif not same_grid(first, image, SAME_SHIFT):
@@ -140,7 +138,7 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
         for case in cases:
             if "patient" in case:
                 patients.setdefault(str(case["patient"]), {}).setdefault(section, case["case"])
-            for path in files(case)[: -1 if "label" in case else None]:
+            for path in files_of(case)[: -1 if "label" in case else None]:
                 images.setdefault(path.resolve(), []).append((section, case["case"]))
     for patient, found in patients.items():
         if len(found) > 1:
@@ -164,45 +162,9 @@ def _alike(paths: Iterable[Path]) -> Iterator[list[Path]]:
     for group in groups.values():
         same: dict[object, list[Path]] = {}
         for path in group:
-            same.setdefault(_content(path) if len(group) > 1 else path, []).append(path)
+            compared = len(group) > 1 and os.access(path, os.R_OK) and path.is_file()
+            same.setdefault(sha256(path) if compared else path, []).append(path)
         yield from same.values()
-
-
-def _content(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_listing(dataset_dir: Path, modalities: Sequence[str], fold: int | None) -> Lists:
-    path = dataset_dir / "dataset.json"
-    try:
-        listing = json.loads(path.read_text())
-        sections = [section for section in SECTIONS if listing.get(section)]
-    except (ValueError, AttributeError):
-        sections = ["training"]
-        listing = {}
-    try:
-        load_cases(dataset_dir, (sections or ["training"])[0], modalities, fold)
-    except InputError as error:
-        # what holds for the list as a whole stops here; what a case lacks is told case by case
-        if not sections or not any(mark in str(error) for mark in ("names files", "has no label", "has no image")):
-            raise
-    return split_by_fold(dataset_dir, listing, fold) if fold is not None else listing
-
-
-def _with_paths(root: Path, item: dict | str | list, modalities: Sequence[str]) -> dict:
-    case: dict = {"image": item} if isinstance(item, (str, list)) else dict(item)
-    if "image" not in case:
-        return {"case": "?", **case}
-    images = [case["image"]] if isinstance(case["image"], str) else case["image"]
-    paths = [str(root / path) for path in images]
-    case["image"] = paths[0] if len(paths) == 1 else paths
-    if "label" in case:
-        case["label"] = str(root / case["label"])
-    return {"case": case_name(images, modalities), **case}
 
 
 def _needs(section: str) -> str:
@@ -211,15 +173,13 @@ def _needs(section: str) -> str:
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the readers of this package warn of, instead of on the screen."""
+    """What reading warns of, instead of on the screen; a package's own code logs under the package's name."""
     caught: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger(__name__.partition(".")[0])
-    logger.addHandler(handler)
-    before, logger.propagate = logger.propagate, False
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [handler]
     try:
         yield caught
     finally:
-        logger.propagate = before
-        logger.removeHandler(handler)
+        root.handlers = before

@@ -59,22 +59,28 @@ def examine_data(
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = train.get_parsed_content("load") if SCANS not in lists else _reading(infer)
     load = [step for step in load if step is not None]
-    headers: dict[str, list[list[Header]]] = {section: [] for section in lists}
+    headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
     everything = [(section, case) for section, cases in lists.items() for case in cases]
     for section, case in tqdm(everything, desc="headers" if headers_only else "reading", ncols=100, delay=2):
         where = f"{section} {case['case']}"
+        failures = findings.count("failure")
         check_names(findings, where, case, modalities)
         found = read_headers(findings, where, case)
-        if not found:
-            continue
-        headers[section].append(found)
-        if headers_only:
+        if found and headers_only:
             check_headers(findings, where, case, found, modalities)
             check_voxels(findings, where, case, [step for step in load if type(step).__name__ == CLASS_STEP])
-        else:
+        elif found:
             check_voxels(findings, where, case, load)
+        if findings.count("failure") == failures:
+            headers[section].append(found)
     check_leaks(findings, lists, by_content=not headers_only)
-    return [*_summary(lists, headers), *_caching(findings, train, headers), *_inference(findings, infer, headers)]
+    lines = _summary(lists, headers)
+    for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
+        try:
+            lines += estimate(findings, config, headers)
+        except Exception as error:  # a network that asks for values, for instance
+            lines.append(f"{what}: not estimated, this does not follow from shapes alone ({why(error)})")
+    return lines
 
 
 def _reading(infer: ConfigParser) -> list[Callable]:
@@ -134,14 +140,11 @@ def _inference(findings: Findings, infer: ConfigParser, headers: dict[str, list[
     channels = len(infer.get_parsed_content("modalities"))
     preprocessing = Preprocessing(infer, "preprocessing")
     device = torch.device(infer.get_parsed_content("device")).type
-    try:
-        inferer: Any = infer.get_parsed_content("inferer")
-        network = infer.get_parsed_content("network_def")
-        batch = (inferer.sw_batch_size, preprocessing(cases[0], channels).channels, *inferer.roi_size)
-        out_channels, layers = network_memory(network, batch)
-        copies = any(getattr(inferer, name, None) for name in ("keep", "empty", "num_classes"))
-    except Exception as error:  # a network that asks for values, for instance
-        return [f"inference: not estimated, the network does not run on shapes alone ({why(error)})"]
+    inferer: Any = infer.get_parsed_content("inferer")
+    network = infer.get_parsed_content("network_def")
+    batch = (inferer.sw_batch_size, preprocessing(cases[0], channels).channels, *inferer.roi_size)
+    out_channels, layers = network_memory(network, batch)
+    copies = any(getattr(inferer, name, None) for name in ("keep", "empty", "num_classes"))
     most = [inference_memory(h, channels, preprocessing(h, channels), out_channels, layers, copies) for h in cases]
     largest = max(most, key=lambda memory: memory.of_main_memory(len(cases), "cpu"))
     crops = set(preprocessing.crops)

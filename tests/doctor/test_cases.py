@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from common.doctor import Findings, examine_data
 from common.errors import InputError
+from common.packaging.configs import Rewriting
+from common.packaging.modules import needed_modules
+
+COMMON = Path(__file__).parents[2] / "common"
 
 
 @pytest.fixture
@@ -20,6 +28,7 @@ def examine(bundle: Path, tmp_path: Path, listing: dict) -> Callable[..., list[t
     def run(**options: Any) -> list[tuple[str, str, str]]:
         (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
         findings = Findings()
+        run.findings = findings  # type: ignore[attr-defined]
         findings.lines = examine_data(findings, bundle, tmp_path / "data", **options)  # type: ignore[attr-defined]
         return [tuple(finding) for finding in findings.found]  # type: ignore[misc]
 
@@ -153,6 +162,107 @@ def test_fold(examine: Callable, listing: dict) -> None:
     for order, section in enumerate(("training", "validation", "test")):
         listing[section][0].update(fold=order, order=order)
     assert examine(fold=2, headers_only=True) == []
+    del listing["test"][0]["order"]
+    with pytest.raises(InputError, match="--fold 2, but its cases have no order"):
+        examine(fold=2)
+    listing["test"] = [None]
+    with pytest.raises(InputError, match="--fold 2, but its cases have no fold"):
+        examine(fold=2)
+
+
+@pytest.mark.parametrize(
+    "item, what",
+    [
+        (None, "None is no case"),
+        (3, "3 is no case"),
+        ({"label": "test_gtv.nii.gz"}, "has no image"),
+        ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"]}, "has no label"),
+        ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"], "label": None}, "label is None; expected a path"),
+        ({"image": [], "label": "test_gtv.nii.gz"}, r"image is \[\]; expected a path"),
+        ({"image": 3, "label": "test_gtv.nii.gz"}, "image is 3; expected a path"),
+        ({"image": ["test_T1.nii.gz", None], "label": "test_gtv.nii.gz"}, "image is .* expected a path"),
+    ],
+)
+def test_a_malformed_case_leaves_the_others(examine: Callable, listing: dict, item: Any, what: str) -> None:
+    listing["test"].insert(0, item)
+    listing["validation"][0]["class"] = "maybe"
+    (first, second) = examine(headers_only=True)
+    assert first[:2] == ("failure", "test item 1") and re.search(what, first[2])
+    assert second[:2] == ("failure", "validation v")
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"training": {"a": 1}}, "expected an object with the lists"),
+        ({"training": [], "validation": None, "test": []}, "no cases under any of training, validation, test"),
+    ],
+)
+def test_a_list_that_is_none(examine: Callable, listing: dict, change: dict, what: str) -> None:
+    listing.update(change)
+    with pytest.raises(InputError, match=what):
+        examine()
+
+
+@pytest.mark.parametrize("headers_only", [False, True])
+def test_a_header_without_an_affine(examine: Callable, tmp_path: Path, headers_only: bool) -> None:
+    path = tmp_path / "data" / "test_T2.nii.gz"
+    image = nib.Nifti1Image(np.random.default_rng(2).random((12, 10, 6), np.float32), None)
+    image.header["sform_code"] = 1  # of zeros
+    nib.save(image, path)
+    assert not nib.load(path).affine[:3].any()
+    ((kind, where, what),) = examine(headers_only=headers_only)
+    assert (kind, where) == ("failure", "test t") and "does not map voxels to space" in what
+    lines = examine.findings.lines  # type: ignore[attr-defined]
+    assert any(line.startswith("inference of the largest case: about") for line in lines)
+
+
+def test_estimates_leave_out_cases_with_a_failure(examine: Callable, write_nifti: Callable) -> None:
+    def lines(start: str) -> list[str]:
+        return [line for line in examine.findings.lines if line.startswith(start)]  # type: ignore[attr-defined]
+
+    examine(headers_only=True)
+    assert "caching 2 cases" in lines("caching")[0]
+    write_nifti("data/training_gtv.nii.gz", np.ones((40, 10, 6), np.uint8))
+    examine(headers_only=True)
+    assert "caching 1 cases" in lines("caching")[0]
+
+
+def test_what_cannot_be_estimated_leaves_the_table(examine: Callable, bundle: Path) -> None:
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    config["inferer"]["roi_size"] = [0, 8, 4]
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+    assert examine(headers_only=True) == []
+    lines = examine.findings.lines  # type: ignore[attr-defined]
+    assert lines[-1].startswith("inference: not estimated") and lines[-2].startswith("caching 2 cases")
+
+
+def test_a_package_s_own_code(
+    examine: Callable, bundle: Path, listing: dict, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises its own ``InputError`` and logs under its own name; both are told as those of this code."""
+    package = "two_of_three_v0"
+    configs = {name: json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in ("inference", "train")}
+    rewriting = Rewriting(configs, "common", package)
+    for file, source in needed_modules(COMMON, rewriting.names).items():
+        (bundle / package / file).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / package / file).write_text(source)
+    for name, config in configs.items():
+        (bundle / "configs" / f"{name}.json").write_text(json.dumps(rewriting({"imports": [], **config})))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the configs add the bundle's folder
+    importlib.invalidate_caches()
+    listing["validation"][0]["class"] = "maybe"
+    far = np.diag([1.0, 1.0, 4.0, 1.0])
+    far[0, 3] = 6.0
+    write_nifti("data/test_T2.nii.gz", np.random.default_rng(1).random((12, 10, 6), np.float32), far)
+    try:
+        wrong, resampled = examine()
+        assert f"{package}.data.volumes" in sys.modules
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+    assert wrong[:2] == ("failure", "validation v") and "Error:" not in wrong[2]
+    assert resampled[:2] == ("note", "test t") and "another grid" in resampled[2]
 
 
 def test_scans_without_labels(bundle: Path, tmp_path: Path, listing: dict) -> None:

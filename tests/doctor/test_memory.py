@@ -11,8 +11,9 @@ import torch
 from monai.transforms import Compose
 
 from common.data import VolumeReader
+from common.data.volumes import coverage
 from common.doctor.bundle import read_config
-from common.doctor.headers import Header, overlap, read_header
+from common.doctor.headers import Header, read_header
 from common.doctor.memory import Prepared, Preprocessing, cache_bytes, inference_memory, network_memory
 
 OBLIQUE = np.array([[1.0, 0, 0.3, 5], [0, -1, 0, 2], [0, 0, 3, 0], [0, 0, 0, 1]])
@@ -89,8 +90,9 @@ def test_header_is_that_of_the_reader(write_nifti: Callable) -> None:
     np.testing.assert_allclose(header.affine, meta["affine"])
 
 
-def test_overlap() -> None:
-    one = Header(Path(), (16, 16, 16), 1, np.eye(4))
-    moved = np.eye(4)
+def test_coverage() -> None:
+    shape, moved = (16, 16, 16), np.eye(4)
     moved[1, 3] = 4
-    assert overlap(one, one) == 1 and overlap(one, one._replace(affine=moved)) == 0.75
+    assert coverage(shape, np.eye(4), shape, np.eye(4)) == 1
+    assert coverage(shape, moved, shape, np.eye(4)) == 0.75
+    assert coverage((32, 32, 32), np.eye(4), shape, np.eye(4)) == 1

@@ -108,6 +108,48 @@ def test_overlay(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) ->
         verb(str(bundle), "--overlay", "none.json")
 
 
+def test_a_wrong_overlay(verb: Callable, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "overlay.json"
+    file.write_text('["spacing"]')
+    with pytest.raises(SystemExit, match=r"^error: overlay\.json: a list, expected an object"):
+        verb(str(bundle), "--overlay", "overlay.json")
+    settings = {"spacng": [1, 1, 1], "zzz::x": 1, "_meta_::version": "2", "load::3::num_classes": "@mine", "mine": 3}
+    file.write_text(json.dumps(settings))
+    with pytest.raises(SystemExit, match=r"^error: 2 failures"):
+        verb(str(bundle), "--overlay", "overlay.json")
+    failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
+    assert failures == [
+        ["overlay", "overlay.json: spacng is in no config of the bundle; did you mean spacing?"],
+        ["overlay", "overlay.json: zzz::x is in no config of the bundle; leave it out"],
+    ]
+
+
+def test_what_holds_for_all_data_leaves_the_table(
+    verb: Callable, bundle: Path, listing: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    with pytest.raises(SystemExit, match=r"^error: 1 failures"):
+        verb(str(bundle), "--dataset_dir", "data", "--fold", "0")
+    out = capsys.readouterr().out
+    assert "--fold 0, but its cases have no fold" in out and "note     weights" in out
+
+
+@pytest.mark.parametrize("word, voxels", [("false", True), ("true", False)])
+def test_headers_only_as_a_word(
+    verb: Callable, bundle: Path, listing: dict, tmp_path: Path, write_nifti: Callable, word: str, voxels: bool
+) -> None:
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    write_nifti("data/test_gtv.nii.gz", np.full((12, 10, 6), 7, np.uint8))
+    arguments = (str(bundle), "--dataset_dir", "data", "--headers_only", word)
+    if voxels:
+        with pytest.raises(SystemExit, match=r"^error: 1 failures"):
+            verb(*arguments)
+    else:
+        assert "failure" not in verb(*arguments)
+    with pytest.raises(SystemExit, match=r"^error: 'maybe': expected true or false"):
+        verb(*arguments[:-1], "maybe")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("real", BUNDLES, ids=lambda path: path.name)
 def test_the_bundles(real: Path, tmp_path: Path, write_nifti: Callable) -> None:
