@@ -56,6 +56,13 @@ def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> 
     print(f"{cases} cases in {path}")
 
 
+def _words(listed: str | tuple[str, ...]) -> tuple[str, ...]:
+    """An option such as T1,T2, which fire makes a tuple unless a name has a blank."""
+    if isinstance(listed, str):
+        return tuple(listed.split(","))
+    return tuple(map(str, listed)) if isinstance(listed, (tuple, list)) else (str(listed),)
+
+
 def datalist(
     layout: str,
     root: str,
@@ -80,8 +87,7 @@ def datalist(
         seed: of the assignment to folds.
         classes: CSV file with the columns case and class, and patient if known; folds then share every class.
     """
-    names = tuple(modalities.split(",")) if isinstance(modalities, str) else tuple(modalities)
-    lists = write_datalist(layout, root, out, names, folds, fold, seed, classes)
+    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes)
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
@@ -122,13 +128,6 @@ def unstack(volume: str, out: str, names: str | tuple[str, ...] = ()) -> None:
     """
     for file in unstack_volume(volume, out, _words(names)):
         print(file)
-
-
-def _words(listed: str | tuple[str, ...]) -> tuple[str, ...]:
-    """An option such as T1,T2, which fire makes a tuple unless a name has a blank."""
-    if isinstance(listed, str):
-        return tuple(listed.split(","))
-    return tuple(map(str, listed)) if isinstance(listed, tuple) else (str(listed),)
 
 
 def picture(

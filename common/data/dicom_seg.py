@@ -51,12 +51,13 @@ class WriteDicomSegd(MapTransform):
             three are codes, ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``.
         metadata: the bundle's ``metadata.json``; its ``name`` and ``version`` are those of the algorithm, ``authors``
             the manufacturer, ``intended_use`` the description. What is longer than 64 characters is cut.
-        values: the label of each segment; 1, 2, 3 and so on unless given.
+        values: the label of each segment, from 1 to 254, no two the same; 1, 2, 3 and so on unless given.
 
     Raises:
-        InputError: no highdicom; segments or metadata of another form; and when a case is written: it was not read from
-            a DICOM series; a label without segment; headers without what has to be referred to, or not valid.
-        ValueError: several keys, another number of values than of segments, or a map that is not on the scan's grid.
+        InputError: no highdicom; values, segments or metadata of another form; and when a case is written: it was not
+            read from a DICOM series; a label without segment; headers without what has to be referred to, or not valid.
+        ValueError: several keys, another number of values than of segments, or a map that is not of integers or not on
+            the scan's grid.
     """
 
     def __init__(
@@ -76,6 +77,11 @@ class WriteDicomSegd(MapTransform):
         self.values = list(range(1, len(segments) + 1)) if values is None else list(values)
         if len(self.keys) != 1 or len(self.values) != len(segments):
             raise ValueError(f"keys {self.keys}, values {self.values}: expected one key, {len(segments)} values")
+        whole = all(isinstance(value, (int, np.integer)) and 0 < value < UNNAMED for value in self.values)
+        if not whole or len(set(self.values)) < len(self.values):
+            raise InputError(
+                f"values {self.values}: expected different integers from 1 to {UNNAMED - 1}, the label of each segment"
+            )
         self.output_dir = Path(output_dir)
         self.segments = segments
         self.about = _read_metadata(Path(metadata))
@@ -98,6 +104,13 @@ class WriteDicomSegd(MapTransform):
         slices = ordered_slices(source)
         if labels.shape != (1, *slices[0].size[:2], len(slices)):
             raise ValueError(f"a map of shape {labels.shape} for {len(slices)} slices of {slices[0].size[:2]}")
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"a map of {labels.dtype}, expected integers")
+        if labels.min() < 0 or labels.max() >= UNNAMED:
+            raise InputError(
+                f"{path.stem}: labels from {labels.min()} to {labels.max()} in its mask, expected 0 to {UNNAMED - 1}; "
+                "give each label a value within these"
+            )
         numbers = np.full(UNNAMED + 1, UNNAMED, np.uint8)
         numbers[[0, *self.values]] = range(len(self.values) + 1)
         frames = numbers[labels[0].transpose(2, 1, 0)]  # slice, row, column

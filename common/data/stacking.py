@@ -37,7 +37,7 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
     Raises:
         InputError: fewer than two volumes, or not as many names; names that are not different or do not fit; ``out``
             exists or is no NIfTI name; a volume cannot be read, has several channels, or shares no space with the
-            first.
+            first; no integer type holds those of all, as of uint64 and int64.
     """
     files, out = [Path(path) for path in paths], Path(out)
     if len(files) < 2:
@@ -55,6 +55,12 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
         )
     volumes, affine = read_aligned(files, named, integers=True)
     common = np.result_type(*(volume.dtype for volume in volumes))
+    kinds = {volume.dtype.kind for volume in volumes}
+    if common.kind == "f" and kinds == {"i", "u"}:
+        of = ", ".join(f"{file.name} {volume.dtype}" for file, volume in zip(files, volumes))
+        raise InputError(
+            f"{of}: no integer type holds them all, and others would change values; store the unsigned ones as int64"
+        )
     array = np.stack(volumes, axis=3, dtype=common if common.kind in "iu" else np.float32)
     _write(out, array, affine, description)
     return named

@@ -129,8 +129,9 @@ class StagedTrainer(SupervisedTrainer):
     weights as one that was not (on a CPU; CUDA's kernels are not all deterministic).
 
     A trainer whose training is complete goes on where ``state.max_epochs`` is raised before it runs once more, as those
-    of MONAI do: in the last stage, with the network as it is then, its optimiser and its learning rate. A federated
-    client whose network gets the weights of all clients between its rounds trains in this way.
+    of MONAI do: in the last stage, with the network as it is then, its optimiser and its learning rate. It then trains
+    all of these epochs: patience and plateau, which may have ended it before, no longer do. A federated client whose
+    network gets the weights of all clients between its rounds trains in this way.
 
     A loss that is a module with parameters, such as the weights of tasks, is trained with the network, without weight
     decay, and kept in the training state. One with ``set_epoch`` is told the epoch of the stage, from 1, as it begins.
@@ -143,12 +144,14 @@ class StagedTrainer(SupervisedTrainer):
         device, train_data_loader, loss_function, inferer, iteration_update, train_handlers, amp: as for MONAI's
             ``SupervisedTrainer``; an ``iteration_update`` fires ``BACKWARD_COMPLETED`` before each optimiser step.
         max_epochs: over all stages, at most.
-        val_interval: validate in every epoch of a stage whose number, from 1, this divides, and in its last.
+        val_interval: validate in every epoch of a stage whose number, from 1, this divides, in its last, and where its
+            patience would end it.
         seed: of what the network itself draws, such as dropout; each epoch has its own.
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1; ``ckpt_dir`` holds a training or weights and
-            ``resume`` is not set; or the state is of other stages, another loss or another way of the learning rate.
+            ``resume`` is not set, also by ``run`` of a trainer whose training is complete; or the state is of other
+            stages, another loss or another way of the learning rate.
     """
 
     def __init__(
@@ -218,6 +221,7 @@ class StagedTrainer(SupervisedTrainer):
             super().run()
             return
         state = self._saved_state()
+        self.is_complete = False
         index = 0 if state is None else state["stage"]
         for stage in self.stages[index:]:
             self.stage = stage
@@ -233,6 +237,7 @@ class StagedTrainer(SupervisedTrainer):
                 logger.warning("max_epochs=%d ends the training in stage '%s'", self.max_epochs, stage.name)
                 return
         self.is_complete = True
+        self.state.max_epochs = self.state.epoch  # lower than planned where patience or plateau ended it
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.ckpt_dir)
 
     @property
@@ -381,9 +386,10 @@ class StagedTrainer(SupervisedTrainer):
         rate = self._rate
         self.scheduler.step(self.mean_loss)
         if self._rate < rate:
+            ends = self._rate < plateau.lowest and not self.is_complete
             logger.info(
                 "stage '%s': the training loss falls no more; its learning rate is now %.3g%s",
-                *(self.stage.name, self._rate, ", which ends it" if self._rate < plateau.lowest else ""),
+                *(self.stage.name, self._rate, ", which ends it" if ends else ""),
             )
 
     def _set_seed(self) -> None:
@@ -436,6 +442,8 @@ class StagedTrainer(SupervisedTrainer):
             self.terminate()
 
     def _is_stage_over(self) -> bool:
+        if self.is_complete:  # and goes on
+            return self.state.epoch >= self.state.max_epochs
         best_epoch = self.evaluator.state.best_metric_epoch
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         plateau = self.stage.plateau

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,31 @@ def test_a_label_that_no_segment_has(writer: Callable, tmp_path: Path) -> None:
         writer([LIVER])({"pred": labels, "case": "P1"})
 
 
+@pytest.mark.parametrize("value", [-1, 255, 300, -255])
+def test_a_label_that_no_segment_can_have(writer: Callable, tmp_path: Path, value: int) -> None:
+    labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])).to(torch.int16)
+    labels[0, 0, 0, 0] = value
+    low, high = min(value, 0), max(value, 2)
+    with pytest.raises(InputError, match=f"P1_seg: labels from {low} to {high} in its mask, expected 0 to 254;"):
+        writer()({"pred": labels, "case": "P1"})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_a_map_of_no_integers(writer: Callable, tmp_path: Path, dtype: torch.dtype) -> None:
+    labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])).to(dtype)
+    with pytest.raises(ValueError, match=r"a map of (float32|bool), expected integers"):
+        writer()({"pred": labels, "case": "P1"})
+
+
+def test_the_largest_value(writer: Callable, tmp_path: Path) -> None:
+    labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])).to(torch.int64)
+    labels[labels == 2] = 254
+    writer(values=[1, 254])({"pred": labels, "case": "P1"})
+    found = voxels_of_segments(tmp_path / "out" / "P1_seg.dcm", labels.affine.numpy())
+    assert found == [voxels(labels, 1), voxels(labels, 254)] and all(found)
+
+
 def test_a_map_on_another_grid(writer: Callable, tmp_path: Path) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
     with pytest.raises(ValueError, match=r"a map of shape \(1, 6, 5, 3\) for 4 slices"):
@@ -254,3 +280,10 @@ def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_values_and_segments_are_as_many(writer: Callable) -> None:
     with pytest.raises(ValueError, match=r"values \[1\]: expected one key, 2 values"):
         writer(values=[1])
+
+
+@pytest.mark.parametrize("values", [[1, 1], [0, 1], [1, 255], [300, 1], [-1, 1], [1.0, 2.0], ["1", "2"], [[1], [2]]])
+def test_values_that_are_no_labels(writer: Callable, values: list) -> None:
+    message = f"values {values}: expected different integers from 1 to 254, the label of each segment"
+    with pytest.raises(InputError, match=re.escape(message)):
+        writer(values=values)

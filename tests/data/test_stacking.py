@@ -78,6 +78,22 @@ def test_the_type_holds_all(write_nifti: Write, tmp_path: Path, dtypes: tuple[st
     np.testing.assert_array_equal(stored(tmp_path / "c.nii"), np.stack(volumes, axis=3))
 
 
+@pytest.mark.parametrize("signed", ["i8", "i1"])
+def test_integers_that_no_type_holds_are_refused(tmp_path: Path, signed: str) -> None:
+    large = np.full(SHAPE, 2**60 + 1, np.uint64)
+    for name, volume in (("a", large), ("b", VOLUMES[0].astype(signed)), ("c", VOLUMES[1].astype(np.float32))):
+        nib.save(nib.Nifti1Image(volume, np.eye(4), dtype=volume.dtype), tmp_path / f"{name}.nii")
+    a, b, c = (tmp_path / f"{name}.nii" for name in "abc")
+    message = rf"a.nii uint64, b.nii {np.dtype(signed)}: no integer type holds them all, .*; store the unsigned ones as"
+    with pytest.raises(InputError, match=message):
+        stack_volumes([a, b], tmp_path / "out" / "d.nii")
+    assert not (tmp_path / "out").exists()
+    stack_volumes([a, a], tmp_path / "d.nii", ["1", "2"])
+    np.testing.assert_array_equal(stored(tmp_path / "d.nii"), np.stack([large, large], axis=3))
+    stack_volumes([a, b, c], tmp_path / "e.nii")
+    assert nib.load(tmp_path / "e.nii").get_data_dtype() == np.float32
+
+
 def test_integers_with_slope_and_intercept_are_real_numbers(write_nifti: Write, tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOLUMES[0], np.diag([1.0, 1, 4, 1]))
     image.header.set_slope_inter(0.5, 3)

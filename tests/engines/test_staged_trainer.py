@@ -354,6 +354,148 @@ def test_a_plateau_of_other_values_is_refused(options: dict) -> None:
         Plateau(**options)
 
 
+# The length of a training.
+
+
+class Level(nn.Module):
+    """A network whose output, which the fixture validates by, is that given for the epoch."""
+
+    def __init__(self, levels: list[float]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.epoch = 0
+        self.validated: list[int] = []
+        self.body = nn.Sequential(nn.Conv3d(1, 1, 1), nn.Dropout())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.body(x)
+        if self.epoch not in self.validated:
+            self.validated.append(self.epoch)
+        return torch.full_like(x, self.levels[self.epoch - 1])
+
+
+def levelled(
+    make: Callable, levels: list[float], interrupt: int | None = None, rate: float = 0.01, **options: Any
+) -> Any:
+    """One stage of an epoch for each level, at most, and of three updates in each."""
+    torch.manual_seed(0)
+    network = Level(levels)
+    stage = Stage("one", network, rate, options.pop("length", len(levels)), weights="model.pt")
+    stage.patience, stage.plateau = options.pop("patience", None), options.pop("plateau", None)
+    engine = make([stage], batches(), VOLUMES, **options)
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(network, "epoch", engine.state.epoch))
+    run_until(engine, interrupt)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("interval", "patience", "levels", "validated"),
+    [
+        (3, None, [9, 8, 7, 6, 5, 4, 3, 2], [3, 6, 8]),
+        (9, None, [9, 8, 7, 6, 5, 4, 3, 2], [8]),
+        (2, 4, [9, 3, 1, 4, 5, 6, 7, 8], [2, 4, 6]),  # the best, of epoch 3, is not seen
+        (3, 2, [9, 9, 4, 9, 3, 9, 9, 9], [3, 5, 6, 7]),  # better where patience would end it, so it goes on
+        (3, 2, [9, 9, 4, 3, 5, 9, 9, 9], [3, 5]),
+    ],
+)
+def test_validations_with_patience(
+    trainer: Callable, interval: int, patience: int | None, levels: list[float], validated: list[int]
+) -> None:
+    engine = levelled(trainer, levels, val_interval=interval, patience=patience)
+    assert engine.stage.network.validated == validated
+    assert engine.state.epoch == validated[-1]
+    assert engine.evaluator.state.best_metric == min(levels[epoch - 1] for epoch in validated)
+
+
+def test_validations_with_a_plateau(trainer: Callable) -> None:
+    """Every epoch counts for the plateau, and its last is validated."""
+    options = {"plateau": plateau_of(lowest=0.125), "rate": 1.0, "loss_function": Given(FALLING)}
+    engine = levelled(trainer, 16 * [1.0], val_interval=5, **options)
+    assert engine.stage.network.validated == [5, 10, 12]
+    assert engine.state.epoch == 12
+
+
+@pytest.mark.parametrize("interrupt", [2, 8, 14, 17])  # in epochs 1, 3, 5, 6
+@pytest.mark.parametrize("plateau", [None, plateau_of(threshold=9.0, patience=0)])
+def test_validations_go_on_as_if_uninterrupted(
+    trainer: Callable, tmp_path: Path, interrupt: int, plateau: Plateau | None
+) -> None:
+    levels = [9.0, 4.0, 1.0, 5.0, 3.0, 6.0, 2.0, 1.0]
+    options = {"val_interval": 2, "patience": 4, "plateau": plateau}
+    whole = levelled(trainer, levels, ckpt_dir=tmp_path / "whole", **options)
+    assert whole.state.epoch == 6 and whole.stage.network.validated == [2, 4, 6]
+    levelled(trainer, levels, interrupt, ckpt_dir=tmp_path / "parts", **options)
+    parts = levelled(trainer, levels, ckpt_dir=tmp_path / "parts", resume=True, **options)
+    assert parts.state.epoch == 6
+    for file in (STATE_FILE, "model.pt"):
+        one, other = (torch.load(tmp_path / folder / file, weights_only=True) for folder in ("whole", "parts"))
+        assert_same(other, one)
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "val_interval"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_of_epochs_begin_with_1(trainer: Callable, name: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value}: expected a number of epochs from 1"):
+        trainer([Stage("one", conv(), 0.01, 2)], batches(), VOLUMES, **{name: value})
+
+
+ENDINGS = {
+    "length": {"length": 3},
+    "patience": {"patience": 2},
+    "plateau": {"plateau": plateau_of(threshold=9.0, patience=0, lowest=0.003)},
+}
+
+
+def ended(make: Callable, ending: str, **options: Any) -> Any:
+    """A training that is complete after three epochs."""
+    engine = levelled(make, [1.0] + 15 * [2.0], **ENDINGS[ending], **options)
+    assert engine.state.epoch == 3
+    return engine
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_complete_training_is_not_run_again(trainer: Callable, ending: str) -> None:
+    engine = ended(trainer, ending)
+    before = copy.deepcopy(dict(engine.stage.network.state_dict()))
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"already holds training_state\.pt, model\.pt: continue with --resume true"
+        ):
+            engine.run()
+    assert_same(dict(engine.stage.network.state_dict()), before)
+    engine.state.max_epochs = 4
+    engine.run()
+    assert engine.state.epoch == 4
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_complete_training_that_resumes_stays_complete(trainer: Callable, ending: str) -> None:
+    engine = ended(trainer, ending, resume=True)
+    engine.run()
+    assert engine.state.epoch == engine.state.max_epochs == 3
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rounds_after_a_complete_training_have_all_their_epochs(
+    trainer: Callable, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch()
+    engine = ended(trainer, ending, train_handlers=[watch])
+    optimizer, engine.val_interval = engine.optimizer, 2
+    caplog.clear()
+    caplog.set_level(logging.INFO, "common.engines")
+    for last in (6, 11):
+        engine.state.max_epochs = last
+        engine.run()
+        assert engine.state.epoch == last
+        with pytest.raises(InputError, match="already holds"):
+            engine.run()
+    assert engine.optimizer is optimizer and len(watch.rates) == 3 * 11
+    assert [epoch for epoch in engine.stage.network.validated if epoch > 3] == [4, 6, 8, 10, 11]
+    assert ("falls no more" in caplog.text) is (ending == "plateau") and "which ends it" not in caplog.text
+
+
 # Several processes.
 
 
