@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fire
@@ -27,12 +29,13 @@ from .reporting import (
     read_classes,
     read_scores,
 )
-from .session import flag
+from .session import check_setting, flag
 
 
 def _bundle_folder(bundle: str) -> Path:
     """The folder of a bundle, given by its path or its name under bundles/."""
     bundles = Path(__file__).parents[1] / "bundles"
+    bundle = str(bundle)
     folder = next((f for f in (Path(bundle), bundles / bundle) if (f / "configs").is_dir()), None)
     if folder is None:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
@@ -259,27 +262,51 @@ def doctor(
         raise InputError(f"{findings.count('failure')} failures, {findings.count('note')} notes: see the table above")
 
 
+VERBS: dict[str, Callable[..., None]] = {
+    "doctor": doctor,
+    "phantoms": phantoms,
+    "datalist": datalist,
+    "intensity": intensity,
+    "stack": stack,
+    "unstack": unstack,
+    "picture": picture,
+    "scores": scores,
+    "plots": plots,
+    "pack": pack,
+    "verify": verify,
+}
+
+
+def refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Check the options of a verb before it runs; fire would run it first, without them, and complain then.
+
+    Args:
+        arguments: of the command.
+
+    Raises:
+        InputError: an option that the verb does not have.
+    """
+    if arguments and arguments[0] in VERBS:
+        known = {*inspect.signature(VERBS[arguments[0]]).parameters, "help"}
+        for argument in arguments[1:]:
+            if argument.startswith("--") and argument != "--":
+                check_setting(argument[2:].partition("=")[0].replace("-", "_"), known, arguments[0], "--")
+
+
 def main() -> None:
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
-        fire.Fire(
-            {
-                "doctor": doctor,
-                "phantoms": phantoms,
-                "datalist": datalist,
-                "intensity": intensity,
-                "stack": stack,
-                "unstack": unstack,
-                "picture": picture,
-                "scores": scores,
-                "plots": plots,
-                "pack": pack,
-                "verify": verify,
-            },
-            name="python -m common",
-        )
+        refuse_unknown_options(sys.argv[1:])
+        fire.Fire(VERBS, name="python -m common")
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: cannot be used ({error.strerror}); choose another file or folder")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -329,6 +329,8 @@ def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -
     named = listing.get("modality", listing.get("channel_names"))
     if not modalities or not isinstance(named, dict):
         return
+    if not all(str(key).isdecimal() for key in named):
+        raise InputError(f"{root / 'dataset.json'}: modality has the keys {', '.join(named)}, expected numbers from 0")
     found = [named[key] for key in sorted(named, key=int)]
     if [modality_of(name)[0] or name for name in found] != list(modalities):
         raise InputError(

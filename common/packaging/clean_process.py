@@ -99,9 +99,8 @@ def _origin(error: BaseException) -> str:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]] = {"export": export, "load": load, "alone": alone, "run": run}
+    verb, *arguments = sys.argv[1:]
     try:
-        verbs[sys.argv[1]](*sys.argv[2:])
+        verbs[verb](*arguments)
     except Exception as error:
-        if sys.argv[1] == "run":
-            raise
         sys.exit(_origin(error))

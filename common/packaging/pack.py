@@ -84,8 +84,12 @@ def pack_bundle(
     _check_replaceable(out / name)
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
     if not weights.is_file():
-        raise InputError(f"{weights}: no such file; train the bundle, or give --weights FILE")
+        found = "a folder" if weights.is_dir() else "no such file"
+        raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{weights}: {key} holds values that are no finite numbers; the training diverged")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name
@@ -130,8 +134,11 @@ def _overlay(bundle: Path, path: Path) -> dict[str, Any]:
     if not isinstance(overlay, dict):
         raise InputError(f"{path}: holds no settings, expected a JSON object of names and values")
     known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
+    metadata = read_json(bundle / "configs" / "metadata.json")
     for key in overlay:
-        if not key.startswith(META):
+        if key.startswith(META):
+            check_setting(key.removeprefix(META), metadata, f"metadata.json, in {path}")
+        else:
             check_setting(key, known, f"{bundle.name}, in {path}")
     return overlay
 
@@ -148,8 +155,14 @@ def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | Non
     # MONAI Label takes the names of the label map's values from where the specification has those of the channels
     written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
     metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = written
-    if metadata["version"] not in metadata["changelog"]:
-        raise InputError(f"{bundle}: version {metadata['version']} is not in the changelog of its metadata.json")
+    version = metadata["version"]
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise InputError(f"{bundle}: version {version!r} in the metadata, expected text such as '0.2.0'")
+    if version not in metadata["changelog"]:
+        raise InputError(
+            f"{bundle}: version {version} is not in the changelog of the metadata; say there what is new, in an "
+            f'overlay by "{META}changelog::{version}"'
+        )
     if scores is not None:
         metadata["eval_metrics"] = _eval_metrics(Path(scores))
     return metadata
@@ -159,6 +172,8 @@ def _eval_metrics(folder: Path) -> dict[str, float | None]:
     metrics = mean_scores(read_scores(folder / "scores.csv"))
     if (folder / "class_scores.csv").exists():
         metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
+    if not metrics:
+        raise InputError(f"{folder / 'scores.csv'}: no scores, expected a column of each, as evaluation writes it")
     return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}
 
 

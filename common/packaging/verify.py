@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def verify_package(package: str | Path, load: bool = True) -> str:
     if package.is_dir():
         return _verify_folder(package.resolve(), load)
     with tempfile.TemporaryDirectory() as temporary:
-        return _verify_folder(unpack_zip(package, Path(temporary)), load)
+        try:
+            return _verify_folder(unpack_zip(package, Path(temporary)), load)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{temporary}{os.sep}", f"{package}: ")) from error
 
 
 def _verify_folder(folder: Path, load: bool) -> str:

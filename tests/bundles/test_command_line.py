@@ -145,6 +145,19 @@ def test_phantoms(verb: Callable, tmp_path: Path) -> None:
     assert [len(listing[section]) for section in ("training", "validation", "test")] == [1, 1, 1]
 
 
+def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path) -> None:
+    """Before it does anything."""
+    with pytest.raises(SystemExit, match=r"^error: --caes is no setting of phantoms; did you mean --cases\?$"):
+        verb("phantoms", MMFNET.name, "--out", str(tmp_path / "data"), "--caes=4")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_output_that_cannot_be_written(verb: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=rf"^error: {tmp_path / 'file'}.* cannot be used \(.+\); choose another"):
+        verb("phantoms", MMFNET.name, "--out", str(tmp_path / "file" / "data"), "--cases=3")
+
+
 def test_phantoms_of_no_bundle(verb: Callable) -> None:
     with pytest.raises(SystemExit, match=rf"^error: no bundle kidney, .* {MMFNET.name}"):
         verb("phantoms", "kidney", "--out", "data")

@@ -207,7 +207,12 @@ def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_meta_::version": "0.2.0"}, "version 0.2.0 is not in the changelog"),
+        (
+            {"_meta_::version": "0.2.0"},
+            'version 0.2.0 is not in the changelog .* overlay by "_meta_::changelog::0.2.0"',
+        ),
+        ({"_meta_::version": "../0.2.0"}, "version '../0.2.0' in the metadata, expected text such as"),
+        ({"_meta_::verzion": "0.2.0"}, r"verzion is no setting of metadata\.json, .*; did you mean version\?"),
         (
             {"network_def::channels": [2, 2, 4, 4, 16]},
             r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
@@ -229,6 +234,14 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["common", "pack", MPUNET.name, "--weights", "no.pt", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"error: no\.pt: no such file; train the bundle, or give --weights FILE"):
         main()
+
+
+def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: b holds values that are no finite numbers"):
+        pack_bundle(MPUNET, tmp_path / "model.pt", tmp_path / "dist")
+    with pytest.raises(InputError, match="a folder; train the bundle, or give --weights FILE"):
+        pack_bundle(MPUNET, tmp_path, tmp_path / "dist")
 
 
 def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,3 +261,9 @@ def test_dicom_in_data_lists(tmp_path: Path, touch: Callable, series: Callable) 
         write_datalist(layout, tmp_path / root, tmp_path / "dataset.json", ("CT",), folds=3)
         case = load_cases(tmp_path, "test", ("CT",))[0]
         assert case["image"] == str(tmp_path / root / image.format(case["case"]))
+
+
+def test_a_data_list_whose_modalities_have_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"modality": {"a": "CT"}, "test": [{"image": "a.nii.gz"}]}')
+    with pytest.raises(InputError, match=r"dataset\.json: modality has the keys a, expected numbers from 0"):
+        load_cases(tmp_path, "test", ["CT"])
