@@ -51,12 +51,17 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         _join_process_group()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    for name, level in QUIET_LOGGERS.items():
-        logging.getLogger(name).setLevel(level)
+    quiet_loggers()
     if distributed and dist.get_rank() > 0:
         root.setLevel(logging.ERROR)
         return
     _log_to(Path(log_file))
+
+
+def quiet_loggers() -> None:
+    """Leave out what other libraries log and a user can do nothing about."""
+    for name, level in QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _log_to(path: Path) -> None:

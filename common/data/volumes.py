@@ -166,11 +166,7 @@ def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndar
         array, affine = read(path, integers)
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
-    if array.ndim not in (3, 4) or min(array.shape[:3]) < 2:
-        raise InputError(
-            f"{path}: shape {tuple(array.shape)}, expected a volume with at least 2 voxels along each of 3 axes"
-        )
-    check_affine(path, affine)
+    check_grid(path, array.shape, affine)
     finite = np.isfinite(array)
     if not finite.all():
         if not finite.any():
@@ -183,12 +179,15 @@ def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndar
     return array, affine
 
 
-def check_affine(path: Path, affine: np.ndarray) -> None:
-    """Check that the 4x4 affine of a file maps its voxels to space.
+def check_grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Check that a file has a volume, ``(x, y, z)`` or ``(x, y, z, channel)``, and that its 4x4 affine places it.
 
     Raises:
-        InputError: it has a value that is not finite, or maps different voxels to one place.
+        InputError: another number of axes, fewer than 2 voxels along one, or an affine that has a value that is not
+            finite or maps different voxels to one place.
     """
+    if len(shape) not in (3, 4) or min(shape[:3]) < 2:
+        raise InputError(f"{path}: shape {shape}, expected a volume with at least 2 voxels along each of 3 axes")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header"

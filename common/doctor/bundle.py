@@ -15,6 +15,7 @@ from packaging.version import Version
 from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
+from ..session import setting_of
 from .findings import Findings
 from .machine import installed
 
@@ -45,7 +46,7 @@ def read_config(
         raise InputError(f'{file}: a {type(settings).__name__}, expected an object of settings such as "spacing"')
     own = set(parser.get())
     for key, value in settings.items():
-        root = _entry(key)
+        root = setting_of(key)
         if root in own or root == key:
             merge_kv(parser, key, value)
     parser["bundle_root"] = str(folder)
@@ -117,13 +118,8 @@ def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
     known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
     used = set(re.findall(r"@(\w+)", json.dumps(settings)))
     for key in settings:
-        entry = _entry(key)
+        entry = setting_of(key)
         if entry not in known | used and not key.startswith("_meta_::"):
             near = difflib.get_close_matches(entry, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; leave it out"
             findings.fail("overlay", f"{overlay}: {key} is in no config of the bundle{hint}")
-
-
-def _entry(key: str) -> str:
-    """The entry of a config that a setting such as ``inferer::roi_size`` is of."""
-    return re.split("::|#", key.lstrip("+"))[0]

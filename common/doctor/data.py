@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from ..session import QUIET_LOGGERS
+from ..session import quiet_loggers
 from .bundle import read_config, why
 from .cases import SCANS, Lists, check_headers, check_leaks, check_names, check_voxels, list_cases, read_headers
 from .findings import Findings, size
@@ -53,8 +52,7 @@ def examine_data(
         InputError: there are no cases, or the data list as a whole is wrong.
     """
     train, infer = (read_config(folder, name, overlay, dataset_dir) for name in ("train", "inference"))
-    for name, level in QUIET_LOGGERS.items():
-        logging.getLogger(name).setLevel(level)
+    quiet_loggers()
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = train.get_parsed_content("load") if SCANS not in lists else _reading(infer)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from ..data.volumes import DAMAGED, NIFTI_SUFFIXES, check_affine, read_volume
+from ..data.volumes import DAMAGED, NIFTI_SUFFIXES, check_grid, read_volume
 from ..errors import InputError
 
 
@@ -39,9 +39,7 @@ def read_header(path: str | Path) -> Header:
     else:
         array, affine = read_volume(path)
         shape = array.shape
-    if len(shape) not in (3, 4) or min(shape[:3]) < 2:
-        raise InputError(f"{path}: shape {shape}, expected a volume with at least 2 voxels along each of 3 axes")
-    check_affine(path, affine)
+    check_grid(path, shape, affine)
     return Header(path, shape[:3], shape[3] if len(shape) == 4 else 1, affine)
 
 

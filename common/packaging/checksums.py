@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import InputError
@@ -28,16 +28,7 @@ def check_checksums(folder: Path) -> None:
     Raises:
         InputError: there is no list; a file is missing, changed, a link, not listed, or outside of the folder.
     """
-    if not (folder / LIST).is_file():
-        raise InputError(f"{folder}: has no {LIST}; expected a folder or zip that `python -m common pack` made")
-    listed = {}
-    for number, line in enumerate((folder / LIST).read_text("utf-8", "replace").splitlines(), 1):
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not name or name in listed:
-            raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two blanks, a name of its own")
-        if leaves_folder(name):
-            raise InputError(f"{folder / LIST}, line {number}: {name} is outside of the folder; do not use it")
-        listed[name] = digest
+    listed = read_checksums(folder)
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file() and not path.is_symlink():
@@ -46,21 +37,35 @@ def check_checksums(folder: Path) -> None:
             raise InputError(f"{path}: is a link, expected the file itself; get the package again from its source")
         if sha256(path) != digest:
             raise InputError(f"{path}: is not the file that was packed (its SHA-256 differs); get the package again")
-    for path in foreign_files(folder, set(listed)):
+    for path in foreign_files(folder, listed):
         if path.relative_to(folder).parts[0] not in BY_USE:
             fix = "delete these folders" if path.parent.name == "__pycache__" else "move it elsewhere"
             raise InputError(f"{path}: is not one of the package's files; {fix}")
 
 
-def foreign_files(folder: Path, listed: Set[str]) -> list[Path]:
+def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
     """The files of a folder that are neither listed, nor the list, nor what a desktop leaves in any folder."""
     known = {*listed, LIST}
     return [p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in BY_DESKTOP]
 
 
-def listed_files(folder: Path) -> set[str]:
-    """The names in the list, as they stand."""
-    return {line.partition("  ")[2] for line in (folder / LIST).read_text("utf-8", "replace").splitlines()}
+def read_checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each name in a folder's ``SHA256SUMS``.
+
+    Raises:
+        InputError: there is no list, or a line of it is of another form, twice there, or about a file outside.
+    """
+    if not (folder / LIST).is_file():
+        raise InputError(f"{folder}: has no {LIST}; expected a folder or zip that `python -m common pack` made")
+    listed: dict[str, str] = {}
+    for number, line in enumerate((folder / LIST).read_text("utf-8", "replace").splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or name in listed:
+            raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two blanks, a name of its own")
+        if leaves_folder(name):
+            raise InputError(f"{folder / LIST}, line {number}: {name} is outside of the folder; do not use it")
+        listed[name] = digest
+    return listed
 
 
 def _files(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from ..files import read_json, sha256
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
-from .checksums import LIST, check_checksums, foreign_files, listed_files, write_checksums
+from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums
 from .configs import PATHS, Rewriting, dense_json, merged
 from .modules import needed_modules
 from .process import in_clean_process
@@ -78,8 +78,10 @@ def pack_bundle(
     for part in PARTS:
         if not (bundle / part).is_file():
             raise InputError(f"{bundle / part}: no such file; every bundle has one")
-    changes = _overlay(bundle, Path(overlay)) if overlay is not None else {}
-    metadata = _metadata(bundle, changes, scores)
+    configs = _read_configs(bundle)
+    metadata = configs.pop("metadata.json")
+    changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
+    metadata = _package_metadata(bundle, metadata, changes, scores)
     name, version = bundle.name, metadata["version"]
     _check_replaceable(out / name)
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
@@ -94,7 +96,7 @@ def pack_bundle(
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name
         logger.info("%s %s: code, configs, weights", name, version)
-        code = _write(folder, bundle, metadata, state, _configs(bundle, changes, weights.resolve().parent))
+        code = _write(folder, bundle, metadata, state, _package_configs(configs, changes, weights.resolve().parent))
         logger.info("scripting the network")
         try:
             _script(folder, code)
@@ -109,7 +111,7 @@ def pack_bundle(
         files = [path for path in folder.rglob("*") if path.is_file()]
         write_zip(archive, {path.relative_to(folder.parent).as_posix(): path for path in files})
         logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")
-        demo = read_json(bundle / "configs" / "demo.json")
+        demo = configs["demo.json"]
         # on its coarser grid a window or two hold all of the case
         _try(archive, demo["phantom"], {key: demo[key] for key in GRID if key in demo and key not in changes})
         _check_replaceable(out / name)
@@ -124,27 +126,35 @@ def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not (folder / LIST).is_file():
         raise InputError(f"{folder}: exists, and is no packed bundle; choose another --out")
     if folder.exists():
-        kept = [path for path in foreign_files(folder, listed_files(folder)) if path.parent.name != "__pycache__"]
+        kept = [path for path in foreign_files(folder, read_checksums(folder)) if path.parent.name != "__pycache__"]
         if kept:
             raise InputError(f"{kept[0]}: is not of the package that is to be replaced; move it elsewhere")
 
 
-def _overlay(bundle: Path, path: Path) -> dict[str, Any]:
+def _read_configs(bundle: Path) -> dict[str, Any]:
+    """Every config by its path below ``configs``, the metadata too."""
+    folder = bundle / "configs"
+    return {path.relative_to(folder).as_posix(): read_json(path) for path in sorted(folder.rglob("*.json"))}
+
+
+def _overlay(name: str, path: Path, configs: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     overlay = read_json(path)
     if not isinstance(overlay, dict):
         raise InputError(f"{path}: holds no settings, expected a JSON object of names and values")
-    known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
-    metadata = read_json(bundle / "configs" / "metadata.json")
+    known = {setting_of(key) for config in configs.values() for key in config}
     for key in overlay:
         if key.startswith(META):
             check_setting(key.removeprefix(META), metadata, f"metadata.json, in {path}")
         else:
-            check_setting(key, known, f"{bundle.name}, in {path}")
+            check_setting(key, known, f"{name}, in {path}")
     return overlay
 
 
-def _metadata(bundle: Path, changes: Mapping[str, Any], scores: str | Path | None) -> dict[str, Any]:
-    parser = ConfigParser(read_json(bundle / "configs" / "metadata.json"))
+def _package_metadata(
+    bundle: Path, metadata: dict[str, Any], changes: Mapping[str, Any], scores: str | Path | None
+) -> dict[str, Any]:
+    """The metadata with an overlay's changes and the scores, as MONAI Label reads it."""
+    parser = ConfigParser(metadata)
     for key, value in changes.items():
         if key.startswith(META):
             parser[key.removeprefix(META)] = value
@@ -177,14 +187,11 @@ def _eval_metrics(folder: Path) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}
 
 
-def _configs(bundle: Path, changes: Mapping[str, Any], weights_folder: Path) -> dict[str, dict[str, Any]]:
-    """Every config by its path below ``configs``, with the overlay's changes and what training left in files."""
-    folder = bundle / "configs"
-    configs = {
-        path.relative_to(folder).as_posix(): read_json(path)
-        for path in sorted(folder.rglob("*.json"))
-        if path.name != "metadata.json"
-    }
+def _package_configs(
+    configs: Mapping[str, dict[str, Any]], changes: Mapping[str, Any], weights_folder: Path
+) -> dict[str, dict[str, Any]]:
+    """The configs with an overlay's changes and what training left in files."""
+    configs = dict(configs)
     from_training = [key for key, value in configs["inference.json"].items() if _in_checkpoint_folder(key, value)]
     for name in ("inference.json", "train.json"):
         configs[name] = merged(configs[name], changes)
