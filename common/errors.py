@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and how a command shows them."""
+"""Errors that a user can correct, and how a command shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,32 @@ from types import TracebackType
 
 
 class InputError(ValueError):
-    """A file, a value or an option that cannot be used; the message names it, what was found, and the fix."""
+    """Report a file, a value or an option that cannot be used.
+
+    The message names it, what was found, what was expected, and what to do. ``status`` is the exit status of a command
+    that ends with it.
+    """
+
+    status = 1
+
+
+class UsageError(InputError):
+    """Report a wrong call: an unknown option, or a value of another type or out of its range."""
+
+    status = 2
+
+
+class CasesFailedError(InputError):
+    """Report that cases of a batch failed; the message lists them.
+
+    Args:
+        message: what is shown.
+        all_failed: no case of the batch succeeded; the exit status is then 3, and otherwise 1.
+    """
+
+    def __init__(self, message: str, all_failed: bool) -> None:
+        super().__init__(message)
+        self.status = 3 if all_failed else 1
 
 
 def is_input_error(error: BaseException) -> bool:
@@ -29,10 +54,11 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     cause = root_cause(error)
     if is_input_error(cause):
         print(f"error: {cause}", file=sys.stderr)
-    elif isinstance(error, KeyboardInterrupt):
+        raise SystemExit(getattr(cause, "status", 1))
+    if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+        raise SystemExit(130)
+    sys.__excepthook__(kind, error, trace)
 
 
 def show_input_errors_in_one_line() -> None:

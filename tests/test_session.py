@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -38,7 +39,8 @@ def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
         try:
             raise error
         except BaseException as raised:
-            sys.excepthook(type(raised), raised, raised.__traceback__)
+            with contextlib.suppress(SystemExit):
+                sys.excepthook(type(raised), raised, raised.__traceback__)
         return capsys.readouterr().err
 
     return show
