@@ -1,6 +1,6 @@
 """From files to cases: finding, listing, reading, writing and sampling them."""
 
-from .cases import find_cases, load_cases, rank_share, without_results
+from .cases import find_cases, load_cases, rank_share
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
 from .dicom_seg import WriteDicomSegd
 from .intensity import intensity_of, keep_intensity, read_intensity
@@ -22,5 +22,4 @@ __all__ = [
     "rank_share",
     "read_intensity",
     "share_of_batch",
-    "without_results",
 ]

@@ -30,7 +30,7 @@ MODALITY_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def load_cases(
-    dataset_dir: str | Path, section: str, modalities: Sequence[str] = (), fold: int | None = None
+    dataset_dir: str | Path, section: str, modalities: Sequence[str] = (), fold: int | None = None, share: float = 0.25
 ) -> list[dict]:
     """The labelled cases of one list of ``dataset_dir/dataset.json``.
 
@@ -109,21 +109,13 @@ def find_cases(
     return _with_unique_names(cases)
 
 
-def without_results(cases: list[dict], output_dir: str | Path, endings: Sequence[str] = ("_seg.nii.gz",)) -> list[dict]:
-    """The cases that an interrupted inference has left without one of the results ``output_dir/CASE + ending``."""
-    folder = Path(output_dir)
-    left = [case for case in cases if not all((folder / f"{case['case']}{ending}").exists() for ending in endings)]
-    logger.info("%d of %d cases have a result in %s already", len(cases) - len(left), len(cases), output_dir)
-    return left
-
-
 def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
     """This process's part of the cases in a distributed run; all of them in an ordinary one.
 
     Raises:
         InputError: there are not ``at_least`` so many for every process.
     """
-    if len(cases) < at_least * idist.get_world_size():
+    if 0 < len(cases) < at_least * idist.get_world_size():
         raise InputError(f"{len(cases)} cases for {idist.get_world_size()} processes; start at most {len(cases)}")
     return cases[idist.get_rank() :: idist.get_world_size()]
 

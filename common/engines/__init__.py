@@ -1,6 +1,7 @@
 """MONAI's engines and what they lack: stages that resume exactly, evaluation that survives a broken case."""
 
 from .case_evaluator import CaseEvaluator
+from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
 from .iterative import iterative_update
 from .one_pass import one_pass
@@ -10,6 +11,7 @@ from .supervised import supervised
 
 __all__ = [
     "CaseEvaluator",
+    "CaseResults",
     "Plateau",
     "Stage",
     "StagedTrainer",

@@ -27,6 +27,7 @@ from ..reporting import (
     write_result,
     write_scores,
 )
+from .case_results import CaseResults
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class CaseEvaluator(SupervisedEvaluator):
             its ``class``, an index; cases without one, or without a result, are left out.
         classes_file: CSV of the true and predicted class and the probabilities, a row per case.
         class_scores_file: CSV of the class scores, ``name,value``; they are also logged.
+        case_results: keeps a record beside the results of each case.
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
@@ -70,6 +72,7 @@ class CaseEvaluator(SupervisedEvaluator):
         class_scores: Callable[[Tensor, Tensor], Mapping[str, float]] | None = None,
         classes_file: str | Path | None = None,
         class_scores_file: str | Path | None = None,
+        case_results: CaseResults | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(decollate=False, **kwargs)
@@ -82,6 +85,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.class_scores = class_scores
         self.classes_file = classes_file
         self.class_scores_file = class_scores_file
+        self.case_results = case_results
         self.failures: list[str] = []
         self.scores: list[dict[str, Any]] = []
         self.classes: list[dict[str, Any]] = []
@@ -143,10 +147,14 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _finish(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Bring one case's output back, write it, score it: the row of its scores, and that of its class."""
+        if self.case_results is not None:
+            self.case_results.begin(case["case"])
         if self.finish is not None:
             case = self.finish(case)
         if self.results_dir is not None and "result" in case:
             write_result(case["case"], case["result"], Path(self.results_dir) / f"{case['case']}_class.json")
+        if self.case_results is not None:
+            self.case_results.done(case["case"])
         row = {"case": case["case"]}
         for key, metrics in self.metrics.items():
             for name, metric in metrics.items():
@@ -177,6 +185,8 @@ class CaseEvaluator(SupervisedEvaluator):
             message = f"{type(cause).__name__}: {message.strip().partition(chr(10))[0]}"
         logger.error("case %s: %s", name, message)
         self.failures.append(f"{name}: {message}")
+        if self.case_results is not None:
+            self.case_results.failed(name, message)
 
 
 class _Ahead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,17 @@ import torch
 
 from ..errors import InputError
 from ..files import whole_file
-
-UNTRAINED = "untrained"
+from ..record import RECORD_FILE, UNTRAINED, record_path
 
 logger = logging.getLogger(__name__)
 
 
 def save_whole(content: Any, path: str | Path) -> None:
     """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
+    buffer = io.BytesIO()  # torch's own writer answers a full disk with an error that names neither file nor cause
+    torch.save(content, buffer)
     with whole_file(path) as partial:
-        torch.save(content, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_file(path: str | Path) -> Any:
@@ -48,6 +50,11 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     state = load_file(path)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path}: expected a flat dictionary of tensors, as in models/model.pt")
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(
+                f"{path}: {key} holds values that are not finite; the training diverged, use other weights"
+            )
     return state
 
 
@@ -74,6 +81,11 @@ def load_weights(network: torch.nn.Module, path: str | Path | Sequence[str | Pat
         logger.warning("the network is untrained: its results say nothing about the method")
         return
     state = read_weights(path)
+    if not record_path(path).is_file():
+        logger.warning(
+            "%s has no %s beside it: nobody can check which settings and cases the weights were trained with",
+            *(path, RECORD_FILE),
+        )
     own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     given = {k: tuple(v.shape) for k, v in state.items()}
     if own != given:

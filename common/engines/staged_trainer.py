@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
+from ..record import RECORD_FILE, RunRecord, read_record
 from .checkpoints import load_file, save_whole
 
 STATE_FILE = "training_state.pt"
+STATE_KEYS = {"stages", "stage", "epoch", "first_epoch", "best_metric", "best_metric_epoch", "network", "optimizer"}
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +149,14 @@ class StagedTrainer(SupervisedTrainer):
         val_interval: validate in every epoch of a stage whose number, from 1, this divides, in its last, and where its
             patience would end it.
         seed: of what the network itself draws, such as dropout; each epoch has its own.
+        record: record of the training, written to ``ckpt_dir/run.json`` before the first epoch and compared with the
+            one there when the training resumes; None writes none.
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1; ``ckpt_dir`` holds a training or weights and
-            ``resume`` is not set, also by ``run`` of a trainer whose training is complete; or the state is of other
-            stages, another loss or another way of the learning rate.
+            ``resume`` is not set, also by ``run`` of a trainer whose training is complete; the state is of other
+            stages, another network, loss, optimiser or way of the learning rate; the record contradicts the one in
+            ``ckpt_dir``; the loss or the validation score becomes a value that is not finite.
     """
 
     def __init__(
@@ -170,6 +175,7 @@ class StagedTrainer(SupervisedTrainer):
         seed: int = 0,
         iteration_update: Callable[..., dict] | None = None,
         val_interval: int = 1,
+        record: RunRecord | None = None,
     ) -> None:
         for name, value in (("max_epochs", max_epochs), ("val_interval", val_interval)):
             if value < 1:
@@ -195,9 +201,12 @@ class StagedTrainer(SupervisedTrainer):
         self.max_epochs = max_epochs
         self.val_interval = val_interval
         self.seed = seed
+        self.record = record
+        self.validates = bool(evaluator.state.epoch_length)
         self.stage = self.stages[0]
         self.first_epoch = 0  # epochs run before the current stage
         self.is_complete = False
+        self.weights_epoch = -1  # the epoch whose weights the stage has kept
         self.scheduler: ReduceLROnPlateau | None = None
         self.mean_loss: float | None = None  # what the scheduler watches
         Average(output_transform=lambda output: output["loss"], device=device).attach(self, "train_loss")
@@ -221,6 +230,9 @@ class StagedTrainer(SupervisedTrainer):
             super().run()
             return
         state = self._saved_state()
+        self._keep_record(state)
+        if not self.validates:
+            logger.info("no validation cases: every stage runs all of its epochs and keeps its last weights")
         self.is_complete = False
         index = 0 if state is None else state["stage"]
         for stage in self.stages[index:]:
@@ -266,13 +278,19 @@ class StagedTrainer(SupervisedTrainer):
         path = self.ckpt_dir / STATE_FILE
         if self.resume and path.exists():
             state = load_file(path)
+            if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+                raise InputError(
+                    f"{path}: expected a training state with {', '.join(sorted(STATE_KEYS))}; resume from the file "
+                    "that a training wrote, or train into another --ckpt_dir"
+                )
             if state["stages"] != [stage.name for stage in self.stages]:
                 raise InputError(
                     f"{path}: of a training with the stages {', '.join(state['stages'])}; resume it with its own config"
                 )
-            # one that was written before there were these two has neither
+            # earlier versions wrote states without these
             state.setdefault("loss", {})
             state.setdefault("plateau", None)
+            state.setdefault("weights_epoch", -1)
             if state["loss"].keys() != self._loss_state().keys():
                 saved, own = (", ".join(names) or "none" for names in (state["loss"], self._loss_state()))
                 raise InputError(
@@ -297,11 +315,21 @@ class StagedTrainer(SupervisedTrainer):
             logger.info("nothing to resume in %s; the training begins", self.ckpt_dir)
         return None
 
+    def _keep_record(self, state: dict[str, Any] | None) -> None:
+        """Write the record of a training that begins, and compare it with that of one that resumes."""
+        path = self.ckpt_dir / RECORD_FILE
+        if self.record is None:
+            return
+        if state is not None and path.exists():
+            self.record.check_resumes(read_record(path), path)
+        else:
+            self.record.write(self.ckpt_dir)
+
     def _begin(self, state: dict[str, Any] | None) -> None:
         stage = self.stage
         stage.prepare()
         if state is not None:
-            stage.network.load_state_dict(state["network"])
+            self._restore(stage.network, state["network"], "network")
         network = stage.network.to(self.state.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.network = trained = _form_for_training(network)
@@ -318,9 +346,11 @@ class StagedTrainer(SupervisedTrainer):
         self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
         if state is None:
             self.first_epoch = self.state.epoch
+            self.weights_epoch = -1
             best = (-1, -1)
         else:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.weights_epoch = state["weights_epoch"]
+            self._restore(self.optimizer, state["optimizer"], "optimiser")
             if self.scheduler is not None:
                 self.mean_loss = state["plateau"]["mean_loss"]
                 self.scheduler.load_state_dict(state["plateau"]["scheduler"])
@@ -328,12 +358,24 @@ class StagedTrainer(SupervisedTrainer):
             self.state.iteration = state["epoch"] * self.state.epoch_length
             self.first_epoch = state["first_epoch"]
             best = (state["best_metric"], state["best_metric_epoch"])
+            if idist.get_rank() == 0 and state["weights_epoch"] == state["epoch"]:
+                self._save_weights()  # the run may have ended between writing its state and its weights
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
+
+    def _restore(self, part: nn.Module | torch.optim.Optimizer, state: dict, name: str) -> None:
+        try:
+            part.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{self.ckpt_dir / STATE_FILE}: its {name} does not fit this training's ({reason}); resume with the "
+                "config of that training, or train into another --ckpt_dir"
+            ) from error
 
     def _begin_loss(self, state: dict[str, Any] | None) -> None:
         if isinstance(self.loss_function, nn.Module):
             if state is not None:
-                self.loss_function.load_state_dict(state["loss"])
+                self._restore(self.loss_function, state["loss"], "loss")
             self.loss_function.to(self.state.device)
             if idist.get_world_size() > 1:
                 for tensor in self._loss_state().values():
@@ -405,28 +447,33 @@ class StagedTrainer(SupervisedTrainer):
                 torch.distributed.broadcast(buffer, src=0)
         train_loss = self.state.metrics["train_loss"]
         self._follow_plateau(train_loss)
-        validation, finite = "not validated", math.isfinite(train_loss)
-        if self._stage_epoch % self.val_interval == 0 or self._is_stage_over():
+        validation = "not validated"
+        if not math.isfinite(train_loss):
+            raise self._diverged(f"training loss {train_loss}")
+        if self.validates and (self._stage_epoch % self.val_interval == 0 or self._is_stage_over()):
             self.evaluator.run(epoch)
             found = self.evaluator.state
             metric = found.metrics[found.key_metric_name]
-            finite = finite and math.isfinite(metric)
+            if not math.isfinite(metric):
+                raise InputError(
+                    f"stage '{stage.name}', epoch {epoch}: the validation score {found.key_metric_name} is {metric}: "
+                    "no validation case has what it measures; check their labels, or switch validation off with "
+                    "--validation_share 0"
+                )
             validation = f"{found.key_metric_name} {metric:.4f}"
             validation += f" (best {found.best_metric:.4f} in epoch {found.best_metric_epoch})"
-        if not finite:
-            raise RuntimeError(
-                f"stage '{stage.name}', epoch {epoch}: training loss {train_loss}, {validation}: it diverged. "
-                f"The epoch before is in {self.ckpt_dir / STATE_FILE}; a smaller learning rate may help"
-            )
         if idist.get_rank() == 0:
-            if stage.weights is not None and self.evaluator.state.best_metric_epoch == epoch:
-                save_whole(_tensors(stage.network.state_dict()), self.ckpt_dir / stage.weights)
+            keeps = not self.validates or self.evaluator.state.best_metric_epoch == epoch
+            if keeps:
+                self.weights_epoch = epoch
+            # the state comes first: where a run ends in between, its resumption writes the weights again
             save_whole(
                 {
                     "stages": [s.name for s in self.stages],
                     "stage": self.stages.index(stage),
                     "epoch": epoch,
                     "first_epoch": self.first_epoch,
+                    "weights_epoch": self.weights_epoch,
                     "best_metric": float(self.evaluator.state.best_metric),
                     "best_metric_epoch": self.evaluator.state.best_metric_epoch,
                     "network": _tensors(stage.network.state_dict()),
@@ -436,10 +483,22 @@ class StagedTrainer(SupervisedTrainer):
                 },
                 self.ckpt_dir / STATE_FILE,
             )
+            if keeps:
+                self._save_weights()
         idist.barrier()  # the next stage may read these files on every rank
         logger.info("stage '%s', epoch %d: training loss %.4f, %s", stage.name, epoch, train_loss, validation)
         if self._is_stage_over():
             self.terminate()
+
+    def _save_weights(self) -> None:
+        if self.stage.weights is not None:
+            save_whole(_tensors(self.stage.network.state_dict()), self.ckpt_dir / self.stage.weights)
+
+    def _diverged(self, what: str) -> InputError:
+        return InputError(
+            f"stage '{self.stage.name}', epoch {self.state.epoch}: {what} is not finite, the training diverged; the "
+            f"epoch before is in {self.ckpt_dir}; a smaller --learning_rate may help"
+        )
 
     def _is_stage_over(self) -> bool:
         if self.is_complete:  # and goes on

@@ -89,9 +89,6 @@ def pack_bundle(
         found = "a folder" if weights.is_dir() else "no such file"
         raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
-    for key, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{weights}: {key} holds values that are no finite numbers; the training diverged")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name

@@ -1,0 +1,48 @@
+"""The identity of cases: a case is known by the content of its files, a patient by the name in the data list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..files import sha256
+
+
+def case_identities(cases: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """Return name, patient and digests of cases, which are read in several threads."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(_identity, cases))
+
+
+def _identity(case: Mapping) -> dict[str, Any]:
+    patient = case.get("patient")
+    return {
+        "case": str(case.get("case", "")),
+        "patient": None if patient is None else str(patient),
+        "image": digest_of(case.get("image")),
+        "label": digest_of(case.get("label")),
+    }
+
+
+def digest_of(files: Any) -> str | None:
+    """Return the SHA-256 of a file, of several files in their order, or of a folder's files; None if one is missing."""
+    if isinstance(files, (list, tuple)):
+        digests = [digest_of(file) for file in files]
+        return None if None in digests or not digests else joined_digest([str(digest) for digest in digests])
+    if not isinstance(files, (str, Path)):
+        return None
+    path = Path(files)
+    if path.is_dir():  # a DICOM series, whose files may have any names
+        return joined_digest(sorted(sha256(file) for file in path.iterdir() if file.is_file()) or [""])
+    return sha256(path) if path.is_file() else None
+
+
+def joined_digest(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,132 @@
+"""The record of a training as a file, ``run.json`` beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import read_json, sha256, whole_file
+from .cases import first_names, joined_digest
+from .settings import difference, same_setting
+
+RECORD_FILE = "run.json"
+UNTRAINED = "untrained"  # in place of a file of weights
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """Say what made the weights beside it; read and written as ``run.json``.
+
+    Args:
+        bundle: name and version of the bundle.
+        settings: resolved value of every setting in the config's ``recorded``: network, preprocessing, labels.
+        training: other settings of the training, such as the learning rate, as they stood in the configs.
+        fold: cross-validation fold that was held out, or None.
+        seed: seed of the training.
+        train_cases, validation_cases, test_cases: cases of each list, with ``case``, ``patient`` or None, and the
+            SHA-256 of ``image`` and ``label``.
+        versions: versions of the packages.
+        command: command of the training, without the folders of absolute paths.
+    """
+
+    bundle: dict[str, str]
+    settings: dict[str, Any]
+    training: dict[str, Any]
+    fold: int | None
+    seed: int
+    train_cases: list[dict[str, Any]]
+    validation_cases: list[dict[str, Any]]
+    test_cases: list[dict[str, Any]]
+    versions: dict[str, str]
+    command: str
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``folder/run.json``."""
+        with whole_file(Path(folder) / RECORD_FILE) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    def check_resumes(self, before: RunRecord, path: Path) -> None:
+        """Check that this training can continue the one recorded before.
+
+        Raises:
+            InputError: another setting, fold, seed or list of cases; the message names it and both values.
+        """
+        for key in sorted(self.settings.keys() | before.settings.keys()):
+            own, recorded = self.settings.get(key), before.settings.get(key)
+            if not same_setting(own, recorded):
+                raise InputError(
+                    f"{difference(key, own, recorded)}: {path} records another value; resume with the settings of "
+                    "the training, or train into another --ckpt_dir"
+                )
+        for key in ("fold", "seed"):
+            if getattr(self, key) != getattr(before, key):
+                raise InputError(
+                    f"{key}: {getattr(self, key)} here, {getattr(before, key)} in {path}; resume with the recorded one"
+                )
+        for key in ("train_cases", "validation_cases"):
+            own, recorded = getattr(self, key), getattr(before, key)
+            changed = sorted(
+                {c["case"] for c in own if c not in recorded} | {c["case"] for c in recorded if c not in own}
+            )
+            if changed:
+                raise InputError(
+                    f"{key}: {first_names(changed)} differ from the cases in {path}; resume with the same data, or "
+                    "train into another --ckpt_dir"
+                )
+
+
+def record_path(weights: str | Path) -> Path:
+    """Return the path of the record that belongs to a file of weights."""
+    return Path(weights).parent / RECORD_FILE
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a ``run.json``.
+
+    Raises:
+        InputError: not valid JSON, an unknown key, a missing key, or a value of another type.
+    """
+    content = read_json(path)
+    fields = {field.name: field for field in dataclasses.fields(RunRecord)}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected an object with the keys {', '.join(fields)}")
+    for key in content:
+        if key not in fields:
+            raise InputError(f"{path}: unknown key '{key}', expected {', '.join(fields)}")
+    for key, field in fields.items():
+        if key not in content:
+            raise InputError(f"{path}: the key '{key}' is missing; use the file that the training wrote")
+        kind = {"dict": dict, "list": list, "str": str, "int": int}[str(field.type).split("[")[0].split(" ")[0]]
+        if not isinstance(content[key], kind) and not (key == "fold" and content[key] is None):
+            raise InputError(f"{path}: '{key}' is {content[key]!r}, expected {field.type}")
+        if kind is list and not all(
+            isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]
+        ):
+            raise InputError(f"{path}: '{key}' holds something else than cases; use the file that the training wrote")
+    return RunRecord(**content)
+
+
+def records_of(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:
+    """Read the records that lie beside files of weights; weights without one have none here."""
+    files = [weights] if isinstance(weights, (str, Path)) else list(weights)
+    paths = [record_path(file) for file in files if str(file) != UNTRAINED]
+    return [read_record(path) for path in dict.fromkeys(paths) if path.is_file()]
+
+
+def made_by(weights: str | Path | Sequence[str | Path]) -> dict[str, str]:
+    """Return the SHA-256 of the weights and of their record, which identify a network; of several files, of them all.
+
+    The record is "none" where there is none, and the weights are "untrained" for a network as it was initialised.
+    """
+    files = [weights] if isinstance(weights, (str, Path)) else list(weights)
+    if [str(file) for file in files] == [UNTRAINED]:
+        return {"weights": UNTRAINED, "record": "none"}
+    paths = [record_path(file) for file in files]
+    return {
+        "weights": joined_digest([sha256(Path(file)) for file in files]),
+        "record": joined_digest([sha256(path) if path.is_file() else "none" for path in paths]),
+    }

@@ -1,0 +1,67 @@
+"""The settings of a config: found from an expression in it, resolved to plain values, and compared."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+ABSENT = object()  # in place of the value of a key that a setting does not have
+
+
+def calling_parser() -> ConfigParser:
+    """Return the parser of the config that calls; MONAI gives an expression no handle on it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        found = frame.f_locals.get("self")
+        if isinstance(found, ConfigParser):
+            return found
+        workflow_parser = getattr(found, "parser", None) if hasattr(found, "config_root_path") else None
+        if isinstance(workflow_parser, ConfigParser):
+            return workflow_parser
+        frame = frame.f_back
+    raise RuntimeError("called from elsewhere than an expression of a config")
+
+
+def resolved_setting(parser: ConfigParser, key: str) -> Any:
+    """Return the value of a setting as JSON has it; what JSON cannot hold stays as it stands in the config."""
+    raw = parser[key]
+    if isinstance(raw, dict):
+        return {name: resolved_setting(parser, f"{key}::{name}") for name in raw if name != "_requires_"}
+    if isinstance(raw, list):
+        return [resolved_setting(parser, f"{key}::{place}") for place in range(len(raw))]
+    if isinstance(raw, str) and raw.startswith(("$", "@")):
+        value = parser.get_parsed_content(key)
+        try:
+            return json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            return raw
+    return raw
+
+
+def same_setting(one: Any, other: Any) -> bool:
+    """Compare two settings; a component is known by its class, as a package has it under another module's name."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = (one.keys() | other.keys()) - {"_mode_", "_requires_"}
+        return all(same_setting(one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same_setting, one, other))
+    if isinstance(one, str) and isinstance(other, str):
+        return one.rpartition(".")[2] == other.rpartition(".")[2] if "." in one and "." in other else one == other
+    return bool(one == other)
+
+
+def difference(key: str, given: Any, recorded: Any) -> str:
+    """Say where two settings differ, at the innermost key."""
+    if isinstance(given, dict) and isinstance(recorded, dict):
+        for name in sorted(given.keys() | recorded.keys()):
+            one, other = given.get(name, ABSENT), recorded.get(name, ABSENT)
+            if not same_setting(one, other):
+                return difference(f"{key}::{name}", one, other)
+    return f"{key}: {_shown(given)} here, {_shown(recorded)} in the record"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is ABSENT else json.dumps(value)

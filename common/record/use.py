@@ -1,0 +1,176 @@
+"""Using weights as their record says: with its settings, and not on cases that they have seen."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from ..data.cases import SECTIONS
+from ..errors import InputError, show_input_errors_in_one_line
+from .cases import case_identities, first_names
+from .making import listed_cases
+from .run_record import RunRecord, record_path, records_of
+from .settings import calling_parser, difference, resolved_setting, same_setting
+
+NETWORK, MEMBER = "network_def", "member"  # the network, and that of an ensemble's members
+# A data set decides these; the record gives their default, and another value does not contradict it.
+OF_THE_DATA = ("label_map",)
+
+logger = logging.getLogger(__name__)
+
+
+def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str]) -> None:
+    """Take the settings of the calling config from the record of its weights.
+
+    A setting keeps the recorded value unless an overlay or an option gives another one, which is refused. The fold is
+    the recorded one where the data list is that of the training. Weights without a record change nothing.
+
+    Args:
+        weights: file, or files of an ensemble, or "untrained".
+        configs: names of the bundle's own config files that are in use, without ``.json``; a setting that differs from
+            them was given by an overlay or an option.
+
+    Raises:
+        InputError: a setting contradicts the record, or the records of an ensemble contradict each other.
+    """
+    show_input_errors_in_one_line()
+    parser = calling_parser()
+    records = records_of(weights)
+    if not records:
+        return
+    path = record_path(weights if isinstance(weights, (str, Path)) else weights[0])
+    folder = Path(str(parser.get_parsed_content("bundle_root"))) / "configs"
+    files = [file for name in configs if (file := folder / f"{name}.json").is_file()]
+    own = ConfigParser.load_config_files([str(file) for file in files]) if files else {}
+    said = set(settings_of_the_call(files))
+    settings = records[0].settings
+    for other in records[1:]:
+        for key in settings:
+            if not same_setting(other.settings.get(key), settings[key]):
+                raise InputError(f"{difference(key, other.settings.get(key), settings[key])} of the same ensemble")
+    for key, value in settings.items():
+        name = MEMBER if key == NETWORK and not isinstance(weights, (str, Path)) else key
+        if name in parser.get(""):
+            _use(parser, name, value, own.get(name), name in said, path)
+        elif not same_setting(value, as_in_training(folder, key, settings)):
+            raise InputError(
+                f"{key}: the weights were trained with another value than the bundle's ({path}), and this config has "
+                "no such setting; give an overlay that does what the training did"
+            )
+    if len(records) == 1:
+        _use_fold(parser, records[0], path)
+    parser.ref_resolver.reset()
+
+
+def _use(parser: ConfigParser, key: str, recorded: Any, default: Any, said: bool, path: Path) -> None:
+    raw = parser[key]
+    if raw == default and not said:
+        if isinstance(recorded, dict) and isinstance(raw, dict) and "_target_" in recorded:
+            target = raw.get("_target_", "")  # a package has its code under another name
+            same_class = target.rpartition(".")[2] == str(recorded["_target_"]).rpartition(".")[2]
+            kept = {k: v for k, v in raw.items() if k in ("_mode_", "_requires_")}
+            recorded = {**recorded, **kept, "_target_": target if same_class else recorded["_target_"]}
+        parser[key] = recorded
+        return
+    given = resolved_setting(parser, key)
+    if key not in OF_THE_DATA and not same_setting(given, recorded):
+        raise InputError(
+            f"{difference(key, given, recorded)}: the weights were trained with the second ({path}); leave "
+            f"{key} out of overlay and options, or use weights that were trained with it"
+        )
+
+
+def _use_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
+    fold = parser.get("fold")
+    if record.fold is None or fold == record.fold:
+        return
+    if fold is not None:
+        if is_true(parser.get("allow_seen_cases", False)):
+            return
+        raise InputError(
+            f"fold: {fold} here, {record.fold} in {path}: the weights have seen the cases of other folds in training; "
+            "leave --fold out"
+        )
+    root = Path(str(parser.get_parsed_content("dataset_dir")))
+    if (root / "dataset.json").is_file():
+        listed = {case["case"] for section in SECTIONS for case in listed_cases(root, section, None)}
+        if {case["case"] for case in record.test_cases} <= listed:
+            parser["fold"] = record.fold
+
+
+def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | Path], allow: bool | str) -> None:
+    """Check that no case of an evaluation, and no patient, has trained or validated the weights.
+
+    A case is recognised by the content of its image files, a patient by the name in the data list.
+
+    Args:
+        cases: cases that are to be evaluated.
+        weights: as for :func:`use_record`.
+        allow: true logs a warning instead.
+
+    Raises:
+        InputError: the cases that were seen, and in which list.
+    """
+    seen: list[str] = []
+    for record in records_of(weights):
+        for role in ("train_cases", "validation_cases"):
+            recorded = getattr(record, role)
+            images = {case.get("image"): case["case"] for case in recorded if case.get("image")}
+            patients = {case.get("patient"): case["case"] for case in recorded if case.get("patient") is not None}
+            for case in case_identities(cases):
+                if case["image"] in images or case["patient"] in patients:
+                    other = images.get(case["image"]) or patients[case["patient"]]
+                    why = "" if case["image"] in images else f" (the same patient, {case['patient']}, as {other})"
+                    seen.append(f"{case['case']} in {role}{why}")
+    seen = list(dict.fromkeys(seen))
+    if seen and is_true(allow):
+        logger.warning(
+            "%d cases were seen in training: their scores are no test of the weights (%s)", len(seen), first_names(seen)
+        )
+    elif seen:
+        raise InputError(
+            f"{len(seen)} of {len(cases)} cases were seen by the weights: {first_names(seen)}; evaluate the held-out fold, "
+            "or give --allow_seen_cases true"
+        )
+
+
+def settings_of_the_call(own: Collection[Path]) -> Iterator[str]:
+    """Yield the settings that the command line gives, by an option or by a config file that is not the bundle's own."""
+    if len(sys.argv) < 2 or sys.argv[1] != "run":
+        return
+    arguments = sys.argv[2:]
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            continue
+        yield _setting_of(name)
+        if name == "config_file":
+            text = value or "".join(arguments[place + 1 : place + 2])
+            for file in re.split(r"['\"]?\s*,\s*['\"]?", text.strip("[]() '\"")):
+                path = Path(file)
+                if path.is_file() and path.resolve() not in [p.resolve() for p in own]:
+                    yield from (_setting_of(key) for key in ConfigParser.load_config_file(file))
+
+
+def _setting_of(key: str) -> str:
+    return re.split("::|#", key.lstrip("+"))[0]
+
+
+def as_in_training(folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
+    """Return what a setting of train.json comes to with the other recorded settings."""
+    file = folder / "train.json"
+    parser = ConfigParser(ConfigParser.load_config_file(str(file)) if file.is_file() else {})
+    for name, value in {"bundle_root": str(folder.parent), **settings}.items():
+        if name != key:
+            parser[name] = value
+    return resolved_setting(parser, key) if key in parser.get("") else None
+
+
+def is_true(value: bool | str) -> bool:
+    return value if isinstance(value, bool) else str(value).lower() == "true"
