@@ -50,6 +50,8 @@ def load_cases(
     """
     root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold)
     items = listing.get(section)
+    if section == "validation" and share == 0:
+        return []
     if not items:
         have = ", ".join(k for k in SECTIONS if listing.get(k)) or "none"
         raise InputError(

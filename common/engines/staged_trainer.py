@@ -359,7 +359,7 @@ class StagedTrainer(SupervisedTrainer):
             self.first_epoch = state["first_epoch"]
             best = (state["best_metric"], state["best_metric_epoch"])
             if idist.get_rank() == 0 and state["weights_epoch"] == state["epoch"]:
-                self._save_weights()  # the run may have ended between writing its state and its weights
+                self._complete_weights()
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
 
     def _restore(self, part: nn.Module | torch.optim.Optimizer, state: dict, name: str) -> None:
@@ -493,6 +493,14 @@ class StagedTrainer(SupervisedTrainer):
     def _save_weights(self) -> None:
         if self.stage.weights is not None:
             save_whole(_tensors(self.stage.network.state_dict()), self.ckpt_dir / self.stage.weights)
+
+    def _complete_weights(self) -> None:
+        """Write the weights of a state whose run ended between the two files."""
+        if self.stage.weights is not None:
+            path, own = self.ckpt_dir / self.stage.weights, _tensors(self.stage.network.state_dict())
+            kept = load_file(path) if path.exists() else {}
+            if kept.keys() != own.keys() or not all(torch.equal(kept[key], own[key]) for key in own):
+                self._save_weights()
 
     def _diverged(self, what: str) -> InputError:
         return InputError(

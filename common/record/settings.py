@@ -18,9 +18,6 @@ def calling_parser() -> ConfigParser:
         found = frame.f_locals.get("self")
         if isinstance(found, ConfigParser):
             return found
-        workflow_parser = getattr(found, "parser", None) if hasattr(found, "config_root_path") else None
-        if isinstance(workflow_parser, ConfigParser):
-            return workflow_parser
         frame = frame.f_back
     raise RuntimeError("called from elsewhere than an expression of a config")
 

@@ -16,11 +16,11 @@ from ..errors import InputError, show_input_errors_in_one_line
 from .cases import case_identities, first_names
 from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
-from .settings import calling_parser, difference, resolved_setting, same_setting
+from .settings import ABSENT, calling_parser, difference, resolved_setting, same_setting
 
 NETWORK, MEMBER = "network_def", "member"  # the network, and that of an ensemble's members
-# A data set decides these; the record gives their default, and another value does not contradict it.
-OF_THE_DATA = ("label_map",)
+# The record gives the default of these; another value does not contradict the weights.
+MAY_DIFFER = ("keep", "label_map", "overlap", "slice_step", "window_step")
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +70,28 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
 
 def _use(parser: ConfigParser, key: str, recorded: Any, default: Any, said: bool, path: Path) -> None:
     raw = parser[key]
-    if raw == default and not said:
-        if isinstance(recorded, dict) and isinstance(raw, dict) and "_target_" in recorded:
-            target = raw.get("_target_", "")  # a package has its code under another name
-            same_class = target.rpartition(".")[2] == str(recorded["_target_"]).rpartition(".")[2]
-            kept = {k: v for k, v in raw.items() if k in ("_mode_", "_requires_")}
-            recorded = {**recorded, **kept, "_target_": target if same_class else recorded["_target_"]}
-        parser[key] = recorded
+    given = resolved_setting(parser, key) if said or raw != default else None
+    if given is not None and key in MAY_DIFFER:
         return
-    given = resolved_setting(parser, key)
-    if key not in OF_THE_DATA and not same_setting(given, recorded):
+    if isinstance(recorded, dict) and isinstance(raw, dict) and isinstance(default, dict):
+        # an overlay may change some arguments of a component, and the rest is as recorded
+        own = {} if said and raw == default else default
+        given = {name: given[name] for name in raw if given and raw[name] != own.get(name)}
+        for name, value in given.items():
+            _check_recorded(f"{key}::{name}", value, recorded.get(name, ABSENT), path)
+        recorded = {**recorded, **{name: raw[name] for name in ("_mode_", "_requires_") if name in raw}}
+        if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
+            recorded["_target_"] = raw["_target_"]  # a package has its code under another name
+    elif given is not None:
+        _check_recorded(key, given, recorded, path)
+    parser[key] = recorded
+
+
+def _check_recorded(key: str, given: Any, recorded: Any, path: Path) -> None:
+    if not same_setting(given, recorded):
         raise InputError(
-            f"{difference(key, given, recorded)}: the weights were trained with the second ({path}); leave "
-            f"{key} out of overlay and options, or use weights that were trained with it"
+            f"{difference(key, given, recorded)}: the weights were trained with the second ({path}); leave {key} "
+            "out of overlay and options, or use weights that were trained with it"
         )
 
 
@@ -135,8 +144,8 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
         )
     elif seen:
         raise InputError(
-            f"{len(seen)} of {len(cases)} cases were seen by the weights: {first_names(seen)}; evaluate the held-out fold, "
-            "or give --allow_seen_cases true"
+            f"the weights have seen {len(seen)} of {len(cases)} cases: {first_names(seen)}; evaluate the held-out "
+            "fold, or give --allow_seen_cases true"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data import find_cases, load_cases, without_results
+from common.data import find_cases, load_cases
 from common.data.cases import modality_of, stem
 from common.data.datalist import write_datalist
 from common.errors import InputError
@@ -194,15 +194,6 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(InputError, match="is the data set's own description"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
-
-
-def test_a_case_is_left_until_all_its_results_are_there(tmp_path: Path, touch: Callable) -> None:
-    touch("P1_seg.nii.gz", "P1_class.json", "P2_seg.nii.gz", "P3_class.json", ".partial_P4_seg.nii.gz")
-    cases = [{"case": f"P{i}"} for i in (1, 2, 3, 4)]
-    left = without_results(cases, tmp_path, ("_seg.nii.gz", "_class.json"))
-    assert [case["case"] for case in left] == ["P2", "P3", "P4"]
-    assert [case["case"] for case in without_results(cases, tmp_path)] == ["P3", "P4"]
-    assert [case["case"] for case in without_results(cases, str(tmp_path), ["_class.json"])] == ["P2", "P4"]
 
 
 # Folders of DICOM files.

@@ -39,11 +39,11 @@ def test_what_is_saved_is_loaded(path: Path) -> None:
 def test_a_save_that_fails_leaves_the_file_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_whole({"w": torch.ones(2)}, path)
 
-    def fill_the_disc(content: object, file: Path) -> None:
-        file.write_bytes(b"half")
+    def fill_the_disc(file: Path, content: bytes) -> None:
+        file.write_text("half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch, "save", fill_the_disc)
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disc)
     with pytest.raises(OSError, match="no space left"):
         save_whole({"w": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["w"], torch.ones(2))

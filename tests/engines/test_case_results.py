@@ -1,0 +1,116 @@
+"""Records beside results: what may be replaced, what is done already, and what has to be done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.engines import CaseResults
+from common.errors import InputError
+
+ENDINGS = ("_seg.nii.gz", "_class.json")
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Any:
+    """Make the results of three scans, with the weights in ``tmp_path/model.pt``."""
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
+    for name in "abc":
+        (tmp_path / f"{name}.nii.gz").write_bytes(name.encode())
+
+    def make(**options: Any) -> CaseResults:
+        cases = [{"case": name, "image": str(tmp_path / f"{name}.nii.gz")} for name in "abc"]
+        return CaseResults(cases, tmp_path / "out", ENDINGS, tmp_path / "model.pt", **options)
+
+    return make
+
+
+def finish(results: CaseResults, name: str) -> None:
+    results.output_dir.mkdir(exist_ok=True)
+    results.begin(name)
+    for ending in ENDINGS:
+        (results.output_dir / f"{name}{ending}").write_text(f"{name} {ending}")
+    results.done(name)
+
+
+def left(results: CaseResults) -> str:
+    return "".join(case["case"] for case in results.to_do)
+
+
+def test_finished_cases_are_left_out_on_resume(batch: Any) -> None:
+    finish(batch(), "b")
+    assert left(batch()) == "abc"
+    assert left(batch(resume=True)) == "ac"
+
+
+def test_case_with_a_missing_result_is_done_again(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "b")
+    (tmp_path / "out" / "b_class.json").unlink()
+    assert left(batch(resume=True)) == "abc"
+
+
+def test_replaced_scan_is_done_again(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "a")
+    (tmp_path / "a.nii.gz").write_bytes(b"another scan of the same name")
+    assert left(batch(resume=True)) == "abc"
+
+
+def test_case_that_was_cut_short_is_done_again(batch: Any, tmp_path: Path) -> None:
+    results = batch()
+    results.begin("a")
+    (tmp_path / "out" / "a_seg.nii.gz").write_text("half of a case")
+    assert left(batch(resume=True)) == "abc"
+    assert left(batch()) == "abc"
+
+
+def test_failed_case_waits_for_retry(batch: Any) -> None:
+    batch().failed("c", "no lungs")
+    assert left(batch(resume=True)) == "ab"
+    assert left(batch(resume=True, retry=True)) == "abc"
+    assert left(batch()) == "abc"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_mask_of_somebody_else_is_not_replaced(batch: Any, tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b_seg.nii.gz").write_text("a reader's mask")
+    with pytest.raises(InputError, match=r"b_seg.nii.gz: no b_seg.json beside it .* another --output_dir"):
+        left(batch(resume=resume))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_corrected_mask_is_not_replaced(batch: Any, tmp_path: Path, resume: bool) -> None:
+    finish(batch(), "b")
+    (tmp_path / "out" / "b_seg.nii.gz").write_text("corrected by hand")
+    with pytest.raises(InputError, match=r"b_seg.nii.gz: was changed since it was written"):
+        left(batch(resume=resume))
+
+
+def test_other_weights_do_not_resume(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "b")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"b_seg.json: weights .* resume with the same weights"):
+        left(batch(resume=True))
+    assert left(batch()) == "abc"
+
+
+def test_json_of_another_program_is_not_replaced(batch: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_seg.json").write_text(json.dumps({"reader": "A"}))
+    with pytest.raises(InputError, match=r"a_seg.json: not a record of a result"):
+        left(batch())
+
+
+def test_record_names_scan_weights_and_results(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "a")
+    record = json.loads((tmp_path / "out" / "a_seg.json").read_text())
+    assert record["case"] == "a" and record["state"] == "done"
+    assert record["input"]["files"] == ["a.nii.gz"]
+    assert record["weights"] == batch().made_by["weights"] and len(record["weights"]) == 64
+    assert record["record"] == "none"
+    assert set(record["results"]) == {"a_seg.nii.gz", "a_class.json"}
+    assert str(tmp_path) not in json.dumps(record)

@@ -1,0 +1,125 @@
+"""The record of a training as a file, and what contradicts it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.record import RECORD_FILE, RunRecord, digest_of, made_by, read_record
+from common.record.settings import difference, same_setting
+
+CASE = {"case": "a", "patient": None, "image": "0" * 64, "label": None}
+
+
+def record(**changes: Any) -> RunRecord:
+    fields = {
+        "bundle": {"name": "b", "version": "1.0.0"},
+        "settings": {
+            "spacing": [1.0, 1.0, 2.0],
+            "network_def": {"_target_": "common.networks.Net", "channels": [2, 4]},
+        },
+        "training": {"learning_rate": 0.1},
+        "fold": 0,
+        "seed": 3,
+        "train_cases": [CASE],
+        "validation_cases": [],
+        "test_cases": [],
+        "versions": {"monai": "1"},
+        "command": "python",
+    }
+    return RunRecord(**{**fields, **changes})
+
+
+def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    assert read_record(tmp_path / RECORD_FILE) == record()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hostname": "x"}, "unknown key 'hostname'"),
+        ({"fold": "first"}, "'fold' is 'first'"),
+        ({"settings": []}, r"'settings' is \[\]"),
+        ({"train_cases": ["a"]}, "'train_cases' holds something else than cases"),
+    ],
+)
+def test_record_of_another_form_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    content = {**dataclasses.asdict(record()), **change}
+    (tmp_path / RECORD_FILE).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_record(tmp_path / RECORD_FILE)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(RunRecord)])
+def test_record_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
+    content = dataclasses.asdict(record())
+    del content[key]
+    (tmp_path / RECORD_FILE).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"'{key}' is missing"):
+        read_record(tmp_path / RECORD_FILE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {**record().settings, "spacing": [1.0, 1.0, 3.0]}}, r"spacing: \[1.0, 1.0, 3.0\] here"),
+        ({"settings": {"spacing": [1.0, 1.0, 2.0]}}, "network_def: null here"),
+        ({"fold": 1}, "fold: 1 here, 0 in"),
+        ({"seed": 4}, "seed: 4 here, 3 in"),
+        ({"train_cases": [{**CASE, "image": "1" * 64}]}, "train_cases: a differ"),
+        ({"validation_cases": [CASE]}, "validation_cases: a differ"),
+    ],
+)
+def test_resuming_another_training_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        record(**change).check_resumes(record(), Path("run.json"))
+
+
+def test_resuming_with_another_learning_rate_is_allowed() -> None:
+    record(training={"learning_rate": 0.01}, command="python -m other", versions={}).check_resumes(record(), Path("x"))
+
+
+def test_settings_are_equal_across_packages_and_json() -> None:
+    packed = {"_target_": "net_v1.networks.Net", "channels": (2, 4), "_requires_": "@bundle_code"}
+    assert same_setting(packed, record().settings["network_def"])
+    assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
+    assert not same_setting({**packed, "norm": "batch"}, record().settings["network_def"])
+    assert not same_setting({**packed, "_target_": "common.networks.Other"}, record().settings["network_def"])
+
+
+def test_difference_names_the_innermost_key() -> None:
+    one, other = {"_target_": "a.Net", "channels": [2]}, {"_target_": "a.Net", "channels": [4], "norm": "batch"}
+    assert difference("network_def", one, other) == "network_def::channels: [2] here, [4] in the record"
+    assert difference("n", {"a": 1}, {"a": 1, "b": 2}) == "n::b: not set here, 2 in the record"
+
+
+def test_digest_follows_content_and_order(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    for name in ("a", "b", "series/1", "series/2"):
+        (tmp_path / name).write_text(name)
+    one, other = str(tmp_path / "a"), str(tmp_path / "b")
+    assert digest_of([one, other]) != digest_of([other, one])
+    assert digest_of([one]) == digest_of(one)
+    assert digest_of([one, str(tmp_path / "missing")]) is None
+    before = digest_of(str(tmp_path / "series"))
+    (tmp_path / "series" / "1").rename(tmp_path / "series" / "z")
+    assert digest_of(str(tmp_path / "series")) == before
+    (tmp_path / "series" / "2").write_text("changed")
+    assert digest_of(str(tmp_path / "series")) != before
+
+
+def test_weights_and_their_record_identify_a_network(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "model.pt")
+    alone = made_by(tmp_path / "model.pt")
+    record().write(tmp_path)
+    recorded = made_by(tmp_path / "model.pt")
+    assert alone["weights"] == recorded["weights"] and alone["record"] == "none" != recorded["record"]
+    assert made_by("untrained") == {"weights": "untrained", "record": "none"}
+    assert made_by([tmp_path / "model.pt"] * 2) != recorded
