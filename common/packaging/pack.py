@@ -23,6 +23,7 @@ from ..data.phantoms import write_cohort
 from ..engines.checkpoints import read_weights
 from ..errors import InputError, root_cause
 from ..files import read_json, sha256
+from ..record import RECORD_FILE, apply_settings, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
@@ -52,9 +53,10 @@ def pack_bundle(
 ) -> Path:
     """Make a folder and a zip of a bundle that run without this repository, and try them in a clean process.
 
-    In them are the configs; the modules that these need, in a package ``NAME_vVERSION`` of the bundle's own; the
-    weights, as ``model.pt`` and scripted, with configs and code inside, as ``model.ts``; licence, model card, data
-    licence; and ``SHA256SUMS``. The same input gives the same bytes.
+    In them are the configs, with the settings of the record beside the weights; the modules that these need, in a
+    package ``NAME_vVERSION`` of the bundle's own; the weights, as ``model.pt`` and scripted, with configs and code
+    inside, as ``model.ts``; their record; licence, model card, data licence; and ``SHA256SUMS``. The same input gives
+    the same bytes.
 
     Args:
         bundle: folder of the bundle.
@@ -63,7 +65,7 @@ def pack_bundle(
         out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; a package that is there is replaced.
         overlay: JSON with the settings that the weights were trained with, where they are not the bundle's: those that
             ``inference.json`` or ``train.json`` has are changed in it, except for paths; ``"_meta_::KEY"`` changes
-            ``metadata.json``.
+            ``metadata.json``. Settings in the ``run.json`` beside the weights need no overlay.
         scores: output folder of an evaluation of these weights, whose mean scores become ``eval_metrics``.
 
     Returns:
@@ -80,20 +82,26 @@ def pack_bundle(
             raise InputError(f"{bundle / part}: no such file; every bundle has one")
     configs = _read_configs(bundle)
     metadata = configs.pop("metadata.json")
-    changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
-    metadata = _package_metadata(bundle, metadata, changes, scores)
-    name, version = bundle.name, metadata["version"]
-    _check_replaceable(out / name)
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
     if not weights.is_file():
         found = "a folder" if weights.is_dir() else "no such file"
         raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
+    changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
+    if record_path(weights).is_file():
+        changes = _recorded(bundle, configs["inference.json"], changes, record_path(weights))
+    else:
+        logger.warning("%s has no %s beside it: settings and cases of its training are not known", weights, RECORD_FILE)
+    metadata = _package_metadata(bundle, metadata, changes, scores)
+    name, version = bundle.name, metadata["version"]
+    _check_replaceable(out / name)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
         folder = Path(temporary) / name
         logger.info("%s %s: code, configs, weights", name, version)
         code = _write(folder, bundle, metadata, state, _package_configs(configs, changes, weights.resolve().parent))
+        if record_path(weights).is_file():
+            shutil.copyfile(record_path(weights), record_path(folder / "models" / "model.pt"))
         logger.info("scripting the network")
         try:
             _script(folder, code)
@@ -110,7 +118,11 @@ def pack_bundle(
         logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")
         demo = configs["demo.json"]
         # on its coarser grid a window or two hold all of the case
-        _try(archive, demo["phantom"], {key: demo[key] for key in GRID if key in demo and key not in changes})
+        default = configs["inference.json"]
+        coarse = {
+            key: demo[key] for key in GRID if key in demo and changes.get(key, default.get(key)) == default.get(key)
+        }
+        _try(archive, demo["phantom"], coarse)
         _check_replaceable(out / name)
         if (out / name).exists():
             (out / name).replace(Path(temporary) / "before")
@@ -145,6 +157,17 @@ def _overlay(name: str, path: Path, configs: Mapping[str, Any], metadata: Mappin
         else:
             check_setting(key, known, f"{name}, in {path}")
     return overlay
+
+
+def _recorded(bundle: Path, inference: dict[str, Any], changes: dict[str, Any], record: Path) -> dict[str, Any]:
+    """Return the settings of the weights' record and an overlay's other changes, which may not contradict it."""
+    changed = {setting_of(key) for key in changes}
+    settings = {k: v for k, v in read_record(record).settings.items() if k in inference or k not in changed}
+    parser = ConfigParser(merged(inference, changes))
+    parser["bundle_root"] = str(bundle)
+    apply_settings(parser, settings, inference, (), record, bundle / "configs")
+    others = {key: value for key, value in changes.items() if setting_of(key) not in inference}
+    return {**others, **{key: parser[key] for key in inference if key in settings or key in changed}}
 
 
 def _package_metadata(
@@ -295,6 +318,8 @@ def _try(archive: Path, recipe: dict[str, Any], settings: Mapping[str, Any]) -> 
         (elsewhere / "alone").mkdir()
         shutil.copy(folder / "models" / "model.ts", elsewhere / "alone")
         in_clean_process("alone", elsewhere / "alone", "model.ts")
+        if settings:  # a grid other than the recorded one, for the sake of time
+            record_path(folder / "models" / "model.pt").unlink(missing_ok=True)
         phantom = ConfigParser(recipe).get_parsed_content()
         write_cohort(phantom, elsewhere / "data", cases=3)
         options = {

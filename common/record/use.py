@@ -54,18 +54,43 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
         for key in settings:
             if not same_setting(other.settings.get(key), settings[key]):
                 raise InputError(f"{difference(key, other.settings.get(key), settings[key])} of the same ensemble")
+    if not isinstance(weights, (str, Path)):
+        settings = {MEMBER if key == NETWORK else key: value for key, value in settings.items()}
+    apply_settings(parser, settings, own, said, path, folder)
+    if len(records) == 1:
+        _use_fold(parser, records[0], path)
+    parser.ref_resolver.reset()
+
+
+def apply_settings(
+    parser: ConfigParser,
+    settings: Mapping[str, Any],
+    own: Mapping[str, Any],
+    said: Collection[str],
+    path: Path,
+    folder: Path,
+) -> None:
+    """Set recorded settings in a config, where no overlay and no option contradicts them.
+
+    Args:
+        parser: config that they are set in.
+        settings: recorded settings.
+        own: settings of the bundle's own configs, as they stand in the files.
+        said: names of the settings that the call gives, even if their value is the bundle's own.
+        path: file of the record, for messages.
+        folder: folder of the bundle's configs.
+
+    Raises:
+        InputError: a setting contradicts the record, or the config has no place for a changed one.
+    """
     for key, value in settings.items():
-        name = MEMBER if key == NETWORK and not isinstance(weights, (str, Path)) else key
-        if name in parser.get(""):
-            _use(parser, name, value, own.get(name), name in said, path)
+        if key in parser.get(""):
+            _use(parser, key, value, own.get(key), key in said, path)
         elif not same_setting(value, as_in_training(folder, key, settings)):
             raise InputError(
                 f"{key}: the weights were trained with another value than the bundle's ({path}), and this config has "
                 "no such setting; give an overlay that does what the training did"
             )
-    if len(records) == 1:
-        _use_fold(parser, records[0], path)
-    parser.ref_resolver.reset()
 
 
 def _use(parser: ConfigParser, key: str, recorded: Any, default: Any, said: bool, path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 
 from common.data.cases import read_lists
 from common.errors import InputError, root_cause
+from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record
 
 from ..conftest import BUNDLES
@@ -189,6 +192,35 @@ def test_weights_without_a_record_load_with_a_warning(
         workflow(MPUNET, "inference", weights=str(tmp_path / "alone.pt")).run()
     assert f"alone.pt has no {RECORD_FILE} beside it" in caplog.text
     assert list((tmp_path / "out").glob("*_seg.nii.gz"))
+
+
+@pytest.mark.slow
+def test_package_has_settings_and_record_of_its_weights(
+    trained: Callable, workflow: Callable, cohort: Callable, tmp_path: Path
+) -> None:
+    weights = trained(MPUNET)
+    pack_bundle(MPUNET, weights, tmp_path / "dist")
+    package = tmp_path / "dist" / MPUNET.name
+    assert (package / "models" / RECORD_FILE).read_bytes() == (weights.parent / RECORD_FILE).read_bytes()
+    packed = json.loads((package / "configs" / "inference.json").read_text())
+    recorded = read_record(weights.parent / RECORD_FILE).settings
+    for key in ("in_plane", "slice_thickness", "roi_size", "slice_step"):
+        assert packed[key] == recorded[key]
+    assert packed["network_def"]["channels"] == recorded["network_def"]["channels"]
+    workflow(MPUNET, "inference", weights=str(weights)).run()
+    options = {"config_file": package / "configs" / "inference.json", "dataset_dir": cohort(MPUNET)}
+    options["output_dir"] = tmp_path / "packed"
+    command = [sys.executable, "-m", "monai.bundle", "run", *(f"--{key}={value}" for key, value in options.items())]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    for mask in (tmp_path / "out").glob("*_seg.nii.gz"):
+        assert mask.read_bytes() == (tmp_path / "packed" / mask.name).read_bytes()
+
+
+def test_overlay_against_the_record_is_not_packed(trained: Callable, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"in_plane": 48}))
+    with pytest.raises(InputError, match="in_plane: 48 here, 32 in the record"):
+        pack_bundle(MPUNET, trained(MPUNET), tmp_path / "dist", tmp_path / "other.json")
+    assert not list(tmp_path.glob("dist/*"))
 
 
 def test_training_without_validation_keeps_its_last_weights(workflow: Callable, tmp_path: Path) -> None:
