@@ -35,7 +35,12 @@ def resolved_setting(parser: ConfigParser, key: str) -> Any:
             return json.loads(json.dumps(value))
         except (TypeError, ValueError):
             return raw
-    return raw
+    return raw if is_plain(raw) else f"{type(raw).__module__}.{type(raw).__qualname__}"
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value comes from a file or the command line, not from a program that set an object."""
+    return value is None or isinstance(value, (bool, int, float, str, list, tuple, dict))
 
 
 def same_setting(one: Any, other: Any) -> bool:

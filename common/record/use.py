@@ -16,7 +16,7 @@ from ..errors import InputError, show_input_errors_in_one_line
 from .cases import case_identities, first_names
 from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
-from .settings import ABSENT, calling_parser, difference, resolved_setting, same_setting
+from .settings import ABSENT, calling_parser, difference, is_plain, resolved_setting, same_setting
 
 NETWORK, MEMBER = "network_def", "member"  # the network, and that of an ensemble's members
 # The record gives the default of these; another value does not contradict the weights.
@@ -95,6 +95,8 @@ def apply_settings(
 
 def _use(parser: ConfigParser, key: str, recorded: Any, default: Any, said: bool, path: Path) -> None:
     raw = parser[key]
+    if not is_plain(raw):  # a program's own object, such as a network
+        return
     given = resolved_setting(parser, key) if said or raw != default else None
     if given is not None and key in MAY_DIFFER:
         return
