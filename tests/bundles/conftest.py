@@ -101,6 +101,11 @@ PHANTOMS = {
 }
 
 
+def results_in(folder: Path) -> set[str]:
+    """Return the names of the files of an inference, without the records beside its results."""
+    return {path.name for path in folder.iterdir() if not path.name.endswith(("_seg.json", "_cam.json"))}
+
+
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     """The folder of a bundle's tiny cohort."""

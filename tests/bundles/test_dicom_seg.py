@@ -15,7 +15,7 @@ from common.errors import InputError, root_cause
 
 from ..conftest import BUNDLES
 from ..dicom_series import voxels_of_segments, write_series
-from .conftest import MAMTLN_CT, MPUNET, OMNET, parser_of
+from .conftest import MAMTLN_CT, MPUNET, OMNET, parser_of, results_in
 
 pydicom = pytest.importorskip("pydicom")
 codes = pytest.importorskip("pydicom.sr.codedict").codes
@@ -48,7 +48,7 @@ def test_series_and_other_scans(
     cause = root_cause(error.value)
     assert isinstance(cause, InputError)
     assert re.search(r"1 of 2 cases failed:\n  P2: .*P2.nii.gz: no folder of a DICOM series[^\n]*$", str(cause))
-    results = {file.name for file in (tmp_path / "out").iterdir()}
+    results = results_in(tmp_path / "out")
     assert results == {"P1_seg.nii.gz", "P1_seg.dcm", "P2_seg.nii.gz", "inference.log"}
     mask = tmp_path / "out" / "P1_seg.nii.gz"
     (found,) = voxels_of_segments(tmp_path / "out" / "P1_seg.dcm", nib.load(mask).affine)

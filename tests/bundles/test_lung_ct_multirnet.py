@@ -21,7 +21,7 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.losses import FocalTverskyLoss
 from common.reporting import read_class_scores, read_classes, read_scores
 
-from .conftest import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps, parameters, parser_of
+from .conftest import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps, parameters, parser_of, results_in
 
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
@@ -118,7 +118,13 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     trainer.add_event_handler(Events.STARTED, lambda: trainer.optimizer.register_step_post_hook(count))
     flow.run()
     assert steps == 2 * 2 * 3  # epochs, batches, passes
-    assert {p.name for p in (tmp_path / "models").iterdir()} == {"model.pt", STATE_FILE, "train.log", "tensorboard"}
+    assert {p.name for p in (tmp_path / "models").iterdir()} == {
+        "model.pt",
+        STATE_FILE,
+        "run.json",
+        "train.log",
+        "tensorboard",
+    }
 
     flow = workflow(MULTIRNET, "train", "evaluate")
     flow.run()
@@ -225,7 +231,7 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
 
     workflow(MULTIRNET, "train", "evaluate", f"ablations/{name}").run()
     workflow(MULTIRNET, "inference", f"ablations/{name}").run()
-    written = {p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".log"}
+    written = results_in(tmp_path / "out") - {"inference.log"}
     cases = {f"case_00{i}_{kind}" for i in (4, 5) for kind in ("seg.nii.gz", "class.json")}
     of_classes = {"classes.csv", "class_scores.csv"} if name != "segmentation_only" else set()
     assert written == {"scores.csv", *cases, *of_classes}
@@ -296,7 +302,7 @@ def test_a_scan_without_lungs_does_not_stop_the_others(
     message = str(error.value.__cause__)
     assert message.startswith("1 of 2 cases failed:")
     assert "water.nii.gz: no lungs were found" in message and "expected a chest CT in HU" in message
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"chest_seg.nii.gz", "chest_class.json", "inference.log"}
+    assert results_in(tmp_path / "out") == {"chest_seg.nii.gz", "chest_class.json", "inference.log"}
 
 
 def test_the_diagnosis_is_explained_on_the_grid_of_the_scan(

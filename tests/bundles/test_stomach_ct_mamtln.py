@@ -123,7 +123,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     workflow(MAMTLN_CT, "train").run()
     models, out = tmp_path / "models", tmp_path / "out"
     assert {p.name for p in models.iterdir()} == {
-        *("model.pt", STATE_FILE, "intensity.json", "train.log", "tensorboard")
+        *("model.pt", STATE_FILE, "intensity.json", "run.json", "train.log", "tensorboard")
     }
     state = torch.load(models / STATE_FILE, weights_only=True)
     assert state["loss"]["log_variances"].shape == (2,) and state["loss"]["log_variances"].abs().min() > 0

@@ -19,7 +19,7 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps
+from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps, results_in
 
 MODALITIES = {
     MMFNET: ("T1", "T2", "CET1"),
@@ -191,7 +191,7 @@ def test_broken_cases_do_not_stop_the_others(workflow: Callable, busy: Path, coh
     assert "incomplete: no T2 among" in message
     good, twin = (mask_of(tmp_path / "out" / f"{name}_seg.nii.gz") for name in ("good", "twin"))
     np.testing.assert_array_equal(good, twin)
-    assert {p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".json"} == {
+    assert results_in(tmp_path / "out") == {
         "good_seg.nii.gz", "twin_seg.nii.gz", "inference.log",
     }  # fmt: skip
     states = {p.name: json.loads(p.read_text())["state"] for p in (tmp_path / "out").glob("*_seg.json")}
