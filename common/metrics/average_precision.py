@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
-    """Return the area under the precision-recall curve by the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
+    """Return the area under the precision-recall curve.
 
+    It follows the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
     This is the definition of scikit-learn's ``average_precision_score`` and of ``monai.metrics``, without a loop over
     voxels. Voxels with score 0 need no sorting, so a prediction that was pasted into zeros costs what its region costs;
     foreground outside that region still counts, found last, at the precision of calling everything foreground.
