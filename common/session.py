@@ -167,4 +167,5 @@ def _join_process_group() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        show_input_errors_in_one_line()  # torch puts a hook around ours that loses what is printed before an exit
         atexit.register(dist.destroy_process_group)
