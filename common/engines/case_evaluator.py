@@ -232,8 +232,10 @@ class CaseEvaluator(SupervisedEvaluator):
             if isinstance(cause, _WeightsError):
                 raise cause
             if isinstance(cause, OSError) and cause.errno in _FULL:
-                done = f"{len(self.scores)} of {self.state.epoch_length} cases are done"
-                raise InputError(f"case {name}: {cause}; {done}; free space and run again") from error
+                raise InputError(
+                    f"case {name}: {cause.filename or 'results'} cannot be written ({cause.strerror}); "
+                    f"{len(self.scores)} of {self.state.epoch_length} cases are done; free space and run again"
+                ) from error
             cause = cause.__cause__ or cause.__context__
         return failure_of_case(error, name).removeprefix(f"{name}: ")
 
@@ -252,11 +254,17 @@ class CaseEvaluator(SupervisedEvaluator):
             self.state.metrics[name] = mean
             self.state.metric_details[name] = torch.tensor([[row[name]] for row in scores])
         self.scores = sorted(scores, key=lambda row: row["case"])
-        if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
-            write_scores(self.scores, self.scores_file)
-            logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
-        if self.class_scores is not None:
-            self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
+        try:
+            if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
+                write_scores(self.scores, self.scores_file)
+                logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
+            if self.class_scores is not None:
+                self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
+        except OSError as error:
+            place = error.filename or self.scores_file or self.classes_file
+            raise InputError(
+                f"{place}: cannot be written ({error.strerror}); free space or choose another folder"
+            ) from error
 
     def _score_classes(
         self, class_scores: Callable[[Tensor, Tensor], Mapping[str, float]], rows: list[dict[str, Any]]

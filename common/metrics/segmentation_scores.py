@@ -227,7 +227,7 @@ def _axes(image: Tensor) -> NDArray[np.float64]:
     """Return the steps in mm along the axes of the image's grid, as :func:`triangular_axes` has them."""
     if not isinstance(image, MetaTensor):
         return np.eye(3)
-    affine = np.asarray(image.affine, np.float64).reshape(-1, 4, 4)[0]
+    affine = torch.as_tensor(image.affine, dtype=torch.float64, device="cpu").numpy().reshape(-1, 4, 4)[0]
     steps = affine[:3, :3]
     if not (np.isfinite(steps).all() and abs(np.linalg.det(steps)) > 1e-6 * np.linalg.norm(steps, axis=0).prod()):
         raise InputError(f"affine {affine.tolist()}: expected finite values and axes that span a volume")

@@ -201,12 +201,19 @@ def test_a_full_disk_ends_the_run_at_once(code: int, evaluator: Callable, tmp_pa
         return data
 
     engine = evaluator([case(name, 1.0) for name in "abcde"], postprocessing=Compose([write]))
-    with pytest.raises(
-        InputError, match=rf"^case b: .*{os.strerror(code)}.*; 1 of 5 cases are done; free space"
-    ) as error:
+    message = rf"^case b: .*b_seg.nii.gz cannot be written \({os.strerror(code)}\); 1 of 5 cases are done; free space"
+    with pytest.raises(InputError, match=message) as error:
         engine.run()
     assert not isinstance(error.value, CasesFailedError)
     assert seen == ["a", "b"]
+
+
+def test_scores_that_cannot_be_written_are_one_line(evaluator: Callable, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file in the folder's place")
+    with pytest.raises(
+        InputError, match=r"out: cannot be written \(File exists\); free space or choose another folder"
+    ):
+        evaluator([case("a", 1.0)]).run()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
