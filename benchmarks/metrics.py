@@ -36,7 +36,11 @@ def metrics_rows(device: torch.device, repeats: int, size: tuple[int, int, int] 
             "Dice": float(dice(prediction, truth)),
             "HD95": float(compute_hausdorff_distance(prediction, truth, include_background=True, percentile=95)),
             "ASSD": float(compute_average_surface_distance(prediction, truth, include_background=True, symmetric=True)),
-            "surface Dice": float(compute_surface_dice(prediction, truth, [TOLERANCE], include_background=True)),
+            "surface Dice": float(
+                compute_surface_dice(
+                    prediction, truth, [TOLERANCE], include_background=True, spacing=(1, 1, 1), use_subvoxels=True
+                )
+            ),
         }
 
     def ours() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from monai.metrics import CumulativeIterationMetric
-from monai.metrics.utils import do_metric_reduction
 from torch import Tensor
 
 
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
-    """Area under the precision-recall curve by the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
+    """Return the area under the precision-recall curve.
 
+    It follows the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
     This is the definition of scikit-learn's ``average_precision_score`` and of ``monai.metrics``, without a loop over
     voxels. Voxels with score 0 need no sorting, so a prediction that was pasted into zeros costs what its region costs;
     foreground outside that region still counts, found last, at the precision of calling everything foreground.
@@ -67,7 +67,7 @@ class AveragePrecisionMetric(CumulativeIterationMetric):
         return torch.stack([average_precision(p, t) for p, t in zip(y_pred, y)])[:, None]
 
     def aggregate(self) -> Tensor:
-        """Mean over the cases that hold foreground, a scalar; 0 when there is none, as MONAI's metrics have it.
+        """Return the mean over the cases that hold foreground, a scalar; NaN when there is none.
 
         Raises:
             ValueError: no case was added.
@@ -75,4 +75,4 @@ class AveragePrecisionMetric(CumulativeIterationMetric):
         values = self.get_buffer()
         if values is None:
             raise ValueError("no case was added: call the metric on predictions before aggregate()")
-        return do_metric_reduction(values, "mean")[0]
+        return values.nanmean()

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..errors import InputError
+from .surfaces import (
+    Areas,
+    Counts,
+    Distances,
+    Masks,
+    hausdorff_95,
+    mean_symmetric,
+    mean_to_truth,
+    surface_dice,
+    surface_overlap,
+    triangular_axes,
+)
 
 _VOXELS = " (voxels)"
 
 
 class SegmentationScores:
-    """Overlap and surface distances of a predicted label map and the truth, one value per score and region.
+    """Compute overlap and surface distances of a predicted label map and the truth, one value per score and region.
 
-    The values are those of MONAI 1.6.1, which passes over the volume once per metric and lacks surface overlap. A
-    surface is the voxels of a mask that have one of their 6 neighbours outside it or outside the volume. P and T: the
-    surfaces of prediction and truth.
+    The values equal those of MONAI 1.6.1, which passes over the volume once per metric and has no surface overlap.
+
+    Distances are between voxel centres. The surface of a mask is its voxels that have one of their 6 neighbours outside
+    the mask or outside the volume; P and T are the surfaces of prediction and truth. A distance from P to T is that of
+    one voxel of P to the nearest voxel of T, along a straight line in mm. It follows the affine, so it counts the angle
+    between the axes of a sheared scan.
+
+    The two surface scores are shares of area, as MONAI's ``use_subvoxels=True`` and DeepMind's surface-distance have
+    them. A surface passes each corner between 8 voxels of which some are inside the mask and some outside; the corner
+    counts by the area in mm² of the marching cubes' triangles there. It is within ``tolerance`` if the nearest corner
+    of the other surface is no farther away, in mm.
 
     ===============  ====================================================================================  ========
     score            meaning                                                                               unit
@@ -39,21 +57,20 @@ class SegmentationScores:
     HD95             the larger of the 95th percentiles of the distances from P to T and from T to P       mm
     ASSD             mean of the distances from P to T and from T to P, pooled                             mm
     ASD              mean of the distances from P to T                                                     mm
-    surface Dice     share of the points of P and T, pooled, within ``tolerance`` of the other surface     0 to 1
-    surface overlap  mean of two such shares, that of the points of P and that of the points of T          0 to 1
+    surface Dice     share of the area of both surfaces, pooled, within ``tolerance`` of the other         0 to 1
+    surface overlap  mean of two such shares, that of the prediction's surface and that of the truth's     0 to 1
     missed           1 if the prediction is empty and the truth is not, else 0; its mean is a share        0 or 1
     ===============  ====================================================================================  ========
 
-    HD95, ASSD and ASD exist in voxels as well, as ``HD95 (voxels)``: a step to a neighbour along any axis has length 1.
+    A percentile interpolates linearly between two distances. HD95, ASSD and ASD exist in voxels as well, as
+    ``HD95 (voxels)``: a step to a neighbour along any axis has length 1, and the axes are at right angles.
     ``volume (ml)`` and ``true volume (ml)`` are the sizes of the two masks.
 
-    Both surface scores count voxels, as MONAI's surface Dice does without ``use_subvoxels``; with it, the points lie at
-    corners of voxels, and each counts by the area of the surface around it. A cube of 16 voxels a side and one shifted
-    by 2, at 1 mm, have 0.70414 of both scores by voxels and 0.70433 of both by areas. Surface overlap is MultiR-Net's
-    ASO (eq. 12) with the sizes of the surfaces below the fraction lines; as printed, with unions there, it could not
-    exceed 0.5, and the paper reports more.
+    Other tools define surfaces and percentiles in other ways: compare distances of one tool only. Surface overlap is
+    MultiR-Net's ASO (eq. 12) with the areas of the surfaces (eq. 11) below the fraction lines; as printed, with unions
+    there, it could not exceed 0.5, and the paper reports more.
 
-    Empty masks, where a quotient is 0 / 0 or a distance has no other end:
+    A quotient that is 0 / 0, or a distance without another end, has these values:
 
     - both empty: ``both_empty_overlap`` for Dice, IoU, precision, recall, MCC and the surface scores,
       ``both_empty_distance`` for distances; specificity, NPV and accuracy are 1.
@@ -106,22 +123,22 @@ class SegmentationScores:
         self.without_truth = without_truth
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> dict[str, float]:
-        """Scores of one case by column name: for each score, its regions in their order.
+        """Return the scores of one case by column name: for each score, its regions in their order.
 
         Args:
             prediction: label map ``(1, 1, x, y, z)`` of any dtype.
-            truth: label map of the same shape. The spacing in mm is that of the first of the two that is a
-                ``MetaTensor``, with its affine; 1 if none is.
+            truth: label map of the same shape. The first of the two that is a ``MetaTensor`` gives the affine, in mm;
+                without one, voxels are cubes of 1 mm.
 
         Raises:
-            InputError: other shapes, or a value that is no integer.
+            InputError: other shapes, a value that is not an integer, or an affine of axes that span no volume.
         """
         if prediction.shape != truth.shape or prediction.ndim != 5 or prediction.shape[:2] != (1, 1):
             raise InputError(
                 f"prediction of shape {list(prediction.shape)} and truth of shape {list(truth.shape)}: "
                 "expected (1, 1, x, y, z) twice"
             )
-        spacing = _spacing(prediction if isinstance(prediction, MetaTensor) else truth)
+        axes = _axes(prediction if isinstance(prediction, MetaTensor) else truth)
         maps = _crop_foreground(_volume(prediction), _volume(truth))
         for name, volume in zip(("prediction", "truth"), maps):
             if volume.dtype.kind == "f" and (broken := volume != np.trunc(volume)).any():
@@ -130,14 +147,14 @@ class SegmentationScores:
         regions: Mapping[str, Sequence[int] | None] = self.regions or {"": None}
         values = {}
         for region, labels in regions.items():
-            masks = _Masks(_select(maps[0], labels), _select(maps[1], labels), prediction.numel())
-            values[region] = {name: self._score(name, masks, spacing) for name in self.scores}
+            masks = Masks(_select(maps[0], labels), _select(maps[1], labels), prediction.numel(), axes)
+            values[region] = {name: self._score(name, masks, float(np.linalg.det(axes))) for name in self.scores}
         return {f"{name} {region}".strip(): values[region][name] for name in self.scores for region in regions}
 
-    def _score(self, name: str, masks: _Masks, spacing: tuple[float, ...]) -> float:
+    def _score(self, name: str, masks: Masks, voxel_size: float) -> float:
         tp, fp, fn, _ = masks.counts
         if name in _VOLUMES:
-            return _VOLUMES[name](masks.counts) * math.prod(spacing) / 1000
+            return _VOLUMES[name](masks.counts) * voxel_size / 1000
         if self.without_truth is not None and tp + fn == 0:
             return self.without_truth
         if name == _MISSED:
@@ -151,153 +168,30 @@ class SegmentationScores:
         if name in _SURFACES:
             if both_empty or one_empty:
                 return self.both_empty_overlap if both_empty else 0.0
-            return _SURFACES[name](masks.distances(spacing), self.tolerance)
+            return _SURFACES[name](masks.areas(self.tolerance))
         if both_empty or one_empty:
             return self.both_empty_distance if both_empty else self.one_empty_distance
-        return _DISTANCES[name.removesuffix(_VOXELS)](masks.distances((1.0,) * 3 if _VOXELS in name else spacing))
-
-
-class _Counts(NamedTuple):
-    """Voxels of the whole volume."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-
-class _Distances(NamedTuple):
-    """From the points of each surface to the nearest point of the other.
-
-    ``shared`` points are on both surfaces; their distance of 0 stands in neither array.
-    """
-
-    to_truth: NDArray[np.float64]
-    to_prediction: NDArray[np.float64]
-    shared: int
-
-
-class _Masks:
-    """Prediction and truth of one region: bits 1 and 2 of one array with a margin of background."""
-
-    def __init__(self, prediction: NDArray[np.bool_], truth: NDArray[np.bool_], n_voxels: int) -> None:
-        self._code = np.zeros([n + 2 for n in prediction.shape], np.uint8)
-        inside = self._code[1:-1, 1:-1, 1:-1]
-        np.left_shift(truth, 1, out=inside, dtype=np.uint8)
-        inside |= prediction
-        fp, fn, tp = (int(np.count_nonzero(self._code == bits)) for bits in (1, 2, 3))
-        self.counts = _Counts(tp, fp, fn, n_voxels - tp - fp - fn)
-        self._surface: tuple[NDArray, NDArray] | None = None
-        self._distances: dict[tuple[float, ...], _Distances] = {}
-
-    def distances(self, spacing: tuple[float, ...]) -> _Distances:
-        """Of two masks of which none is empty."""
-        if spacing not in self._distances:
-            if self._surface is None:
-                self._surface = _surface_points(self._code)
-            points, bits = self._surface[0] * np.array(spacing), self._surface[1]
-            on_prediction, on_truth = (_tree(points[bits & b != 0]) for b in (1, 2))
-            self._distances[spacing] = _Distances(
-                on_truth.query(points[bits == 1])[0],
-                on_prediction.query(points[bits == 2])[0],
-                int(np.count_nonzero(bits == 3)),
-            )
-        return self._distances[spacing]
-
-
-def _surface_points(code: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
-    """Points ``(n, 3)`` of the surfaces, and the bits of the masks whose surface each is on.
-
-    A neighbour is a fixed step away in the flat array: the margin keeps the steps from an end of a row to the next row
-    out of the masks, and is not on a surface itself.
-    """
-    flat = code.ravel()
-    _, n_y, n_z = code.shape
-    margin = n_y * n_z
-    here = flat[margin:-margin]
-    interior = here.copy()
-    for step in (margin, n_z, 1):
-        interior &= flat[margin + step : flat.size - margin + step]
-        interior &= flat[margin - step : flat.size - margin - step]
-    bits = here ^ interior
-    found = np.flatnonzero(bits != 0)  # several times as fast as of the bits themselves
-    return np.stack(np.unravel_index(found + margin, code.shape), axis=1), bits[found]
-
-
-def _tree(points: NDArray[np.float64]) -> cKDTree:
-    """A tree that is quick to build: points on a grid need no balance, and one query does not repay tighter nodes."""
-    return cKDTree(points, leafsize=48, compact_nodes=False, balanced_tree=False)
-
-
-def _hausdorff_95(distances: _Distances) -> float:
-    return max(_percentile_95(d, distances.shared) for d in (distances.to_truth, distances.to_prediction))
-
-
-def _percentile_95(distances: NDArray[np.float64], n_zeros: int) -> float:
-    """Linear interpolation, at a rank in single precision as ``torch.quantile`` has it.
-
-    Among 20 000 distances that moves the rank by up to 0.001, which counts where two distances far apart meet.
-    """
-    rank = np.float32(0.95) * np.float32(n_zeros + len(distances) - 1)
-    lower, upper = math.floor(rank) - n_zeros, math.ceil(rank) - n_zeros
-    if upper < 0:
-        return 0.0
-    ordered = np.partition(distances, (max(lower, 0), upper))
-    below = ordered[lower] if lower >= 0 else 0.0
-    return float(below + (rank - np.floor(rank)) * (ordered[upper] - below))
-
-
-def _mean_symmetric(distances: _Distances) -> float:
-    to_truth, to_prediction, shared = distances
-    return float(to_truth.sum() + to_prediction.sum()) / (len(to_truth) + len(to_prediction) + 2 * shared)
-
-
-def _mean_to_truth(distances: _Distances) -> float:
-    return float(distances.to_truth.sum()) / (len(distances.to_truth) + distances.shared)
-
-
-def _surface_dice(distances: _Distances, tolerance: float) -> float:
-    (within_p, n_p), (within_t, n_t) = _within(distances, tolerance)
-    return (within_p + within_t) / (n_p + n_t)
-
-
-def _surface_overlap(distances: _Distances, tolerance: float) -> float:
-    (within_p, n_p), (within_t, n_t) = _within(distances, tolerance)
-    return (within_p / n_p + within_t / n_t) / 2
-
-
-def _within(distances: _Distances, tolerance: float) -> list[tuple[int, int]]:
-    """Of the prediction and of the truth, the points within the tolerance of the other surface, and all points.
-
-    A distance that differs from the tolerance by rounding only is within it: three steps of 0.1 mm are 0.3 mm.
-    """
-    return [
-        (
-            int(np.count_nonzero(d.astype(np.float32) <= np.float32(tolerance))) + distances.shared,
-            len(d) + distances.shared,
-        )
-        for d in (distances.to_truth, distances.to_prediction)
-    ]
+        return _DISTANCES[name.removesuffix(_VOXELS)](masks.distances(in_mm=_VOXELS not in name))
 
 
 def _quotient(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def _precision(n: _Counts) -> float:
+def _precision(n: Counts) -> float:
     return _quotient(n.tp, n.tp + n.fp)
 
 
-def _recall(n: _Counts) -> float:
+def _recall(n: Counts) -> float:
     return _quotient(n.tp, n.tp + n.fn)
 
 
-def _matthews(n: _Counts) -> float:
+def _matthews(n: Counts) -> float:
     product = (n.tp + n.fp) * (n.tp + n.fn) * (n.tn + n.fp) * (n.tn + n.fn)
     return _quotient(n.tp * n.tn - n.fp * n.fn, math.sqrt(product))
 
 
-_OVERLAPS: dict[str, Callable[[_Counts], float]] = {
+_OVERLAPS: dict[str, Callable[[Counts], float]] = {
     "Dice": lambda n: _quotient(2 * n.tp, 2 * n.tp + n.fp + n.fn),
     "IoU": lambda n: _quotient(n.tp, n.tp + n.fp + n.fn),
     "precision": _precision,
@@ -310,30 +204,34 @@ _OVERLAPS: dict[str, Callable[[_Counts], float]] = {
     "MCC": _matthews,
 }
 
-_DISTANCES: dict[str, Callable[[_Distances], float]] = {
-    "HD95": _hausdorff_95,
-    "ASSD": _mean_symmetric,
-    "ASD": _mean_to_truth,
+_DISTANCES: dict[str, Callable[[Distances], float]] = {
+    "HD95": hausdorff_95,
+    "ASSD": mean_symmetric,
+    "ASD": mean_to_truth,
 }
 
-_SURFACES: dict[str, Callable[[_Distances, float], float]] = {
-    "surface Dice": _surface_dice,
-    "surface overlap": _surface_overlap,
+_SURFACES: dict[str, Callable[[Areas], float]] = {
+    "surface Dice": surface_dice,
+    "surface overlap": surface_overlap,
 }
-
 
 _MISSED = "missed"
 
-_VOLUMES: dict[str, Callable[[_Counts], float]] = {
+_VOLUMES: dict[str, Callable[[Counts], float]] = {
     "volume (ml)": lambda n: n.tp + n.fp,
     "true volume (ml)": lambda n: n.tp + n.fn,
 }
 
 
-def _spacing(image: Tensor) -> tuple[float, ...]:
+def _axes(image: Tensor) -> NDArray[np.float64]:
+    """Return the steps in mm along the axes of the image's grid, as :func:`triangular_axes` has them."""
     if not isinstance(image, MetaTensor):
-        return (1.0, 1.0, 1.0)
-    return tuple(np.asarray(image.pixdim, np.float64).ravel().tolist())
+        return np.eye(3)
+    affine = torch.as_tensor(image.affine, dtype=torch.float64, device="cpu").numpy().reshape(-1, 4, 4)[0]
+    steps = affine[:3, :3]
+    if not (np.isfinite(steps).all() and abs(np.linalg.det(steps)) > 1e-6 * np.linalg.norm(steps, axis=0).prod()):
+        raise InputError(f"affine {affine.tolist()}: expected finite values and axes that span a volume")
+    return triangular_axes(steps)
 
 
 def _volume(labels: Tensor) -> NDArray:
@@ -346,7 +244,7 @@ def _volume(labels: Tensor) -> NDArray:
 
 
 def _crop_foreground(*maps: NDArray) -> tuple[NDArray, ...]:
-    """The box that holds every voxel that is not 0 or less in any of the maps."""
+    """Return the box that holds every voxel that is not 0 or less in any of the maps."""
     x = _extent([m.max(axis=(1, 2)) for m in maps])
     flat = [m[x].max(axis=0, initial=0) for m in maps]
     y, z = _extent([m.max(axis=1) for m in flat]), _extent([m.max(axis=0) for m in flat])

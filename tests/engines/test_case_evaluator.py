@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier, Event, get_ident
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader
+from monai.data import DataLoader, MetaTensor
+from monai.transforms import Compose
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.data import CaseDataset
 from common.engines import CaseEvaluator
-from common.errors import InputError
+from common.errors import CasesFailedError, InputError
 from common.files import whole_file
 
 
@@ -30,6 +35,9 @@ class Identity(nn.Module):
         if error is not None:
             raise error
         return x
+
+
+NO_MEMORY = "not enough memory (out of memory); use a machine with more memory, or a smaller scan"
 
 
 def case(name: str, value: float) -> dict[str, Any]:
@@ -89,8 +97,8 @@ def test_a_case_that_fails_does_not_stop_the_others(
     engine = evaluator(cases, {2.0: RuntimeError("out of memory")})
     with caplog.at_level("INFO"), pytest.raises(InputError) as error:
         engine.run()
-    message = "2 of 4 cases failed:\n  b: RuntimeError: out of memory\n  c: c.nii.gz: no such file"
-    assert str(error.value) == message
+    assert str(error.value) == f"2 of 4 cases failed:\n  b: {NO_MEMORY}\n  c: c.nii.gz: no such file"
+    assert error.value.status == 1
     assert [row["case"] for row in written(tmp_path)] == ["a", "d"]
     assert engine.state.metrics["largest"] == 2.5
     assert "2 of 4 cases done" in caplog.text
@@ -100,7 +108,7 @@ def test_a_failure_is_one_line(evaluator: Callable) -> None:
     engine = evaluator([case("a", 1.0)], {1.0: RuntimeError("out of memory\nwhere, in which kernel, and what to try")})
     with pytest.raises(InputError):
         engine.run()
-    assert engine.failures == ["a: RuntimeError: out of memory"]
+    assert engine.failures == [f"a: {NO_MEMORY}"]
 
 
 def test_of_a_chain_of_errors_the_users_is_told(evaluator: Callable) -> None:
@@ -137,6 +145,130 @@ def test_an_interruption_is_no_failure_of_a_case(evaluator: Callable) -> None:
     assert not engine.failures
 
 
+def test_a_run_without_a_good_case_has_its_own_status(evaluator: Callable) -> None:
+    engine = evaluator([case("a", 1.0), {"case": "b", "error": "broken"}], {1.0: MemoryError()})
+    with pytest.raises(CasesFailedError, match="2 of 2 cases failed") as error:
+        engine.run()
+    assert error.value.status == 3
+    assert engine.state.metrics == {}
+
+
+@pytest.mark.parametrize("place", ["reading", "network", "postprocessing", "metric"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (lambda: torch.empty(1 << 55), "a: not enough memory ("),
+        (lambda: np.empty(1 << 55), "a: not enough memory ("),
+        (lambda: Path("/no/such/file").read_text(), "a: /no/such/file: No such file or directory; "),
+        (lambda: {}["key"], "a: internal error (KeyError: 'key'); report it with the traceback in the log"),
+    ],
+    ids=["torch has no memory", "numpy has no memory", "no file", "an error of ours"],
+)
+def test_whatever_a_case_raises_is_its_line(
+    place: str, error: Callable, message: str, evaluator: Callable, tmp_path: Path
+) -> None:
+    def maybe(where: str, value: Any) -> Any:
+        return error() if where == place and value in ("a", 1) else None
+
+    def step(data: dict) -> dict:
+        maybe("reading", data["case"])
+        return {**data, "image": MetaTensor(data["image"])}
+
+    def postprocess(data: dict) -> dict:
+        maybe("postprocessing", data["case"])
+        return data
+
+    cases = CaseDataset([case("b", 2.0), case("a", 1.0), case("c", 3.0)], step)
+    metric = {"pred": {"largest": lambda prediction, truth: maybe("metric", prediction.max()) or 1.0}}
+    engine = evaluator(cases, metrics=metric, postprocessing=Compose([postprocess]))
+    engine.network = Watched(lambda value: maybe("network", value))
+    with pytest.raises(CasesFailedError) as raised:
+        engine.run()
+    (failure,) = engine.failures
+    assert failure.startswith("a: ") and message.removeprefix("a: ") in failure
+    assert raised.value.status == 1
+    assert [row["case"] for row in written(tmp_path)] == ["b", "c"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_the_run_at_once(code: int, evaluator: Callable, tmp_path: Path) -> None:
+    seen = []
+
+    def write(data: dict) -> dict:
+        seen.append(data["case"])
+        if data["case"] == "b":
+            raise OSError(code, os.strerror(code), str(tmp_path / "b_seg.nii.gz"))
+        return data
+
+    engine = evaluator([case(name, 1.0) for name in "abcde"], postprocessing=Compose([write]))
+    message = rf"^case b: .*b_seg.nii.gz cannot be written \({os.strerror(code)}\); 1 of 5 cases are done; free space"
+    with pytest.raises(InputError, match=message) as error:
+        engine.run()
+    assert not isinstance(error.value, CasesFailedError)
+    assert seen == ["a", "b"]
+
+
+def test_scores_that_cannot_be_written_are_one_line(evaluator: Callable, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file in the folder's place")
+    with pytest.raises(
+        InputError, match=r"out: cannot be written \(File exists\); free space or choose another folder"
+    ):
+        evaluator([case("a", 1.0)]).run()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_end_the_run(value: float, evaluator: Callable) -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(value))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight
+
+    engine = evaluator([case("a", 1.0), case("b", 2.0)])
+    engine.network = Weighted()
+    with pytest.raises(InputError, match=r"^the network's weights hold values that are not finite"):
+        engine.run()
+    assert not engine.failures
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_output_that_is_not_finite_fails_its_case(value: float, evaluator: Callable, tmp_path: Path) -> None:
+    broken = case("b", 1.0)
+    broken["image"] = broken["image"].clone()
+    broken["image"][0, 1, 1, 1] = value
+    engine = evaluator([case("a", 1.0), broken, case("c", 3.0)])
+    with pytest.raises(CasesFailedError, match=r"b: the network's output holds values that are not finite"):
+        engine.run()
+    assert [row["case"] for row in written(tmp_path)] == ["a", "c"]
+
+
+def test_equal_names_are_refused_before_anything_starts(evaluator: Callable) -> None:
+    engine = evaluator([case("P1", 1.0), case("P2", 2.0), case("P1", 3.0)])
+    engine.network = Watched(lambda value: pytest.fail("a case was computed"))
+    with pytest.raises(InputError, match=r"^two cases are called P1, and .*as its 'case' in the data list$"):
+        engine.run()
+
+
+def test_equal_names_of_a_data_set_without_a_list_are_refused(evaluator: Callable) -> None:
+    finished = []
+    cases = Cases([case("P1", 1.0), case("P2", 2.0), case("P1", 3.0)], lambda name: None)
+    engine = evaluator(cases, postprocessing=lambda data: finished.append(data["case"]) or data)
+    with pytest.raises(InputError, match="two cases are called P1"):
+        engine.run()
+    assert finished == ["P1", "P2"]
+
+
+def test_a_second_run_has_no_score_of_the_first(evaluator: Callable) -> None:
+    engine = evaluator([case("a", 1.0)])
+    engine.run()
+    engine.network.failures = {1.0: MemoryError()}
+    with pytest.raises(CasesFailedError):
+        engine.run()
+    assert engine.state.metrics == {} and engine.state.metric_details == {}
+
+
 # Several values of one metric, and the order of things.
 
 
@@ -161,7 +293,7 @@ def test_failures_are_in_the_order_of_the_cases(evaluator: Callable, tmp_path: P
 
     def postprocess(data: dict) -> dict:
         if data["case"] in ("b", "f"):
-            raise OSError(f"{data['case']}: disk full")
+            raise InputError(f"{data['case']}: the label map cannot be written")
         return data
 
     def metric(prediction: Tensor, truth: Tensor) -> float:
@@ -178,13 +310,13 @@ def test_failures_are_in_the_order_of_the_cases(evaluator: Callable, tmp_path: P
     with pytest.raises(InputError, match="7 of 8 cases failed"):
         engine.run()
     assert engine.failures == [
-        "b: OSError: b: disk full",
-        "c: RuntimeError: out of memory",
+        "b: the label map cannot be written",
+        f"c: {NO_MEMORY}",
         "d: d: no T2",
-        "e: RuntimeError: out of memory",
-        "f: OSError: f: disk full",
+        f"e: {NO_MEMORY}",
+        "f: the label map cannot be written",
         "g: g: no T1",
-        "h: ZeroDivisionError: no voxel",
+        "h: internal error (ZeroDivisionError: no voxel); report it with the traceback in the log",
     ]
     assert [row["case"] for row in written(tmp_path)] == ["a"]
 

@@ -141,6 +141,12 @@ def test_metric_is_the_mean_over_cases_with_foreground(decollated: bool) -> None
         metric.aggregate()
 
 
+def test_the_mean_without_foreground_in_any_case_is_nan() -> None:
+    metric = AveragePrecisionMetric()
+    metric(BATCH, torch.zeros_like(TARGET))
+    assert metric.aggregate().isnan()
+
+
 def test_decollated_cases_may_differ_in_size() -> None:
     metric = AveragePrecisionMetric()
     metric([torch.ones(1, 2, 2), torch.ones(1, 4)], [torch.ones(1, 2, 2), torch.tensor([[1, 0, 0, 0]])])

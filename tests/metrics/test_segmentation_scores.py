@@ -20,7 +20,7 @@ from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
 from common.errors import InputError
-from common.metrics import SegmentationScores, segmentation_scores
+from common.metrics import SegmentationScores, surfaces
 
 CONFUSION = {
     "IoU": "threat score",
@@ -43,7 +43,7 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (0.1, 0.2, 0.3)]
 
 
 def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], tolerance: float) -> dict[str, float]:
-    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score; surface overlap from its distances."""
+    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score; surface overlap from its areas."""
     pair = prediction.float(), truth.float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty mask
@@ -55,9 +55,14 @@ def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], 
             values["HD95" + unit] = compute_hausdorff_distance(*pair, percentile=95, **kwargs)
             values["ASSD" + unit] = compute_average_surface_distance(*pair, symmetric=True, **kwargs)
             values["ASD" + unit] = compute_average_surface_distance(*pair, **kwargs)
-        values["surface Dice"] = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing)
-        distances = get_edge_surface_distance(*(mask[0, 0] for mask in pair), spacing=spacing, symmetric=True)[1]
-        values["surface overlap"] = torch.stack([(d <= tolerance).float().mean() for d in distances]).mean()
+        by_area = {"spacing": spacing, "use_subvoxels": True}
+        values["surface Dice"] = compute_surface_dice(*pair, [tolerance], include_background=True, **by_area)
+        edges, distances, areas = get_edge_surface_distance(*(m[0, 0] for m in pair), symmetric=True, **by_area)
+        if prediction.any() and truth.any():
+            shares = [a[e][d <= tolerance].sum() / a[e].sum() for e, d, a in zip(edges, distances, areas)]
+            values["surface overlap"] = torch.stack(shares).mean()
+        else:
+            values["surface overlap"] = values["surface Dice"]
     return {name: value.item() for name, value in values.items()}
 
 
@@ -149,15 +154,17 @@ def test_percentile_between_two_distances_far_apart() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 9])
-def test_distance_of_the_tolerance_up_to_rounding_is_within_it(steps: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distance_of_the_tolerance_up_to_rounding_is_within_it(steps: int, dtype: torch.dtype) -> None:
+    """Also if the header holds the affine in single precision."""
     shape = (12, 1, 1)
     prediction, truth = box((0, 1), shape=shape), box((steps, steps + 1), shape=shape)
-    tolerance = float(f"0.{steps}")  # not always steps * 0.1
+    scores = SegmentationScores(["surface Dice"], tolerance=float(f"0.{steps}"))  # not always steps * 0.1
+    affine = with_spacing(prediction, (0.1, 1.0, 1.0)).affine.to(dtype).double()
 
-    value = SegmentationScores(["surface Dice"], tolerance=tolerance)(with_spacing(prediction, (0.1, 1.0, 1.0)), truth)
-
-    assert value == {"surface Dice": 1.0}
-    assert monai_scores(prediction, truth, (0.1, 1.0, 1.0), tolerance)["surface Dice"] == 1.0
+    assert scores(MetaTensor(prediction, affine=affine), truth) == {"surface Dice": 1.0}
+    affine[:3, 0] *= 1.001
+    assert scores(MetaTensor(prediction, affine=affine), truth)["surface Dice"] < 1
 
 
 def test_numbers_of_a_shifted_cube() -> None:
@@ -169,7 +176,7 @@ def test_numbers_of_a_shifted_cube() -> None:
     shape = (9, 8, 8)
     prediction, truth = box((2, 6), (2, 6), (2, 6), shape=shape), box((3, 7), (2, 6), (2, 6), shape=shape)
 
-    values = SegmentationScores(ALL)(with_spacing(prediction, (2.0, 1.0, 1.0)), truth)
+    values = SegmentationScores([*OVERLAPS, *DISTANCE_COLUMNS])(with_spacing(prediction, (2.0, 1.0, 1.0)), truth)
 
     n = 9 * 8 * 8
     assert values == pytest.approx(
@@ -177,35 +184,67 @@ def test_numbers_of_a_shifted_cube() -> None:
         | dict.fromkeys(["specificity", "NPV"], (n - 80) / (n - 64))
         | {"IoU": 48 / 80, "accuracy": (n - 32) / n, "MCC": (48 * (n - 80) - 16 * 16) / (64 * (n - 64))}
         | {"HD95": 2.0, "ASSD": 36 / 56, "ASD": 36 / 56}
-        | dict.fromkeys(SURFACES, 40 / 56)
         | {"HD95 (voxels)": 1.0, "ASSD (voxels)": 20 / 56, "ASD (voxels)": 20 / 56}
     )
 
 
+# Triangles of marching cubes on a cube with voxels of 1 mm: in the middle of a face, an edge, and at a corner.
+FACE, EDGE, CORNER = 1.0, math.sqrt(0.5), math.sqrt(3) / 8
+
+
+def test_surface_scores_are_shares_of_area() -> None:
+    """A cube of 4 voxels a side, and the truth one voxel of 1 mm further along x; all else is within 1 mm.
+
+    Each has two parts that the other does not: its outer face, and the middle of the face that is inside the other.
+    """
+    prediction, truth = box((2, 6), (2, 6), (2, 6)), box((3, 7), (2, 6), (2, 6))
+    whole = 6 * 9 * FACE + 12 * 3 * EDGE + 8 * CORNER
+    face = 9 * FACE + 4 * 3 * EDGE + 4 * CORNER
+
+    assert SegmentationScores(SURFACES)(prediction, truth) == {"surface Dice": 1.0, "surface overlap": 1.0}
+    half = SegmentationScores(SURFACES, tolerance=0.5)(prediction, truth)
+    assert half == pytest.approx(dict.fromkeys(SURFACES, 1 - (face + 9 * FACE) / whole))
+
+
+def test_surface_scores_weigh_a_large_face_more() -> None:
+    """A cube of 4 voxels, 3 mm thick, shifted by one along z.
+
+    Beyond 1 mm of the other are each one's outer face, and the corner in the middle of the face inside the other.
+    """
+    prediction, truth = box((2, 6), (2, 6), (2, 6)), box((2, 6), (2, 6), (3, 7))
+    along, across = math.hypot(1, 3) / 2, math.sqrt(0.5) * 3  # edges of a face of z, and of two other faces
+    corner = math.sqrt(1 + 9 + 9) / 8
+    whole = 2 * 9 * 1.0 + 4 * 9 * 3.0 + 8 * 3 * along + 4 * 3 * across + 8 * corner
+    far = 9 * 1.0 + 4 * 3 * along + 4 * corner + 1.0
+
+    values = SegmentationScores(SURFACES)(with_spacing(prediction, (1.0, 1.0, 3.0)), truth)
+
+    assert values == pytest.approx(dict.fromkeys(SURFACES, 1 - far / whole))
+
+
 def test_surface_overlap_takes_the_share_of_each_surface() -> None:
-    """The truth is the voxel in the middle of a cube, 1 mm from 6 of the 26 points of the cube's surface."""
+    """The truth is the voxel in the middle of a cube: its corners are more than 1 mm from the cube's."""
     prediction, truth = box((2, 5), (2, 5), (2, 5)), box((3, 4), (3, 4), (3, 4))
+    cube, voxel = 6 * 4 * FACE + 12 * 2 * EDGE + 8 * CORNER, 8 * CORNER
 
-    values = SegmentationScores(SURFACES)(prediction, truth)
+    values = SegmentationScores(SURFACES, tolerance=1.0)(prediction, truth)
 
-    assert values == pytest.approx({"surface Dice": (6 + 1) / (26 + 1), "surface overlap": (6 / 26 + 1 / 1) / 2})
+    assert values == pytest.approx(
+        {
+            "surface Dice": (6 * 4 * FACE + voxel) / (cube + voxel),
+            "surface overlap": (6 * 4 * FACE / cube + 1) / 2,
+        }
+    )
 
 
 def test_numbers_of_a_shifted_cube_of_16() -> None:
-    """By areas between the voxels, as MONAI's ``use_subvoxels`` has it, the two surface scores are 0.70433."""
     shape = (22, 20, 20)
     prediction, truth = (box((x, x + 16), (2, 18), (2, 18), shape=shape) for x in (2, 4))
 
     values = SegmentationScores(["Dice", "ASSD", *SURFACES])(prediction, truth)
 
-    expected = {"Dice": 0.875, "ASSD": 0.67456} | dict.fromkeys(SURFACES, 0.70414)
+    expected = {"Dice": 0.875, "ASSD": 0.67456} | dict.fromkeys(SURFACES, 0.70433)
     assert values == pytest.approx(expected, abs=5e-6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's own use of a deprecated argument
-        areas = compute_surface_dice(
-            prediction.float(), truth.float(), [1.0], include_background=True, spacing=(1, 1, 1), use_subvoxels=True
-        )
-    assert areas.item() == pytest.approx(0.70433, abs=5e-6)
 
 
 def test_good_beats_bad_beats_far() -> None:
@@ -390,20 +429,22 @@ def test_any_strides_and_nothing_written() -> None:
 def test_one_query_each_way_serves_every_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     trees: list[int] = []
 
-    class CountedTree(segmentation_scores.cKDTree):
+    class CountedTree(surfaces.cKDTree):
         def query(self, *args: object, **kwargs: object) -> object:
             trees.append(self.n)
             return super().query(*args, **kwargs)
 
-    monkeypatch.setattr(segmentation_scores, "cKDTree", CountedTree)
+    monkeypatch.setattr(surfaces, "cKDTree", CountedTree)
     prediction, truth = with_spacing(blob(0.2), (1.0, 1.0, 2.0)), blob(0.2)
 
-    SegmentationScores([*OVERLAPS, *DISTANCES, *SURFACES])(prediction, truth)
+    SegmentationScores([*OVERLAPS, *DISTANCES])(prediction, truth)
     assert len(trees) == 2
+    SegmentationScores(SURFACES)(prediction, truth)
+    assert len(trees) == 2 + 2
     SegmentationScores(ALL)(prediction, truth)
-    assert len(trees) == 2 + 4  # in mm and in voxels
+    assert len(trees) == 4 + 6  # between voxels in mm and in voxels, and between corners
     SegmentationScores(OVERLAPS)(prediction, truth)
-    assert len(trees) == 6
+    assert len(trees) == 10
 
 
 @pytest.mark.parametrize(
