@@ -91,7 +91,7 @@ def class_regions(labels: Mapping[str, int], regions: Mapping[str, Sequence] | N
     for region, parts in regions.items():
         if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
             raise InputError(
-                f"regions: {region} is {parts!r}; expected a list of labels, out of {shown_labels(labels)}"
+                f"regions: {region} is {parts!r}; expected a list out of {shown_labels(labels)}"
             )
         for part in parts:
             if isinstance(part, bool) or part not in classes:

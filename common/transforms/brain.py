@@ -280,6 +280,6 @@ def _classes_of(code: str | None, labels: Mapping[str, int] | None = None) -> Ma
     checked = None if labels is None else check_labels(labels, len(TUMOUR))
     if code is None and checked is not None:
         return {value: index for index, value in enumerate(checked.values(), start=1)}
-    if code not in LABEL_CODES:
+    if code is None or code not in LABEL_CODES:
         raise InputError(f"label_code {code}: expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[code]
