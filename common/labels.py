@@ -19,7 +19,7 @@ from .files import read_json
 
 logger = logging.getLogger(__name__)
 
-BACKGROUND = "background"
+BACKGROUND, UNUSED = "background", "unused"  # names of values in metadata.json
 LARGEST_VALUE = 254  # label maps have 8 bits, and 255 marks places in between
 LONGEST_NAME = 64  # characters of a name in DICOM
 SHOWN = 6  # values that a message lists
@@ -90,15 +90,55 @@ def class_regions(labels: Mapping[str, int], regions: Mapping[str, Sequence] | N
         return {name: [classes[name]] for name in labels}
     for region, parts in regions.items():
         if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
-            raise InputError(
-                f"regions: {region} is {parts!r}; expected a list out of {shown_labels(labels)}"
-            )
+            raise InputError(f"regions: {region} is {parts!r}; expected a list out of {shown_labels(labels)}")
         for part in parts:
             if isinstance(part, bool) or part not in classes:
                 near = difflib.get_close_matches(str(part), labels, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"regions: {region} has {part!r}, but labels are {shown_labels(labels)}{hint}")
     return {region: [classes[part] for part in parts] for region, parts in regions.items()}
+
+
+def channel_def(labels: Mapping[str, int]) -> dict[str, str]:
+    """Return what each value of a label map is called, as ``metadata.json`` has it."""
+    names = {0: BACKGROUND, **{value: name for name, value in labels.items()}}
+    return {str(value): names.get(value, UNUSED) for value in range(max(names) + 1)}
+
+
+def check_agreement(
+    labels: Mapping[str, int],
+    regions: Mapping[str, Sequence],
+    segments: Any,
+    out_channels: int | None,
+    channels: Mapping[str, str] | None,
+) -> None:
+    """Check that everything in a bundle speaks of the same labels.
+
+    Args:
+        labels: names to values.
+        regions: names to labels.
+        segments: codes of a DICOM segmentation.
+        out_channels: width of the network, the background included; None where it is no setting.
+        channels: the ``channel_def`` of the label map in ``metadata.json``; None to leave it out.
+
+    Raises:
+        InputError: the first that does not agree, with both values.
+    """
+    class_regions(labels, regions)
+    segments_of_labels(labels, segments)
+    if out_channels not in (None, 1 + len(labels)):
+        raise InputError(
+            f"network_def::out_channels is {out_channels}, but labels are {shown_labels(labels)}: expected "
+            f"{1 + len(labels)}, the background included; name every class of the network in `labels`"
+        )
+    if channels is None:
+        return
+    found = {name: int(value) for value, name in channels.items() if name not in (BACKGROUND, UNUSED)}
+    if found != dict(labels) or channels.get("0") != BACKGROUND:
+        raise InputError(
+            f"channel_def of the label map in metadata.json is {', '.join(f'{v} {k}' for v, k in channels.items())}, "
+            f"but labels are {shown_labels(labels)}; give both the same names and values"
+        )
 
 
 def read_label_map(label_map: Any, labels: Mapping[str, int]) -> dict[int, int]:

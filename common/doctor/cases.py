@@ -115,7 +115,7 @@ def check_names(findings: Findings, where: str, case: Mapping, modalities: Seque
 
 def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[Callable]) -> None:
     """Read a case with the bundle's own transforms, which check it; their warnings become notes."""
-    with _warnings() as warnings:
+    with caught_warnings() as warnings:
         try:
             Compose(list(load))(dict(case))
         except Exception as error:
@@ -172,8 +172,8 @@ def _needs(section: str) -> str:
 
 
 @contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """What reading warns of, instead of on the screen; a package's own code logs under the package's name."""
+def caught_warnings() -> Iterator[list[str]]:
+    """Collect what reading warns of, instead of on the screen; a package's own code logs under the package's name."""
     caught: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]
