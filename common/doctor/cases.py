@@ -115,13 +115,22 @@ def check_names(findings: Findings, where: str, case: Mapping, modalities: Seque
 
 def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[Callable]) -> None:
     """Read a case with the bundle's own transforms, which check it; their warnings become notes."""
-    with caught_warnings() as warnings:
+    with _warnings() as warnings:
         try:
             Compose(list(load))(dict(case))
         except Exception as error:
             findings.fail(where, why(error))
     for warning in warnings:
         findings.note(where, warning)
+
+
+def warnings_noted(findings: Findings, build: Callable[[], list[Callable]]) -> list[Callable]:
+    """Build the steps that read a case; what they warn of, such as other names of the labels, becomes a note."""
+    with _warnings() as warnings:
+        steps = build()
+    for warning in warnings:
+        findings.note("data list", warning)
+    return steps
 
 
 def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
@@ -172,8 +181,8 @@ def _needs(section: str) -> str:
 
 
 @contextmanager
-def caught_warnings() -> Iterator[list[str]]:
-    """Collect what reading warns of, instead of on the screen; a package's own code logs under the package's name."""
+def _warnings() -> Iterator[list[str]]:
+    """What reading warns of, instead of on the screen; a package's own code logs under the package's name."""
     caught: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]

@@ -75,25 +75,27 @@ class CheckLabeld(MapTransform):
                     raise InputError(
                         f"{name}: its affine differs from its image's by up to {shift:.3g}; resample it onto the image"
                     )
-            d[key] = self._classes(label, name)
+            classes = self._classes(plain(label), name)
+            d[key] = MetaTensor(classes, meta=label.meta) if isinstance(label, MetaTensor) else classes
         return d
 
     def _classes(self, label: torch.Tensor, name: str) -> torch.Tensor:
+        label = label.to(torch.float32)
         rounded = label.round()
-        values = [v for v in np.unique(plain(label).cpu().numpy()) if v]
+        label = torch.where((label - rounded).abs() <= 0.01, rounded, label)
+        present = np.unique(label.cpu().numpy()).tolist()
+        values = [v for v in present if v != 0]
         if not self.label_map and len(self.labels) == 1 and len(values) == 1:
             return (label != 0).to(torch.float32)
-        found = np.unique(plain(rounded).cpu().numpy()).tolist()
-        if float((label - rounded).abs().max()) > 0.01 or any(v not in self.classes for v in found):
+        if any(v not in self.classes for v in values):
             shown = ", ".join(f"{v:g}" for v in values[:6])
             expected = ", ".join(str(v) for v in self.classes if v)
             fix = map_to_type(values, self.labels, self.label_map)
             raise InputError(f"{name}: values 0, {shown}, expected 0 and {expected}{fix}")
-        result = rounded.to(torch.float32)
-        for value in found:
-            if self.classes[int(value)] != value:
-                plain(result)[plain(rounded) == value] = self.classes[int(value)]
-        self._say_once(name, found)
+        self._say_once(name, values)
+        result = label.clone()
+        for value in values:
+            result[label == value] = self.classes[int(value)]
         return result
 
     def _say_once(self, name: str, found: list[float]) -> None:
