@@ -193,7 +193,7 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     ("overlay", "message"),
     [
         ('{"spacng": 1}', r"spacng is no setting of liver_ct_mpunet, in .*overlay\.json"),
-        ('{"target": [0, 1, 2]}', r"target is no setting of liver_ct_mpunet, in .* any more; use labels and label_map, "),
+        ('{"target": [0, 1, 2]}', r"target is no setting of liver_ct_mpunet, .* any more; use labels and label_map"),
         ('{"version": "0.2.0"}', "version is no setting of liver_ct_mpunet"),  # it would be "_meta_::version"
         ("[1]", r"overlay\.json: holds no settings"),
         ("{", r"overlay\.json: no JSON"),
@@ -223,8 +223,8 @@ def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str
             "segments: codes for liver, but labels are kidney 1, tumour 2; give the codes of these labels",
         ),
         (
-            {"_meta_::network_data_format::post_processed_outputs::pred::channel_def": {"0": "background", "1": "kidney"}},
-            "channel_def of the label map in metadata.json is 0 background, 1 kidney, but labels are liver 1",
+            {"_meta_::network_data_format::post_processed_outputs::pred::channel_def": {"0": "background", "1": "cat"}},
+            r"channel_def of the label map in metadata\.json is 0 background, 1 cat, but labels are liver 1",
         ),
         (
             {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}},
