@@ -28,6 +28,8 @@ QUIET_LOGGERS = {
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
     "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
 }
+# Settings of earlier versions, and what has taken their place.
+RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
 # By its name the log file of a run is told from a host program's handlers, by copies of this module in packages too.
 LOG_FILE = "log file of a bundle's run"
 
@@ -130,6 +132,8 @@ def check_setting(key: str, known: Collection[str], where: str, mark: str = "") 
     if setting_of(key) not in known:
         near = difflib.get_close_matches(setting_of(key), known, n=1)
         hint = f"; did you mean {mark}{near[0]}?" if near else ""
+        if setting_of(key) in RENAMED:
+            hint = f" any more; use {RENAMED[setting_of(key)]}"
         raise InputError(f"{mark}{key} is no setting of {where}{hint}")
 
 

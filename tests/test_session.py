@@ -214,6 +214,7 @@ def test_settings_of_the_configs_are_options(arguments: list[str]) -> None:
         (["--max_epoch", "5"], r"--max_epoch is no setting of .*train\.json; did you mean --max_epochs\?"),
         (["--qqq=test"], r"--qqq is no setting of .*train\.json$"),
         (["--trian::trainer", "1"], r"did you mean --train\?"),
+        (["--target", "[0,1,2]"], r"--target is no setting of .*train\.json any more; use labels and label_map"),
     ],
 )
 def test_an_option_that_nothing_reads_is_refused(option: list[str], message: str) -> None:

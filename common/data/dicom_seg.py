@@ -15,6 +15,7 @@ from monai.utils import optional_import
 
 from ..errors import InputError
 from ..files import whole_file
+from ..labels import check_labels, segments_of_labels
 from ..tensors import plain
 from .dicom import Slice, is_series, ordered_slices
 
@@ -47,16 +48,19 @@ class WriteDicomSegd(MapTransform):
         keys: one label map ``(1, x, y, z)`` of integers 0 to 254, read by :class:`common.data.VolumeReader`; ``case``
             of the same data is its name.
         output_dir: folder to write to.
-        segments: for each a mapping with ``label``, ``category``, ``type`` and, if it is of use, ``anatomy``; the last
-            three are codes, ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``.
+        labels: names to the values of the map; each label is a segment of its name.
+        segments: codes of each label by its name: a mapping with ``category``, ``type`` and, if it is of use,
+            ``anatomy``, each ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``. A label without
+            an entry gets the codes for any tissue.
         metadata: the bundle's ``metadata.json``; its ``name`` and ``version`` are those of the algorithm, ``authors``
             the manufacturer, ``intended_use`` the description. What is longer than 64 characters is cut.
-        values: the label of each segment, from 1 to 254, no two the same; 1, 2, 3 and so on unless given.
+        values: the value of each label in the map, where it is not that of ``labels``.
 
     Raises:
-        InputError: no highdicom; values, segments or metadata of another form; and when a case is written: it was not
-            read from a DICOM series; a label without segment; headers without what has to be referred to, or not valid.
-        ValueError: several keys, another number of values than of segments, or a map that is not of integers or not on
+        InputError: no highdicom; labels, segments or metadata of another form, or codes for a name that ``labels`` does
+            not have; and when a case is written: it was not read from a DICOM series; a value without label; headers
+            without what has to be referred to, or not valid.
+        ValueError: several keys, another number of values than of labels, or a map that is not of integers or not on
             the scan's grid.
     """
 
@@ -64,7 +68,8 @@ class WriteDicomSegd(MapTransform):
         self,
         keys: KeysCollection,
         output_dir: str | Path,
-        segments: Sequence[Mapping[str, Any]],
+        labels: Mapping[str, int],
+        segments: Mapping[str, Mapping[str, Any]],
         metadata: str | Path,
         values: Sequence[int] | None = None,
         allow_missing_keys: bool = False,
@@ -74,16 +79,12 @@ class WriteDicomSegd(MapTransform):
             raise InputError(
                 "--dicom_seg true, but writing DICOM needs the package highdicom (pip install highdicom itk)"
             )
-        self.values = list(range(1, len(segments) + 1)) if values is None else list(values)
-        if len(self.keys) != 1 or len(self.values) != len(segments):
-            raise ValueError(f"keys {self.keys}, values {self.values}: expected one key, {len(segments)} values")
-        whole = all(isinstance(value, (int, np.integer)) and 0 < value < UNNAMED for value in self.values)
-        if not whole or len(set(self.values)) < len(self.values):
-            raise InputError(
-                f"values {self.values}: expected different integers from 1 to {UNNAMED - 1}, the label of each segment"
-            )
+        self.values = list(check_labels(labels).values() if values is None else values)
+        if len(self.keys) != 1 or len(self.values) != len(labels):
+            raise ValueError(f"keys {self.keys}, values {self.values}: expected one key, {len(labels)} values")
+        check_labels(dict(zip(labels, self.values)))
         self.output_dir = Path(output_dir)
-        self.segments = segments
+        self.segments = segments_of_labels(labels, segments)
         self.about = _read_metadata(Path(metadata))
         _descriptions(self.segments, self.about)  # a mistake is told before the first case
 
@@ -117,8 +118,8 @@ class WriteDicomSegd(MapTransform):
         if (frames == UNNAMED).any():
             found = ", ".join(map(str, np.unique(labels[0].transpose(2, 1, 0)[frames == UNNAMED])))
             raise InputError(
-                f"{path.stem}: label {found} in its mask, but `segments` describes {', '.join(map(str, self.values))}; "
-                "describe every label of the network"
+                f"{path.stem}: value {found} in its mask, but `labels` has {', '.join(map(str, self.values))}; "
+                "name every label of the network"
             )
         segmentation = self._segmentation(frames, slices, source)
         with whole_file(path) as partial:
@@ -196,7 +197,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _descriptions(segments: Sequence[Mapping[str, Any]], about: Mapping[str, str]) -> list[pydicom.Dataset]:
+def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]) -> list[pydicom.Dataset]:
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -204,16 +205,14 @@ def _descriptions(segments: Sequence[Mapping[str, Any]], about: Mapping[str, str
         name=about["name"], family=codes.cid7162.ArtificialIntelligence, version=about["version"]
     )
     described = []
-    for number, segment in enumerate(segments, start=1):
+    for number, (label, segment) in enumerate(segments.items(), start=1):
         try:
-            kinds = {key: highdicom.sr.CodedConcept(*code) for key, code in segment.items() if key != "label"}
+            kinds = {key: highdicom.sr.CodedConcept(*code) for key, code in segment.items()}
             anatomy = kinds.pop("anatomy", None)
-            if not isinstance(segment["label"], str) or not 0 < len(segment["label"]) <= LONGEST:
-                raise ValueError(f"a label has 1 to {LONGEST} characters")
             described.append(
                 highdicom.seg.SegmentDescription(
                     segment_number=number,
-                    segment_label=segment["label"],
+                    segment_label=label,
                     segmented_property_category=kinds.pop("category"),
                     segmented_property_type=kinds.pop("type"),
                     algorithm_type="AUTOMATIC",
@@ -225,7 +224,7 @@ def _descriptions(segments: Sequence[Mapping[str, Any]], about: Mapping[str, str
                 raise ValueError(f"unknown {', '.join(kinds)}")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"segments, {number}: {segment} ({type(error).__name__}: {error}); expected label, category, type and, "
-                'if of use, anatomy, each but the label a code such as ["10200004", "SCT", "Liver"]'
+                f"segments, {label}: {segment} ({type(error).__name__}: {error}); expected category, type and, if of "
+                'use, anatomy, each a code such as ["10200004", "SCT", "Liver"]'
             ) from error
     return described

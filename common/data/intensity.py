@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import whole_file
+from ..labels import check_labels, read_label_map
 from .cases import load_cases
 from .volumes import VolumeReader
 
@@ -29,9 +30,13 @@ def intensity_file(dataset_dir: str | Path, fold: int | None = None) -> Path:
 
 
 def intensity_of(
-    dataset_dir: str | Path, fold: int | None = None, modalities: Sequence[str] = ("CT",)
+    dataset_dir: str | Path,
+    fold: int | None = None,
+    modalities: Sequence[str] = ("CT",),
+    labels: Mapping[str, int] | None = None,
+    label_map: Any = (),
 ) -> dict[str, Any]:
-    """Statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
+    """Return statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
 
     They are read from :func:`intensity_file` if it is there, or else computed and written to it. In a distributed run
     the first process does this, and the others read what it wrote.
@@ -39,6 +44,7 @@ def intensity_of(
     Args:
         dataset_dir, fold: as for :func:`load_cases`.
         modalities: the one channel that the scans have.
+        labels, label_map: as for :class:`common.transforms.CheckLabeld`; values that become background do not count.
 
     Returns:
         ``low`` and ``high``, the 0.5 and 99.5 percentiles in HU, rounded voxels counted; ``mean`` and ``sd`` after
@@ -47,14 +53,17 @@ def intensity_of(
     Raises:
         InputError: the file there is of other cases; a case cannot be read; the foreground is empty or constant.
     """
+    mapped = {} if labels is None else read_label_map(label_map, check_labels(labels))
+    background = sorted(value for value, result in mapped.items() if result == 0)
     with idist.one_rank_first():
         cases = load_cases(dataset_dir, "training", modalities, fold)
-        digest = hashlib.sha256("\n".join(sorted(case["case"] for case in cases)).encode()).hexdigest()
+        names = [*sorted(case["case"] for case in cases), *(f"without {value}" for value in background)]
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         path = intensity_file(dataset_dir, fold)
         if not path.exists():
             counts = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
             for case in tqdm(cases, desc="intensities of the training cases", ncols=100):
-                counts += _foreground_counts(case, modalities)
+                counts += _foreground_counts(case, modalities, background)
             found = {**_statistics(counts, path.parent), "cases": len(cases), "digest": digest}
             with whole_file(path) as partial:
                 partial.write_text(json.dumps(found, indent=1) + "\n")
@@ -62,7 +71,7 @@ def intensity_of(
         if intensity.get("digest") != digest:
             raise InputError(
                 f"{path}: of {intensity.get('cases')} other training cases than the {len(cases)} of the data list "
-                "beside it; remove this file to have it computed again"
+                "beside it, or by another label_map; remove this file to have it computed again"
             )
     return intensity
 
@@ -111,7 +120,7 @@ def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
         partial.write_text(json.dumps(dict(intensity), indent=1) + "\n")
 
 
-def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str]) -> np.ndarray:
+def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str], background: Sequence[int]) -> np.ndarray:
     """How many foreground voxels have each value from ``LOWEST`` to ``HIGHEST``."""
     image, label = (
         reader.get_data(reader.read(case[key]))[0]
@@ -119,7 +128,7 @@ def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str]) -> np
     )
     if image.shape != label.shape:
         raise InputError(f"{case['label']}: shape {list(label.shape)}, but its image has {list(image.shape)}")
-    values = np.rint(image[label > 0.5]).clip(LOWEST, HIGHEST).astype(np.int64)
+    values = np.rint(image[(label > 0.5) & ~np.isin(np.rint(label), background)]).clip(LOWEST, HIGHEST).astype(np.int64)
     return np.bincount(values - LOWEST, minlength=HIGHEST - LOWEST + 1)
 
 

@@ -15,6 +15,7 @@ from packaging.version import Version
 from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
+from ..labels import check_agreement
 from ..session import setting_of
 from .findings import Findings
 from .machine import installed
@@ -75,6 +76,7 @@ def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None 
     except Exception as error:
         findings.fail("network_def", f"cannot be built: {why(error)}")
         return lines
+    _labels(findings, parser, about if overlay is None else None)
     count = sum(parameter.numel() for parameter in network.parameters())
     weights = folder / "models" / "model.pt"
     lines.append(f"network: {type(network).__name__}, {count:,} parameters")
@@ -109,6 +111,23 @@ def _versions(findings: Findings, about: dict[str, Any]) -> None:
             findings.fail(f"package {name}", f"not installed, the bundle needs it; pip install {name}=={tested}")
         elif Version(version) != Version(tested):
             findings.note(f"package {name}", f"{version} is installed, the bundle was tested with {tested}")
+
+
+def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | None) -> None:
+    """Check that labels, regions, segments, network and, unless it is None, metadata speak of the same labels."""
+    if "labels" not in parser:
+        return
+    try:
+        width = "network_def::out_channels"
+        check_agreement(
+            parser.get_parsed_content("labels"),
+            parser.get_parsed_content("regions"),
+            parser.get_parsed_content("segments"),
+            parser.get_parsed_content(width) if width in parser else None,
+            None if about is None else about["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"],
+        )
+    except Exception as error:
+        findings.fail("labels", why(error))
 
 
 def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:

@@ -124,6 +124,15 @@ def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[C
         findings.note(where, warning)
 
 
+def warnings_noted(findings: Findings, build: Callable[[], list[Callable]]) -> list[Callable]:
+    """Build the steps that read a case; what they warn of, such as other names of the labels, becomes a note."""
+    with _warnings() as warnings:
+        steps = build()
+    for warning in warnings:
+        findings.note("data list", warning)
+    return steps
+
+
 def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
     """Whether a case or patient is on two lists, or a file twice anywhere.
 

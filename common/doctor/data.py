@@ -14,7 +14,17 @@ from tqdm import tqdm
 
 from ..session import quiet_loggers
 from .bundle import read_config, why
-from .cases import SCANS, Lists, check_headers, check_leaks, check_names, check_voxels, list_cases, read_headers
+from .cases import (
+    SCANS,
+    Lists,
+    check_headers,
+    check_leaks,
+    check_names,
+    check_voxels,
+    list_cases,
+    read_headers,
+    warnings_noted,
+)
 from .findings import Findings, size
 from .headers import Header
 from .machine import Memory, cuda_memory, main_memory
@@ -55,7 +65,7 @@ def examine_data(
     quiet_loggers()
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
-    load = train.get_parsed_content("load") if SCANS not in lists else _reading(infer)
+    load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))
     load = [step for step in load if step is not None]
     headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
     everything = [(section, case) for section, cases in lists.items() for case in cases]

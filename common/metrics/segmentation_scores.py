@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
+from ..labels import class_regions
 from .surfaces import (
     Areas,
     Counts,
@@ -84,8 +85,10 @@ class SegmentationScores:
 
     Args:
         scores: names from the table, in the order of the columns.
-        regions: label values, above 0, of each region: ``{"complete": [1, 2, 4], "core": [1, 4]}`` gives the columns
-            ``Dice complete``, ``Dice core``, and so on. Without it, every label above 0 is one region without a name.
+        regions: classes, above 0, of each region: ``{"complete": [1, 2, 3], "core": [1, 3]}`` gives the columns
+            ``Dice complete``, ``Dice core``, and so on. Without it, every class above 0 is one region without a name.
+        labels: names to values of the labels, the position of which is the class; ``regions`` then holds names or
+            values of labels, and without any each label is a region.
         tolerance: mm, of the surface scores.
         both_empty_overlap, both_empty_distance, one_empty_distance: see above; a distance of either unit.
         without_truth: see above; None for the rules of the other three.
@@ -104,14 +107,17 @@ class SegmentationScores:
         both_empty_distance: float = 0.0,
         one_empty_distance: float = math.inf,
         without_truth: float | None = None,
+        labels: Mapping[str, int] | None = None,
     ) -> None:
+        if labels is not None:
+            regions = class_regions(labels, regions)
         known = [*_OVERLAPS, *_DISTANCES, *(name + _VOXELS for name in _DISTANCES), *_SURFACES, _MISSED, *_VOLUMES]
         unknown = [name for name in scores if name not in known]
         if unknown or not scores:
             raise InputError(f"scores {scores!r}: expected a list of names out of {', '.join(known)}")
-        for region, labels in (regions or {}).items():
-            if not labels or min(labels) <= 0:
-                raise InputError(f"region {region!r} of labels {list(labels)}: expected one or more values above 0")
+        for region, classes in (regions or {}).items():
+            if not classes or min(classes) <= 0:
+                raise InputError(f"region {region!r} of labels {list(classes)}: expected one or more values above 0")
         if not 0 <= tolerance < math.inf:
             raise InputError(f"tolerance {tolerance} mm: expected 0 or more")
         self.scores = tuple(scores)

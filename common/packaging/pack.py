@@ -29,6 +29,7 @@ from ..session import check_setting, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums
 from .configs import PATHS, Rewriting, dense_json, merged
+from .labels import check_package_labels, check_scored_regions, labels_table, relabel
 from .modules import needed_modules
 from .process import in_clean_process
 
@@ -92,7 +93,10 @@ def pack_bundle(
         changes = _recorded(bundle, configs["inference.json"], changes, record_path(weights))
     else:
         logger.warning("%s has no %s beside it: settings and cases of its training are not known", weights, RECORD_FILE)
-    metadata = _package_metadata(bundle, metadata, changes, scores)
+    inference = merged(configs["inference.json"], changes)
+    relabel(metadata, configs["inference.json"], inference)
+    metadata = _package_metadata(bundle, metadata, changes, inference, scores)
+    check_package_labels(inference, metadata)
     name, version = bundle.name, metadata["version"]
     _check_replaceable(out / name)
     out.mkdir(parents=True, exist_ok=True)
@@ -171,7 +175,11 @@ def _recorded(bundle: Path, inference: dict[str, Any], changes: dict[str, Any], 
 
 
 def _package_metadata(
-    bundle: Path, metadata: dict[str, Any], changes: Mapping[str, Any], scores: str | Path | None
+    bundle: Path,
+    metadata: dict[str, Any],
+    changes: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    scores: str | Path | None,
 ) -> dict[str, Any]:
     """The metadata with an overlay's changes and the scores, as MONAI Label reads it."""
     parser = ConfigParser(metadata)
@@ -195,6 +203,7 @@ def _package_metadata(
         )
     if scores is not None:
         metadata["eval_metrics"] = _eval_metrics(Path(scores))
+        check_scored_regions(Path(scores) / "scores.csv", list(metadata["eval_metrics"]), inference)
     return metadata
 
 
@@ -256,14 +265,14 @@ def _write(
         (folder / name).write_bytes(text.encode())
     (folder / "models").mkdir()
     torch.save({key: value.contiguous().clone() for key, value in state.items()}, folder / "models" / "model.pt")
-    card = _card(bundle, metadata, sha256(folder / "models" / "model.pt"))
+    card = _card(bundle, metadata, configs["inference.json"], sha256(folder / "models" / "model.pt"))
     (folder / "docs" / "README.md").write_bytes(card.encode())
     code = folder.with_name("code.zip")
     write_zip(code, {name: text.encode() for name, text in sources.items()})
     return rewriting.with_code(rewriting(configs["inference.json"]), code.read_bytes())
 
 
-def _card(bundle: Path, metadata: Mapping[str, Any], digest: str) -> str:
+def _card(bundle: Path, metadata: Mapping[str, Any], inference: Mapping[str, Any], digest: str) -> str:
     """The model card, with what this package is at its top, and without links that leave the folder."""
     card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     title, _, rest = card.partition("\n")
@@ -285,6 +294,8 @@ python -m monai.bundle run --config_file {bundle.name}/configs/inference.json --
 The first line runs in this folder (macOS: `shasum -a 256 --check`), the last from any: `SCANS` holds the scans, `OUT`
 gets the results. DICOM also needs `itk`, and `highdicom` for DICOM segmentations.
 `models/model.pt` has the SHA-256 `{digest}`.
+
+{labels_table(inference)}
 """
     if metrics:
         about += f"\nScores of these weights, by whoever made this package:\n\n| score | mean |\n|---|---|\n{metrics}\n"

@@ -86,7 +86,7 @@ def apply_settings(
     for key, value in settings.items():
         if key in parser.get(""):
             _use(parser, key, value, own.get(key), key in said, path)
-        elif not same_setting(value, as_in_training(folder, key, settings)):
+        elif key not in MAY_DIFFER and not same_setting(value, as_in_training(folder, key, settings)):
             raise InputError(
                 f"{key}: the weights were trained with another value than the bundle's ({path}), and this config has "
                 "no such setting; give an overlay that does what the training did"

@@ -10,6 +10,7 @@ from .fusion import FuseTasksd
 from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
 from .in_plane import InPlaned
 from .intensity import CheckHounsfieldd, ClipScaled, ClipStandardized
+from .label_values import LabelValuesd
 from .labels import CheckLabeld
 from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
 from .lungs import CropLungsd, LungBoxd, lung_mask
@@ -35,6 +36,7 @@ __all__ = [
     "DecideLabeld",
     "FuseTasksd",
     "InPlaned",
+    "LabelValuesd",
     "LesionCentresd",
     "LungBoxd",
     "NormalizeBodyd",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -18,6 +20,7 @@ from monai.transforms import CropForegroundd, MapTransform
 from scipy import ndimage
 
 from ..errors import InputError
+from ..labels import check_labels, warn_of_other_names
 from ..tensors import plain, source_of
 
 TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
@@ -137,7 +140,7 @@ class CropBraind(CropForegroundd):
 
 
 class BratsLabelsd(MapTransform):
-    """Label maps of public glioma data to the classes 0 to 4, each case by its own code.
+    """Convert label maps of public glioma data to the classes 0 to 4, each case by its own code.
 
     A case names its code under ``code_key``, as the lists of ``python -m common datalist`` do; a case that does not is
     taken to have ``code``. Tumour that was drawn outside the brain stays tumour. Values within 0.01 of an integer are
@@ -146,30 +149,41 @@ class BratsLabelsd(MapTransform):
     Args:
         keys: label maps ``(1, x, y, z)`` on the image's grid.
         image_key: the image, whose :func:`brain_mask` tells class 4 from class 0.
-        code: one of ``LABEL_CODES``.
+        code: one of ``LABEL_CODES``; None for the values of ``labels``.
         code_key: where a case names its code.
+        labels: names and values of the classes 1, 2 and 3; ``brats`` unless given.
+        label_map: not empty if an earlier step has mapped the values to those of ``labels``; codes then do not count.
+        dataset_dir: folder with the data list, whose names of the values are compared with ``labels``.
 
     Raises:
-        InputError: an unknown code, or a value that the code does not have.
+        InputError: an unknown code, labels that are not three, or a value that the code does not have.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         image_key: str = "image",
-        code: str = "brats",
+        code: str | None = "brats",
         code_key: str = "label_code",
         allow_missing_keys: bool = False,
+        labels: Mapping[str, int] | None = None,
+        label_map: Any = (),
+        dataset_dir: str | Path | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
-        self.code = code
-        self.code_key = code_key
+        self.code = None if label_map else code
+        self.code_key = None if label_map else code_key
+        self.labels = None if labels is None else check_labels(labels, len(TUMOUR))
+        if dataset_dir is not None and self.labels is not None and not label_map:
+            values = list(self.labels.values())
+            names = {value: values[index - 1] for value, index in _classes_of(code, self.labels).items()}
+            warn_of_other_names(dataset_dir, self.labels, names)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        code = str(d.get(self.code_key, self.code))
-        classes_of = _classes_of(code)
+        code: Any = d.get(self.code_key, self.code)
+        classes_of = _classes_of(code, self.labels)
         brain = brain_mask(d[self.image_key])
         for key in self.key_iterator(d):
             label = plain(d[key])
@@ -182,43 +196,63 @@ class BratsLabelsd(MapTransform):
                 known |= here
             if not known.all():
                 shown = ", ".join(f"{v:g}" for v in label[~known].unique().tolist()[:6])
+                whose = f"labels of code {code}" if code is not None or self.labels is None else "labels"
                 raise InputError(
-                    f"{source_of(d[key], key)}: values {shown}, but labels of code {code} are 0, "
+                    f"{source_of(d[key], key)}: values {shown}, but {whose} are 0, "
                     f"{', '.join(map(str, classes_of))}; list the data with the layout that it has "
-                    f"(label_code is one of {', '.join(LABEL_CODES)})"
+                    f"(label_code is one of {', '.join(LABEL_CODES)}), or map its values with --label_map"
                 )
             d[key] = classes
         return d
 
 
-def to_brats(classes: torch.Tensor, code: str = "brats") -> torch.Tensor:
-    """Classes 0 to 4 as the labels of a code, both kinds of non-tumour 0; the way back of :class:`BratsLabelsd`.
+def to_brats(
+    classes: torch.Tensor, code: str | None = "brats", labels: Mapping[str, int] | None = None
+) -> torch.Tensor:
+    """Return classes 0 to 4 as the labels of a code, both kinds of non-tumour 0; the inverse of :class:`BratsLabelsd`.
+
+    Args:
+        classes: of any shape.
+        code: one of ``LABEL_CODES``; None for the values of ``labels``.
+        labels: names and values of the classes 1, 2 and 3.
 
     Raises:
-        InputError: an unknown code.
+        InputError: an unknown code, or labels that are not three.
     """
-    labels = torch.zeros_like(classes)
-    for value, index in reversed(list(_classes_of(code).items())):  # of two values for a class, the first
-        plain(labels)[plain(classes) == index] = value
-    return labels
+    result = torch.zeros_like(classes)
+    for value, index in reversed(list(_classes_of(code, labels).items())):  # of two values for a class, the first
+        plain(result)[plain(classes) == index] = value
+    return result
 
 
 class ToBratsd(MapTransform):
-    """:func:`to_brats` of each entry.
+    """Apply :func:`to_brats` to each entry.
 
     Args:
         keys: maps of the classes 0 to 4.
-        code: one of ``LABEL_CODES``.
+        code: one of ``LABEL_CODES``; None for the values of ``labels``.
+        labels: names and values of the classes 1, 2 and 3.
+
+    Raises:
+        InputError: an unknown code, or labels that are not three.
     """
 
-    def __init__(self, keys: KeysCollection, code: str = "brats", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        code: str | None = "brats",
+        allow_missing_keys: bool = False,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.code = code
+        self.labels = labels
+        _classes_of(code, labels)  # a mistake is reported before the first case
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = to_brats(d[key], self.code)
+            d[key] = to_brats(d[key], self.code, self.labels)
         return d
 
 
@@ -242,7 +276,10 @@ def _brain_channel(image: torch.Tensor, key: str) -> torch.Tensor:
     return _brain(image, key)[None]
 
 
-def _classes_of(code: str) -> Mapping[int, int]:
-    if code not in LABEL_CODES:
+def _classes_of(code: str | None, labels: Mapping[str, int] | None = None) -> Mapping[int, int]:
+    checked = None if labels is None else check_labels(labels, len(TUMOUR))
+    if code is None and checked is not None:
+        return {value: index for index, value in enumerate(checked.values(), start=1)}
+    if code is None or code not in LABEL_CODES:
         raise InputError(f"label_code {code}: expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[code]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,30 +14,52 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..errors import InputError
-from ..tensors import source_of
+from ..labels import check_labels, classes_of_values, map_to_type, read_label_map, warn_of_other_names
+from ..tensors import plain, source_of
+
+logger = logging.getLogger(__name__)
 
 
 class CheckLabeld(MapTransform):
-    """Check that a label map lies on its image's grid and holds the expected classes, and round it to integers.
+    """Check that a label map lies on its image's grid, and convert its values to classes: 0, 1, 2, ...
 
     Values within 0.01 of an integer are that integer: masks stored with a scale factor come as 0.99999997. A map of
-    background and one other value, such as 0 and 255, is taken as binary where ``num_classes`` is 1.
+    background and one other value, such as 0 and 255, is taken as binary where there is one label and no ``label_map``.
 
     Args:
         keys: label maps ``(1, x, y, z)``.
         image_key: the image that they belong to.
-        num_classes: foreground classes, labelled 1, 2, ...
+        labels: names to values; the class of a label is its position. Without it, values are classes.
+        num_classes: foreground classes, labelled 1, 2, ..., where ``labels`` is not given.
+        label_map: values in the file to values of ``labels``, see :func:`common.labels.read_label_map`. The first file
+            that holds a value of another meaning is logged.
+        count: number of labels that the method segments; None for any.
+        dataset_dir: folder with the data list; a warning says where it calls a value by another name than ``labels``.
 
     Raises:
-        InputError: another shape or affine than the image's, or other values.
+        InputError: another shape or affine than the image's, or other values; labels or a map that are not valid.
     """
 
     def __init__(
-        self, keys: KeysCollection, image_key: str = "image", num_classes: int = 1, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        image_key: str = "image",
+        num_classes: int = 1,
+        allow_missing_keys: bool = False,
+        labels: Mapping[str, int] | None = None,
+        label_map: Any = (),
+        count: int | None = None,
+        dataset_dir: str | Path | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
-        self.num_classes = num_classes
+        numbers = {str(value): value for value in range(1, num_classes + 1)}
+        self.labels = numbers if labels is None else check_labels(labels, count)
+        self.label_map = read_label_map(label_map, self.labels)
+        self.classes = classes_of_values(self.labels, self.label_map)
+        self.said = False
+        if dataset_dir is not None:
+            warn_of_other_names(dataset_dir, self.labels, self.label_map)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
@@ -50,14 +75,34 @@ class CheckLabeld(MapTransform):
                     raise InputError(
                         f"{name}: its affine differs from its image's by up to {shift:.3g}; resample it onto the image"
                     )
-            rounded = label.round()
-            values = [v for v in np.unique(label.cpu().numpy()) if v]
-            if self.num_classes == 1 and len(values) == 1:
-                rounded = label != 0
-            elif float((label - rounded).abs().max()) > 0.01 or any(not 0 < v < self.num_classes + 0.5 for v in values):
-                shown = ", ".join(f"{v:g}" for v in values[:6])
-                raise InputError(
-                    f"{name}: values 0, {shown}, expected 0 and " + ", ".join(map(str, range(1, self.num_classes + 1)))
-                )
-            d[key] = rounded.to(torch.float32)
+            classes = self._classes(plain(label), name)
+            d[key] = MetaTensor(classes, meta=label.meta) if isinstance(label, MetaTensor) else classes
         return d
+
+    def _classes(self, label: torch.Tensor, name: str) -> torch.Tensor:
+        label = label.to(torch.float32)
+        rounded = label.round()
+        label = torch.where((label - rounded).abs() <= 0.01, rounded, label)
+        present = np.unique(label.cpu().numpy()).tolist()
+        values = [v for v in present if v != 0]
+        if not self.label_map and len(self.labels) == 1 and len(values) == 1:
+            return (label != 0).to(torch.float32)
+        if any(v not in self.classes for v in values):
+            shown = ", ".join(f"{v:g}" for v in values[:6])
+            expected = ", ".join(str(v) for v in self.classes if v)
+            fix = map_to_type(values, self.labels, self.label_map)
+            raise InputError(f"{name}: values 0, {shown}, expected 0 and {expected}{fix}")
+        self._say_once(name, values)
+        result = label.clone()
+        for value in values:
+            result[label == value] = self.classes[int(value)]
+        return result
+
+    def _say_once(self, name: str, found: list[float]) -> None:
+        """Log what the first file holds that ``label_map`` gives another meaning."""
+        names = {0: "background", **{value: label for label, value in self.labels.items()}}
+        changed = [v for v in found if self.label_map.get(int(v), v) != v]
+        if changed and not self.said:
+            self.said = True
+            merged = ", ".join(f"{v:g} as {names[self.label_map[int(v)]]}" for v in changed)
+            logger.info("%s: label_map takes %s; the same holds for all cases", name, merged)

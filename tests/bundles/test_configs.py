@@ -189,7 +189,7 @@ def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> None:
     """Evaluation scores it, inference writes it; a bundle may score or write more, or know another code."""
-    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "SaveImaged", "WriteDicomSegd")
+    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "LabelValuesd", "SaveImaged", "WriteDicomSegd")
     evaluation, inference = parser_of(bundle, "train", "evaluate"), parser_of(bundle, "inference")
     steps = [
         [{k: v for k, v in step.items() if k != "keys"} for step in config if not step["_target_"].endswith(own)]
@@ -363,7 +363,7 @@ def test_om_nets_defaults_are_the_papers() -> None:
     assert {group["momentum"] for group in optimizer.param_groups} == {0.99}
     settings = {
         "modalities": ["FLAIR", "T1", "CET1", "T2"],
-        "regions": {"complete": [1, 2, 3], "core": [1, 3], "enhancing": [3]},
+        "labels": {"necrosis and non-enhancing tumour": 1, "oedema": 2, "enhancing tumour": 4},
         "spacing": [1, 1, 1],
         "roi_size": [32, 32, 16],
         "batch_size": 20,

@@ -95,12 +95,12 @@ def test_each_label_of_a_bundle_is_a_segment_with_codes_of_the_standard(bundle: 
     parser["dicom_seg"], parser["bundle_root"] = True, str(bundle)
     (index,) = (i for i, c in enumerate(parser["postprocessing::transforms"]) if c["_target_"].endswith("DicomSegd"))
     writer = parser.get_parsed_content(f"postprocessing::transforms::{index}")  # checks their form
-    names = dict(zip(writer.values, (segment["label"] for segment in writer.segments)))
+    names = dict(zip(writer.values, writer.segments))
     told = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]
     channels = told["post_processed_outputs"]["pred"]["channel_def"]
     whole = {int(value): name for value, name in channels.items() if name not in ("background", "unused")}
     assert names == ({1: "liver", 2: "tumour"} if overlay else whole)
-    for segment in writer.segments:
+    for segment in writer.segments.values():
         for value, scheme, meaning in (segment[key] for key in ("category", "type", "anatomy") if key in segment):
             keyword = re.sub(r"\W", "", meaning)
             known = getattr(codes.cid7159 if scheme == "NCIt" else getattr(codes, scheme), keyword)

@@ -40,7 +40,8 @@ def test_the_defaults_are_the_papers() -> None:
     assert [stage.rate(epoch) for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
     settings = {
         "batch_size": 1,
-        "target": [0, 1, 1],
+        "labels": {"liver": 1},
+        "label_map": {"1": 1, "2": 1},
         "hounsfield_range": [-200, 200],
         "in_plane": 256,
         "slice_thickness": 1.0,

@@ -25,6 +25,7 @@ from .conftest import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps,
 
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
+COLUMNS = [f"{score} lesion" for score in SCORES]
 # Parameters of the network, passes after the first, the loss of the segmentation.
 ABLATIONS: dict[str, tuple[int, int, type]] = {
     "no_reverse_attention": (48_689_576, 2, FocalTverskyLoss),
@@ -131,7 +132,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
     rows = read_scores(tmp_path / "out" / "scores.csv")
     tests = sorted(p.name for p in (cohort(MULTIRNET) / "labels").iterdir())[-2:]  # of CAP and normal
     assert [row["case"] + ".nii.gz" for row in rows] == tests
-    assert list(rows[0]) == ["case", *SCORES]
+    assert list(rows[0]) == ["case", *COLUMNS]
     of_classes = read_class_scores(tmp_path / "out" / "class_scores.csv")
     assert list(of_classes)[:5] == ["accuracy", "macro recall", "macro precision", "F1", "macro AUC"]
     assert flow.evaluator.state.metrics["class accuracy"] == of_classes["accuracy"]
@@ -162,12 +163,12 @@ def test_a_normal_case_has_volumes_and_no_other_scores(
         )
         ml = math.prod(nib.load(cohort(MULTIRNET) / "labels" / f"{row['case']}.nii.gz").header.get_zooms()) / 1000
         assert 0.01 < mask.mean() < 0.9
-        assert row["volume (ml)"] == pytest.approx(mask.sum() * ml, rel=1e-4)
-        assert row["true volume (ml)"] == pytest.approx(label.sum() * ml, rel=1e-4)
+        assert row["volume (ml) lesion"] == pytest.approx(mask.sum() * ml, rel=1e-4)
+        assert row["true volume (ml) lesion"] == pytest.approx(label.sum() * ml, rel=1e-4)
         dice = 2 * (mask & label).sum() / (mask.sum() + label.sum()) if label.any() else math.nan
-        assert row["Dice"] == pytest.approx(dice, abs=1e-5, nan_ok=True)
-    assert [name for name in SCORES if math.isnan(normal[name])] == SCORES[:5]
-    assert not any(math.isnan(ill[name]) for name in SCORES)
+        assert row["Dice lesion"] == pytest.approx(dice, abs=1e-5, nan_ok=True)
+    assert [name for name in COLUMNS if math.isnan(normal[name])] == COLUMNS[:5]
+    assert not any(math.isnan(ill[name]) for name in COLUMNS)
 
 
 def silent(folder: Path) -> None:
@@ -184,11 +185,11 @@ def test_a_miss_is_counted_and_has_no_distance(workflow: Callable, busy: Path, t
     silent(busy)
     workflow(MULTIRNET, "train", "evaluate").run()
     ill, normal = read_scores(tmp_path / "out" / "scores.csv")
-    assert {name: ill[name] for name in SCORES if name not in ("ASSD", "true volume (ml)")} == {
-        **dict.fromkeys(["Dice", "surface Dice", "surface overlap", "volume (ml)"], 0.0),
-        "missed": 1.0,
+    assert {name: ill[name] for name in COLUMNS if name not in ("ASSD lesion", "true volume (ml) lesion")} == {
+        **dict.fromkeys(["Dice lesion", "surface Dice lesion", "surface overlap lesion", "volume (ml) lesion"], 0.0),
+        "missed lesion": 1.0,
     }
-    assert math.isnan(ill["ASSD"]) and math.isnan(normal["missed"])
+    assert math.isnan(ill["ASSD lesion"]) and math.isnan(normal["missed lesion"])
 
 
 def test_evaluation_of_windows_on_lesions(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
@@ -200,14 +201,17 @@ def test_evaluation_of_windows_on_lesions(workflow: Callable, busy: Path, cohort
     flow.run()
     ill, normal = read_scores(tmp_path / "out" / "scores.csv")
     ml = 8 * 8 * 9 / 1000
-    assert ill["true volume (ml)"] == pytest.approx(cases[0]["label"].sum().item() * ml, rel=1e-4) and ill["Dice"] > 0
-    assert ill["true volume (ml)"] > 10 and normal["true volume (ml)"] == 0
-    assert math.isnan(normal["Dice"])
+    assert (
+        ill["true volume (ml) lesion"] == pytest.approx(cases[0]["label"].sum().item() * ml, rel=1e-4)
+        and ill["Dice lesion"] > 0
+    )
+    assert ill["true volume (ml) lesion"] > 10 and normal["true volume (ml) lesion"] == 0
+    assert math.isnan(normal["Dice lesion"])
     assert [row["class"] for row in read_classes(tmp_path / "out" / "classes.csv")] == ["CAP", "normal"]
 
     flow = workflow(MULTIRNET, "train", "evaluate", output_dir=str(tmp_path / "whole"))
     flow.run()
-    assert read_scores(tmp_path / "whole" / "scores.csv")[0]["volume (ml)"] > ill["volume (ml)"]
+    assert read_scores(tmp_path / "whole" / "scores.csv")[0]["volume (ml) lesion"] > ill["volume (ml) lesion"]
 
 
 def test_validation_is_of_windows_on_lesions(workflow: Callable, cohort: Callable) -> None:

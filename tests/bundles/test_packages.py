@@ -193,6 +193,7 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     ("overlay", "message"),
     [
         ('{"spacng": 1}', r"spacng is no setting of liver_ct_mpunet, in .*overlay\.json"),
+        ('{"target": [0, 1, 2]}', r"target is no setting of liver_ct_mpunet, .* any more; use labels and label_map"),
         ('{"version": "0.2.0"}', "version is no setting of liver_ct_mpunet"),  # it would be "_meta_::version"
         ("[1]", r"overlay\.json: holds no settings"),
         ("{", r"overlay\.json: no JSON"),
@@ -213,6 +214,22 @@ def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str
             'version 0.2.0 is not in the changelog .* overlay by "_meta_::changelog::0.2.0"',
         ),
         ({"_meta_::version": "../0.2.0"}, "version '../0.2.0' in the metadata, expected text such as"),
+        (
+            {"network_def::out_channels": 3},
+            "network_def::out_channels is 3, but labels are liver 1: expected 2, the background included",
+        ),
+        (
+            {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}},
+            "segments: codes for liver, but labels are kidney 1, tumour 2; give the codes of these labels",
+        ),
+        (
+            {"_meta_::network_data_format::post_processed_outputs::pred::channel_def": {"0": "background", "1": "cat"}},
+            r"channel_def of the label map in metadata\.json is 0 background, 1 cat, but labels are liver 1",
+        ),
+        (
+            {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}},
+            r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
+        ),
         ({"_meta_::verzion": "0.2.0"}, r"verzion is no setting of metadata\.json, .*; did you mean version\?"),
         (
             {"network_def::channels": [2, 2, 4, 4, 16]},
@@ -248,13 +265,36 @@ def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
 def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "_try", lambda *_: None)
     monkeypatch.setattr(pack, "_script", lambda *_: None)
-    (tmp_path / "scores.csv").write_text("case,Dice,HD95,AP\na,0.5,nan,nan\nb,1.0,3.0,nan\n")
+    (tmp_path / "scores.csv").write_text("case,Dice tumour,HD95 tumour,AP\na,0.5,nan,nan\nb,1.0,3.0,nan\n")
     (tmp_path / "class_scores.csv").write_text("name,value\naccuracy,0.75\n")
     pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
     folder = tmp_path / "dist" / MAMTLN_CT.name
-    metrics = {"Dice": 0.75, "HD95": 3.0, "AP": None, "class accuracy": 0.75}
+    metrics = {"Dice tumour": 0.75, "HD95 tumour": 3.0, "AP": None, "class accuracy": 0.75}
     assert json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"] == metrics
-    assert "| class accuracy | 0.75 |" in (folder / "docs" / "README.md").read_text()
+    card = (folder / "docs" / "README.md").read_text()
+    assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
+    (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
+    with pytest.raises(InputError, match=r"scores\.csv: scores Dice liver.*, none of which is of tumour"):
+        pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
+
+
+def test_a_package_of_other_labels_is_named_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From weights of a kidney and its tumours to the mask and the DICOM segmentation that hold these names."""
+    monkeypatch.setattr(pack, "_try", lambda *_: None)
+    (tmp_path / "from_liver_ct_mpunet").mkdir()
+    network = MPUNet(out_channels=3, channels=(2, 2, 4, 4, 8))
+    torch.save(network.state_dict(), tmp_path / "from_liver_ct_mpunet" / "model.pt")
+    changes = {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}}
+    pack_tiny(MPUNET, tmp_path / "dist", changes)
+    folder = tmp_path / "dist" / MPUNET.name
+    parser = parser_of(folder)
+    about = json.loads((folder / "configs" / "metadata.json").read_text())
+    for tensor in (about["network_data_format"][key]["pred"] for key in ("outputs", "post_processed_outputs")):
+        assert tensor["channel_def"] == {"0": "background", "1": "kidney", "2": "tumour"}
+    assert about["network_data_format"]["outputs"]["pred"]["num_channels"] == 3
+    assert "Dice kidney" in about["eval_metrics"] and not [name for name in about["eval_metrics"] if "liver" in name]
+    assert (parser["labels"], parser["segments"]) == (changes["labels"], {})
+    assert "| 1 | kidney |\n| 2 | tumour |" in (folder / "docs" / "README.md").read_text()
 
 
 # What verify refuses

@@ -60,8 +60,8 @@ def test_train_evaluate_infer(workflow: Callable, trained: Path, cohort: Callabl
     rows = read_scores(tmp_path / "out" / "scores.csv")
     tests = sorted(p.name for p in (cohort(MMFNET) / "labels").iterdir())[-2:]
     assert [row["case"] + ".nii.gz" for row in rows] == tests
-    assert set(rows[0]) == {"case", "Dice", "HD95", "ASSD", "AP", "Dice loss"}
-    assert all(0 <= row[name] <= 1 for row in rows for name in ("Dice", "AP", "Dice loss"))
+    assert set(rows[0]) == {"case", "Dice tumour", "HD95 tumour", "ASSD tumour", "AP", "Dice loss"}
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("Dice tumour", "AP", "Dice loss"))
     assert flow.evaluator.state.metrics["AP"] == pytest.approx(np.mean([row["AP"] for row in rows]), abs=1e-6)
 
     workflow(MMFNET, "inference", output_dir=str(tmp_path / "masks")).run()
@@ -82,7 +82,7 @@ def test_the_scores_are_those_of_the_masks(workflow: Callable, busy: Path, cohor
     for row in rows:
         mask = mask_of(tmp_path / "out" / f"{row['case']}_seg.nii.gz")
         label = np.asarray(nib.load(cohort(MMFNET) / "labels" / f"{row['case']}.nii.gz").dataobj) > 0
-        assert row["Dice"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()), abs=1e-5)
+        assert row["Dice tumour"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()), abs=1e-5)
 
 
 # Epochs of the whole training, through all stages or steps of a curriculum.
@@ -337,8 +337,8 @@ def test_a_case_without_tumour_counts(workflow: Callable, busy: Path, cohort: Ca
     other = {"weights": str(busy / "silent.pt"), "output_dir": str(tmp_path / "silent")}
     workflow(MMFNET, "train", "evaluate", dataset_dir=str(tmp_path / "data"), **other).run()
     alarmed, silent = (read_scores(tmp_path / name / "scores.csv") for name in ("out", "silent"))
-    assert [row["Dice"] for row in alarmed] == [0, 0]
-    assert [row["Dice"] for row in silent] == [1, 1]
+    assert [row["Dice tumour"] for row in alarmed] == [0, 0]
+    assert [row["Dice tumour"] for row in silent] == [1, 1]
     assert all(np.isnan(row["AP"]) for row in alarmed)
 
 

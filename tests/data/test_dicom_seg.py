@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,10 @@ GRIDS = {
     "oblique": np.vstack([np.column_stack([TURN * [0.7, 0.9, 3], [5, -60, 7]]), [0, 0, 0, 1]]),
 }
 LIVER = {
-    "label": "liver",
     "category": ["91723000", "SCT", "Anatomical Structure"],
     "type": ["10200004", "SCT", "Liver"],
 }
 TUMOUR = {
-    "label": "tumour",
     "category": ["49755003", "SCT", "Morphologically Abnormal Structure"],
     "type": ["108369006", "SCT", "Neoplasm"],
     "anatomy": LIVER["type"],
@@ -51,9 +48,10 @@ def writer(tmp_path: Path) -> Callable[..., WriteDicomSegd]:
     about = {"name": "Liver", "version": "1.2.3", "authors": "Ada " * 20, "intended_use": "Not for clinical use."}
     (tmp_path / "metadata.json").write_text(json.dumps(about))
 
-    def make(segments: Any = (LIVER, TUMOUR), **options: Any) -> WriteDicomSegd:
+    def make(labels: dict[str, int] | None = None, segments: Any = None, **options: Any) -> WriteDicomSegd:
         options = {"metadata": tmp_path / "metadata.json", **options}
-        return WriteDicomSegd("pred", tmp_path / "out", segments, **options)
+        segments = {"liver": LIVER, "tumour": TUMOUR} if segments is None else segments
+        return WriteDicomSegd("pred", tmp_path / "out", labels or {"liver": 1, "tumour": 2}, segments, **options)
 
     return make
 
@@ -131,12 +129,12 @@ def test_the_segments_are_described(writer: Callable, tmp_path: Path) -> None:
     writer()({"pred": labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])), "case": "P1"})
     segments = pydicom.dcmread(tmp_path / "out" / "P1_seg.dcm").SegmentSequence
     assert [s.SegmentNumber for s in segments] == [1, 2]
-    for segment, expected in zip(segments, (LIVER, TUMOUR)):
+    for segment, expected, label in zip(segments, (LIVER, TUMOUR), ("liver", "tumour")):
         (category,), (kind,) = segment.SegmentedPropertyCategoryCodeSequence, segment.SegmentedPropertyTypeCodeSequence
         anatomy = segment.get("AnatomicRegionSequence", [])
         found = [[c.CodeValue, c.CodingSchemeDesignator, c.CodeMeaning] for c in (category, kind, *anatomy)]
         assert found == [expected[key] for key in ("category", "type", "anatomy") if key in expected]
-        assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == (expected["label"], "AUTOMATIC")
+        assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == (label, "AUTOMATIC")
         (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("Liver", "1.2.3")
 
@@ -212,14 +210,14 @@ def test_what_was_not_read_from_a_series(writer: Callable, write_nifti: Callable
         writer()({"pred": labels, "case": "P1"})
 
 
-def test_a_label_that_no_segment_has(writer: Callable, tmp_path: Path) -> None:
+def test_a_value_without_a_label(writer: Callable, tmp_path: Path) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
-    with pytest.raises(InputError, match="P1_seg: label 2 in its mask, but `segments` describes 1;"):
-        writer([LIVER])({"pred": labels, "case": "P1"})
+    with pytest.raises(InputError, match="P1_seg: value 2 in its mask, but `labels` has 1;"):
+        writer({"liver": 1}, {})({"pred": labels, "case": "P1"})
 
 
 @pytest.mark.parametrize("value", [-1, 255, 300, -255])
-def test_a_label_that_no_segment_can_have(writer: Callable, tmp_path: Path, value: int) -> None:
+def test_a_value_that_no_label_can_have(writer: Callable, tmp_path: Path, value: int) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])).to(torch.int16)
     labels[0, 0, 0, 0] = value
     low, high = min(value, 0), max(value, 2)
@@ -252,15 +250,27 @@ def test_a_map_on_another_grid(writer: Callable, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segment", "message"),
     [
-        ({**LIVER, "type": "Liver"}, "segments, 1: .*; expected label, category, type"),
-        ({k: v for k, v in LIVER.items() if k != "category"}, "segments, 1: .*KeyError: 'category'"),
-        ({**LIVER, "colour": LIVER["type"]}, "segments, 1: .*unknown colour"),
-        ({**LIVER, "label": 3}, "segments, 1: .*a label has 1 to 64 characters"),
+        ({"liver": {**LIVER, "type": "Liver"}}, "segments, liver: .*; expected category, type"),
+        ({"liver": {"type": LIVER["type"]}}, "segments, liver: .*KeyError: 'category'"),
+        ({"liver": {**LIVER, "colour": LIVER["type"]}}, "segments, liver: .*unknown colour"),
+        ([{**LIVER, "label": "liver"}], "segments: .*; expected codes by the names of `labels` .liver 1, tumour 2."),
+        ({"kidney": LIVER}, "segments: codes for kidney, but labels are liver 1, tumour 2; give the codes"),
     ],
 )
-def test_a_segment_of_another_form(writer: Callable, segment: dict, message: str) -> None:
+def test_a_segment_of_another_form(writer: Callable, segment: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        writer([segment])
+        writer(segments=segment)
+
+
+def test_a_label_without_codes_is_tissue_by_its_name(writer: Callable, tmp_path: Path) -> None:
+    series = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
+    writer({"kidney": 1, "cyst": 2}, {"cyst": TUMOUR})({"pred": series, "case": "P1"})
+    segments = pydicom.dcmread(tmp_path / "out" / "P1_seg.dcm").SegmentSequence
+    types = [(s.SegmentLabel, s.SegmentedPropertyTypeCodeSequence[0].CodeMeaning) for s in segments]
+    assert types == [("kidney", "Tissue"), ("cyst", "Neoplasm")]
+    known = pytest.importorskip("pydicom.sr.codedict").codes.SCT.Tissue
+    code = segments[0].SegmentedPropertyTypeCodeSequence[0]
+    assert (code.CodeValue, code.CodingSchemeDesignator) == (known.value, known.scheme_designator)
 
 
 def test_metadata_of_another_form(writer: Callable, tmp_path: Path) -> None:
@@ -274,16 +284,15 @@ def test_metadata_of_another_form(writer: Callable, tmp_path: Path) -> None:
 def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom_seg.optional_import", lambda name: (None, False))
     with pytest.raises(InputError, match=r"--dicom_seg true, but .* needs the package highdicom \(pip install"):
-        WriteDicomSegd("pred", tmp_path, [LIVER], tmp_path / "metadata.json")
+        WriteDicomSegd("pred", tmp_path, {"liver": 1}, {}, tmp_path / "metadata.json")
 
 
-def test_values_and_segments_are_as_many(writer: Callable) -> None:
+def test_values_and_labels_are_as_many(writer: Callable) -> None:
     with pytest.raises(ValueError, match=r"values \[1\]: expected one key, 2 values"):
         writer(values=[1])
 
 
 @pytest.mark.parametrize("values", [[1, 1], [0, 1], [1, 255], [300, 1], [-1, 1], [1.0, 2.0], ["1", "2"], [[1], [2]]])
 def test_values_that_are_no_labels(writer: Callable, values: list) -> None:
-    message = f"values {values}: expected different integers from 1 to 254, the label of each segment"
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=r"labels: .*expected (a whole number from 1 to 254|different names and)"):
         writer(values=values)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -59,6 +60,18 @@ def test_statistics_are_of_the_foreground_of_the_training_cases(
 def test_folds_have_their_own(cohort: Path) -> None:
     found = [intensity_of(cohort, fold) for fold in (None, 0, 1)]
     assert len({f["digest"] for f in found}) == len({f["mean"] for f in found}) == 3
+
+
+def test_a_value_that_label_map_takes_for_background_does_not_count(cohort: Path) -> None:
+    found = intensity_of(cohort, None, ("CT",), {"tumour": 1}, {"1": 1, "2": 0})
+    for path in cohort.glob("c*_seg.nii.gz"):
+        label = nib.load(path)
+        values = np.asarray(label.dataobj).copy()
+        values[values == 2] = 0
+        nib.save(nib.Nifti1Image(values, label.affine), path)
+    assert {key: found[key] for key in NUMBERS} == pytest.approx(expected(cohort, None))
+    with pytest.raises(InputError, match=r"of 5 other training cases .* or by another label_map; remove this file"):
+        intensity_of(cohort)
 
 
 def test_the_file_is_read_again_for_the_same_cases_alone(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,37 @@ def test_versions_and_weights(bundle: Path) -> None:
     assert findings.found[-1][:2] == ("failure", "weights") and "weights of another network" in findings.found[-1].what
 
 
+def test_labels_that_do_not_agree(bundle: Path, listing: dict, tmp_path: Path) -> None:
+    """Those of the config with the metadata's are a failure, those of a data list by other names a note."""
+    settings = {"labels": {"liver": 1, "tumour": 2}, "regions": {}, "segments": {}, "label_map": {}}
+    for name in ("train", "inference"):
+        config = json.loads((bundle / "configs" / f"{name}.json").read_text()) | settings
+        if name == "train":
+            config["load"][3] = {"_target_": "common.transforms.CheckLabeld", "keys": "label"}
+            config["load"][3] |= {key: f"@{key}" for key in ("labels", "label_map", "dataset_dir")}
+        (bundle / "configs" / f"{name}.json").write_text(json.dumps(config))
+    about = json.loads((bundle / "configs" / "metadata.json").read_text())
+    written = {"pred": {"channel_def": {"0": "background", "1": "kidney", "2": "tumour"}}}
+    about["network_data_format"] = {"post_processed_outputs": written}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(about))
+    findings = Findings()
+    examine_bundle(findings, bundle)
+    (failure,) = (finding for finding in findings.found if finding.where == "labels")
+    assert failure.kind == "failure" and "1 kidney, 2 tumour, but labels are liver 1, tumour 2" in failure.what
+    written["pred"]["channel_def"]["1"] = "liver"
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(about))
+    findings = Findings()
+    examine_bundle(findings, bundle)
+    assert not [finding for finding in findings.found if finding.where == "labels"]
+
+    listing["labels"] = {"0": "background", "1": "kidney", "2": "tumor"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    findings = Findings()
+    examine_data(findings, bundle, tmp_path / "data")
+    (note,) = (finding for finding in findings.found if finding.where == "data list")
+    assert note.kind == "note" and "1 kidney where `labels` has liver; if they are others" in note.what
+
+
 def test_overlay(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     overlay = {"load::3::num_classes": 3, "network_def::out_channels": 5}
     (tmp_path / "overlay.json").write_text(json.dumps(overlay))

@@ -1,0 +1,109 @@
+"""The labels of a package: what its metadata, its network and its scores say of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from ..errors import InputError, root_cause
+from ..labels import channel_def, check_agreement, check_labels, class_regions, shown_labels
+
+logger = logging.getLogger(__name__)
+
+
+def relabel(metadata: dict[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Write what ``metadata.json`` says of labels anew, for a package of other labels than its bundle's.
+
+    Args:
+        metadata: is changed: names and range of the label map's values, channels of the network, classes, scores.
+        before: the bundle's ``inference.json``.
+        after: that of the package.
+
+    Raises:
+        InputError: labels or regions of the package that are not valid.
+    """
+    labels, own = check_labels(after["labels"]), before["labels"]
+    regions, own_regions = class_regions(labels, after["regions"]), class_regions(own, before["regions"])
+    if list(regions) != list(own_regions):
+        metadata["eval_metrics"] = {
+            name: None for score in metadata["eval_metrics"] for name in _renamed(score, [*own_regions], [*regions])
+        }
+    if labels == own:
+        return
+    formats = metadata["network_data_format"]
+    formats["post_processed_outputs"]["pred"] |= {
+        "channel_def": channel_def(labels),
+        "value_range": [0, max(labels.values())],
+    }
+    formats["outputs"]["pred"]["num_channels"] += len(labels) - len(own)
+    metadata["label_classes"] = f"{shown_labels(labels)}, 0 everything else"
+    metadata["pred_classes"] = f"output of the network for {', '.join(labels)}"
+    logger.warning(
+        "labels are %s, the bundle's are %s; name, task and description in the metadata are still the bundle's, unless "
+        'the overlay has "_meta_::name", "_meta_::task", "_meta_::description"',
+        shown_labels(labels),
+        shown_labels(own),
+    )
+
+
+def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Check that labels, regions, network, segments and metadata of a package agree.
+
+    Args:
+        config: ``inference.json`` of the package, before its code is renamed.
+        metadata: of the package.
+
+    Raises:
+        InputError: the first that does not, with both values.
+    """
+    parser = ConfigParser(dict(config))
+    written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
+    try:
+        width = None
+        if "out_channels" in config["network_def"]:
+            width = parser.get_parsed_content("network_def::out_channels")
+        check_agreement(config["labels"], config["regions"], config["segments"], width, written)
+        for index, step in enumerate(config["postprocessing"]["transforms"]):
+            id = f"postprocessing::transforms::{index}"
+            if step.get("labels") == "@labels" and "segments" not in step:
+                parser.get_parsed_content(id)  # checks how many labels the method has
+            values = parser.get_parsed_content(f"{id}::values") if "values" in step else None
+            if values is not None and list(values) != list(config["labels"].values()):
+                raise InputError(
+                    f"label_code {config['label_code']} writes the values {', '.join(map(str, values))}, but labels "
+                    f"are {shown_labels(config['labels'])}; give `labels` the values, and leave label_code null"
+                )
+    except Exception as error:
+        raise root_cause(error) from error
+
+
+def check_scored_regions(file: Path, scores: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Check that an evaluation scored the regions of a package.
+
+    Raises:
+        InputError: a region without a column.
+    """
+    for region in class_regions(config["labels"], config["regions"]):
+        if not any(name.endswith(f" {region}") for name in scores):
+            raise InputError(
+                f"{file}: scores {', '.join(scores)}, none of which is of {region}; the package's regions are "
+                f"{', '.join(class_regions(config['labels'], config['regions']))}: give an evaluation of these weights"
+            )
+
+
+def labels_table(config: Mapping[str, Any]) -> str:
+    """Return the values of the label map and what they are called, as a Markdown table."""
+    rows = "\n".join(f"| {value} | {name} |" for name, value in config["labels"].items())
+    return f"| value in the label map | label |\n|---|---|\n| 0 | background |\n{rows}"
+
+
+def _renamed(score: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """The names of a score for the new regions, at the place of the first of the old ones."""
+    for index, region in enumerate(before):
+        if score.endswith(f" {region}"):
+            return [f"{score.removesuffix(region)}{name}" for name in after] if index == 0 else []
+    return [score]

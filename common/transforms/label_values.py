@@ -1,0 +1,48 @@
+"""From the classes of a network to the values of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from ..labels import check_labels
+from ..tensors import plain
+
+
+class LabelValuesd(MapTransform):
+    """Write each class of a label map as the value of its label; the background stays 0.
+
+    Args:
+        keys: label maps ``(1, x, y, z)`` of integers, each class the position of its label.
+        labels: names to values.
+        count: number of labels that the method segments; None for any.
+
+    Raises:
+        InputError: labels that are not valid, or another number of them.
+        ValueError: a class without a label: the network is another one than the labels describe.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: Mapping[str, int],
+        count: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.values = [0, *check_labels(labels, count).values()]
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label = d[key]
+            if int(plain(label).max()) >= len(self.values):
+                raise ValueError(f"'{key}' holds class {int(plain(label).max())} of {len(self.values) - 1} labels")
+            if self.values != list(range(len(self.values))):
+                result = label.clone()
+                plain(result).copy_(plain(label).new_tensor(self.values)[plain(label).long()])
+                d[key] = result
+        return d
