@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import read_json, whole_file
 from .cases import load_cases
+from .folds import VALIDATION_SHARE
 from .volumes import VolumeReader
 
 NUMBERS = ("low", "high", "mean", "sd")
@@ -29,7 +30,10 @@ def intensity_file(dataset_dir: str | Path, fold: int | None = None) -> Path:
 
 
 def intensity_of(
-    dataset_dir: str | Path, fold: int | None = None, modalities: Sequence[str] = ("CT",)
+    dataset_dir: str | Path,
+    fold: int | None = None,
+    modalities: Sequence[str] = ("CT",),
+    validation_share: float = VALIDATION_SHARE,
 ) -> dict[str, Any]:
     """Statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
 
@@ -37,7 +41,7 @@ def intensity_of(
     the first process does this, and the others read what it wrote.
 
     Args:
-        dataset_dir, fold: as for :func:`load_cases`.
+        dataset_dir, fold, validation_share: as for :func:`load_cases`.
         modalities: the one channel that the scans have.
 
     Returns:
@@ -48,7 +52,7 @@ def intensity_of(
         InputError: the file there is of other cases; a case cannot be read; the foreground is empty or constant.
     """
     with idist.one_rank_first():
-        cases = load_cases(dataset_dir, "training", modalities, fold)
+        cases = load_cases(dataset_dir, "training", modalities, fold, validation_share)
         digest = hashlib.sha256("\n".join(sorted(case["case"] for case in cases)).encode()).hexdigest()
         path = intensity_file(dataset_dir, fold)
         if not path.exists():
@@ -76,10 +80,7 @@ def read_intensity(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
-    try:
-        intensity = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    intensity = read_json(path)
     numbers = [intensity.get(key) for key in NUMBERS] if isinstance(intensity, dict) else [None]
     if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
         raise InputError(f"{path}: expected an object with the numbers {', '.join(NUMBERS)}")
