@@ -71,10 +71,12 @@ def datalist(
     root: str,
     out: str,
     modalities: str | tuple[str, ...] = (),
-    folds: int = 5,
+    folds: int | None = None,
     fold: int = 0,
     seed: int = 0,
     classes: str | None = None,
+    validation_share: float = 0.25,
+    splits: str | None = None,
 ) -> None:
     """Write the data list of a folder of labelled cases: training, validation and test cases of one fold.
 
@@ -85,16 +87,18 @@ def datalist(
         root: the folder.
         out: the list to write, DIR/dataset.json; DIR is then the bundles' dataset_dir.
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
-        folds: number of cross-validation folds, by patient where names or classes tell the patient.
+        folds: number of cross-validation folds, by patient where names or classes tell the patient; 5 unless given.
         fold: the fold to test on.
         seed: of the assignment to folds.
         classes: CSV file with the columns case and class, and patient if known; folds then share every class.
+        validation_share: part of the patients outside the fold for validation; 0 for none.
+        splits: nnU-Net's splits_final.json, in place of folds and seed: fold N tests on the val of its split N.
     """
-    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes)
+    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
-def intensity(dataset_dir: str, fold: int | None = None) -> None:
+def intensity(dataset_dir: str, fold: int | None = None, validation_share: float = 0.25) -> None:
     """Print the statistics of the foreground's intensities over the training cases of a data list.
 
     They are computed where their file does not stand beside the list yet; so does a training that needs them.
@@ -102,8 +106,9 @@ def intensity(dataset_dir: str, fold: int | None = None) -> None:
     Args:
         dataset_dir: folder of the data list.
         fold: cross-validation fold, as for a training; without it the lists as they stand.
+        validation_share: as for a training.
     """
-    found = intensity_of(dataset_dir, fold)
+    found = intensity_of(dataset_dir, fold, validation_share=validation_share)
     print(", ".join(f"{key} {found[key]:.6g}" for key in ("low", "high", "mean", "sd")))
     print(f"{intensity_file(dataset_dir, fold)}: of {found['cases']} training cases")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,25 @@ from typing import Any
 import ignite.distributed as idist
 
 from ..errors import InputError
-from .dicom import is_series
+from ..files import read_json
+from .folders import broken_link, broken_links, channels_in_header, entries, is_scan, scans_in
+from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
+from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = ("training", "validation", "test")  # the lists of a dataset.json
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
-
-# How file names and data lists call the MRI modalities; compared in lower case.
-MODALITY_NAMES: Mapping[str, tuple[str, ...]] = {
-    "T1": ("t1", "t1w", "t1n"),
-    "T2": ("t2", "t2w"),
-    "CET1": ("cet1", "t1c", "t1ce", "t1gd", "t1cw", "t1post", "ce"),
-    "FLAIR": ("flair", "fla", "t2f"),
-}
 
 
 def load_cases(
-    dataset_dir: str | Path, section: str, modalities: Sequence[str] = (), fold: int | None = None, share: float = 0.25
+    dataset_dir: str | Path,
+    section: str,
+    modalities: Sequence[str] = (),
+    fold: int | None = None,
+    validation_share: float = VALIDATION_SHARE,
 ) -> list[dict]:
-    """The labelled cases of one list of ``dataset_dir/dataset.json``.
+    """Return the labelled cases of one list of ``dataset_dir/dataset.json``.
 
     Args:
         dataset_dir: data-set folder; paths in its data list are relative to it.
@@ -40,17 +37,26 @@ def load_cases(
         modalities: the channels that a case must have, in order; compared with the list's ``modality`` if it has one.
         fold: cross-validation fold to split by instead of the lists as they stand; the data list must have been written
             with folds.
+        validation_share: part of the patients outside ``fold`` for validation, 0 to 1. With 0 validation is empty, also
+            of lists as they stand.
 
     Returns:
-        dicts with ``case`` (a unique name), ``image`` (path, or one per modality), ``label`` (path), and whatever else
-        the data list says of the case.
+        dicts with ``case`` (its name in results), ``image`` (path, or one per modality), ``label`` (path), and
+        whatever else the data list says of the case.
 
     Raises:
-        InputError: the list, a file or a label is missing, or the modalities are others or in another order.
+        UsageError: the share is out of range.
+        InputError: the list, a file or a label is missing, two cases have one name, or the modalities are others or in
+            another order.
     """
-    root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold)
+    root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold, validation_share)
     items = listing.get(section)
-    if section == "validation" and share == 0:
+    if section == "validation" and validation_share == 0:
+        if items:
+            logger.warning(
+                "%s: validation_share 0 leaves out its %d validation cases; put them under 'training' to train on them",
+                root / "dataset.json", len(items),
+            )  # fmt: skip
         return []
     if not items:
         have = ", ".join(k for k in SECTIONS if listing.get(k)) or "none"
@@ -58,17 +64,26 @@ def load_cases(
             f"{root / 'dataset.json'}: no cases under '{section}' (lists with cases: {have}); "
             "`python -m common datalist` writes all three"
         )
-    return _resolve(root, items, modalities, labelled=True)
+    cases = with_distinct_names([resolve_case(root, item, modalities, labelled=True) for item in items], root)
+    wrong = [case["error"] for case in cases if "error" in case]
+    if wrong:
+        raise InputError(wrong[0])
+    missing = [broken_link(path) or str(path) for case in cases for path in files_of(case) if not path.exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(f"{root / 'dataset.json'} names files that are not there: {', '.join(missing[:3])}{more}")
+    return cases
 
 
 def find_cases(
     dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None, exclude: str | Path | None = None
 ) -> list[dict]:
-    """The cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
+    """Return the cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
     In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless there are
     several ``modalities`` and their names differ only by the modality: ``P1_T1.nii.gz`` and ``P1_T2.nii.gz`` are one.
     A folder of DICOM files is one scan under the folder's name: ``dataset_dir`` itself, a sub-folder, or one in it.
+    A case's name follows from its own path alone; cases that share a name are errors, all of them.
 
     Args:
         dataset_dir: the folder or file.
@@ -77,38 +92,41 @@ def find_cases(
         exclude: a folder whose files are no input, such as the output folder.
 
     Returns:
-        dicts with ``case`` (a unique name) and ``image``, or ``case`` and ``error`` for one that has to be skipped.
+        dicts with ``case`` (its name, as results carry it) and ``image``, or ``case`` and ``error`` for one that has to
+        be skipped.
 
     Raises:
         InputError: nothing there, or nothing that could be a scan.
     """
     path = Path(dataset_dir)
     if not path.exists():
-        raise InputError(f"dataset_dir={dataset_dir}: no such file or folder")
+        raise InputError(broken_link(path) or f"dataset_dir={dataset_dir}: no such file or folder")
     if fold is not None and not (path / "dataset.json").exists():
         raise InputError(f"--fold {fold}, but dataset_dir={dataset_dir} has no dataset.json; scans alone have no folds")
     if path.is_file():
-        return [{"case": stem(path), "image": str(path)}]
+        return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
     if (path / "dataset.json").exists():
-        listing = read_lists(path, modalities, fold)
+        listing = read_lists(path, modalities, fold, validation_share=0)
         if not listing.get("test"):
             raise InputError(
                 f"{path / 'dataset.json'}: no cases under 'test'; give a folder of scans or one scan instead"
             )
-        return _resolve(path, listing["test"], modalities, labelled=False)
+        return with_distinct_names(
+            [_listed(path, n, item, modalities) for n, item in enumerate(listing["test"], 1)], path
+        )
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
-    cases = [{"case": path.resolve().name, "image": str(path)}] if is_series(path) else []
+    cases = [{"case": _folder_name(path), "image": str(path)}] if is_scan(path) else []
     # a series with other scans beside its slices is no scan alone; which one is meant is asked as for any sub-folder
-    scans = [p for p in _scans(path) if p.is_file() or not (p.resolve() == skipped or _scans(p))]
+    scans = [p for p in scans_in(path) if p.is_file() or not (p.resolve() == skipped or _holds_scans(p))]
     cases += _cases_of_files(scans, modalities)
-    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if folder.resolve() != skipped and folder not in scans:
+    for folder in entries(path):
+        if folder.is_dir() and folder.resolve() != skipped and folder not in scans:
             cases.append(_case_of_folder(folder, modalities))
     if not cases:
         raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
-    return _with_unique_names(cases)
+    return with_distinct_names(cases, path)
 
 
 def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
@@ -122,20 +140,66 @@ def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
     return cases[idist.get_rank() :: idist.get_world_size()]
 
 
-def read_lists(dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None) -> dict[str, Any]:
-    """The content of ``dataset_dir/dataset.json``, its cases as they stand there; split by ``fold`` if there is one.
+def read_lists(
+    dataset_dir: str | Path,
+    modalities: Sequence[str] = (),
+    fold: int | None = None,
+    validation_share: float = VALIDATION_SHARE,
+) -> dict[str, Any]:
+    """Return the content of ``dataset_dir/dataset.json``, split by ``fold`` if one is given.
+
+    Args:
+        dataset_dir, modalities, fold, validation_share: as for :func:`load_cases`.
 
     Raises:
+        UsageError: the share is out of range.
         InputError: no such file or no such lists, modalities that are others or in another order, or no such fold.
     """
-    root = Path(dataset_dir)
-    listing = _read_data_list(root)
-    _check_modalities(root, listing, modalities)
-    return listing if fold is None else split_by_fold(root, listing, fold)
+    check_share(validation_share)
+    path = Path(dataset_dir) / "dataset.json"
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file; give a data set's folder with --dataset_dir "
+            "(`python -m common datalist` writes the list for known layouts)"
+        )
+    listing = read_json(path)
+    if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
+        raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
+    found = named_channels(path, listing)
+    known = [modality_of(name)[0] or name for name in found]
+    if modalities and found and [name.lower() for name in known] != [name.lower() for name in modalities]:
+        raise InputError(f"{path}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
+    return listing if fold is None else split_by_fold(path, listing, fold, validation_share)
+
+
+def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
+    """Return the channels that a data set's description names, in their order; none if it names none.
+
+    Args:
+        path: the description, for messages.
+        listing: its content. ``modality`` or ``channel_names`` is a name, a list of names, or an object with numbers
+            for names or names for numbers.
+
+    Raises:
+        InputError: another form.
+    """
+    key = "modality" if listing.get("modality") else "channel_names"
+    named = listing.get(key) or []
+    if isinstance(named, str):
+        return [named]
+    if isinstance(named, dict):
+        if all(type(number) is int for number in named.values()):
+            named = {number: name for name, number in named.items()}
+        if not all(str(number).isdecimal() for number in named):
+            raise InputError(f"{path}: {key} has the keys {', '.join(named)}, expected numbers from 0")
+        named = [named[number] for number in sorted(named, key=int)]
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise InputError(f'{path}: {key} is {named!r}; expected names, such as {{"0": "CT"}}')
+    return named
 
 
 def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: bool) -> dict:
-    """A case of the data list in ``root``, with its name and whole paths, whether these are there or not.
+    """Return a case of the data list in ``root``, with its name and whole paths, whether these are there or not.
 
     Args:
         root: data-set folder.
@@ -144,98 +208,68 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
         labelled: it must have a label; unless so, a label stays as it stands.
 
     Raises:
-        InputError: no image or label, or what stands there is no path.
+        InputError: no image or label, a path that is not a text, or a name that no result can carry.
     """
     path = root / "dataset.json"
     case = {"image": item} if isinstance(item, (str, list)) else item
     if not isinstance(case, dict):
-        raise InputError(f"{path}: {item!r} is no case; expected an object with image and label")
+        raise InputError(f"{path}: {item!r} is not a case; expected an object with image and label")
     for key in ("image", "label") if labelled else ("image",):
         if key not in case:
             raise InputError(f"{path}: {item} has no {key}")
     images = case["image"] if isinstance(case["image"], list) else [case["image"]]
     if not images or not all(isinstance(image, str) and image for image in images):
         raise InputError(f"{path}: {item}: image is {case['image']!r}; expected a path, or one for each modality")
-    paths = [str(root / image) for image in images]
-    case = {"case": case_name(images, modalities), **case, "image": paths[0] if len(paths) == 1 else paths}
+    if "case" in case:
+        name = case["case"]
+    elif "order" in case:
+        name = own_name(images, modalities)
+    else:
+        name = case_name(
+            [os.path.relpath(image, root) if os.path.isabs(image) else image for image in images], modalities
+        )
+    try:
+        name = safe_name(name)
+    except InputError as error:
+        raise InputError(f"{path}: {item}: {error}") from error
+    paths = [str(root / listed_path(image)) for image in images]
+    case = {**case, "case": name, "image": paths[0] if len(paths) == 1 else paths}
     if labelled:
         if not isinstance(case["label"], str) or not case["label"]:
             raise InputError(f"{path}: {item}: label is {case['label']!r}; expected a path")
-        case["label"] = str(root / case["label"])
+        case["label"] = str(root / listed_path(case["label"]))
     return case
 
 
 def files_of(case: Mapping) -> list[Path]:
-    """The files of a case, its label last."""
+    """Return the files of a case, its label last."""
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     return [Path(path) for path in [*images, *([case["label"]] if "label" in case else [])]]
 
 
-def split_by_fold(root: Path, listing: Mapping, fold: int) -> dict[str, list[dict]]:
-    """The cases of ``fold`` for testing; of the others, every fourth for validation (25 %), the rest for training.
+def with_distinct_names(cases: Sequence[dict], root: Path) -> list[dict]:
+    """Return cases with names that results can carry; one without has an ``error``, as have all that share a name.
 
-    Cases of one place in the order are of one patient and stay together.
-
-    Raises:
-        InputError: a case without a fold or a place in the order, or no case in this fold.
+    Args:
+        cases: each with ``case`` and ``image``, or with ``error``.
+        root: the data set, to which the paths in messages are relative.
     """
-    items = [item for section in SECTIONS for item in listing.get(section) or []]
-    for key in ("fold", "order"):
-        if not all(isinstance(item, dict) and isinstance(item.get(key), int) for item in items):
-            raise InputError(
-                f"{root / 'dataset.json'}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`"
-            )
-    items.sort(key=lambda item: item["order"])
-    test = [item for item in items if item["fold"] == fold]
-    rest = [item for item in items if item["fold"] != fold]
-    places = sorted({item["order"] for item in rest})
-    if not test or len(places) < 2:
-        raise InputError(f"{root / 'dataset.json'}: no fold {fold}; it has {sorted({item['fold'] for item in items})}")
-    held = set(places[::4])
-    return {
-        "training": [item for item in rest if item["order"] not in held],
-        "validation": [item for item in rest if item["order"] in held],
-        "test": test,
-    }
-
-
-def stem(path: str | Path) -> str:
-    """File name without its image suffix."""
-    name = Path(path).name
-    for suffix in sorted(NIFTI_SUFFIXES + ITK_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
-def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, str]:
-    """The modality that a file's or channel's name speaks of, and the name without it.
-
-    Besides the names of ``MODALITY_NAMES``, nnU-Net's ``_0000``, ``_0001``, ... count into ``modalities``.
-    """
-    parts = re.split(r"([_\-. ]+)", name)
-    for i in range(len(parts) - 1, -1, -2):
-        word = parts[i].lower()
-        rest = "".join(parts[: max(i - 1, 0)] + parts[i + 1 :]).strip("_-. ")
-        if re.fullmatch(r"\d{4}", word) and i == len(parts) - 1 and int(word) < len(modalities):
-            return modalities[int(word)], rest
-        for modality, names in MODALITY_NAMES.items():
-            if word in names:
-                return modality, rest
-    return None, name
-
-
-def case_name(images: Sequence[str], modalities: Sequence[str] = ()) -> str:
-    """What a case is called whose data list does not say it: its file, of several without the modality, or else their
-    folder."""
-    rest = modality_of(stem(images[0]), modalities)[1] if len(images) > 1 else stem(images[0])
-    return rest or Path(images[0]).parent.name
-
-
-def is_scan(path: Path) -> bool:
-    """Whether this is an image file by its suffix, or a folder with DICOM files in it."""
-    is_image = path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
-    return not path.name.startswith(".") and (is_image or is_series(path))
+    checked = []
+    for case in cases:
+        try:
+            checked.append(case if "error" in case else {**case, "case": safe_name(case["case"])})
+        except InputError as error:
+            checked.append({"case": _where(case, root), "error": f"{_where(case, root)}: {error}"})
+    errors = {}
+    for group in clashes(case for case in checked if "error" not in case):
+        names = ", ".join(dict.fromkeys(case["case"] for case in group))
+        found = [_where(case, root) for case in group]
+        listed = " and ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        once = len(set(found)) == 1
+        fix = "list it once" if once else "rename the scans, or name each by `case` in a data list"
+        for one, where in zip(group, found):
+            errors[id(one)] = {"case": where, "error": f"{listed}: cases of one name, {names}; {fix}"}
+    return [errors.get(id(case), case) for case in checked]
 
 
 def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
@@ -263,8 +297,33 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
     return chosen
 
 
-def _scans(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if is_scan(p))
+def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) -> dict:
+    """Return a case of the list ``test``, or its error."""
+    try:
+        case = resolve_case(root, item, modalities, labelled=False)
+    except InputError as error:
+        return {"case": f"test item {number}", "error": str(error)}
+    images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+    broken = [line for image in images for line in broken_links(Path(image))]
+    return {"case": case["case"], "error": broken[0]} if broken else case
+
+
+def _where(case: Mapping, root: Path) -> str:
+    """Return the path of a case's first image from the data set on."""
+    image = case["image"] if isinstance(case["image"], str) else case["image"][0]
+    return Path(os.path.relpath(image, root)).as_posix() if image != str(root) else str(root)
+
+
+def _folder_name(folder: Path) -> str:
+    """Return the name of a folder, also of ``.``; a link to it has its own."""
+    return Path(os.path.abspath(folder)).name
+
+
+def _holds_scans(folder: Path) -> bool:
+    try:
+        return bool(scans_in(folder))
+    except InputError:  # not this user's to read; it gets its line as a case
+        return True
 
 
 def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[dict]:
@@ -272,72 +331,34 @@ def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[di
     groups: dict[str, list[Path]] = {}
     for file in files:
         modality, rest = modality_of(stem(file), modalities) if len(modalities) > 1 else (None, "")
+        if modality is not None and modality_of(stem(file))[0] is None and channels_in_header(file) > 1:
+            modality = None  # its number is the case's own: a 4-D file has all channels
         if modality is None:
-            cases.append({"case": stem(file), "image": str(file)})
+            name = scan_name(file) if len(modalities) < 2 else stem(file)
+            cases.append(_case(name, [file], modalities, str(file.parent)))
         else:
-            groups.setdefault(rest or file.parent.name, []).append(file)
+            groups.setdefault(rest or _folder_name(file.parent), []).append(file)
     return cases + [_case(name, group, modalities, str(group[0].parent)) for name, group in groups.items()]
 
 
 def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
-    files = ([folder] if is_series(folder) else []) + _scans(folder)
+    try:
+        files = ([folder] if is_scan(folder) else []) + scans_in(folder)
+        unread = [
+            f"{path}: cannot be read (Permission denied)" for path in entries(folder) if not os.access(path, os.R_OK)
+        ]
+    except InputError as error:
+        return {"case": folder.name, "error": str(error)}
     if not files:
-        return {"case": folder.name, "error": f"{folder}: no scans ({KINDS}) in it"}
+        reason = [*broken_links(folder), *unread, f"{folder}: no scans ({KINDS}) in it"][0]
+        return {"case": folder.name, "error": reason}
     return _case(folder.name, files, modalities, str(folder))
 
 
 def _case(name: str, files: Sequence[Path], modalities: Sequence[str], where: str) -> dict:
     try:
-        return {"case": name, "image": images_of_case(files, modalities, where)}
+        image = images_of_case(files, modalities, where)
     except InputError as error:
         return {"case": name, "error": str(error)}
-
-
-def _with_unique_names(cases: list[dict]) -> list[dict]:
-    """A name twice would write one case's result over another's."""
-    count: dict[str, int] = {}
-    for case in cases:
-        count[case["case"]] = count.get(case["case"], 0) + 1
-        if count[case["case"]] > 1:
-            case["case"] = f"{case['case']}_{count[case['case']]}"
-    return cases
-
-
-def _read_data_list(root: Path) -> dict[str, Any]:
-    path = root / "dataset.json"
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file; give a data set's folder with --dataset_dir "
-            "(`python -m common datalist` writes the list for known layouts)"
-        )
-    try:
-        listing = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
-        raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
-    return listing
-
-
-def _check_modalities(root: Path, listing: Mapping, modalities: Sequence[str]) -> None:
-    named = listing.get("modality", listing.get("channel_names"))
-    if not modalities or not isinstance(named, dict):
-        return
-    if not all(str(key).isdecimal() for key in named):
-        raise InputError(f"{root / 'dataset.json'}: modality has the keys {', '.join(named)}, expected numbers from 0")
-    found = [named[key] for key in sorted(named, key=int)]
-    if [modality_of(name)[0] or name for name in found] != list(modalities):
-        raise InputError(
-            f"{root / 'dataset.json'}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order"
-        )
-
-
-def _resolve(root: Path, items: Sequence, modalities: Sequence[str], labelled: bool) -> list[dict]:
-    cases = [resolve_case(root, item, modalities, labelled) for item in items]
-    missing = [path for case in cases for path in files_of(case) if not path.exists()] if labelled else []
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(
-            f"{root / 'dataset.json'} names files that are not there: {', '.join(map(str, missing[:3]))}{more}"
-        )
-    return _with_unique_names(cases)
+    broken = [line for path in ([image] if isinstance(image, str) else image) for line in broken_links(Path(path))]
+    return {"case": name, "error": broken[0]} if broken else {"case": name, "image": image}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from monai.transforms import MapTransform
 from monai.utils import optional_import
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import plain
 from .dicom import Slice, is_series, ordered_slices
@@ -187,10 +186,10 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     try:
-        metadata = json.loads(path.read_text())
+        metadata = read_json(path)
         names = ("name", "version", "authors", "intended_use")
         return {name: textwrap.shorten(str(metadata[name]), LONGEST, placeholder="...") for name in names}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected a bundle's metadata with name, version, authors and intended_use, for --dicom_seg true "
             f"({type(error).__name__}: {error})"

@@ -14,9 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import read_json, whole_file
 from ..labels import check_labels, read_label_map
 from .cases import load_cases
+from .folds import VALIDATION_SHARE
 from .volumes import VolumeReader
 
 NUMBERS = ("low", "high", "mean", "sd")
@@ -35,6 +36,7 @@ def intensity_of(
     modalities: Sequence[str] = ("CT",),
     labels: Mapping[str, int] | None = None,
     label_map: Any = (),
+    validation_share: float = VALIDATION_SHARE,
 ) -> dict[str, Any]:
     """Return statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
 
@@ -42,7 +44,7 @@ def intensity_of(
     the first process does this, and the others read what it wrote.
 
     Args:
-        dataset_dir, fold: as for :func:`load_cases`.
+        dataset_dir, fold, validation_share: as for :func:`load_cases`.
         modalities: the one channel that the scans have.
         labels, label_map: as for :class:`common.transforms.CheckLabeld`; values that become background do not count.
 
@@ -56,7 +58,7 @@ def intensity_of(
     mapped = {} if labels is None else read_label_map(label_map, check_labels(labels))
     background = sorted(value for value, result in mapped.items() if result == 0)
     with idist.one_rank_first():
-        cases = load_cases(dataset_dir, "training", modalities, fold)
+        cases = load_cases(dataset_dir, "training", modalities, fold, validation_share)
         names = [*sorted(case["case"] for case in cases), *(f"without {value}" for value in background)]
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         path = intensity_file(dataset_dir, fold)
@@ -85,10 +87,7 @@ def read_intensity(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
-    try:
-        intensity = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    intensity = read_json(path)
     numbers = [intensity.get(key) for key in NUMBERS] if isinstance(intensity, dict) else [None]
     if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
         raise InputError(f"{path}: expected an object with the numbers {', '.join(NUMBERS)}")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from ..errors import InputError
-from .cases import modality_of, stem
+from .names import modality_of, stem
 from .volumes import NIFTI_SUFFIXES, read_aligned, read_volume, write_nifti
 
 MARK = "channels: "  # before the names in the header, so that other descriptions are not taken for names

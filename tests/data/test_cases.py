@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.data import find_cases, load_cases
-from common.data.cases import modality_of, stem
 from common.data.datalist import write_datalist
+from common.data.names import modality_of, stem
 from common.errors import InputError
 
 NAMES = ("T1", "T2", "CET1")
@@ -90,9 +90,14 @@ def test_one_scan_and_the_output_folder(tmp_path: Path, touch: Callable) -> None
         find_cases(tmp_path, exclude=tmp_path)
 
 
-def test_equal_names_get_numbers(tmp_path: Path, touch: Callable) -> None:
-    touch("a.nii", "a.nii.gz", "a/b.nii")
-    assert sorted(listed(tmp_path)) == ["a", "a_2", "a_3"]
+def test_scans_of_one_name_are_errors_that_name_all(tmp_path: Path, touch: Callable) -> None:
+    touch("a.nii", "a.nii.gz", "a/b.nii", "a_2.nii", "P1.nii", "p1.nii.gz", "good.nii")
+    cases = listed(tmp_path)
+    assert {name for name, found in cases.items() if name == str(found).removesuffix(".nii")} == {"a_2", "good"}
+    for name in ("a.nii", "a.nii.gz", "a/b.nii"):
+        assert "a.nii and a.nii.gz and a/b.nii: cases of one name, a; rename the scans" in str(cases[name])
+    for name in ("P1.nii", "p1.nii.gz"):
+        assert "P1.nii and p1.nii.gz: cases of one name, P1, p1" in str(cases[name])
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
     ("content", "message"),
     [
         (None, "dataset.json: no such file; give a data set's folder with --dataset_dir"),
-        ("{", "dataset.json: not JSON"),
+        ("{", "dataset.json: not valid JSON"),
         ("[]", "dataset.json: expected an object"),
         ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),
         ('{"training": [{"image": "a.nii"}]}', "has no label"),
@@ -192,7 +197,7 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
     with pytest.raises(InputError, match="1 labelled cases in"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
     (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(InputError, match="is the data set's own description"):
+    with pytest.raises(InputError, match="exists and is not a list as datalist wrote it"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from common.data import load_cases
-from common.data.datalist import TIME_POINT, write_datalist
+from common.data.datalist import write_datalist
+from common.data.layouts import TIME_POINT
 from common.errors import InputError
 from common.transforms.brain import LABEL_CODES
 
@@ -57,7 +58,7 @@ def test_brats_2015(tmp_path: Path, own_folders: bool) -> None:
             touch(root / case / (name if own_folders else ""), f"{name}.mha")
     cases = listed(root, "brats2015")
     both = {"HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1"}  # two patients of one name
-    assert cases.keys() == {*both, "brats_2013_pat0002_1", "brats_tcia_pat105_0001"}
+    assert cases.keys() == {*both, "HGG_brats_2013_pat0002_1", "brats_tcia_pat105_0001"}
     assert cases["brats_tcia_pat105_0001"]["files"] == [
         "VSD.Brain.XX.O.MR_Flair.54532.mha",
         "VSD.Brain.XX.O.MR_T1.54533.mha",
@@ -369,11 +370,11 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "classes.csv: no such file"),
+        (None, "classes.csv: cannot be read .No such file"),
         ("name,class\nc0,positive\n", "classes.csv: columns name, class, expected case, class and, if known, patient"),
         ("case;class\nc0;positive\n", "classes.csv: columns case;class, expected .* separated by commas"),
         ("", "classes.csv: columns none"),
-        ("case,class\n" + ROWS + "c3,negative\n", "classes.csv: c3 stands there twice"),
+        ("case,class\n" + ROWS + "c3,negative\n", "classes.csv: c3 has two rows"),
         ("case,class\n" + ROWS.replace("c7,positive", "c7,"), "row 8 has no class"),
         ("case,class\n" + ROWS.replace("c7,positive", "c7"), "row 8 has no class"),
         ("case,class\n" + ROWS + ",positive\n", "row 21 has no case"),

@@ -56,7 +56,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
             _save(image.astype(np.int16), case.affine, out / images[-1])
         label = f"labels/{name}.nii.gz"
         _save(case.label, case.affine, out / label)
-        entry = {"image": images if several else images[0], "label": label, **phantom.case_fields}
+        entry = {"case": name, "image": images if several else images[0], "label": label, **phantom.case_fields}
         entries.append(entry | {"class": class_name} if class_name else entry)
 
     tests = max(1, round(cases / 4))

@@ -1,0 +1,94 @@
+"""What a folder of scans holds: its scans, without what systems put beside them, and links that lead nowhere."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from ..errors import InputError
+from .dicom import is_series
+from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
+
+# Besides hidden files: of macOS, Synology, Linux, Windows, QNAP; in lower case.
+DEBRIS = (
+    "__macosx", "@eadir", "#recycle", "#snapshot", "lost+found", "$recycle.bin", "recycler",
+    "system volume information", "thumbs.db", "desktop.ini", "@recycle", "@recently-snapshot",
+)  # fmt: skip
+
+
+def entries(folder: Path) -> list[Path]:
+    """List a folder in order, without hidden files and the debris of systems.
+
+    Raises:
+        InputError: this user may not read the folder, or it is not one.
+    """
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in DEBRIS)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def is_scan(path: Path) -> bool:
+    """Return whether this is an image file by its suffix, or a folder with DICOM files in it.
+
+    A link with such a suffix that leads nowhere is one too: whoever uses it says so, see :func:`broken_link`.
+    """
+    try:
+        if path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES) and (path.is_file() or broken_link(path)):
+            return not path.name.startswith(".")
+        return is_series(path)
+    except OSError:  # not this user's to read; as a folder it gets its line where it is listed
+        return False
+
+
+def scans_in(folder: Path) -> list[Path]:
+    """List the scans of a folder in order; see :func:`entries`."""
+    return [path for path in entries(folder) if is_scan(path)]
+
+
+def scans_below(root: Path) -> list[Path]:
+    """List the scans of a folder and of all folders below it, in order; see :func:`entries`."""
+    return sorted(path for path in _walk(root, {root.resolve()}) if is_scan(path))
+
+
+def broken_link(path: Path) -> str | None:
+    """Return a line on a link that leads nowhere; None for every other path."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return f"{path}: a broken link to {os.readlink(path)}; fetch the file that it stands for, or remove the link"
+
+
+def broken_links(path: Path) -> list[str]:
+    """Return a line on each link that leads nowhere: of a scan itself, and of a folder's files."""
+    return [line for one in (path, *(entries(path) if path.is_dir() else ())) if (line := broken_link(one))]
+
+
+def channels_in_header(path: Path) -> int:
+    """Return the length of the fourth axis of a NIfTI file; 1 of every other file, and of one that cannot be read."""
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        return 1
+    try:
+        shape = nib.load(path).shape
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error):
+        return 1  # whoever reads its voxels says why
+    return shape[3] if len(shape) > 3 else 1
+
+
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield what lies below a folder; of linked folders each once, and none that a folder in ``seen`` holds anyway."""
+    for path in entries(folder):
+        yield path
+        if path.is_dir():
+            real = path.resolve()
+            if path.is_symlink() and any(real.is_relative_to(other) for other in seen):
+                continue
+            if path.is_symlink():
+                seen.add(real)
+            yield from _walk(path, seen)
