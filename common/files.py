@@ -1,32 +1,139 @@
-"""Reading JSON with a clear message, writing files whole or not at all, their SHA-256."""
+"""Read JSON with a clear message, write files whole or not at all, claim folders, compute SHA-256."""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import logging
 import os
+import re
+import secrets
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from .errors import InputError
+
+CLAIM = ".in_use"  # in a folder that a process has claimed
+CLAIM_SECONDS = 1.0  # that a claim waits, as for a killed process to be gone
+PARTIAL = ".partial_"  # before the number of the process that writes a file
+PARTIAL_OWNER = re.compile(rf"{re.escape(PARTIAL)}(\d{{1,9}})_[0-9a-f]{{8}}(\.|$)")
+
+_claims: dict[Path, BaseFileLock] = {}
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` at the end of the block.
+    """Yield a temporary name to write to, which becomes ``path`` at the end of the block.
 
-    An error or an interruption in the block leaves ``path`` as it was, and nothing beside it.
+    An error or an interruption in the block leaves ``path`` as it was, and nothing beside it. No other process has the
+    temporary name.
+
+    Raises:
+        InputError: the file cannot be written, as where the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial_{path.name}")
+    make_folder(path.parent)
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}_{secrets.token_hex(4)}{''.join(path.suffixes[-2:])}")
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) != partial:
+            raise
+        raise InputError(f"{path}: cannot be written ({reason(error)}); choose another place, or make room") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        InputError: a file lies there or above, or the folder cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for above in (Path(folder), *Path(folder).parents):
+            if above.exists() and not above.is_dir():
+                raise InputError(f"{above}: a file, expected a folder; choose another place to write to") from error
+        raise InputError(f"{folder}: cannot be made ({reason(error)}); choose another folder") from error
+
+
+def claim_folder(folder: str | Path) -> None:
+    """Keep a folder for this process until it ends: another process that claims it meanwhile gets an error.
+
+    The folder is made unless it is there. Files that a killed process left unfinished in it are removed. A process
+    may claim a folder again. Of the processes of a distributed run, only the first claims.
+
+    Where the system refuses the lock because nothing can be written, nothing is claimed. Where a file system knows no
+    locks, a warning says so.
+
+    Raises:
+        InputError: another process has the folder, or it cannot be made.
+    """
+    folder = Path(folder).resolve()
+    make_folder(folder)
+    file = folder / CLAIM
+    if folder in _claims:
+        if _claims[folder].is_locked and file.exists():
+            return
+        _claims.pop(folder).release()  # the folder was removed meanwhile, and made again
+    lock = FileLock(
+        file, CLAIM_SECONDS, mode=0o666, thread_local=False
+    )  # of a group's shared folder, every user may have it next
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{folder}: another process is writing there; wait until it has ended, or choose another folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        if os.access(folder, os.W_OK):
+            logger.warning("%s: cannot be locked (%s); start no second run into this folder", folder, error)
+        return
+    _claims[folder] = lock
+    for partial in folder.glob(f"{PARTIAL}*"):
+        owner = PARTIAL_OWNER.match(partial.name)
+        if owner is not None and partial.is_file() and not _runs(int(owner[1])):
+            with suppress(OSError):
+                partial.unlink()
+
+
+@atexit.register
+def _release_claims() -> None:
+    for lock in _claims.values():
+        if lock.is_locked:  # not so in a forked process
+            with suppress(OSError):  # Windows removes no file that is open
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number is running; on Windows, which has no harmless way to ask, always."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return process != os.getpid()  # a container gives every first process the same number
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says of an error, without its number and file."""
+    return error.strerror or str(error)
 
 
 def read_json(path: Path) -> Any:
