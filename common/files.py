@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import filecmp
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,28 +31,68 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, is_own: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield a temporary name to write to, which becomes ``path`` at the end of the block.
 
     An error or an interruption in the block leaves ``path`` as it was, and nothing beside it. No other process has the
     temporary name.
 
+    Args:
+        path: the file to write.
+        is_own: as for :func:`check_replaceable`; a file with the same bytes is left as it is. Unless given, any file
+            is replaced.
+
     Raises:
-        InputError: the file cannot be written, as where the disk is full.
+        InputError: the file cannot be written, as where the disk is full, or it is not to be replaced.
     """
     path = Path(path)
     make_folder(path.parent)
     partial = path.with_name(f"{PARTIAL}{os.getpid()}_{secrets.token_hex(4)}{''.join(path.suffixes[-2:])}")
     try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.filename is not None and Path(error.filename) != partial:
-            raise
-        raise InputError(f"{path}: cannot be written ({reason(error)}); choose another place, or make room") from error
+        with failures_of_writing(path):
+            yield partial
+            if is_own is not None and not (path.is_file() and filecmp.cmp(partial, path, shallow=False)):
+                check_replaceable(path, is_own)
+            os.replace(partial, path)
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def failures_of_writing(path: Path) -> Iterator[None]:
+    """Give what the system says against writing, also to temporary names, the name of the file or folder.
+
+    Raises:
+        InputError: in place of an error of the system, unless that names another file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and PARTIAL not in str(error.filename):
+            raise
+        raise InputError(f"{path}: cannot be written ({reason(error)}); choose another place, or make room") from error
+
+
+def check_replaceable(path: str | Path, is_own: Callable[[Path], bool]) -> None:
+    """Check that a file may be written: nothing lies there, or a file that is own.
+
+    Args:
+        path: the file to write.
+        is_own: whether a file is known as one that this project wrote and nobody changed since.
+
+    Raises:
+        InputError: another file or a folder lies there, or a file lies above.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the name of a file to write; choose another")
+    _check_no_file(path.parent)
+    if os.path.lexists(path) and not (path.is_file() and is_own(path)):
+        raise InputError(
+            f"{path}: another file of this name, or one that was changed since it was written; move it away, or choose "
+            "another place to write to"
+        )
 
 
 def make_folder(folder: str | Path) -> None:
@@ -63,10 +104,14 @@ def make_folder(folder: str | Path) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        for above in (Path(folder), *Path(folder).parents):
-            if above.exists() and not above.is_dir():
-                raise InputError(f"{above}: a file, expected a folder; choose another place to write to") from error
+        _check_no_file(Path(folder))
         raise InputError(f"{folder}: cannot be made ({reason(error)}); choose another folder") from error
+
+
+def _check_no_file(folder: Path) -> None:
+    for above in (folder, *folder.parents):
+        if os.path.lexists(above) and not os.path.isdir(above):
+            raise InputError(f"{above}: a file, expected a folder; choose another place to write to")
 
 
 def claim_folder(folder: str | Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, root_cause
 from ..reporting import (
+    check_table,
     class_probabilities,
     class_row,
     class_table,
@@ -54,6 +55,8 @@ class CaseEvaluator(SupervisedEvaluator):
             its ``class``, an index; cases without one, or without a result, are left out.
         classes_file: CSV of the true and predicted class and the probabilities, a row per case.
         class_scores_file: CSV of the class scores, ``name,value``; they are also logged.
+        made_by: what makes the scores, such as the SHA-256 of the weights, by names. A file of scores that lies there
+            is replaced only if this evaluator made it by the same and nobody changed it since.
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
@@ -70,6 +73,7 @@ class CaseEvaluator(SupervisedEvaluator):
         class_scores: Callable[[Tensor, Tensor], Mapping[str, float]] | None = None,
         classes_file: str | Path | None = None,
         class_scores_file: str | Path | None = None,
+        made_by: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(decollate=False, **kwargs)
@@ -82,6 +86,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.class_scores = class_scores
         self.classes_file = classes_file
         self.class_scores_file = class_scores_file
+        self.made_by = made_by
         self.failures: list[str] = []
         self.scores: list[dict[str, Any]] = []
         self.classes: list[dict[str, Any]] = []
@@ -89,6 +94,9 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         self.failures, self.scores, self.classes, self.finishing = [], [], [], None
+        for file in (self.scores_file, self.classes_file, self.class_scores_file):
+            if file is not None:
+                check_table(file, self.made_by)
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if self.state.epoch_length:
             with ThreadPoolExecutor(1) as self.finisher:
@@ -98,7 +106,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.state.metrics.update(mean_scores(scores))
         if idist.get_rank() == 0:
             if self.scores_file is not None and scores:
-                write_scores(scores, self.scores_file)
+                write_scores(scores, self.scores_file, self.made_by)
                 logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(scores))
             logger.info("%d of %d cases done", len(scores), len(scores) + len(failures))
         if self.class_scores is not None:
@@ -136,9 +144,9 @@ class CaseEvaluator(SupervisedEvaluator):
         self.state.metrics.update(named_class_scores(values))
         if idist.get_rank() == 0:
             if self.classes_file is not None:
-                write_scores(rows, self.classes_file)
+                write_scores(rows, self.classes_file, self.made_by)
             if self.class_scores_file is not None:
-                write_class_scores(values, self.class_scores_file)
+                write_class_scores(values, self.class_scores_file, self.made_by)
             logger.info("classes of %d cases\n%s", len(rows), class_table(rows, values))
 
     def _finish(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:

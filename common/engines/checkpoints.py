@@ -18,9 +18,20 @@ logger = logging.getLogger(__name__)
 
 
 def save_whole(content: Any, path: str | Path) -> None:
-    """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
-    with whole_file(path) as partial:
-        torch.save(content, partial)
+    """Write tensors and plain values; an interruption leaves the previous file as it was.
+
+    The same content gives the same bytes under any name.
+
+    Raises:
+        InputError: the file cannot be written, as where the disk is full.
+    """
+    with whole_file(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides it
+                raise error.__context__ from error
+            raise
 
 
 def load_file(path: str | Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import whole_file
+from .marks import MARK, own_table, write_marked_json
 from .scores import aligned
 
 PROBABILITY = "probability "
@@ -17,25 +17,29 @@ SCORE_HEADER = ["name", "value"]
 
 
 def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None:
-    """A case and all that its result says, as JSON that appears once it is complete.
+    """Write a case and all that its result says as JSON, which appears once it is complete.
 
-    Of a case with a class these are at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
+    A case with a class has at least ``class`` and ``probabilities``, which are rounded to 6 decimals. ``sha256`` is
+    that of the other keys.
+
+    Raises:
+        InputError: a file lies there that is not the result of a case, or was changed since.
     """
     content = {"case": case, **result}
     if "probabilities" in result:
         content["probabilities"] = {name: round(p, 6) for name, p in result["probabilities"].items()}
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    write_marked_json(content, path)
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """What :func:`write_result` wrote of a case with a class.
+    """Read what :func:`write_result` wrote of a case with a class.
 
     Raises:
         InputError: no such file, or not the result of a case.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content.pop(MARK, None)
         probabilities = {name: float(p) for name, p in content["probabilities"].items()}
         return {**content, "case": str(content["case"]), "class": str(content["class"]), "probabilities": probabilities}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -56,7 +60,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
         InputError: no such file, no case in it, or not a table of classes.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [
                 {name: float(v) if name.startswith(PROBABILITY) else v for name, v in row.items()}
                 for row in csv.DictReader(file)
@@ -77,22 +81,31 @@ def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], l
     )
 
 
-def write_class_scores(scores: Mapping[str, float], path: str | Path) -> None:
-    """Scores over all cases, ``name,value``; the file appears once it is complete."""
-    with whole_file(path) as partial, partial.open("w", newline="") as file:
+def write_class_scores(scores: Mapping[str, float], path: str | Path, made_by: Mapping[str, str] | None = None) -> None:
+    """Write scores over all cases, ``name,value``; the file appears once it is complete.
+
+    Args:
+        scores: name to value.
+        path: CSV.
+        made_by: as for :func:`own_table`.
+
+    Raises:
+        InputError: as :func:`check_table`.
+    """
+    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_HEADER)
         writer.writerows((name, f"{value:.6f}") for name, value in scores.items())
 
 
 def read_class_scores(path: str | Path) -> dict[str, float]:
-    """What :func:`write_class_scores` wrote.
+    """Read what :func:`write_class_scores` wrote.
 
     Raises:
         InputError: no such file, or not a table of names and values.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             header, *rows = csv.reader(file)
         if header != SCORE_HEADER:
             raise ValueError(f"columns {', '.join(header)}")

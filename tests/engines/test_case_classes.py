@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -69,10 +68,10 @@ CASES = [case("b", 0.25, 0), case("a", 0.75, 1), case("c", 0.875, 0), case("d", 
 
 def test_each_case_has_its_class_beside_it(evaluator: Callable, tmp_path: Path) -> None:
     evaluator(CASES).run()
-    written = json.loads((tmp_path / "out" / "a_class.json").read_text())
+    written = read_result(tmp_path / "out" / "a_class.json")
     assert written == {"case": "a", "class": "positive", "probabilities": {"negative": 0.25, "positive": 0.75}}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "a_class.json", "b_class.json", "c_class.json", "d_class.json", "scores.csv",
+        "a_class.json", "b_class.json", "c_class.json", "d_class.json", "made_by.json", "scores.csv",
     ]  # fmt: skip
 
 
@@ -94,7 +93,7 @@ def test_without_a_result_or_a_folder_nothing_is_written(evaluator: Callable, tm
     scores = Scores()
     evaluator(CASES, postprocessing=None, class_scores=scores).run()
     evaluator(CASES, results_dir=None).run()
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["scores.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["made_by.json", "scores.csv"]
     assert not scores.calls
 
 
