@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from .errors import InputError
 
+MARK = "sha256"  # key of the digest of what else a file of ours holds
 CLAIM = ".in_use"  # in a folder that a process has claimed
 CLAIM_SECONDS = 1.0  # that a claim waits, as for a killed process to be gone
 PARTIAL = ".partial_"  # before the number of the process that writes a file
@@ -193,6 +194,30 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise InputError(f"{path}: no JSON ({error})") from error
+
+
+def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write an object with the SHA-256 of its keys and values; the file appears once it is complete.
+
+    Raises:
+        InputError: a file lies there that this function did not write, or that was changed since.
+    """
+    text = json.dumps({**content, MARK: _digest(content)}, indent=1)
+    with whole_file(path, is_own_json) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def is_own_json(path: Path) -> bool:
+    """Return whether :func:`write_own_json` wrote a file, and no key or value was changed since."""
+    try:
+        content = read_json(path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and content.pop(MARK, None) == _digest(content)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

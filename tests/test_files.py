@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.files import PARTIAL, claim_folder, make_folder, read_json, whole_file
+from common.files import (
+    PARTIAL,
+    claim_folder,
+    is_own_json,
+    make_folder,
+    read_json,
+    whole_file,
+    write_own_json,
+)
 
 HOLD = """
 import sys
@@ -164,3 +172,25 @@ def test_a_write_that_the_system_ends_is_one_line(tmp_path: Path) -> None:
 def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.csv"):
         (tmp_path / "missing").read_text()
+
+
+def test_an_own_object_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    for value in (0.1, float("nan"), "ö", None):
+        write_own_json({"b": {"value": value}, "a": [1]}, path)
+        assert is_own_json(path)
+    path.write_text(path.read_text().replace("\n", "\n  "))  # another indent changes nothing
+    assert is_own_json(path) and list(read_json(path)) == ["b", "a", "sha256"]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": 2, "sha256": "DIGEST"}', '{"b": 1, "sha256": "DIGEST"}', '{"a": 1}', "[1]", "{", "", "notes"]
+)
+def test_a_changed_or_another_object_is_kept(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    write_own_json({"a": 1}, path)
+    content = content.replace("DIGEST", read_json(path)["sha256"])
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"a\.json: another file of this name, or one that was changed since"):
+        write_own_json({"a": 3}, path)
+    assert path.read_text() == content

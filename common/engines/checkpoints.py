@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,20 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def save_whole(content: Any, path: str | Path) -> None:
-    """Write tensors and plain values; an interruption leaves the previous file as it was.
-
-    The same content gives the same bytes under any name.
-
-    Raises:
-        InputError: the file cannot be written, as where the disk is full.
-    """
-    with whole_file(path) as partial, partial.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch hides it
-                raise error.__context__ from error
-            raise
+    """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
+    buffer = io.BytesIO()  # torch's own writer answers a full disk with an error that names neither file nor cause
+    torch.save(content, buffer)
+    with whole_file(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_file(path: str | Path) -> Any:

@@ -84,7 +84,7 @@ def pack_bundle(
     changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
     metadata = _package_metadata(bundle, metadata, changes, scores)
     name, version = bundle.name, metadata["version"]
-    _check_free(out, name, version)
+    _check_replaceable(out / name)
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
     if not weights.is_file():
         found = "a folder" if weights.is_dir() else "no such file"
@@ -96,6 +96,7 @@ def pack_bundle(
     make_folder(out)
     with failures_of_writing(out), tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as temporary:
         folder = Path(temporary) / name
+        check_replaceable(out / f"{name}_v{version}.zip", _is_package)
         logger.info("%s %s: code, configs, weights", name, version)
         code = _write(folder, bundle, metadata, state, _package_configs(configs, changes, weights.resolve().parent))
         logger.info("scripting the network")
@@ -115,17 +116,16 @@ def pack_bundle(
         demo = configs["demo.json"]
         # on its coarser grid a window or two hold all of the case
         _try(archive, demo["phantom"], {key: demo[key] for key in GRID if key in demo and key not in changes})
-        _check_free(out, name, version)
+        _check_replaceable(out / name)
+        check_replaceable(out / archive.name, _is_package)
         if (out / name).exists():
             (out / name).replace(Path(temporary) / "before")
         folder.replace(out / name)
         return archive.replace(out / archive.name)
 
 
-def _check_free(out: Path, name: str, version: str) -> None:
-    """Check that the folder and the zip of a package may be written: there are none, or packed ones, unchanged."""
-    folder = out / name
-    check_replaceable(out / f"{name}_v{version}.zip", _is_package)
+def _check_replaceable(folder: Path) -> None:
+    """Check that the folder of a package may be written: there is none, or a packed one, unchanged."""
     if folder.exists() and not (folder / LIST).is_file():
         raise InputError(f"{folder}: exists, and is not a packed bundle; choose another --out")
     if folder.exists():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .marks import MARK, own_table, write_marked_json
+from ..files import whole_file
+from .marks import own_table
 from .scores import aligned
 
 PROBABILITY = "probability "
@@ -19,16 +20,13 @@ SCORE_HEADER = ["name", "value"]
 def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None:
     """Write a case and all that its result says as JSON, which appears once it is complete.
 
-    A case with a class has at least ``class`` and ``probabilities``, which are rounded to 6 decimals. ``sha256`` is
-    that of the other keys.
-
-    Raises:
-        InputError: a file lies there that is not the result of a case, or was changed since.
+    A case with a class has at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
     """
     content = {"case": case, **result}
     if "probabilities" in result:
         content["probabilities"] = {name: round(p, 6) for name, p in result["probabilities"].items()}
-    write_marked_json(content, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -39,7 +37,6 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        content.pop(MARK, None)
         probabilities = {name: float(p) for name, p in content["probabilities"].items()}
         return {**content, "case": str(content["case"]), "class": str(content["class"]), "probabilities": probabilities}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,14 +1,13 @@
 """Marks by which a result is known again as what this project wrote and nobody changed since.
 
-A picture holds the SHA-256 of its other bytes in a text chunk, a JSON file that of its other keys. A table of scores
-has no room for one; ``made_by.json`` in its folder keeps its SHA-256 and what made it.
+A picture holds the SHA-256 of its other bytes in a text chunk. A table of scores has no room for one; ``made_by.json``
+in its folder keeps its SHA-256 and what made it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import struct
 import zlib
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import check_replaceable, read_json, sha256, whole_file
+from ..files import MARK, check_replaceable, is_own_json, read_json, sha256, whole_file, write_own_json
 
-MARK = "sha256"
 RECORD = "made_by.json"
 PNG_END = 12  # bytes of the last chunk
 SHOWN = 16  # characters of a value in a message
@@ -68,30 +66,6 @@ def _chunk(content: bytes) -> bytes:
     return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
 
 
-def write_marked_json(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write an object with its mark; the file appears once it is complete.
-
-    Raises:
-        InputError: a file lies there that is not such an object, or was changed since.
-    """
-    text = json.dumps({**content, MARK: _digest(content)}, indent=2)
-    with whole_file(path, is_own_json) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-def is_own_json(path: Path) -> bool:
-    """Return whether a file holds an object with its mark, unchanged since."""
-    try:
-        content = read_json(path)
-    except InputError:
-        return False
-    return isinstance(content, dict) and content.pop(MARK, None) == _digest(content)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
 @contextmanager
 def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Yield a temporary name to write a table to, which becomes ``path`` and is noted in its folder's record.
@@ -108,7 +82,7 @@ def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Ite
     with whole_file(path, _is_noted) as partial:
         yield partial
         entry = {MARK: sha256(partial), "made_by": dict(made_by or {})}
-    write_marked_json({"tables": {**_noted(path.parent), path.name: entry}}, path.parent / RECORD)
+    write_own_json({"tables": {**_noted(path.parent), path.name: entry}}, path.parent / RECORD)
 
 
 def check_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ CASES = [case("b", 0.25, 0), case("a", 0.75, 1), case("c", 0.875, 0), case("d", 
 
 def test_each_case_has_its_class_beside_it(evaluator: Callable, tmp_path: Path) -> None:
     evaluator(CASES).run()
-    written = read_result(tmp_path / "out" / "a_class.json")
+    written = json.loads((tmp_path / "out" / "a_class.json").read_text())
     assert written == {"case": "a", "class": "positive", "probabilities": {"negative": 0.25, "positive": 0.75}}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "a_class.json", "b_class.json", "c_class.json", "d_class.json", "made_by.json", "scores.csv",

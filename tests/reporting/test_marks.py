@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.reporting import check_table, read_result, read_scores, write_class_scores, write_result, write_scores
+from common.reporting import check_table, read_scores, write_class_scores, write_scores
 from common.reporting.marks import check_png, is_own_png, save_png
 
 FOREIGN = r": another file of this name, or one that was changed since it was written; move it away"
 ROWS = [{"case": "a", "Dice": 0.5}]
-RESULT = {"class": "b", "probabilities": {"a": 0.25, "b": 0.75}}
 
 
 @pytest.fixture
@@ -72,23 +71,6 @@ def test_a_link_to_another_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "missing.png")
     with pytest.raises(InputError, match=rf"link\.png{FOREIGN}"):
         check_png(tmp_path / "link.png")
-
-
-def test_the_result_of_a_case_is_written_again(tmp_path: Path) -> None:
-    write_result("P1", RESULT, tmp_path / "a.json")
-    write_result("P1", {**RESULT, "class": "a"}, tmp_path / "a.json")
-    assert read_result(tmp_path / "a.json") == {"case": "P1", **RESULT, "class": "a"}
-
-
-@pytest.mark.parametrize("change", ['"P1"', '"b"', "0.25"])
-def test_the_result_of_a_case_that_a_user_changed_is_kept(tmp_path: Path, change: str) -> None:
-    path = tmp_path / "a.json"
-    write_result("P1", RESULT, path)
-    path.write_text(path.read_text().replace(change, '"c"'))
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=rf"a\.json{FOREIGN}"):
-        write_result("P1", RESULT, path)
-    assert path.read_bytes() == before
 
 
 def test_tables_of_one_maker_are_written_again(tmp_path: Path) -> None:
