@@ -183,17 +183,17 @@ def reason(error: OSError) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Raises:
-        InputError: there is no such file, or it is no JSON.
+        InputError: there is no such file, or it does not hold valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
+        raise InputError(f"{path}: not valid JSON ({error})") from error
 
 
 def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
@@ -221,7 +221,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -54,11 +54,11 @@ def another_process(folder: Path, script: str = HOLD) -> Iterator[subprocess.Pop
         yield process
 
 
-def test_a_file_that_is_no_json(tmp_path: Path) -> None:
+def test_a_file_without_valid_json(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.json: cannot be read"):
         read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match=r"a\.json: no JSON"):
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
 
 

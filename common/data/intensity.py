@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import read_json, whole_file
 from .cases import load_cases
 from .volumes import VolumeReader
 
@@ -68,18 +68,15 @@ def intensity_of(
 
 
 def read_intensity(path: str | Path) -> dict[str, Any]:
-    """The statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
+    """Read the statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
 
     Raises:
-        InputError: no such file, or it has not the four numbers.
+        InputError: no such file, not valid JSON, or without the four numbers.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
-    try:
-        intensity = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    intensity = read_json(path)
     numbers = [intensity.get(key) for key in NUMBERS] if isinstance(intensity, dict) else [None]
     if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
         raise InputError(f"{path}: expected an object with the numbers {', '.join(NUMBERS)}")
