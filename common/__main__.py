@@ -159,22 +159,30 @@ def picture(
     print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
 
 
-def scores(*runs: str, folds: bool = False) -> None:
+def scores(*runs: str, folds: bool = False, common_cases: bool = False) -> None:
     """Print the mean scores of evaluations side by side, with their scores of the class if they have any.
 
     Args:
         runs: folders with a scores.csv, and a class_scores.csv or none, as NAME=FOLDER or FOLDER.
-        folds: the runs are folds; two more lines, mean and standard deviation over them. Stands after the runs.
+        folds: the runs are folds, each with its own cases; two more lines, mean and standard deviation over them. The
+            option comes after the runs.
+        common_cases: the runs have different cases; compare those that all have. The option comes after the runs.
     """
-    if not isinstance(folds, bool):
-        raise InputError(f"--folds {folds}: the option stands after the runs")
+    for option, value in (("folds", folds), ("common_cases", common_cases)):
+        if str(value).lower() not in ("true", "false"):
+            raise InputError(f"--{option} {value}: expected true or false; the option comes after the runs")
+    if not runs:
+        raise InputError("no runs; give folders of evaluations, NAME=FOLDER or FOLDER")
     named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    if len(named) < len(runs):
+        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own as NAME=FOLDER")
     of_classes = {name: Path(folder) / "class_scores.csv" for name, folder in named.items()}
     print(
         compare(
             {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()},
             {name: read_class_scores(path) for name, path in of_classes.items() if path.exists()},
-            folds,
+            flag(folds),
+            flag(common_cases),
         )
     )
 

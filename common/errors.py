@@ -51,7 +51,8 @@ def root_cause(error: BaseException) -> BaseException:
     while not is_input_error(error):
         origin = error.__cause__ or error.__context__
         if origin is None:
-            break
+            _, found, text = str(error).rpartition("InputError: ")  # MONAI's SaveImage keeps its writer's as text
+            return InputError(text.strip()) if found else error
         error = origin
     return error
 
@@ -100,6 +101,10 @@ def first_line(error: BaseException) -> str:
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     cause = root_cause(error)
     if is_input_error(cause):
+        from tqdm import tqdm  # here, since most errors come before any progress
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()  # the error gets a line of its own
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
     if isinstance(error, KeyboardInterrupt):

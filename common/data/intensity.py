@@ -79,10 +79,10 @@ def intensity_of(
 
 
 def read_intensity(path: str | Path) -> dict[str, Any]:
-    """The statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
+    """Read the statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
 
     Raises:
-        InputError: no such file, or it has not the four numbers.
+        InputError: no such file, not valid JSON, or without the four numbers.
     """
     path = Path(path)
     if not path.exists():

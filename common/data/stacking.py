@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def _check_names(names: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _check_new(files: Sequence[Path]) -> None:
-    there = [file for file in files if file.exists()]
+    there = [file for file in files if os.path.lexists(file)]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise InputError(f"{there[0]}{more}: there already and not written over; choose another --out")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import CasesFailedError, InputError, failure_of_case
 from ..reporting import (
+    check_table,
     class_probabilities,
     class_row,
     class_table,
@@ -70,6 +71,8 @@ class CaseEvaluator(SupervisedEvaluator):
         classes_file: CSV of the true and predicted class and the probabilities, a row per case.
         class_scores_file: CSV of the class scores, ``name,value``; they are also logged.
         case_results: keeps a record beside the results of each case.
+        made_by: what makes the scores, such as the SHA-256 of the weights, by names. A file of scores that lies there
+            is replaced only if this evaluator made it by the same and nobody changed it since.
         kwargs: as for ``SupervisedEvaluator``.
 
     Raises:
@@ -91,6 +94,7 @@ class CaseEvaluator(SupervisedEvaluator):
         case_results: CaseResults | None = None,
         iteration_update: Callable[[Engine, Any], Any] | None = None,
         val_handlers: Sequence | None = None,
+        made_by: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(decollate=False, val_handlers=[_Completion(), *(val_handlers or ())], **kwargs)
@@ -106,6 +110,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.classes_file = classes_file
         self.class_scores_file = class_scores_file
         self.case_results = case_results
+        self.made_by = made_by
         self.failures: list[str] = []
         self.scores: list[dict[str, Any]] = []
         self.classes: list[dict[str, Any]] = []
@@ -116,6 +121,9 @@ class CaseEvaluator(SupervisedEvaluator):
         self.failures, self.scores, self.classes, self.names = [], [], [], set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
+        for file in (self.scores_file, self.classes_file, self.class_scores_file):
+            if file is not None:
+                check_table(file, self.made_by)
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if equal := [name for name, times in Counter(_gather(self.data_loader.listed_names())).items() if times > 1]:
             raise _equal_names(equal)
@@ -266,7 +274,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.scores = sorted(scores, key=lambda row: row["case"])
         try:
             if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
-                write_scores(self.scores, self.scores_file)
+                write_scores(self.scores, self.scores_file, self.made_by)
                 logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
             if self.class_scores is not None:
                 self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
@@ -287,9 +295,9 @@ class CaseEvaluator(SupervisedEvaluator):
         self.state.metrics.update(named_class_scores(values))
         if idist.get_rank() == 0:
             if self.classes_file is not None:
-                write_scores(rows, self.classes_file)
+                write_scores(rows, self.classes_file, self.made_by)
             if self.class_scores_file is not None:
-                write_class_scores(values, self.class_scores_file)
+                write_class_scores(values, self.class_scores_file, self.made_by)
             logger.info("classes of %d cases\n%s", len(rows), class_table(rows, values))
 
 

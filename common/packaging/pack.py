@@ -20,9 +20,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..data.phantoms import write_cohort
-from ..engines.checkpoints import read_weights
+from ..engines.checkpoints import read_weights, save_whole
 from ..errors import InputError, root_cause
-from ..files import read_json, sha256
+from ..files import PARTIAL, check_replaceable, failures_of_writing, make_folder, read_json, sha256
 from ..record import RECORD_FILE, apply_settings, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, setting_of
@@ -63,7 +63,7 @@ def pack_bundle(
         bundle: folder of the bundle.
         weights: flat state dict of ``inference.json``'s network; ``models/model.pt`` of the bundle unless given. What
             training left beside it, such as statistics of intensity, is taken from there.
-        out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; a package that is there is replaced.
+        out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; a package that is there unchanged is replaced.
         overlay: JSON with the settings that the weights were trained with, where they are not the bundle's: those that
             ``inference.json`` or ``train.json`` has are changed in it, except for paths; ``"_meta_::KEY"`` changes
             ``metadata.json``. Settings in the ``run.json`` beside the weights need no overlay.
@@ -73,7 +73,8 @@ def pack_bundle(
         the zip.
 
     Raises:
-        InputError: something is missing or does not fit, or the package did not pass its trial.
+        InputError: something is missing or does not fit, ``out`` holds other files of these names or cannot be written,
+            or the package did not pass its trial.
     """
     bundle, out = Path(bundle).resolve(), Path(out).resolve()
     if (bundle / LIST).exists():
@@ -99,9 +100,10 @@ def pack_bundle(
     check_package_labels(inference, metadata)
     name, version = bundle.name, metadata["version"]
     _check_replaceable(out / name)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".partial_") as temporary:
+    make_folder(out)
+    with failures_of_writing(out), tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as temporary:
         folder = Path(temporary) / name
+        check_replaceable(out / f"{name}_v{version}.zip", _is_package)
         logger.info("%s %s: code, configs, weights", name, version)
         code = _write(folder, bundle, metadata, state, _package_configs(configs, changes, weights.resolve().parent))
         if record_path(weights).is_file():
@@ -128,6 +130,7 @@ def pack_bundle(
         }
         _try(archive, demo["phantom"], coarse)
         _check_replaceable(out / name)
+        check_replaceable(out / archive.name, _is_package)
         if (out / name).exists():
             (out / name).replace(Path(temporary) / "before")
         folder.replace(out / name)
@@ -135,13 +138,27 @@ def pack_bundle(
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Nothing that somebody may want to keep is written over."""
+    """Check that the folder of a package may be written: there is none, or a packed one, unchanged."""
     if folder.exists() and not (folder / LIST).is_file():
-        raise InputError(f"{folder}: exists, and is no packed bundle; choose another --out")
+        raise InputError(f"{folder}: exists, and is not a packed bundle; choose another --out")
     if folder.exists():
-        kept = [path for path in foreign_files(folder, read_checksums(folder)) if path.parent.name != "__pycache__"]
+        listed = read_checksums(folder)
+        kept = [path for path in foreign_files(folder, listed) if path.parent.name != "__pycache__"]
         if kept:
-            raise InputError(f"{kept[0]}: is not of the package that is to be replaced; move it elsewhere")
+            raise InputError(f"{kept[0]}: not a file of the package that is to be replaced; move it elsewhere")
+        for file, digest in listed.items():
+            if (folder / file).is_file() and sha256(folder / file) != digest:
+                raise InputError(f"{folder / file}: changed since it was packed; move it elsewhere")
+
+
+def _is_package(archive: Path) -> bool:
+    """Return whether a zip is a packed bundle, unchanged."""
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            check_checksums(unpack_zip(archive, Path(temporary)))
+        except InputError:
+            return False
+    return True
 
 
 def _read_configs(bundle: Path) -> dict[str, Any]:
@@ -263,8 +280,7 @@ def _write(
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text.encode())
-    (folder / "models").mkdir()
-    torch.save({key: value.contiguous().clone() for key, value in state.items()}, folder / "models" / "model.pt")
+    save_whole({key: value.contiguous().clone() for key, value in state.items()}, folder / "models" / "model.pt")
     card = _card(bundle, metadata, configs["inference.json"], sha256(folder / "models" / "model.pt"))
     (folder / "docs" / "README.md").write_bytes(card.encode())
     code = folder.with_name("code.zip")

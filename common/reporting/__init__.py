@@ -10,12 +10,14 @@ from .classes import (
     write_class_scores,
     write_result,
 )
+from .marks import check_table
 from .pictures import draw_outlines
 from .plots import bland_altman, draw_bland_altman, draw_roc, roc_curve
 from .scores import compare, mean_scores, named_class_scores, read_scores, score_table, write_scores
 
 __all__ = [
     "bland_altman",
+    "check_table",
     "class_probabilities",
     "class_row",
     "class_table",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json, whole_file
+from .marks import own_table
 from .scores import aligned
 
 PROBABILITY = "probability "
@@ -17,9 +18,9 @@ SCORE_HEADER = ["name", "value"]
 
 
 def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None:
-    """A case and all that its result says, as JSON that appears once it is complete.
+    """Write a case and all that its result says as JSON, which appears once it is complete.
 
-    Of a case with a class these are at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
+    A case with a class has at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
     """
     content = {"case": case, **result}
     if "probabilities" in result:
@@ -29,7 +30,7 @@ def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """What :func:`write_result` wrote of a case with a class.
+    """Read what :func:`write_result` wrote of a case with a class.
 
     Raises:
         InputError: no such file, or not the result of a case.
@@ -56,7 +57,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
         InputError: no such file, no case in it, or not a table of classes.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [
                 {name: float(v) if name.startswith(PROBABILITY) else v for name, v in row.items()}
                 for row in csv.DictReader(file)
@@ -77,22 +78,31 @@ def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], l
     )
 
 
-def write_class_scores(scores: Mapping[str, float], path: str | Path) -> None:
-    """Scores over all cases, ``name,value``; the file appears once it is complete."""
-    with whole_file(path) as partial, partial.open("w", newline="") as file:
+def write_class_scores(scores: Mapping[str, float], path: str | Path, made_by: Mapping[str, str] | None = None) -> None:
+    """Write scores over all cases, ``name,value``; the file appears once it is complete.
+
+    Args:
+        scores: name to value.
+        path: CSV.
+        made_by: as for :func:`own_table`.
+
+    Raises:
+        InputError: as :func:`check_table`.
+    """
+    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_HEADER)
         writer.writerows((name, f"{value:.6f}") for name, value in scores.items())
 
 
 def read_class_scores(path: str | Path) -> dict[str, float]:
-    """What :func:`write_class_scores` wrote.
+    """Read what :func:`write_class_scores` wrote.
 
     Raises:
         InputError: no such file, or not a table of names and values.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             header, *rows = csv.reader(file)
         if header != SCORE_HEADER:
             raise ValueError(f"columns {', '.join(header)}")

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.volumes import read_volume
 from ..errors import InputError
 from .classes import read_result
+from .marks import check_png, save_png
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
@@ -27,25 +28,27 @@ def draw_outlines(
     heat: str | Path | None = None,
     result: str | Path | None = None,
 ) -> Path:
-    """Axial slices of each image with the outlines of the prediction and, where given, of the truth.
+    """Draw axial slices of each image with the outlines of the prediction and, where given, of the ground truth.
 
-    A single label has a colour in each; several have a colour for each label, dashed for the truth.
+    A single label has a colour in each; several have a colour for each label, dashed for the ground truth.
 
-    The slices are spread evenly over those that hold either, or else over those where the heat is half of its largest
-    or more; the patient's right side is on the left, as radiologists have it.
+    The slices are spread evenly over those that hold either, or else over those where the heat is at least half of its
+    maximum. The patient's right side is on the left, as radiologists have it.
 
     Args:
         images: files on one grid, a row each; a 4-D file gives a row for each channel.
         prediction, truth: label maps on that grid.
-        out: PNG.
+        out: PNG, NAME.png; a picture of this project that lies there unchanged is replaced.
         columns: slices at most.
         heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
-        result: JSON of the case's class and probabilities, which the caption tells.
+        result: JSON of the case's class and probabilities, for the caption.
 
     Raises:
-        InputError: a file cannot be read, or is on another grid.
+        InputError: a file cannot be read, or is on another grid; ``out`` is no name of a PNG, or another file.
     """
     from matplotlib.figure import Figure  # only the picture needs it, and it is slow to import
+
+    check_png(out)
 
     mask, affine = _canonical(Path(prediction))
     reference = mask if truth is None else _canonical(Path(truth))[0]
@@ -107,10 +110,7 @@ def draw_outlines(
         shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
         caption += f"\nclass {classified['class']} ({shown})"
     figure.supxlabel(caption, fontsize=8)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
-    return out
+    return save_png(figure, out)
 
 
 def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:

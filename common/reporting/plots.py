@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import whole_file
 from .classes import class_probabilities
+from .marks import check_png, save_png
 
 VOLUME = "volume (ml)"
 
@@ -33,17 +33,18 @@ def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.nda
 
 
 def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
-    """A curve for each class against the others; of two classes, which mirror each other, for the second.
+    """Draw a ROC curve of each class against the others; of two classes, which mirror each other, of the second.
 
     Args:
-        rows: of the cases, as :func:`class_row` makes them.
-        out: PNG.
+        rows: rows of the cases, as :func:`class_row` makes them.
+        out: PNG; one of this project that lies there unchanged is replaced.
 
     Raises:
-        InputError: no class has both cases of it and others.
+        InputError: no class has both cases of it and others, or ``out`` is another file.
     """
     from matplotlib.figure import Figure  # only pictures need it, and it is slow to import
 
+    check_png(out)
     classes, probabilities, true = class_probabilities(rows)
     shown = [c for c in range(len(classes))[len(classes) == 2 :] if 0 < true.count(c) < len(true)]
     if not shown:
@@ -56,7 +57,7 @@ def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="dashed")
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.legend(loc="lower right", fontsize=8)
-    return _save(figure, out)
+    return save_png(figure, out)
 
 
 def bland_altman(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
@@ -73,20 +74,21 @@ def bland_altman(one: Sequence[float], other: Sequence[float]) -> tuple[float, f
 
 
 def draw_bland_altman(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
-    """Of each region, the predicted volume minus the true one over the mean of both, a point for each case.
+    """Draw the predicted minus the true volume of each region over the mean of both, a point for each case.
 
-    Lines are at the mean difference and at the limits of agreement. A case without the region, neither predicted nor
-    true, has nothing to agree on and is left out.
+    Lines are at the mean difference and at the limits of agreement. A case where a region is neither predicted nor
+    true is left out.
 
     Args:
         rows: scores of the cases with ``volume (ml)`` and ``true volume (ml)``, as ``SegmentationScores`` makes them.
-        out: PNG.
+        out: PNG; one of this project that lies there unchanged is replaced.
 
     Raises:
-        InputError: no volumes, or fewer than two cases with a region.
+        InputError: no volumes, fewer than two cases with a region, or ``out`` is another file.
     """
     from matplotlib.figure import Figure
 
+    check_png(out)
     regions = [name.removeprefix(VOLUME) for name in (rows[0] if rows else {}) if name.startswith(VOLUME)]
     if not regions:
         raise InputError(f"{len(rows)} cases without '{VOLUME}': this evaluation does not measure volumes")
@@ -106,10 +108,4 @@ def draw_bland_altman(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Pat
             xlabel="mean of predicted and true volume, ml", ylabel="predicted - true volume, ml", title=region.strip()
         )
         ax.legend(fontsize=8)
-    return _save(figure, out)
-
-
-def _save(figure: Any, out: str | Path) -> Path:
-    with whole_file(out) as partial:
-        figure.savefig(partial, dpi=110, format="png")
-    return Path(out)
+    return save_png(figure, out)

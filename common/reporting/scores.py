@@ -10,25 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import whole_file
+from .marks import own_table
+
+SHOWN = 3  # cases in a message
 
 
-def write_scores(scores: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """A row per case, ``case`` first; the file appears once it is complete. A score that is not defined is ``nan``."""
-    with whole_file(path) as partial, partial.open("w", newline="") as file:
+def write_scores(
+    scores: Sequence[Mapping[str, Any]], path: str | Path, made_by: Mapping[str, str] | None = None
+) -> None:
+    """Write a row for each case, ``case`` first; the file appears once it is complete.
+
+    Args:
+        scores: rows of the cases; a score that is not defined is ``nan``.
+        path: CSV.
+        made_by: as for :func:`own_table`.
+
+    Raises:
+        InputError: as :func:`check_table`.
+    """
+    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(scores[0]))
         writer.writeheader()
         writer.writerows({k: v if isinstance(v, str) else f"{v:.6f}" for k, v in row.items()} for row in scores)
 
 
 def read_scores(path: str | Path) -> list[dict[str, Any]]:
-    """What :func:`write_scores` wrote.
+    """Read what :func:`write_scores` wrote.
 
     Raises:
         InputError: no such file, or not a table of scores.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             return [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
@@ -52,14 +65,31 @@ def compare(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     class_scores: Mapping[str, Mapping[str, float]] | None = None,
     folds: bool = False,
+    common_cases: bool = False,
 ) -> str:
-    """Mean scores of several runs, a line each, such as the rows of an ablation table.
+    """Return the mean scores of several runs, a line each, such as the rows of an ablation table.
 
     Args:
         runs: scores of the cases of each run.
-        class_scores: of some of the runs, scores over all cases; their columns are called ``class NAME``.
-        folds: two more lines, mean and standard deviation over the runs where a score is defined.
+        class_scores: scores over all cases of some of the runs; their columns are called ``class NAME``.
+        folds: the runs are folds, each with its own cases. Two more lines give the mean and the standard deviation over
+            the runs where a score is defined.
+        common_cases: the means are over the cases that all runs have. Where a run has others too, ``class_scores``,
+            which count them, are left out.
+
+    Raises:
+        InputError: without these two, the runs have different cases; or no case is common to all.
     """
+    if not folds:
+        cases = {run: {row["case"] for row in scores} for run, scores in runs.items()}
+        common = set.intersection(*cases.values()) if cases else set()
+        if any(names != common for names in cases.values()):
+            if not common_cases:
+                raise InputError(_different_cases(cases))
+            if not common:
+                raise InputError(f"no case is common to the runs {', '.join(runs)}; evaluate them on the same cases")
+            runs = {run: [row for row in scores if row["case"] in common] for run, scores in runs.items()}
+            class_scores = None
     means = {
         run: {**mean_scores(scores), **named_class_scores((class_scores or {}).get(run, {}))}
         for run, scores in runs.items()
@@ -73,6 +103,19 @@ def compare(
         rows.append(["mean", "", *(f"{_mean(v):.4f}" for v in defined.values())])
         rows.append(["sd", "", *(f"{_deviation(v):.4f}" for v in defined.values())])
     return aligned(rows)
+
+
+def _different_cases(cases: Mapping[str, set[str]]) -> str:
+    """Return a line about two runs of which one has cases that the other lacks."""
+    for run, names in cases.items():
+        for other, others in cases.items():
+            if lacking := sorted(names - others):
+                shown = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+                return (
+                    f"{run} and {other} have different cases: {len(lacking)} only in {run} ({shown}); evaluate the "
+                    "same cases, or add --common_cases true, or --folds true for folds"
+                )
+    raise AssertionError("the same cases")
 
 
 def named_class_scores(scores: Mapping[str, float]) -> dict[str, float]:

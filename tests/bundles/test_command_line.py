@@ -154,7 +154,7 @@ def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path) -> 
 
 def test_an_output_that_cannot_be_written(verb: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=rf"^error: {tmp_path / 'file'}.* cannot be used \(.+\); choose another"):
+    with pytest.raises(SystemExit, match=rf"^error: {tmp_path / 'file'}: a file, expected a folder; choose another"):
         verb("phantoms", MMFNET.name, "--out", str(tmp_path / "file" / "data"), "--cases=3")
 
 
@@ -183,10 +183,10 @@ def test_datalist_of_an_unknown_layout(verb: Callable) -> None:
 
 def test_scores(verb: Callable, tmp_path: Path) -> None:
     write_scores([{"case": "a", "Dice": 0.25}, {"case": "b", "Dice": 0.75}], tmp_path / "one" / "scores.csv")
-    write_scores([{"case": "a", "Dice": 1.0}], tmp_path / "two" / "scores.csv")
+    write_scores([{"case": "b", "Dice": 1.0}, {"case": "a", "Dice": 1.0}], tmp_path / "two" / "scores.csv")
     lines = [line.split() for line in verb("scores", "before=one", "two").splitlines()]
     assert lines[0] == ["run", "cases", "Dice"]
-    assert lines[2:] == [["before", "2", "0.5000"], ["two", "1", "1.0000"]]
+    assert lines[2:] == [["before", "2", "0.5000"], ["two", "2", "1.0000"]]
 
 
 def test_scores_of_no_evaluation(verb: Callable) -> None:

@@ -178,15 +178,28 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(pack, "_try", lambda *_: None)
     monkeypatch.setattr(pack, "_script", lambda *_: None)
     (tmp_path / "dist" / MPUNET.name).mkdir(parents=True)
-    with pytest.raises(InputError, match="is no packed bundle; choose another --out"):
+    with pytest.raises(InputError, match="is not a packed bundle; choose another --out"):
         pack_tiny(MPUNET, tmp_path / "dist", {})
     pack_tiny(MPUNET, tmp_path / "mine", {})
     mask = tmp_path / "mine" / MPUNET.name / "eval" / "P1_seg.nii.gz"
     mask.parent.mkdir()
     mask.touch()
-    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: is not of the package that is to be replaced; move it"):
+    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: not a file of the package that is to be replaced; move it"):
         pack_tiny(MPUNET, tmp_path / "mine", {})
-    assert mask.exists()
+    shutil.rmtree(mask.parent)
+    card = tmp_path / "mine" / MPUNET.name / "docs" / "README.md"
+    card.write_text("My own card.")
+    with pytest.raises(InputError, match=r"README\.md: changed since it was packed; move it elsewhere"):
+        pack_tiny(MPUNET, tmp_path / "mine", {})
+    assert card.read_text() == "My own card."
+    shutil.rmtree(tmp_path / "mine" / MPUNET.name)
+    archive = next((tmp_path / "mine").glob("*.zip"))
+    with zipfile.ZipFile(archive, "a") as added:
+        added.writestr(f"{MPUNET.name}/notes.txt", "mine")
+    before = archive.read_bytes()
+    with pytest.raises(InputError, match=r"\.zip: another file of this name, or one that was changed since"):
+        pack_tiny(MPUNET, tmp_path / "mine", {})
+    assert archive.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -196,7 +209,7 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
         ('{"target": [0, 1, 2]}', r"target is no setting of liver_ct_mpunet, .* any more; use labels and label_map"),
         ('{"version": "0.2.0"}', "version is no setting of liver_ct_mpunet"),  # it would be "_meta_::version"
         ("[1]", r"overlay\.json: holds no settings"),
-        ("{", r"overlay\.json: no JSON"),
+        ("{", r"overlay\.json: not valid JSON"),
     ],
 )
 def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str) -> None:

@@ -211,6 +211,20 @@ def test_a_cohort_begins_as_a_smaller_one_does(tmp_path: Path) -> None:
 def test_written_again_every_byte_is_the_same(tmp_path: Path) -> None:
     first = files(write_cohort(SMALL, tmp_path, 3))
     assert files(write_cohort(SMALL, tmp_path, 3)) == first
+    missing = next(tmp_path.glob("images/*.nii.gz"))
+    missing.unlink()
+    assert files(write_cohort(SMALL, tmp_path, 3)) == first
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "labels/case_001.nii.gz"])
+def test_a_file_of_a_cohort_that_was_changed_is_kept(tmp_path: Path, name: str) -> None:
+    write_cohort(SMALL, tmp_path, 3)
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"\n")
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=f"{name}: another file of this name, or one that was changed since"):
+        write_cohort(SMALL, tmp_path, 3)
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize(("cases", "sizes"), [(3, (1, 1, 1)), (8, (4, 2, 2))])

@@ -296,7 +296,7 @@ def test_the_same_case_is_the_same_file_and_a_write_that_fails_leaves_none(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"c\.nii\.gz: cannot be written \(disk full\)"):
         stack_volumes(files, tmp_path / "out" / "c.nii.gz")
     assert not list((tmp_path / "out").iterdir())
 

@@ -72,7 +72,7 @@ def test_each_case_has_its_class_beside_it(evaluator: Callable, tmp_path: Path) 
     written = json.loads((tmp_path / "out" / "a_class.json").read_text())
     assert written == {"case": "a", "class": "positive", "probabilities": {"negative": 0.25, "positive": 0.75}}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "a_class.json", "b_class.json", "c_class.json", "d_class.json", "scores.csv",
+        "a_class.json", "b_class.json", "c_class.json", "d_class.json", "made_by.json", "scores.csv",
     ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_without_a_result_or_a_folder_nothing_is_written(evaluator: Callable, tm
     scores = Scores()
     evaluator(CASES, postprocessing=None, class_scores=scores).run()
     evaluator(CASES, results_dir=None).run()
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["scores.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["made_by.json", "scores.csv"]
     assert not scores.calls
 
 

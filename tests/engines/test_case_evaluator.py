@@ -62,8 +62,11 @@ def evaluator(tmp_path: Path) -> Callable[..., CaseEvaluator]:
             device=torch.device("cpu"),
             val_data_loader=DataLoader(cases, batch_size=1),
             network=Identity(failures or {}),
-            scores_file=tmp_path / "out" / "scores.csv",
-            **{"metrics": {"pred": {"ratio": ratio, "largest": largest}}, **options},
+            **{
+                "scores_file": tmp_path / "out" / "scores.csv",
+                "metrics": {"pred": {"ratio": ratio, "largest": largest}},
+                **options,
+            },
         )
 
     return make
@@ -72,6 +75,24 @@ def evaluator(tmp_path: Path) -> Callable[..., CaseEvaluator]:
 def written(tmp_path: Path) -> list[dict[str, str]]:
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_scores_of_another_maker_are_kept_before_a_case_is_computed(evaluator: Callable, tmp_path: Path) -> None:
+    failures: dict[float, BaseException] = {7.0: AssertionError("computed")}
+    evaluator([case("a", 1.0)], made_by={"weights": "A"}).run()
+    with pytest.raises(InputError, match=r"scores\.csv: made by another run \(weights A, this run has B\)"):
+        evaluator([case("a", 7.0)], failures, made_by={"weights": "B"}).run()
+    evaluator([case("b", 1.0)], made_by={"weights": "A"}).run()
+    assert [row["case"] for row in written(tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["scores_file", "classes_file", "class_scores_file"])
+def test_a_users_table_is_kept_before_a_case_is_computed(evaluator: Callable, tmp_path: Path, name: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("reader,case,opinion\n")
+    with pytest.raises(InputError, match=r"table\.csv: another file of this name"):
+        evaluator([case("a", 7.0)], {7.0: AssertionError("computed")}, **{name: table}).run()
+    assert table.read_text() == "reader,case,opinion\n"
 
 
 def test_a_score_that_is_not_defined_is_left_out_of_the_mean(evaluator: Callable, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -41,13 +42,19 @@ def test_a_save_that_fails_leaves_the_file_before(path: Path, monkeypatch: pytes
 
     def fill_the_disc(file: Path, content: bytes) -> None:
         file.write_text("half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disc)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match=r"model\.pt: cannot be written \(No space left on device\)"):
         save_whole({"w": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["w"], torch.ones(2))
     assert [p.name for p in path.parent.iterdir()] == ["model.pt"]
+
+
+def test_the_same_content_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
+    for file in (path, tmp_path / "other.pt"):
+        save_whole({"w": torch.ones(2)}, file)
+    assert path.read_bytes() == (tmp_path / "other.pt").read_bytes()
 
 
 class Payload:

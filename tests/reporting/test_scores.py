@@ -24,7 +24,7 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     assert [row["case"] for row in rows] == ["one", "another", "3"]
     assert [row["DSC"] for row in rows] == [0.5, 0.25, 0.75]
     assert math.isnan(rows[0]["AP"])
-    assert [p.name for p in path.parent.iterdir()] == ["scores.csv"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["made_by.json", "scores.csv"]
 
 
 def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
@@ -73,14 +73,21 @@ def test_a_single_case_has_no_deviation() -> None:
 
 
 def test_runs_side_by_side() -> None:
-    runs = {"untrained": [{"case": "a", "DSC": 0.125}], "trained": SCORES, "empty": []}
-    assert compare(runs).splitlines() == [
+    untrained = [{"case": name, "DSC": 0.125} for name in ("3", "another", "one")]
+    assert compare({"untrained": untrained, "trained": SCORES}).splitlines() == [
         "run        cases     DSC      AP  loss",
         "--------------------------------------",
-        "untrained      1  0.1250     nan   nan",
+        "untrained      3  0.1250     nan   nan",
         "trained        3  0.5000  0.5000   nan",
-        "empty          0     nan     nan   nan",
     ]
+    assert compare({"empty": []}).splitlines()[2:] == ["empty      0"]
+
+
+def test_runs_without_a_common_case_are_refused() -> None:
+    with pytest.raises(InputError, match="fold0 and fold1 have different cases: 1 only in fold0"):
+        compare(FOLDS)
+    with pytest.raises(InputError, match="no case is common to the runs fold0, fold1"):
+        compare(FOLDS, common_cases=True)
 
 
 FOLDS = {

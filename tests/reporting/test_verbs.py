@@ -47,8 +47,37 @@ def test_scores_of_the_class_stand_beside(verb: Callable) -> None:
 def test_mean_and_spread_over_folds(verb: Callable) -> None:
     lines = [line.split() for line in verb("scores", "fold0", "fold1", "--folds").splitlines()]
     assert lines[4:] == [["mean", "0.6250", "0.1250"], ["sd", "0.1768", "0.1768"]]
-    with pytest.raises(SystemExit, match=r"^error: --folds fold0: the option stands after the runs"):
+    assert verb("scores", "fold0", "fold1", "--folds", "true").splitlines()[4].startswith("mean")
+    with pytest.raises(
+        SystemExit, match=r"^error: --folds fold0: expected true or false; the option comes after the runs"
+    ):
         verb("scores", "--folds", "fold0", "fold1")
+
+
+def test_runs_on_different_cases_are_refused(verb: Callable, tmp_path: Path) -> None:
+    for run, cases in {"one": "abcde", "two": "aef"}.items():
+        write_scores(
+            [{"case": case, "Dice": 0.5 if case == "a" else 1.0} for case in cases], tmp_path / run / "scores.csv"
+        )
+        write_class_scores({"accuracy": 0.5}, tmp_path / run / "class_scores.csv")
+    with pytest.raises(SystemExit) as refused:
+        verb("scores", "one", "two")
+    assert str(refused.value) == (
+        "error: one and two have different cases: 3 only in one (b, c, d); evaluate the same cases, or add "
+        "--common_cases true, or --folds true for folds"
+    )
+    with pytest.raises(SystemExit, match=r"two and one have different cases: 1 only in two \(f\)"):
+        verb("scores", "two", "one")
+    lines = [line.split() for line in verb("scores", "one", "two", "--common_cases", "true").splitlines()]
+    assert [lines[0], *lines[2:]] == [["run", "cases", "Dice"], ["one", "2", "0.7500"], ["two", "2", "0.7500"]]
+
+
+@pytest.mark.usefixtures("folds")
+def test_runs_of_one_name_or_none_are_refused(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=r"^error: 2 runs of 1 names: a=fold0, a=fold1; give each its own"):
+        verb("scores", "a=fold0", "a=fold1")
+    with pytest.raises(SystemExit, match=r"^error: no runs; give folders of evaluations"):
+        verb("scores")
 
 
 def test_plots(verb: Callable, tmp_path: Path) -> None:

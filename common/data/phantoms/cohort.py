@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...files import whole_file
+from ...files import make_folder, whole_file
 from .recipe import PhantomRecipe
 
 
@@ -24,7 +24,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
 
     Args:
         phantom: the recipe of a case.
-        out: folder; must be new, empty, or hold this very cohort.
+        out: folder; must be new, empty, or hold the same cohort, of which missing files are written.
         cases: number of cases; the phantom's own number unless given.
         seed: of the cohort.
 
@@ -32,7 +32,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
         ``out``.
 
     Raises:
-        InputError: fewer than 3 cases, or ``out`` holds something else.
+        InputError: fewer than 3 cases, or ``out`` holds something else, also a file of the cohort that was changed.
     """
     if cases is None:
         cases = phantom.default_cases
@@ -41,8 +41,8 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
     out = Path(out)
     description = f"Synthetic phantom cohort, not for clinical use: {cases} cases of {phantom}, seed {seed}"
     _check_free(out, description)
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    (out / "labels").mkdir(exist_ok=True)
+    make_folder(out / "images")
+    make_folder(out / "labels")
 
     several = len(phantom.all_modalities) > 1
     entries = []
@@ -73,7 +73,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
         "validation": entries[trainings : trainings + validations],
         "test": entries[trainings + validations :],
     }
-    with whole_file(out / "dataset.json") as partial:
+    with whole_file(out / "dataset.json", _replaces_none) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
     return out
 
@@ -97,4 +97,10 @@ def _save(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    with whole_file(path, _replaces_none) as partial:
+        nib.save(image, partial)
+
+
+def _replaces_none(path: Path) -> bool:
+    """Return False: a file of a cohort has the same bytes whenever it is written, so one with others is not its."""
+    return False
