@@ -86,7 +86,7 @@ def test_the_list_names_other_modalities(examine: Callable, listing: dict) -> No
 
 @pytest.mark.parametrize("headers_only", [False, True])
 def test_label_on_another_grid(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
-    write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), np.diag([1.0, 1.0, 3.0, 1.0]))
+    write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), np.diag([1.5, 0.75, 3.0, 1.0]))
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "training t") and "resample it onto the image" in what
 
@@ -94,10 +94,10 @@ def test_label_on_another_grid(examine: Callable, write_nifti: Callable, headers
 @pytest.mark.parametrize("headers_only", [False, True])
 def test_modalities_on_other_grids(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
     image = np.random.default_rng(1).random((12, 10, 6), np.float32)
-    half = np.diag([1.0, 1.0, 4.0, 1.0])
-    half[0, 3] = 6.0
+    half = np.diag([1.5, 0.75, 4.0, 1.0])
+    half[0, 3] = 9.0
     write_nifti("data/training_T2.nii.gz", image, half)
-    far = np.diag([1.0, 1.0, 4.0, 1.0])
+    far = np.diag([1.5, 0.75, 4.0, 1.0])
     far[0, 3] = 500.0
     write_nifti("data/test_T2.nii.gz", image, far)
     first, second = examine(headers_only=headers_only)
@@ -252,8 +252,8 @@ def test_a_package_s_own_code(
     monkeypatch.setattr(sys, "path", list(sys.path))  # the configs add the bundle's folder
     importlib.invalidate_caches()
     listing["validation"][0]["class"] = "maybe"
-    far = np.diag([1.0, 1.0, 4.0, 1.0])
-    far[0, 3] = 6.0
+    far = np.diag([1.5, 0.75, 4.0, 1.0])
+    far[0, 3] = 9.0
     write_nifti("data/test_T2.nii.gz", np.random.default_rng(1).random((12, 10, 6), np.float32), far)
     try:
         wrong, resampled = examine()
