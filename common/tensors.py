@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import Tensor
@@ -10,6 +11,11 @@ from torch import Tensor
 def plain(tensor: Tensor) -> Tensor:
     """The same memory without the affine, whose upkeep each operation would pay for."""
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def affine_of(tensor: MetaTensor) -> np.ndarray:
+    """Return the 4x4 affine as float64, in the space that the metadata names."""
+    return tensor.affine.cpu().numpy().astype(np.float64)
 
 
 def source_of(tensor: Tensor, key: object) -> str:

@@ -36,12 +36,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def write_nifti(tmp_path: Path) -> Callable[..., Path]:
-    """Write an array as ``tmp_path/name`` with an affine given or 1 x 1 x 4 mm; returns the path."""
+    """Write an array as ``tmp_path/name`` with an affine given or 1.5 x 0.75 x 4 mm; returns the path."""
 
     def write(name: str, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 4.0, 1.0]) if affine is None else affine), path)
+        nib.save(nib.Nifti1Image(array, np.diag([1.5, 0.75, 4.0, 1.0]) if affine is None else affine), path)
         return path
 
     return write

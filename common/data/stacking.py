@@ -22,9 +22,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")  # becomes a part of a file's
 def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[str] = ()) -> tuple[str, ...]:
     """Write volumes of one channel each as one 4-D NIfTI file, the channels along its fourth axis in the order given.
 
-    Affine and grid are the first volume's; the others are resampled onto it as in ``VolumeReader``, which reads the
-    same array from ``out`` as from the separate files. Where every volume holds integers and is on the grid already,
-    the voxels get the smallest integer type that holds all of their types; otherwise, and of DICOM, float32.
+    Affine and grid are the first volume's; the others are brought to it as in ``VolumeReader``, which reads the same
+    array from ``out`` as from the separate files. Where every volume holds integers and none is resampled, the voxels
+    get the smallest integer type that holds all of their types; otherwise, and of DICOM, float32.
 
     Args:
         paths: NIfTI, MetaImage or NRRD files, or folders of one DICOM series.
@@ -70,8 +70,8 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
 def unstack_volume(path: str | Path, out: str | Path, names: Sequence[str] = ()) -> list[Path]:
     """Write each channel of a 4-D file as a file of its own, ``CASE_NAME.nii.gz``.
 
-    What :func:`stack_volumes` did not resample gets the values and, within 0.01 mm, the affine that it had; the voxel
-    type is that of the 4-D file, float32 if this has a slope or intercept.
+    What :func:`stack_volumes` did not resample gets the values and, within half a voxel, the affine that it had; the
+    voxel type is that of the 4-D file, float32 if this has a slope or intercept.
 
     Args:
         path: the file, whose name without its ending is ``CASE``.

@@ -21,6 +21,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError
 from ..files import whole_file
+from ..geometry import grid_difference, turn_onto
 from .dicom import is_dicom, read_series
 
 DAMAGED: tuple[type[Exception], ...] = (
@@ -37,6 +38,8 @@ except ImportError:
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 
+FLAT = 1e-3  # of a box's volume, that of the voxel with the same edges whose axes lie in one plane nearly
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,21 +47,23 @@ class VolumeReader(ImageReader):
     """Reader for MONAI's ``LoadImage`` of one volume whose channels are known.
 
     The channels come as one file each, in the order of ``channels``, or as one file with a fourth axis. Files on
-    different grids of the same physical space are resampled onto the first one's, with a warning. NaN and infinite
-    voxels are set to the smallest finite value, with a warning. The array is ``(x, y, z)`` for one channel and
-    ``(channel, x, y, z)`` for more, float32; the affine maps voxels to RAS+ millimetres.
+    different grids of the same physical space, see :func:`common.geometry.grid_difference`, are resampled onto the
+    first one's, with a warning. NaN and infinite voxels of an image are set to the smallest finite value, with a
+    warning; in a label map, they are refused. The array is ``(x, y, z)`` for one channel and ``(channel, x, y, z)`` for
+    more, float32; the affine maps voxels to RAS+ millimetres.
 
     NIfTI is read with nibabel. MetaImage, NRRD and a folder with the slices of one DICOM series, which counts as one
     file, need the optional package ``itk``.
 
     Args:
         channels: what each channel is, for example ``["T1", "T2", "CET1"]``.
-        allow_constant: accept a channel of a single value, such as the label map of a case without a lesion.
+        allow_constant: read a label map. It may have a single value, as of a case without a lesion, and no voxel that
+            is NaN or infinite.
 
     Raises:
         InputError: a file is missing, damaged, not a 3-D volume of real numbers, constant, without a valid affine; the
-            number of channels differs; the files share no space; a folder holds no single even stack of slices, see
-            :func:`~common.data.dicom.read_series`.
+            number of channels differs; the files share no space; a label map is not finite; a folder holds no single
+            even stack of slices, see :func:`~common.data.dicom.read_series`.
     """
 
     def __init__(self, channels: Sequence[str] = ("image",), allow_constant: bool = False) -> None:
@@ -85,7 +90,7 @@ class VolumeReader(ImageReader):
             volumes, affine = read_aligned(img, self.channels)
             array = np.stack(volumes)
         else:
-            array, affine = read_volume(img[0])
+            array, affine = read_volume(img[0], labels=self.allow_constant)
             if array.ndim == 4:
                 array = np.moveaxis(array, 3, 0)
         count = array.shape[0] if array.ndim == 4 else 1
@@ -145,14 +150,16 @@ def write_nifti(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
         partial.write_bytes(gzip.compress(content, 1, mtime=0) if partial.suffix == ".gz" else content)
 
 
-def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """One file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
+def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Read one file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
 
     A folder is read as the series of DICOM slices in it, always ``(x, y, z)``.
 
     Args:
         path: the file or folder.
         integers: leave integers that need no slope and intercept in their own type; not of DICOM.
+        labels: refuse voxels that are NaN or infinite, which would become a label; of an image they are set to the
+            smallest finite value, with a warning.
 
     Raises:
         InputError: see :class:`VolumeReader`.
@@ -171,6 +178,11 @@ def read_volume(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndar
     if not finite.all():
         if not finite.any():
             raise InputError(f"{path}: no voxel is a finite number")
+        if labels:
+            raise InputError(
+                f"{path}: {(~finite).sum()} of {finite.size} voxels are NaN or infinite, expected a label's number in "
+                "each; set them to 0 where they are background"
+            )
         lowest = array[finite].min()
         logger.warning(
             "%s: %d voxels are NaN or infinite; set to the smallest value, %g", path, (~finite).sum(), lowest
@@ -188,14 +200,15 @@ def check_grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
     """
     if len(shape) not in (3, 4) or min(shape[:3]) < 2:
         raise InputError(f"{path}: shape {shape}, expected a volume with at least 2 voxels along each of 3 axes")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= FLAT * steps.prod():
         raise InputError(
-            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; mend the header"
+            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; correct the header"
         )
 
 
 def coverage(shape: Sequence[int], affine: np.ndarray, onto_shape: Sequence[int], onto_affine: np.ndarray) -> float:
-    """The part, 0 to 1, of the grid ``onto`` that lies in a volume, from 16 points along each axis.
+    """Return the part, 0 to 1, of the grid ``onto`` that lies in a volume, from 16 points along each axis.
 
     Args:
         shape: of the volume, ``(x, y, z)``.
@@ -212,9 +225,10 @@ def coverage(shape: Sequence[int], affine: np.ndarray, onto_shape: Sequence[int]
 def read_aligned(
     paths: Sequence[Path], names: Sequence[str], integers: bool = False
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Files of one channel each as arrays ``(x, y, z)`` on the grid of the first, and its affine.
+    """Read files of one channel each as arrays ``(x, y, z)`` on the grid of the first, and return its affine too.
 
-    Those on another grid are resampled, with a warning, and then float32.
+    Where the axes of one are in another order or direction, its voxels are turned to those of the first. Those on
+    another grid are resampled, with a warning, and then float32.
 
     Args:
         paths: the files, or folders of DICOM slices.
@@ -292,17 +306,20 @@ def _resample(
 ) -> np.ndarray:
     """``volume`` on the grid of another file, float32; outside its own field of view, its smallest value.
 
-    A volume that is on this grid already stays what it is."""
-    if volume.shape == onto_shape and np.allclose(affine, onto_affine, atol=1e-2, rtol=0):
-        return volume
+    A volume that is on this grid already, but for the order of its axes, keeps its values and its type."""
+    turned, turned_affine = turn_onto(volume, affine, onto_affine)
+    difference = grid_difference(turned.shape, turned_affine, onto_shape, onto_affine)
+    if not difference:
+        return turned
     covered = coverage(volume.shape, affine, onto_shape, onto_affine)
     if covered == 0:
         raise InputError(
             f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong"
         )
     logger.warning(
-        "%s: another grid than %s; resampled onto it (it covers %.0f %% of it)", path, onto_path.name, 100 * covered
-    )
+        "%s: another grid than %s; resampled onto it (it covers %.0f %% of it): %s",
+        path, onto_path.name, 100 * covered, difference,
+    )  # fmt: skip
     volume = np.asarray(volume, dtype=np.float32)
     lowest = volume.min()
     resampled = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=np.float32)(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from monai.transforms import Compose
+from monai.transforms import Compose, MapTransform
 
 from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
 from ..data.volumes import coverage
@@ -16,11 +16,9 @@ from ..errors import InputError
 from ..files import sha256
 from .bundle import why
 from .findings import Findings
-from .headers import Header, read_header, same_grid
+from .headers import Header, difference, read_header
 
 SCANS = "scans"  # the list of a folder without a data list
-LABEL_SHIFT = 0.1  # between the entries of the affines of a label and its image, as CheckLabeld allows
-SAME_SHIFT = 0.01  # between modalities, above which the reader resamples
 
 Lists = dict[str, list[dict]]
 
@@ -85,12 +83,12 @@ def check_headers(
         covered = coverage(image.shape, image.affine, first.shape, first.affine)
         if covered == 0:
             findings.fail(where, f"{image.path}: shares no space with {first.path}")
-        elif not same_grid(first, image, SAME_SHIFT):
-            findings.note(where, f"{image.path}: another grid than {first.path.name}, covers {covered:.0%} of it")
-    if labelled and not same_grid(first, headers[-1], LABEL_SHIFT):
-        label = headers[-1]
-        grids = f"{list(label.shape)}, its image {list(first.shape)}"
-        findings.fail(where, f"{label.path}: another grid than its image's (shape {grids}); resample it onto the image")
+        elif apart := difference(image, first):
+            what = f"another grid than {first.path.name}, covers {covered:.0%} of it: {apart}"
+            findings.note(where, f"{image.path}: {what}")
+    if labelled and (apart := difference(headers[-1], first)):
+        what = f"another grid than its image's: {apart}; resample it onto the image"
+        findings.fail(where, f"{headers[-1].path}: {what}")
 
 
 def check_names(findings: Findings, where: str, case: Mapping, modalities: Sequence[str]) -> None:
@@ -113,11 +111,23 @@ def check_names(findings: Findings, where: str, case: Mapping, modalities: Seque
         findings.note(where, f"{what}; look whether each is the right one")
 
 
-def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[Callable]) -> None:
-    """Read a case with the bundle's own transforms, which check it; their warnings become notes."""
+def check_voxels(
+    findings: Findings, where: str, case: Mapping, load: Sequence[Callable], resample: MapTransform | None = None
+) -> None:
+    """Read a case with the bundle's own transforms, which check it; their warnings become notes.
+
+    Args:
+        findings: takes what is wrong.
+        where: the case.
+        case: its entries.
+        load: the steps that read and check it.
+        resample: brings a label to the network's grid, and warns of what is lost there.
+    """
     with _warnings() as warnings:
         try:
-            Compose(list(load))(dict(case))
+            data = Compose(list(load))(dict(case))
+            if resample is not None and "label" in data:
+                resample(dict.fromkeys(resample.keys, data["label"]))  # the image is on the same grid
         except Exception as error:
             findings.fail(where, why(error))
     for warning in warnings:

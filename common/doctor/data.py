@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import MapTransform
 from tqdm import tqdm
 
 from ..session import quiet_loggers
@@ -67,6 +68,7 @@ def examine_data(
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))
     load = [step for step in load if step is not None]
+    resample = _resampling(train) if SCANS not in lists else None
     headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
     everything = [(section, case) for section, cases in lists.items() for case in cases]
     for section, case in tqdm(everything, desc="headers" if headers_only else "reading", ncols=100, delay=2):
@@ -78,7 +80,7 @@ def examine_data(
             check_headers(findings, where, case, found, modalities)
             check_voxels(findings, where, case, [step for step in load if type(step).__name__ == CLASS_STEP])
         elif found:
-            check_voxels(findings, where, case, load)
+            check_voxels(findings, where, case, load, resample)
         if findings.count("failure") == failures:
             headers[section].append(found)
     check_leaks(findings, lists, by_content=not headers_only)
@@ -100,6 +102,12 @@ def _reading(infer: ConfigParser) -> list[Callable]:
             break
         steps.append(infer.get_parsed_content(f"preprocessing#transforms#{index}"))
     return steps
+
+
+def _resampling(train: ConfigParser) -> MapTransform | None:
+    """The step of a training that brings a case to the network's grid."""
+    steps = Preprocessing(train, "train#preprocessing").steps
+    return next((train.get_parsed_content(step) for name, step, _ in steps if name == "ResampleAxesd"), None)
 
 
 def _summary(lists: Lists, headers: dict[str, list[list[Header]]]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.volumes import DAMAGED, NIFTI_SUFFIXES, check_grid, read_volume
 from ..errors import InputError
+from ..geometry import grid_difference, turn_onto
 
 
 class Header(NamedTuple):
@@ -22,7 +23,9 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | Path) -> Header:
-    """The grid of a scan. Of NIfTI the header is read; other formats have theirs spread over files, and are read whole.
+    """Read the grid of a scan.
+
+    Of NIfTI the header is read; other formats have theirs spread over files, and are read whole.
 
     Raises:
         InputError: the file is missing, damaged, no volume, or without a valid affine.
@@ -43,6 +46,7 @@ def read_header(path: str | Path) -> Header:
     return Header(path, shape[:3], shape[3] if len(shape) == 4 else 1, affine)
 
 
-def same_grid(one: Header, other: Header, tolerance: float) -> bool:
-    """Whether shape and, within ``tolerance``, affine agree."""
-    return one.shape == other.shape and bool(np.abs(one.affine - other.affine).max() <= tolerance)
+def difference(header: Header, onto: Header) -> str:
+    """Return how the grid of a file differs from another's, the order of its axes aside; "" where they are the same."""
+    voxels, affine = turn_onto(np.broadcast_to(np.uint8(0), header.shape), header.affine, onto.affine)
+    return grid_difference(voxels.shape, affine, onto.shape, onto.affine)

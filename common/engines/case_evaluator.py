@@ -272,17 +272,11 @@ class CaseEvaluator(SupervisedEvaluator):
             self.state.metrics[name] = mean
             self.state.metric_details[name] = torch.tensor([[row[name]] for row in scores])
         self.scores = sorted(scores, key=lambda row: row["case"])
-        try:
-            if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
-                write_scores(self.scores, self.scores_file, self.made_by)
-                logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
-            if self.class_scores is not None:
-                self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
-        except OSError as error:
-            place = error.filename or self.scores_file or self.classes_file
-            raise InputError(
-                f"{place}: cannot be written ({error.strerror}); free space or choose another folder"
-            ) from error
+        if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
+            write_scores(self.scores, self.scores_file, self.made_by)
+            logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
+        if self.class_scores is not None:
+            self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
 
     def _score_classes(
         self, class_scores: Callable[[Tensor, Tensor], Mapping[str, float]], rows: list[dict[str, Any]]

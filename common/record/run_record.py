@@ -45,8 +45,8 @@ class RunRecord:
     command: str
 
     def write(self, folder: str | Path) -> None:
-        """Write ``folder/run.json``."""
-        with whole_file(Path(folder) / RECORD_FILE) as partial:
+        """Write ``folder/run.json``; a file there that is not a record is kept, and an ``InputError`` names it."""
+        with whole_file(Path(folder) / RECORD_FILE, is_record) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def check_resumes(self, before: RunRecord, path: Path) -> None:
@@ -108,6 +108,15 @@ def read_record(path: Path) -> RunRecord:
         ):
             raise InputError(f"{path}: '{key}' holds something else than cases; use the file that the training wrote")
     return RunRecord(**content)
+
+
+def is_record(path: Path) -> bool:
+    """Return whether a file is the record of a training."""
+    try:
+        read_record(path)
+    except InputError:
+        return False
+    return True
 
 
 def records_of(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:

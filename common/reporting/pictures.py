@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from ..data.volumes import read_volume
 from ..errors import InputError
+from ..geometry import grid_difference, turn_onto
 from .classes import read_result
 from .marks import check_png, save_png
 
@@ -51,20 +51,17 @@ def draw_outlines(
     check_png(out)
 
     mask, affine = _canonical(Path(prediction))
-    reference = mask if truth is None else _canonical(Path(truth))[0]
+    reference = mask if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
     for path in map(Path, images):
-        volume, _ = _canonical(path)
+        volume = _on_grid(path, prediction, mask, affine, channels=True)
         rows += (
             [(path.name, volume)]
             if volume.ndim == 3
             else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
         )
-    warmth = None if heat is None else _canonical(Path(heat))[0]
+    warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
     classified = None if result is None else read_result(result)
-    for name, volume in [*rows, (str(truth), reference), (str(heat), mask if warmth is None else warmth)]:
-        if volume.shape != mask.shape:
-            raise InputError(f"{name}: shape {volume.shape[:3]}, but {prediction} has {mask.shape}")
 
     held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
     if not held.size and warmth is not None and warmth.any():
@@ -119,7 +116,22 @@ def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Volume and affine with axes turned to the closest of RAS+."""
-    volume, affine = read_volume(path)
-    image = nib.as_closest_canonical(nib.Nifti1Image(volume, affine))
-    return np.asarray(image.dataobj), image.affine
+    """Label map and affine with axes turned to the closest of RAS+."""
+    return turn_onto(*read_volume(path, labels=True), np.eye(4))
+
+
+def _on_grid(
+    path: Path,
+    prediction: str | Path,
+    mask: np.ndarray,
+    affine: np.ndarray,
+    labels: bool = False,
+    channels: bool = False,
+) -> np.ndarray:
+    """A volume with its axes turned to those of the prediction."""
+    volume, of_volume = turn_onto(*read_volume(path, labels=labels), affine)
+    shape = volume.shape[:3] if channels else volume.shape
+    difference = grid_difference(shape, of_volume, mask.shape, affine)
+    if difference:
+        raise InputError(f"{path}: another grid than that of {prediction}: {difference}")
+    return volume

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,19 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import compute_shape_offset, zoom_affine
+from monai.data.utils import zoom_affine
 from monai.transforms import MapTransform, SpatialResample
-from monai.utils import ensure_tuple_rep
+from monai.utils import SpaceKeys, ensure_tuple_rep
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensors import plain, source_of
+from ..geometry import grid_difference, to_ras
+from ..tensors import affine_of, plain, source_of
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
+
+logger = logging.getLogger(__name__)
 
 
 def axis_positions(
@@ -88,24 +92,32 @@ def _placed(volume: Tensor, affine: np.ndarray, meta: Mapping) -> MetaTensor:
 class ResampleAxesd(MapTransform):
     """Orientation and voxel spacing in one pass along the axes, in float32.
 
-    The same grid and values as MONAI's ``Orientationd`` followed by ``Spacingd`` (border continued), which interpolates
-    in all directions at once, in float64. A scan with sheared axes (a tilted gantry) goes through
-    ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, which is all that
-    :class:`ReturnToScand` needs; MONAI's ``Invertd`` cannot undo this step.
+    The new grid begins at the least corner of the scan along the new axes and reaches within half a voxel of the
+    greatest, so that no slice is lost, however the scan is turned. Grid and values are those of MONAI's
+    ``Orientationd`` followed by ``Spacingd`` (border continued), which interpolates in all directions at once, in
+    float64, and centres the grids of some oblique scans half a voxel off. A scan with sheared axes (a tilted gantry)
+    goes through ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, and the grid made here
+    (``resampled_affine``, ``resampled_shape``), for :class:`ReturnToScand`; MONAI's ``Invertd`` cannot undo this step.
+
+    All keys get the grid of the first, the image: a label is never resampled onto a grid of its own.
+
+    An affine in another coordinate system, such as ``ITKReader(affine_lps_to_ras=False)`` leaves with ``space`` LPS, is
+    converted to RAS; without ``space``, MONAI takes it for RAS. The result's affines are in RAS always.
 
     With ``in_plane`` the voxels of a slice become squares of the size that fits its field of view: 512 x 400 voxels
     become 256 x 200, each the mean of the four that it covers. Halfway between two voxels the nearest is the lower.
     The slices of a sheared scan may need more voxels than ``in_plane``.
 
     Args:
-        keys: ``(C, x, y, z)``.
+        keys: ``(C, x, y, z)``, all on one grid.
         axcodes: orientation of the axes, such as ``"RAS"``.
         pixdim: voxel size in mm along the new axes; -1 keeps the scan's. None keeps all three.
-        mode: ``"bilinear"`` or ``"nearest"``, for all keys or one each.
+        mode: ``"bilinear"``, or ``"nearest"`` for a label map, for all keys or one each.
         in_plane: number of voxels along the longer of the first two new axes, instead of the first two of ``pixdim``.
 
     Raises:
-        InputError: a volume of which nobody said where its voxels lie.
+        InputError: a volume without the place of its voxels or in an unknown space; a key on another grid than the
+            first, see :func:`common.geometry.grid_difference`.
         ValueError: ``in_plane`` and a voxel size in plane.
     """
 
@@ -128,47 +140,88 @@ class ResampleAxesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
+        first: MetaTensor | None = None
         for key, mode in self.key_iterator(d, self.mode):
-            d[key] = self._resample(d[key], key, mode)
+            volume = self._in_ras(d[key], key)
+            if first is None:
+                first, (new_affine, new_shape) = volume, self._grid(affine_of(volume), volume.shape[1:])
+            affine = affine_of(first)
+            difference = grid_difference(volume.shape[1:], affine_of(volume), first.shape[1:], affine)
+            if difference:
+                raise InputError(
+                    f"{source_of(volume, key)}: another grid than {source_of(first, self.keys[0])}: {difference}; "
+                    "resample it onto the image"
+                )
+            result = self._resample(plain(volume).float(), affine, new_affine, new_shape, mode)
+            if mode == "nearest":
+                _name_lost(plain(volume), result, source_of(volume, key), new_affine)
+            grid = {"resampled_affine": new_affine.copy(), "resampled_shape": np.array(new_shape)}
+            d[key] = _placed(result, new_affine, {**volume.meta, **grid})
         return d
 
-    def _resample(self, volume: Tensor, key: Hashable, mode: str) -> MetaTensor:
+    def _in_ras(self, volume: Tensor, key: Hashable) -> MetaTensor:
+        """The same voxels with affines to RAS+."""
         if not isinstance(volume, MetaTensor):
             raise ValueError(f"expected a MetaTensor, whose affine says where it lies, not {type(volume).__name__}")
+        name = source_of(volume, key)
         if "original_affine" not in volume.meta:  # its affine is then the identity: nobody said where it lies
             raise InputError(
-                f"{source_of(volume, key)}: a volume without 'original_affine' in its metadata, so the size and place "
+                f"{name}: a volume without 'original_affine' in its metadata, so the size and place "
                 "of its voxels are not known; hand over a file, or an Image with its affine"
             )
-        affine, shape = volume.affine.numpy().astype(np.float64), volume.shape[1:]
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(self.axcodes)
-        )
-        turned = affine @ nib.orientations.inv_ornt_aff(turn, shape)
-        turned_shape = [shape[i] for i in np.argsort(turn[:, 0])]
-        new_affine, new_shape = self._grid(turned, turned_shape)
+        original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64)
+        meta = {**volume.meta, "original_affine": original, "space": SpaceKeys.RAS}
+        return _placed(plain(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
+
+    def _resample(
+        self, volume: Tensor, affine: np.ndarray, new_affine: np.ndarray, new_shape: Sequence[int], mode: str
+    ) -> Tensor:
         parallel = axis_positions(new_affine, new_shape, affine)
         if parallel is None:
             resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
-            return resample(volume, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape)
+            placed = MetaTensor(volume, affine=torch.as_tensor(affine))
+            return plain(resample(placed, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape))
         axes, positions = parallel
-        tensor = volume.as_tensor().permute(0, *(a + 1 for a in axes))
-        return _placed(sample_along_axes(tensor.float(), positions, mode), new_affine, volume.meta)
+        return sample_along_axes(volume.permute(0, *(a + 1 for a in axes)), positions, mode)
 
-    def _grid(self, affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-        """Affine and shape of the new grid, of those of the scan along the new axes."""
-        spacing = np.linalg.norm(affine[:3, :2], axis=0)
+    def _grid(self, affine: np.ndarray, scan_shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """Affine and shape of the new grid of a scan."""
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(self.axcodes)
+        )
+        affine = affine @ nib.orientations.inv_ornt_aff(turn, scan_shape)
+        shape = np.array([scan_shape[i] for i in np.argsort(turn[:, 0])])
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
         pixdim = np.array(self.pixdim, dtype=np.float64)
         if self.in_plane is not None:
-            pixdim[:2] = (spacing * shape[:2]).max() / self.in_plane
+            pixdim[:2] = (spacing * shape)[:2].max() / self.in_plane
         new_affine = zoom_affine(affine, pixdim, diagonal=False)
-        new_shape, new_affine[:3, 3] = compute_shape_offset(shape, affine, new_affine)
-        if self.in_plane is not None and axis_positions(new_affine, new_shape.tolist(), affine) is not None:
-            # the same field of view around the same centre, but for what is below a thousandth of a voxel
-            new_shape[:2] = np.ceil(spacing * shape[:2] / pixdim[:2] - 1e-3)
-            middle, new_middle = ((np.asarray(n[:2]) - 1) / 2 for n in (shape, new_shape))
-            new_affine[:3, 3] += affine[:3, :2] @ middle - new_affine[:3, :2] @ new_middle
-        return new_affine, new_shape.tolist()
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), indexing="ij")).reshape(3, -1)
+        along = np.linalg.solve(new_affine[:3, :3], affine[:3, :3]) @ corners  # the new axes, in voxels
+        least, extent = along.min(1), np.ptp(along, axis=1)
+        new_shape = np.round(extent + 1.0)
+        if self.in_plane is not None:
+            # the same field of view around the same centre, but for what is below a thousandth of a voxel; of what
+            # sheared slices lean out, half a voxel is left to the edge, which a tilt by rounding does not reach
+            scale = spacing[:2] / pixdim[:2]
+            lean = np.ceil(extent[:2] - scale * (shape[:2] - 1) - 0.5).clip(0)
+            new_shape[:2] = np.ceil(scale * shape[:2] - 1e-3) + lean
+            least[:2] += (extent[:2] - new_shape[:2] + 1) / 2
+        new_affine[:3, 3] = affine[:3, 3] + new_affine[:3, :3] @ least
+        return new_affine, new_shape.astype(int).tolist()
+
+
+def _name_lost(label: Tensor, resampled: Tensor, name: str, affine: np.ndarray) -> None:
+    """Warn of labels that no voxel of the new grid has."""
+    for value in range(1, min(int(label.max()), 255) + 1 if label.numel() else 0):
+        count = int((label == value).sum())
+        if count and not (resampled == value).any():
+            size = " x ".join(f"{step:.3g}" for step in np.linalg.norm(affine[:3, :3], axis=0))
+            logger.warning(
+                "%s: label %d (%d voxels) is lost on the network's grid of %s mm, as no centre of a voxel lies in it; "
+                "the case counts as one without this label",
+                name, value, count, size,
+            )  # fmt: skip
 
 
 class ReturnToScand(MapTransform):
@@ -176,9 +229,10 @@ class ReturnToScand(MapTransform):
 
     The output is interpolated linearly and then decided, as by MONAI's ``Invertd`` and ``AsDiscreted``. Where all eight
     neighbours of a voxel agree, interpolation cannot change the decision and is left out; elsewhere a slab of the scan
-    is decided at a time. So no class ever exists at the scan's size. Outside the network's grid, which a crop has made
-    smaller than the scan, everything is background. The way back follows from the affine of the image as the network
-    saw it and from the scan's, whatever steps lie between (orientation, spacing, crop, pad, flip).
+    is decided at a time. So no class ever exists at the scan's size. Outside a crop, everything is background; padding
+    is left out, and where a voxel of the scan lies beyond the last of :class:`ResampleAxesd`'s grid, by half a voxel at
+    most, it continues that one. The inverse follows from the affine of the image as the network saw it and from the
+    scan's, whatever steps lie between (orientation, spacing, crop, pad, flip).
     Only for a scan with sheared axes, a tilted gantry, all classes are interpolated at its size.
 
     A label map, one channel of integers, cannot be interpolated: each voxel of the scan gets the nearest label.
@@ -215,7 +269,8 @@ class ReturnToScand(MapTransform):
         image = d[self.image_key]
         scan_affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
         scan_shape = [int(n) for n in image.meta["spatial_shape"]]
-        parallel = axis_positions(scan_affine, scan_shape, image.affine.cpu().numpy().astype(np.float64))
+        box, affine = _without_padding(image)
+        parallel = axis_positions(scan_affine, scan_shape, affine)
         for key in self.key_iterator(d):
             scores = plain(d[key])
             if scores.shape[1:] != image.shape[1:]:
@@ -226,9 +281,9 @@ class ReturnToScand(MapTransform):
                     raise ValueError(f"'{key}' is a label map ({scores.dtype}), which has no probabilities")
             elif self.output == "labels" and len(scores) >= MIXED:
                 raise ValueError(f"{len(scores)} classes, but a label has 8 bits")
-            scores = scores.to(torch.uint8 if given else torch.float32)
+            scores = scores[(slice(None), *box)].to(torch.uint8 if given else torch.float32)
             if parallel is None:
-                result = self._sheared(scores, image.affine, scan_affine, scan_shape)
+                result = self._sheared(scores, affine, scan_affine, scan_shape)
             else:
                 result = self._parallel(scores, *parallel)
             d[key] = _placed(result, scan_affine, image.meta)
@@ -251,23 +306,38 @@ class ReturnToScand(MapTransform):
             result[:, covered[0], covered[1], covered[2]] = sample_along_axes(scores, inside, mode)
         return result
 
-    def _sheared(self, scores: Tensor, affine: Tensor, scan_affine: np.ndarray, scan_shape: Sequence[int]) -> Tensor:
+    def _sheared(
+        self, scores: Tensor, affine: np.ndarray, scan_affine: np.ndarray, scan_shape: Sequence[int]
+    ) -> Tensor:
         given = scores.dtype == torch.uint8
         mode = "nearest" if given else "bilinear"
-        values = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)(
-            MetaTensor(scores, affine=affine), dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape
-        ).as_tensor()
+        resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
+        placed = MetaTensor(scores, affine=torch.as_tensor(affine))
+        values = plain(resample(placed, dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape))
         if given:
             result = values.to(torch.uint8)
         else:
             result = _decide(values, self.threshold)[None] if self.output == "labels" else values
-        matrix = np.linalg.solve(affine.cpu().numpy().astype(np.float64), scan_affine)
+        matrix = np.linalg.solve(affine, scan_affine)
         lines = [torch.arange(n, dtype=torch.float64, device=scores.device) for n in scan_shape]
         voxels = torch.meshgrid(*lines, indexing="ij")
         for row, n in zip(matrix.tolist(), scores.shape[1:]):
             position = row[3] + sum(step * voxel for step, voxel in zip(row, voxels))
             result[:, (position < -0.5 - 1e-4) | (position > n - 0.5 + 1e-4)] = 0
         return result
+
+
+def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
+    """The voxels of an image that lie on the grid of :class:`ResampleAxesd`, not beyond it, and their affine."""
+    affine = affine_of(image)
+    if "resampled_affine" not in image.meta:
+        return [slice(None)] * 3, affine
+    ends = np.stack([np.zeros(3), np.asarray(image.meta["resampled_shape"]) - 1.0], axis=1)
+    ends = np.linalg.solve(affine, np.asarray(image.meta["resampled_affine"])) @ np.vstack([ends, np.ones(2)])
+    first = np.ceil(ends[:3].min(1) - 1e-3).astype(int).clip(0)
+    last = np.floor(ends[:3].max(1) + 1e-3).astype(int)
+    affine[:3, 3] += affine[:3, :3] @ first
+    return [slice(int(a), int(b) + 1) for a, b in zip(first, last)], affine
 
 
 class DecideLabeld(MapTransform):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..errors import InputError
+from ..geometry import grid_difference, to_ras, turn_onto
 from ..labels import check_labels, classes_of_values, map_to_type, read_label_map, warn_of_other_names
-from ..tensors import plain, source_of
+from ..tensors import affine_of, plain, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,12 @@ logger = logging.getLogger(__name__)
 class CheckLabeld(MapTransform):
     """Check that a label map lies on its image's grid, and convert its values to classes: 0, 1, 2, ...
 
+    A label whose axes alone are in another order or direction than its image's is turned to them. The result has the
+    affine of the image, so that headers that differ by rounding make no two grids.
+
     Values within 0.01 of an integer are that integer: masks stored with a scale factor come as 0.99999997. A map of
-    background and one other value, such as 0 and 255, is taken as binary where there is one label and no ``label_map``.
+    background and one other value above 0, such as 0 and 255, is taken as binary where there is one label and no
+    ``label_map``.
 
     Args:
         keys: label maps ``(1, x, y, z)``.
@@ -37,7 +43,8 @@ class CheckLabeld(MapTransform):
         dataset_dir: folder with the data list; a warning says where it calls a value by another name than ``labels``.
 
     Raises:
-        InputError: another shape or affine than the image's, or other values; labels or a map that are not valid.
+        InputError: another grid than the image's, see :func:`common.geometry.grid_difference`; other values; labels
+            or a map that are not valid.
     """
 
     def __init__(
@@ -65,16 +72,8 @@ class CheckLabeld(MapTransform):
         d = dict(data)
         image = d[self.image_key]
         for key in self.key_iterator(d):
-            label = d[key]
-            name = source_of(label, key)
-            if label.shape[1:] != image.shape[1:]:
-                raise InputError(f"{name}: shape {list(label.shape[1:])}, but its image has {list(image.shape[1:])}")
-            if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
-                shift = float((label.affine - image.affine).abs().max())
-                if shift > 0.1:
-                    raise InputError(
-                        f"{name}: its affine differs from its image's by up to {shift:.3g}; resample it onto the image"
-                    )
+            name = source_of(d[key], key)
+            label = _on_grid(d[key], image, name)
             classes = self._classes(plain(label), name)
             d[key] = MetaTensor(classes, meta=label.meta) if isinstance(label, MetaTensor) else classes
         return d
@@ -85,13 +84,14 @@ class CheckLabeld(MapTransform):
         label = torch.where((label - rounded).abs() <= 0.01, rounded, label)
         present = np.unique(label.cpu().numpy()).tolist()
         values = [v for v in present if v != 0]
-        if not self.label_map and len(self.labels) == 1 and len(values) == 1:
+        binary = len(present) == 2 and len(values) == 1 and values[0] > 0
+        if not self.label_map and len(self.labels) == 1 and binary:
             return (label != 0).to(torch.float32)
         if any(v not in self.classes for v in values):
-            shown = ", ".join(f"{v:g}" for v in values[:6])
+            shown = ", ".join(f"{v:g}" for v in [0, *values[:6]] if v or 0 in present)
             expected = ", ".join(str(v) for v in self.classes if v)
             fix = map_to_type(values, self.labels, self.label_map)
-            raise InputError(f"{name}: values 0, {shown}, expected 0 and {expected}{fix}")
+            raise InputError(f"{name}: values {shown}, expected 0 and {expected}{fix}")
         self._say_once(name, values)
         result = label.clone()
         for value in values:
@@ -106,3 +106,23 @@ class CheckLabeld(MapTransform):
             self.said = True
             merged = ", ".join(f"{v:g} as {names[self.label_map[int(v)]]}" for v in changed)
             logger.info("%s: label_map takes %s; the same holds for all cases", name, merged)
+
+
+def _on_grid(label: torch.Tensor, image: torch.Tensor, name: str) -> torch.Tensor:
+    """The label with its voxels and its affine as the image has them."""
+    if not (isinstance(label, MetaTensor) and isinstance(image, MetaTensor)):
+        if label.shape[1:] != image.shape[1:]:
+            raise InputError(f"{name}: shape {list(label.shape[1:])}, but its image has {list(image.shape[1:])}")
+        return label
+    affine, onto = (
+        to_ras(volume.meta, source_of(volume, what)) @ affine_of(volume)
+        for volume, what in ((label, name), (image, "image"))
+    )
+    voxels, affine = turn_onto(plain(label)[0].cpu().numpy(), affine, onto)
+    difference = grid_difference(voxels.shape, affine, image.shape[1:], onto)
+    if difference:
+        raise InputError(f"{name}: another grid than its image's: {difference}; resample it onto the image")
+    places = ("affine", "original_affine", "spatial_shape", "space")
+    place = {key: deepcopy(image.meta[key]) for key in places if key in image.meta}
+    turned = torch.as_tensor(np.ascontiguousarray(voxels), device=label.device)[None]
+    return MetaTensor(turned, meta={**label.meta, **place})

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import EnsureChannelFirst, LoadImage, SaveImage
 
 from common.data import AtomicNibabelWriter, VolumeReader
-from common.data.volumes import read_volume
+from common.data.volumes import check_grid, read_volume
 from common.errors import InputError, root_cause
 
 NAMES = ["T1", "T2", "CET1"]
@@ -43,7 +43,7 @@ def test_three_files_and_one_4d_file_are_the_same(write_nifti: Write) -> None:
     assert separate.shape == (3, *SHAPE)
     np.testing.assert_array_equal(separate.numpy(), VOLUMES)
     np.testing.assert_array_equal(stacked.numpy(), VOLUMES)
-    np.testing.assert_array_equal(separate.affine, np.diag([1, 1, 4, 1]))
+    np.testing.assert_array_equal(separate.affine, np.diag([1.5, 0.75, 4, 1]))
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<i4", ">f4", "<f8"])
@@ -66,21 +66,34 @@ def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     np.testing.assert_allclose(load(tmp_path / "a.nii", ["CT"]).numpy()[0], 0.5 * VOLUMES[0] + 3)
 
 
-def test_another_orientation_of_one_file_is_resampled_onto_the_first(
+def test_other_axes_of_one_file_are_turned_to_those_of_the_first(
     write_nifti: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    turned = np.diag([-1.0, 1, 4, 1])
-    turned[0, 3] = SHAPE[0] - 1
-    paths = [write_nifti("a.nii", VOLUMES[0]), write_nifti("b.nii", VOLUMES[1][::-1], turned)]
+    turned = np.diag([1.5, 0.75, 4, 1])[:, [1, 2, 0, 3]]
+    turned[:, 1], turned[2, 3] = -turned[:, 1], 4 * (SHAPE[2] - 1)
+    paths = [write_nifti("a.nii", VOLUMES[0]), write_nifti("b.nii", VOLUMES[1].transpose(1, 2, 0)[:, ::-1], turned)]
     with caplog.at_level(logging.WARNING):
         image = load(paths, ["T1", "T2"])
-    np.testing.assert_allclose(image.numpy(), VOLUMES[:2], atol=1e-3)
-    assert "b.nii: another grid than a.nii; resampled onto it (it covers 100 % of it)" in caplog.text
+    np.testing.assert_array_equal(image.numpy(), VOLUMES[:2])
+    assert "b.nii" not in caplog.text
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.74, True), (0.76, False)])
+def test_modalities_half_a_voxel_apart_are_on_one_grid(
+    write_nifti: Write, caplog: pytest.LogCaptureFixture, shift: float, same: bool
+) -> None:
+    shifted = np.diag([1.5, 0.75, 4, 1])
+    shifted[0, 3] = shift
+    with caplog.at_level(logging.WARNING):
+        image = load([write_nifti("a.nii", VOLUMES[0]), write_nifti("b.nii", VOLUMES[1], shifted)], ["T1", "T2"])
+    assert np.array_equal(image.numpy()[1], VOLUMES[1]) == same
+    expected = "b.nii: another grid than a.nii; resampled onto it (it covers 94 % of it): a corner lies 0.76 mm (0.507"
+    assert (expected in caplog.text) != same
 
 
 def test_outside_of_a_smaller_field_of_view_is_its_lowest_value(write_nifti: Write) -> None:
-    shifted = np.diag([1.0, 1, 4, 1])
-    shifted[0, 3] = 3
+    shifted = np.diag([1.5, 0.75, 4, 1])
+    shifted[0, 3] = 4.5
     image = load([write_nifti("a.nii", VOLUMES[0]), write_nifti("b.nii", VOLUMES[1] - 500, shifted)], ["T1", "T2"])
     np.testing.assert_allclose(image.numpy()[1, 3:], VOLUMES[1][:-3] - 500.0, atol=1e-3)
     assert (image.numpy()[1, :2] == (VOLUMES[1] - 500).min()).all()
@@ -93,6 +106,24 @@ def test_nan_becomes_the_lowest_value_with_a_warning(write_nifti: Write, caplog:
         image = load(write_nifti("a.nii", volume), ["CT"])
     assert (image.numpy()[0, 0, 0, :2] == np.nanmin(volume)).all()
     assert "a.nii: 2 voxels are NaN or infinite" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_label_that_is_not_finite_is_refused(write_nifti: Write, value: float) -> None:
+    label = np.zeros(SHAPE, np.float32)
+    label[2, 3, :2] = value
+    path = write_nifti("a.nii", label)
+    message = r"a.nii: 2 of 210 voxels are NaN or infinite, expected a label's number in each; set them to 0 where"
+    with pytest.raises(InputError, match=message):
+        LoadImage(reader=VolumeReader(["label"], allow_constant=True))(path)
+
+
+@pytest.mark.parametrize("step", [1e-3, 1.0, 50.0])
+def test_voxels_of_any_size_place_a_volume(step: float) -> None:
+    check_grid(Path("a.nii"), SHAPE, np.diag([step, 2 * step, 3 * step, 1]))
+    flat = step * np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 2.0001, 0], [0, 0, 0, 1 / step]])
+    with pytest.raises(InputError, match=r"a.nii: the affine .* does not map voxels to space; correct the header"):
+        check_grid(Path("a.nii"), SHAPE, flat)
 
 
 def _damaged(write: Write) -> Path:
@@ -171,7 +202,7 @@ def test_what_cannot_be_read_is_said(write_nifti: Write, make: Callable, names: 
 
 
 def test_files_of_different_patients_are_refused(write_nifti: Write) -> None:
-    far = np.diag([1.0, 1, 4, 1])
+    far = np.diag([1.5, 0.75, 4, 1])
     far[:3, 3] = 1000
     paths = [write_nifti("a.nii", VOLUMES[0]), write_nifti("b.nii", VOLUMES[1], far)]
     with pytest.raises(InputError, match=r"b.nii: shares no space with .*a.nii"):
@@ -179,14 +210,14 @@ def test_files_of_different_patients_are_refused(write_nifti: Write) -> None:
 
 
 def test_sform_and_qform_that_disagree_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image = nib.Nifti1Image(VOLUMES[0], np.diag([1.0, 1, 4, 1]))
+    image = nib.Nifti1Image(VOLUMES[0], np.diag([1.5, 0.75, 4, 1]))
     image.set_qform(np.diag([2.0, 2, 2, 1]), code=1)
-    image.set_sform(np.diag([1.0, 1, 4, 1]), code=1)
+    image.set_sform(np.diag([1.5, 0.75, 4, 1]), code=1)
     nib.save(image, tmp_path / "a.nii")
     with caplog.at_level(logging.WARNING):
         affine = load(tmp_path / "a.nii", ["CT"]).affine
     assert "a.nii: sform and qform differ by up to" in caplog.text
-    np.testing.assert_array_equal(affine, np.diag([1, 1, 4, 1]))
+    np.testing.assert_array_equal(affine, np.diag([1.5, 0.75, 4, 1]))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the wrappers that itk is made with

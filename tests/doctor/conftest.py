@@ -16,8 +16,8 @@ NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 2, "out_channels": 3, "
 BOTH = ["image", "label"]
 
 
-def _resample(keys: Any) -> dict:
-    return {"_target_": "common.transforms.ResampleAxesd", "keys": keys, "pixdim": "@spacing"}
+def _resample(keys: Any, mode: Any = "bilinear") -> dict:
+    return {"_target_": "common.transforms.ResampleAxesd", "keys": keys, "pixdim": "@spacing", "mode": mode}
 
 
 INFERENCE: dict[str, Any] = {
@@ -48,7 +48,7 @@ TRAIN: dict[str, Any] = {
         {"_target_": "common.transforms.CheckLabeld", "keys": "label", "num_classes": 2},
         {"_target_": "common.transforms.ClassIndexd", "classes": ["no", "yes"]},
     ],
-    "normalize": [_resample(BOTH)],
+    "normalize": [_resample(BOTH, ["bilinear", "nearest"])],
     "train": {"preprocessing": {"_target_": "Compose", "transforms": "$@load + @normalize"}},
     "validate": {"preprocessing": {"_target_": "Compose", "transforms": "$@load + @normalize"}},
 }

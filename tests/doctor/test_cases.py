@@ -86,18 +86,39 @@ def test_the_list_names_other_modalities(examine: Callable, listing: dict) -> No
 
 @pytest.mark.parametrize("headers_only", [False, True])
 def test_label_on_another_grid(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
-    write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), np.diag([1.0, 1.0, 3.0, 1.0]))
+    write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), np.diag([1.5, 0.75, 3.0, 1.0]))
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "training t") and "resample it onto the image" in what
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
+@pytest.mark.parametrize(("shift", "same"), [(0.37, True), (0.38, False)])
+def test_a_label_half_a_voxel_away(
+    examine: Callable, write_nifti: Callable, headers_only: bool, shift: float, same: bool
+) -> None:
+    affine = np.diag([1.5, 0.75, 4.0, 1.0])
+    affine[1, 3] = shift
+    write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), affine)
+    found = examine(headers_only=headers_only)
+    assert [kind for kind, *_ in found] == ([] if same else ["failure"])
+    assert same or "a corner lies 0.38 mm (0.507 voxels) away" in found[0][2]
+
+
+def test_a_label_that_the_network_does_not_see(examine: Callable, write_nifti: Callable) -> None:
+    label = np.zeros((12, 10, 6), np.uint8)
+    label[1, 1, 1], label[3:9, 3:9, 2] = 1, 2  # voxels of 2 mm have their centres elsewhere
+    write_nifti("data/training_gtv.nii.gz", label)
+    ((kind, where, what),) = examine()
+    assert (kind, where) == ("note", "training t") and "label 1 (1 voxels) is lost on the network's grid" in what
+
+
+@pytest.mark.parametrize("headers_only", [False, True])
 def test_modalities_on_other_grids(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
     image = np.random.default_rng(1).random((12, 10, 6), np.float32)
-    half = np.diag([1.0, 1.0, 4.0, 1.0])
-    half[0, 3] = 6.0
+    half = np.diag([1.5, 0.75, 4.0, 1.0])
+    half[0, 3] = 9.0
     write_nifti("data/training_T2.nii.gz", image, half)
-    far = np.diag([1.0, 1.0, 4.0, 1.0])
+    far = np.diag([1.5, 0.75, 4.0, 1.0])
     far[0, 3] = 500.0
     write_nifti("data/test_T2.nii.gz", image, far)
     first, second = examine(headers_only=headers_only)
@@ -252,8 +273,8 @@ def test_a_package_s_own_code(
     monkeypatch.setattr(sys, "path", list(sys.path))  # the configs add the bundle's folder
     importlib.invalidate_caches()
     listing["validation"][0]["class"] = "maybe"
-    far = np.diag([1.0, 1.0, 4.0, 1.0])
-    far[0, 3] = 6.0
+    far = np.diag([1.5, 0.75, 4.0, 1.0])
+    far[0, 3] = 9.0
     write_nifti("data/test_T2.nii.gz", np.random.default_rng(1).random((12, 10, 6), np.float32), far)
     try:
         wrong, resampled = examine()

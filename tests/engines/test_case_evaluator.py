@@ -231,9 +231,7 @@ def test_a_full_disk_ends_the_run_at_once(code: int, evaluator: Callable, tmp_pa
 
 def test_scores_that_cannot_be_written_are_one_line(evaluator: Callable, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file in the folder's place")
-    with pytest.raises(
-        InputError, match=r"out: cannot be written \(File exists\); free space or choose another folder"
-    ):
+    with pytest.raises(InputError, match=r"out: a file, expected a folder; choose another place to write to"):
         evaluator([case("a", 1.0)]).run()
 
 

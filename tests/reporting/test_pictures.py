@@ -68,10 +68,10 @@ def test_without_a_lesion_nothing_is_outlined(
 def test_the_patients_right_is_on_the_left(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, turned: bool
 ) -> None:
-    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    affine = np.diag([1.5, 0.75, 4.0, 1.0])
     image[8:] += 1  # where x is large, which is right in RAS
     if turned:
-        image, mask, affine = image[::-1].copy(), mask[::-1].copy(), np.diag([-1.0, 1.0, 4.0, 1.0])
+        image, mask, affine = image[::-1].copy(), mask[::-1].copy(), np.diag([-1.5, 0.75, 4.0, 1.0])
     files = write_nifti("image.nii.gz", image, affine), write_nifti("mask.nii.gz", 0 * mask, affine)
     picture = pixels(draw_outlines(files[:1], files[1], tmp_path / "picture.png"))
     rows = picture[picture.shape[0] // 2 - 10 : picture.shape[0] // 2 + 10].mean((0, 2))
@@ -84,10 +84,17 @@ def test_another_grid_is_refused(write_nifti: Callable, image: np.ndarray, mask:
     image_file, mask_file = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
     small = write_nifti("small.nii.gz", image[:, :, 1:])
     out = tmp_path / "picture.png"
-    with pytest.raises(InputError, match=r"small\.nii\.gz: shape \(12, 16, 5\), but .*mask\.nii\.gz has \(12, 16, 6\)"):
+    with pytest.raises(
+        InputError, match=r"small\.nii\.gz: another grid .*mask\.nii\.gz: shape \[12, 16, 5\], expected \[12, 16, 6\]"
+    ):
         draw_outlines([image_file, small], mask_file, out)
-    with pytest.raises(InputError, match=r"small\.nii\.gz: shape \(12, 16, 5\)"):
+    with pytest.raises(InputError, match=r"small\.nii\.gz: another grid"):
         draw_outlines([image_file], mask_file, out, truth=small)
+    affine = np.diag([1.5, 0.75, 4.0, 1.0])
+    affine[1, 3] = 0.5
+    shifted = write_nifti("shifted.nii.gz", mask, affine)
+    with pytest.raises(InputError, match=r"shifted.nii.gz: another grid .*: a corner lies 0.5 mm \(0.667 voxels\)"):
+        draw_outlines([image_file], mask_file, out, truth=shifted)
     with pytest.raises(InputError, match=r"none\.nii\.gz: no such file"):
         draw_outlines([image_file], tmp_path / "none.nii.gz", out)
     assert not out.exists()
@@ -162,5 +169,7 @@ def test_heat_on_another_grid_is_refused(
 ) -> None:
     files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
     for heat in (image[:, :, 1:], np.stack([image, image], 3)):
-        with pytest.raises(InputError, match=r"heat\.nii\.gz: shape .*, but .*mask\.nii\.gz has \(12, 16, 6\)"):
+        with pytest.raises(
+            InputError, match=r"heat\.nii\.gz: another grid .*mask\.nii\.gz: shape .*, expected \[12, 16, 6\]"
+        ):
             draw_outlines(files[:1], files[1], tmp_path / "x.png", heat=write_nifti("heat.nii.gz", heat))

@@ -23,7 +23,7 @@ def head(shape: tuple[int, int, int] = (60, 50, 12), offset: float = 0.0) -> np.
 
 
 def image(*channels: np.ndarray, spacing: float = 1.0) -> MetaTensor:
-    return MetaTensor(np.stack(channels), affine=np.diag([spacing, spacing, 4, 1]))
+    return MetaTensor(np.stack(channels), affine=np.diag([1.25 * spacing, 0.75 * spacing, 4, 1]))
 
 
 def test_body_box_is_the_largest_component() -> None:
@@ -113,7 +113,7 @@ def test_crop_is_centred_padded_and_inverted(roi: tuple[int, ...], margin: tuple
     inside = data["label"] == 1
     assert (data["image"][~inside] == -7).all()
     assert inside[0, :, :, margin[2]].any()  # the first slice of the body comes after the margin
-    affine_to_voxel = np.linalg.inv(np.diag([1, 1, 4, 1])) @ data["image"].affine.numpy()
+    affine_to_voxel = np.linalg.inv(np.diag([1.25, 0.75, 4, 1])) @ data["image"].affine.numpy()
     first = affine_to_voxel[:3, 3]
     np.testing.assert_allclose(first[2], start[2] - margin[2])
     np.testing.assert_allclose(first[:2], (start + end)[:2] // 2 - np.array(roi[:2]) // 2 - margin[:2], atol=1)
@@ -121,7 +121,7 @@ def test_crop_is_centred_padded_and_inverted(roi: tuple[int, ...], margin: tuple
     inverted = crop.inverse(data)
     back, kept = inverted["image"], inverted["label"][0] == 1
     assert back.shape == (1, *volume.shape)
-    np.testing.assert_array_equal(back.affine, np.diag([1, 1, 4, 1]))
+    np.testing.assert_array_equal(back.affine, np.diag([1.25, 0.75, 4, 1]))
     np.testing.assert_array_equal(back[0][kept], volume[kept])
     assert (back[0][~kept] == 0).all()
 

@@ -1,0 +1,132 @@
+"""Each bundle's own preprocessing and its inverse, of scans that lie anyhow: a known object comes back in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
+
+from common.transforms import ReturnToScand
+
+from ..conftest import BUNDLES
+from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+
+AFFINES = 200  # of each bundle
+BALL, CENTRE = 24.0, np.array([4.0, -7.0, 5.0])  # the object, in mm
+# bodies that the preprocessing finds: radii of an ellipsoid, values of background, body and object
+HEAD: dict[str, Any] = {"radii": (95, 85, 110), "values": (5, 300, 420), "channels": 3}
+BRAIN: dict[str, Any] = {"radii": (66, 75, 58), "values": (0, 300, 420), "channels": 4}
+CT: dict[str, Any] = {"radii": (110, 85, 100), "values": (-1000, 40, 150), "channels": 1}
+PHANTOMS = {MMFNET: HEAD, OMNET: BRAIN, MAMTLN_CT: CT, MPUNET: CT, MULTIRNET: {**CT, "lungs": -800}}
+
+
+def random_scan(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The place of a scan of three different sizes and spacings: its affine as a float32 header has it, the middle of
+    the body in it, and its shape."""
+    steps = rng.permutation(np.array([5.3, 6.4, 7.7]) + rng.uniform(-0.4, 0.4, 3))
+    shape = np.ceil(250 / steps).astype(int)
+    angles = rng.uniform(-20, 20, 3) * (rng.random(3) < 0.6)
+    turns = np.array(Rotation.from_euler("xyz", angles, degrees=True).as_matrix())
+    shear = np.eye(3)
+    shear[rng.integers(2), 2] = rng.choice([0, 0, 2e-4, 0.2])
+    matrix = turns @ np.diag(rng.choice([-1, 1], 3)) @ shear @ np.diag(steps)
+    order = rng.permutation(3)
+    matrix, shape, cut = matrix[:, order], shape[order], rng.integers(0, 3, 3)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = matrix, rng.uniform(-200, 200, 3)
+    middle = affine[:3, :3] @ ((shape - 1) / 2) + affine[:3, 3]
+    affine[:3, 3] += matrix @ cut
+    shape = shape - cut - rng.integers(0, 3, 3)
+    return affine.astype(np.float32).astype(np.float64), middle, shape.tolist()
+
+
+def distances(shape: Any, affine: Any, point: np.ndarray) -> np.ndarray:
+    """``(3, x, y, z)``: where each voxel lies, from a point."""
+    voxels = np.indices(shape).reshape(3, -1)
+    affine = np.asarray(affine)
+    return (affine[:3, :3] @ voxels + affine[:3, 3:] - point[:, None]).reshape(3, *shape)
+
+
+def to_ball(shape: Any, affine: Any, middle: np.ndarray) -> np.ndarray:
+    """How far outside of the object each voxel lies, in mm."""
+    return np.linalg.norm(distances(shape, affine, middle + CENTRE), axis=0) - BALL
+
+
+def scan(phantom: dict[str, Any], rng: np.random.Generator) -> tuple[MetaTensor, np.ndarray]:
+    """A scan of a body with the object in it, whose edge is as soft as a voxel is large."""
+    affine, middle, shape = random_scan(rng)
+    background, body, bright = phantom["values"]
+    apart = distances(shape, affine, middle)
+    inside = ((apart / np.reshape(phantom["radii"], (3, 1, 1, 1))) ** 2).sum(0) < 1
+    noise = rng.normal(0, 8, (phantom["channels"], *shape))
+    values = np.where(inside, body + noise, background + (noise if phantom is HEAD else 0))
+    if "lungs" in phantom:
+        for side in (-62, 62):
+            lung = ((apart - np.reshape([side, 5, 0], (3, 1, 1, 1))) / np.reshape([25, 45, 60], (3, 1, 1, 1))) ** 2
+            values[:, lung.sum(0) < 1] = phantom["lungs"]
+    ball = np.clip(0.5 - to_ball(shape, affine, middle) / 10, 0, 1)
+    values = values + ball * (bright - body)
+    meta = {"original_affine": affine.copy(), "spatial_shape": np.array(shape), "filename_or_obj": "P1.nii.gz"}
+    return MetaTensor(torch.from_numpy(values).float(), affine=affine, meta=meta), middle
+
+
+def preprocessing(files: list[str], bundle: Path) -> list[Callable]:
+    """The steps of inference after reading."""
+    parser = ConfigParser()
+    parser.read_config(files)
+    parser["bundle_root"] = str(bundle)
+    steps = parser["preprocessing"]["transforms"]
+    read = ("LoadImaged", "EnsureChannelFirstd")
+    wanted = [i for i, step in enumerate(steps) if step["_target_"] not in read]
+    return [parser.get_parsed_content(f"preprocessing#transforms#{i}") for i in wanted]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_an_object_comes_back_within_half_a_voxel(bundle: Path, config_files: Callable) -> None:
+    rng = np.random.default_rng(11)
+    steps = preprocessing(config_files(bundle, "inference"), bundle)
+    for _ in range(AFFINES):
+        image, middle = scan(PHANTOMS[bundle], rng)
+        shape, affine = image.shape[1:], image.affine.numpy().copy()
+        data: dict[str, Any] = {"image": image}
+        for step in steps:
+            data = step(data)
+        seen = data["image"].as_tensor()[-1].float().numpy()
+        apart = to_ball(seen.shape, data["image"].affine, middle)
+        level = (np.median(seen[apart < -8]) + np.median(seen[(apart > 8) & (apart < 16)])) / 2
+        scores = torch.from_numpy(seen - level)[None]
+        back = ReturnToScand("pred", threshold=0)({**data, "pred": scores})["pred"]
+        assert back.shape == (1, *shape)
+        np.testing.assert_allclose(back.affine, affine, atol=1e-9)
+        largest = max(data["image"].pixdim.max().item(), image.pixdim.max().item())
+        apart = to_ball(shape, affine, middle)
+        found, near = back[0].numpy() > 0, np.abs(apart) < 20
+        wrong = near & (found != (apart < 0))
+        assert np.abs(apart[wrong]).max(initial=0) <= largest / 2
+        expected, there = (distances(shape, affine, middle)[:, near & mask].mean(1) for mask in (apart < 0, found))
+        assert np.linalg.norm(expected - there) <= largest / 4
+
+
+@pytest.mark.parametrize("bundle", [MAMTLN_CT, MPUNET], ids=lambda bundle: bundle.name)
+def test_without_a_crop_no_voxel_of_the_scan_is_lost(bundle: Path, config_files: Callable) -> None:
+    """Padding that the network calls background does not reach the scan."""
+    rng = np.random.default_rng(12)
+    steps = preprocessing(config_files(bundle, "inference"), bundle)
+    for _ in range(AFFINES):
+        image, _ = scan(PHANTOMS[bundle], rng)
+        data: dict[str, Any] = {"image": image}
+        for step in steps:
+            data = step(data)
+        seen = data["image"]
+        corners = np.array([[0, 0, 0, 1], [*(seen.meta["resampled_shape"] - 1), 1]])
+        ends = (np.linalg.solve(seen.affine, seen.meta["resampled_affine"]) @ corners.T)[:3].round().astype(int)
+        scores = torch.zeros(seen.shape)
+        scores[(0, *(slice(a, b + 1) for a, b in ends))] = 1
+        assert ReturnToScand("pred")({**data, "pred": scores})["pred"].all()
