@@ -140,6 +140,32 @@ def test_the_crop_is_the_lungs_and_a_margin() -> None:
     assert CropLungsd("image")({"image": whole}).keys() == {"image"}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_lesions_outside_the_box_are_named_and_kept(kept: bool, caplog: pytest.LogCaptureFixture) -> None:
+    whole, seed = scan(chest()), np.random.default_rng(0)
+    crop = CropLungsd(["image", "label"], margin=0, mask_key="lungs", lesion_key="label" if kept else None)
+    alone = CropLungsd("image", margin=0)({"image": whole})["image"]
+    for _ in range(5):
+        caplog.clear()
+        lesion = np.zeros(SHAPE)
+        place = [int(seed.integers(n - 3)) for n in SHAPE]
+        lesion[tuple(slice(p, p + 3) for p in place)] = 1
+        lesion[:2, -2:, :1] = 1  # in a corner, where no lung is
+        label = MetaTensor(torch.as_tensor(lesion)[None], meta={**whole.meta, "filename_or_obj": "chest_seg.nii.gz"})
+        d = crop({"image": whole, "label": label})
+        assert d["image"].shape == d["label"].shape == d["lungs"].shape
+        assert (d["label"].sum() == lesion.sum()) == kept
+        assert (d["image"].shape == alone.shape) != kept
+        outcome = "the box is enlarged by them" if kept else "they are cut off"
+        assert "chest_seg.nii.gz: " in caplog.text and outcome in caplog.text
+        voxel = np.linalg.solve(whole.affine.numpy(), d["label"].affine.numpy())[:3, 3].round().astype(int)
+        for found in d["label"][0].nonzero().numpy():
+            assert lesion[tuple(found + voxel)] == 1
+    caplog.clear()
+    inside = MetaTensor(torch.as_tensor(RIGHT)[None].float(), meta=whole.meta)
+    assert crop({"image": whole, "label": inside})["image"].shape[3] == alone.shape[3]
+
+
 def test_the_side_of_a_lung_without_air_is_in_the_box() -> None:
     for lung, other in ((RIGHT, LEFT), (LEFT, RIGHT)):
         d = CropLungsd(["image", "other"])({"image": scan(chest(lungs=(lung,))), "other": scan(other)})
