@@ -292,7 +292,7 @@ def _brain(image: torch.Tensor, key: str) -> torch.Tensor:
     brain = brain_mask(image)
     if not brain.any():
         raise InputError(
-            f"{source_of(image, key)}: no brain: no voxel differs from the background at the volume's border"
+            f"{source_of(image, key)}: no brain: no voxel differs from the background at the edges of the volume"
         )
     return brain
 

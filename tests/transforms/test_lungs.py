@@ -108,6 +108,15 @@ def test_fine_voxels_give_the_same_lungs() -> None:
     assert is_close(mask, (RIGHT | LEFT).repeat(3, 0).repeat(3, 1).repeat(2, 2)[1:-1])
 
 
+@pytest.mark.parametrize("value", [32768.0, -32768.0])
+def test_damaged_voxels_do_not_move_the_lungs(value: float) -> None:
+    hu = chest()
+    for place in ((24, 30, 20), (54, 30, 26), (40, 20, 10), (2, 50, 3)):  # lungs, body and air
+        hu[tuple(slice(p, p + 3) for p in place)] = value
+    mask = lung_mask(hu, SPACING)
+    assert is_close(mask, RIGHT | LEFT)
+
+
 @pytest.mark.parametrize("lungs", [(), (ellipsoid((100, 125, 130), (16, 20, 30)),)])
 def test_no_lungs(lungs: tuple[np.ndarray, ...]) -> None:
     hu = chest(lungs=lungs)
