@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import cc3d
@@ -61,7 +61,7 @@ class CheckAnatomyd:
         return data
 
 
-def contradictions(hu: np.ndarray, spacing: Sequence[float], liver: np.ndarray) -> list[str]:
+def contradictions(hu: np.ndarray, spacing: np.ndarray, liver: np.ndarray) -> list[str]:
     """Return, in words, what does not lie where it should in a CT turned to RAS+.
 
     Args:
@@ -84,9 +84,7 @@ def contradictions(hu: np.ndarray, spacing: Sequence[float], liver: np.ndarray) 
     return found
 
 
-def _front(
-    hu: np.ndarray, body: np.ndarray, spacing: Sequence[float], middle: tuple[float, float], width: float
-) -> int:
+def _front(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray, middle: tuple[float, float], width: float) -> int:
     """1 where the spine lies in front of the body's middle, -1 behind, 0 where this is not clear."""
     x, y = np.ogrid[: hu.shape[0], : hu.shape[1]]
     bone = (hu > BONE_HU) & body & (np.abs(x - middle[0]) <= MIDLINE * width)[..., None]
@@ -103,7 +101,7 @@ def _side(mask: np.ndarray, y: np.ndarray, middle: float) -> int:
     return 1 if ahead > CLEAR else -1 if ahead < 1 - CLEAR else 0
 
 
-def _head(hu: np.ndarray, body: np.ndarray, spacing: Sequence[float]) -> int:
+def _head(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> int:
     """1 where the head lies at the last slices, as the header says, -1 at the first, 0 where this is not clear."""
     enclosed = np.stack([ndimage.binary_fill_holes(part) for part in np.moveaxis(body, 2, 0)], axis=2) & ~body
     lung = ndimage.binary_opening(enclosed & (hu > LUNG_HU[0]) & (hu < LUNG_HU[1]))
