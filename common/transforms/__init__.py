@@ -9,7 +9,7 @@ from .class_result import SplitClassesd
 from .fusion import FuseTasksd
 from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
 from .in_plane import InPlaned
-from .intensity import CheckHounsfieldd, ClipScaled, ClipStandardized
+from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .labels import CheckLabeld
 from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
 from .lungs import CropLungsd, LungBoxd, lung_mask
@@ -22,6 +22,7 @@ __all__ = [
     "BratsLabelsd",
     "CheckHounsfieldd",
     "CheckLabeld",
+    "CheckMRId",
     "ClassIndexd",
     "CleanTumourd",
     "ClipChannelsd",

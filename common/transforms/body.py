@@ -17,7 +17,7 @@ from skimage.filters import threshold_otsu
 
 from ..errors import InputError
 from ..tensors import plain, source_of
-from .intensity import check_mri, without_hot_voxels
+from .intensity import without_hot_voxels
 
 SMALLEST_SIGNAL = 0.25  # of the volume's body: a slice whose bright part is darker holds noise alone
 
@@ -102,7 +102,7 @@ class NormalizeBodyd(MapTransform):
         closing_radius: in millimetres within the slice (the reference's 10 voxels of 0.5 mm).
 
     Raises:
-        InputError: a channel has no body or no contrast in it, or cannot be MRI.
+        InputError: a channel has no body or no contrast in it.
     """
 
     def __init__(self, keys: KeysCollection, closing_radius: float = 5.0, allow_missing_keys: bool = False) -> None:
@@ -123,7 +123,6 @@ class NormalizeBodyd(MapTransform):
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
                     raise InputError(f"{name} has no contrast: no body can be told from the background")
-                check_mri(channel, name)
                 result.copy_(channel).sub_(float(body.mean(dtype=np.float64))).div_(deviation)
             d[key] = normalised
         return d

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..tensors import plain, source_of
-from .intensity import check_mri, without_hot_voxels
+from .intensity import without_hot_voxels
 
 TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
 
@@ -135,7 +135,7 @@ class NormalizeBraind(MapTransform):
         keys: images ``(C, x, y, z)``.
 
     Raises:
-        InputError: there is no brain, or a modality is constant in it or cannot be MRI.
+        InputError: there is no brain, or a modality is constant in it.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -153,7 +153,6 @@ class NormalizeBraind(MapTransform):
                         f"{name} has no contrast: every voxel of the brain is {float(values[0]):g}; give the modality "
                         "that the channel stands for"
                     )
-                check_mri(channel, name)
                 plain(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
             d[key] = normalised
         return d

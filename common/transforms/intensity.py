@@ -87,28 +87,41 @@ def _not_hounsfield(values: np.ndarray) -> str | None:
     return None
 
 
-def check_mri(volume: Tensor, name: str) -> None:
-    """Check that a channel can be MRI, as far as its values tell.
+class CheckMRId(MapTransform):
+    """Check that each channel can be MRI, as far as its values tell.
 
     Args:
-        volume: ``(x, y, z)``, before it is normalised.
-        name: what it is, for the message.
+        keys: images ``(C, x, y, z)``, as read.
 
     Raises:
-        InputError: it is a CT in Hounsfield units, a label map or a probability map.
+        InputError: a channel is a CT in Hounsfield units, a label map or a probability map.
     """
-    values = _sample(volume)
-    above = values[values > 0.01]
-    air = float(((values > -1100) & (values < -900)).mean())
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            for number, channel in enumerate(plain(d[key])):
+                values = _sample(channel)
+                fault = _not_mri(values)
+                if fault is not None:
+                    raise InputError(
+                        f"{source_of(d[key], key)}: channel {number}: values from {values.min():g} to "
+                        f"{values.max():g}, expected MRI: {fault}"
+                    )
+        return d
+
+
+def _not_mri(values: np.ndarray) -> str | None:
+    """Why values cannot be those of MRI, or None."""
     if len(np.unique(values)) <= FEW_VALUES:
-        fault = f"{len(np.unique(values))} different values, as in a label map"
-    elif values.min() >= 0 and values.max() <= 1 and len(above) and float((above > 0.99).mean()) > 0.1:
-        fault = "most values are 0 or 1, as in a probability map"
-    elif air > 0.01 and values.min() > -LARGEST_HU and _not_hounsfield(values) is None:
-        fault = f"{air:.0%} of the voxels are air in Hounsfield units, as in a CT"
-    else:
-        return
-    raise InputError(f"{name}: values from {values.min():g} to {values.max():g}, expected MRI: {fault}")
+        return f"{len(np.unique(values))} different values, as in a label map"
+    above = values[values > 0.01]
+    if values.min() >= 0 and values.max() <= 1 and len(above) and float((above > 0.99).mean()) > 0.1:
+        return "many values are 1, as in a probability map"
+    air = float(((values > -1100) & (values < -900)).mean())
+    if air > 0.01 and values.min() > -LARGEST_HU and _not_hounsfield(values) is None:
+        return f"{air:.0%} of the voxels are air in Hounsfield units, as in a CT"
+    return None
 
 
 def without_hot_voxels(volume: Tensor, name: str) -> Tensor:

@@ -8,8 +8,8 @@ from monai.transforms import ScaleIntensityRanged
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
-from common.transforms import CheckHounsfieldd, ClipScaled, ClipStandardized
-from common.transforms.intensity import check_mri, without_hot_voxels
+from common.transforms import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
+from common.transforms.intensity import without_hot_voxels
 
 VALUES = (-3024.0, -200.0, -50.0, 0.0, 75.0, 200.0, 3000.0)
 STOMACH = {"low": -50.0, "high": 150.0, "mean": 60.0, "sd": 40.0, "cases": 3, "digest": "x"}
@@ -164,7 +164,8 @@ def test_mri_passes_and_stays_as_it_is(scale: float, caplog: pytest.LogCaptureFi
     for seed in range(5):
         for array in (mri(seed), np.where(mri(seed) > 50, mri(seed), 0)):
             channel = torch.as_tensor(array * scale).float()
-            check_mri(channel, "P")
+            data = {"image": channel[None]}
+            assert CheckMRId("image")(data)["image"] is data["image"]
             assert without_hot_voxels(channel, "P") is channel
     assert not caplog.text
 
@@ -174,16 +175,19 @@ def test_mri_passes_and_stays_as_it_is(scale: float, caplog: pytest.LogCaptureFi
     [
         (
             ct(),
-            r"P: values from -1\d+ to \d+, expected MRI: \d+% of the voxels are air in Hounsfield units, as in a CT",
+            r"P.nii.gz: channel 1: values from -1\d+ to \d+, expected MRI: \d+% .* air in Hounsfield units, as in a CT",
         ),
-        (labels(), "P: values from 0 to 3, expected MRI: 4 different values, as in a label map"),
-        (probabilities(), "P: values from .*, expected MRI: most values are 0 or 1, as in a probability map"),
+        (labels(), "P.nii.gz: channel 1: values from 0 to 3, expected MRI: 4 different values, as in a label map"),
+        (
+            probabilities(),
+            "P.nii.gz: channel 1: values from .*, expected MRI: many values are 1, as in a probability map",
+        ),
     ],
     ids=["CT", "labels", "probabilities"],
 )
 def test_what_cannot_be_mri_is_refused(array: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_mri(torch.as_tensor(array).float(), "P")
+        CheckMRId("image")({"image": volume(np.stack([mri(), array]))[0]})
 
 
 @pytest.mark.parametrize("value", [65535.0, 1e30, 3e38, -1e30])
