@@ -3,7 +3,9 @@
 from .cases import find_cases, load_cases, rank_share
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
 from .dicom_seg import WriteDicomSegd
+from .foreground import check_foreground
 from .intensity import intensity_of, keep_intensity, read_intensity
+from .spacing import CheckSpacingd, grid_summary
 from .streams import StreamsDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
 
@@ -11,11 +13,14 @@ __all__ = [
     "AtomicNibabelWriter",
     "CaseDataset",
     "CaseSampler",
+    "CheckSpacingd",
     "SampledCacheDataset",
     "StreamsDataset",
     "VolumeReader",
     "WriteDicomSegd",
+    "check_foreground",
     "find_cases",
+    "grid_summary",
     "intensity_of",
     "keep_intensity",
     "load_cases",

@@ -127,7 +127,8 @@ def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str], backg
     )
     if image.shape != label.shape:
         raise InputError(f"{case['label']}: shape {list(label.shape)}, but its image has {list(image.shape)}")
-    values = np.rint(image[(label > 0.5) & ~np.isin(np.rint(label), background)]).clip(LOWEST, HIGHEST).astype(np.int64)
+    values = np.rint(image[(label > 0.5) & ~np.isin(np.rint(label), background)])
+    values = values[(values >= LOWEST) & (values <= HIGHEST)].astype(np.int64)  # what lies beyond is damaged
     return np.bincount(values - LOWEST, minlength=HIGHEST - LOWEST + 1)
 
 

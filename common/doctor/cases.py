@@ -11,6 +11,7 @@ from pathlib import Path
 from monai.transforms import Compose, MapTransform
 
 from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
+from ..data.foreground import has_foreground
 from ..data.volumes import coverage
 from ..errors import InputError
 from ..files import sha256
@@ -171,6 +172,28 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
             what = f"{same}, {', '.join(path.name for path in paths)}, in {where}"
             across = len({section for section, _ in uses}) > 1 or len(set(uses)) == 1
             (findings.fail if across else findings.note)(f"{uses[0][0]} {uses[0][1]}", f"{what}; list it once")
+
+
+def check_labels(findings: Findings, lists: Lists, segments: bool) -> None:
+    """Check that a label of each list has foreground; a label that cannot be read is a failure of its own.
+
+    Args:
+        findings: takes it.
+        lists: cases by section.
+        segments: whether the network learns to segment; empty labels of a network that only classifies are a note.
+    """
+    for section, cases in lists.items():
+        labels = [files_of(case)[-1] for case in cases if "label" in case]
+        if labels and not any(_may_have_foreground(label) for label in labels):
+            what = f"the labels of all {len(labels)} cases are empty; check the labels and the data list"
+            (findings.fail if segments and section != "test" else findings.note)(f"list {section}", what)
+
+
+def _may_have_foreground(label: Path) -> bool:
+    try:
+        return has_foreground(label)
+    except InputError:
+        return True
 
 
 def _alike(paths: Iterable[Path]) -> Iterator[list[Path]]:

@@ -14,11 +14,13 @@ from monai.transforms import MapTransform
 from tqdm import tqdm
 
 from ..session import quiet_loggers
+from .anatomy import CheckAnatomyd
 from .bundle import read_config, why
 from .cases import (
     SCANS,
     Lists,
     check_headers,
+    check_labels,
     check_leaks,
     check_names,
     check_voxels,
@@ -32,6 +34,7 @@ from .machine import Memory, cuda_memory, main_memory
 from .memory import Preprocessing, cache_bytes, inference_memory, network_memory
 
 CLASS_STEP = "ClassIndexd"  # needs no voxel
+CT_STEP = "CheckHounsfieldd"
 
 
 def examine_data(
@@ -54,7 +57,8 @@ def examine_data(
         dataset_dir: folder with a ``dataset.json``, or scans as inference takes them.
         fold: cross-validation fold, as for a training.
         overlay: config file on top of the bundle's, as in a run.
-        headers_only: no voxel is read: labels' values, Hounsfield units, damage behind the header stay unknown.
+        headers_only: no voxel is read: labels' values, Hounsfield units, anatomy, damage behind the header stay
+            unknown.
 
     Returns:
         lines to show.
@@ -67,7 +71,7 @@ def examine_data(
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))
-    load = [step for step in load if step is not None]
+    load = _with_anatomy([step for step in load if step is not None], train)
     resample = _resampling(train) if SCANS not in lists else None
     headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
     everything = [(section, case) for section, cases in lists.items() for case in cases]
@@ -84,6 +88,8 @@ def examine_data(
         if findings.count("failure") == failures:
             headers[section].append(found)
     check_leaks(findings, lists, by_content=not headers_only)
+    if not headers_only:
+        check_labels(findings, lists, segments=train.get("task") != "cls")
     lines = _summary(lists, headers)
     for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
         try:
@@ -108,6 +114,14 @@ def _resampling(train: ConfigParser) -> MapTransform | None:
     """The step of a training that brings a case to the network's grid."""
     steps = Preprocessing(train, "train#preprocessing").steps
     return next((train.get_parsed_content(step) for name, step, _ in steps if name == "ResampleAxesd"), None)
+
+
+def _with_anatomy(load: list[Callable], train: ConfigParser) -> list[Callable]:
+    """The steps, and for a CT one more that compares its anatomy with its header."""
+    if not any(type(step).__name__ == CT_STEP for step in load):
+        return load
+    names = [name for key in ("labels", "regions") if isinstance(train.get(key), dict) for name in train.get(key)]
+    return [*load, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
 
 
 def _summary(lists: Lists, headers: dict[str, list[list[Header]]]) -> list[str]:

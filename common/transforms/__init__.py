@@ -9,7 +9,7 @@ from .class_result import SplitClassesd
 from .fusion import FuseTasksd
 from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
 from .in_plane import InPlaned
-from .intensity import CheckHounsfieldd, ClipScaled, ClipStandardized
+from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
 from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
@@ -23,6 +23,7 @@ __all__ = [
     "BratsLabelsd",
     "CheckHounsfieldd",
     "CheckLabeld",
+    "CheckMRId",
     "ClassIndexd",
     "CleanTumourd",
     "ClipChannelsd",

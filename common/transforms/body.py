@@ -17,14 +17,18 @@ from skimage.filters import threshold_otsu
 
 from ..errors import InputError
 from ..tensors import plain, source_of
+from .intensity import without_hot_voxels
+
+SMALLEST_SIGNAL = 0.25  # of the volume's body: a slice whose bright part is darker holds noise alone
 
 
 def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
-    """Slice by slice, where the intensity is at least half the slice's Otsu threshold, closed within the slice.
+    """Return, slice by slice, where the intensity is at least half the slice's Otsu threshold, closed in the slice.
 
     This is the mask of the intra-body normalisation that MMFNet takes from 3D RU-Net (arXiv:1806.10342). Intensities
-    count from the volume's smallest, so that an offset of the background does not matter; slices of one single value
-    hold no body.
+    count from the volume's smallest, so that an offset of the background does not matter. A slice of one single value
+    or of noise holds no body; the mean of what is bright in noise is below a quarter of the mean of what is above the
+    volume's Otsu threshold.
 
     Args:
         volume: ``(x, y, z)``.
@@ -33,11 +37,16 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
     slices = torch.as_tensor(volume).permute(2, 0, 1).contiguous()
     slices -= slices.min()
     mask = np.zeros(slices.shape, dtype=bool)
+    if not slices.any():
+        return mask.transpose(1, 2, 0)
+    signal = SMALLEST_SIGNAL * float(slices[slices >= _otsu(slices)].mean())
     for image, inside in zip(slices, mask):
         highest = float(image.max())
         if highest > float(image.min()):
-            inside[:] = (image >= 0.5 * _otsu(image)).numpy()
-            _close(inside, closing_radius)
+            bright = image >= 0.5 * _otsu(image)
+            if float(image[bright].mean()) >= signal:
+                inside[:] = bright.numpy()
+                _close(inside, closing_radius)
     return np.ascontiguousarray(mask.transpose(1, 2, 0))
 
 
@@ -83,9 +92,10 @@ def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class NormalizeBodyd(MapTransform):
-    """Intra-body intensity normalisation, channel by channel: ``(I - mean) / std`` over the voxels of the body mask.
+    """Normalise intensities channel by channel: ``(I - mean) / std`` over the voxels of the body mask.
 
-    Source: MMFNet section IV-A, after 3D RU-Net; the mask is :func:`body_mask`, the statistics are of all slices.
+    Source: MMFNet section IV-A, after 3D RU-Net; the mask is :func:`body_mask`, the statistics are of all slices that
+    show the body. Damaged voxels count as :func:`~common.transforms.intensity.without_hot_voxels` leaves them.
 
     Args:
         keys: images ``(C, x, y, z)``.
@@ -105,13 +115,14 @@ class NormalizeBodyd(MapTransform):
             image = d[key]
             spacing = float(image.pixdim[:2].mean()) if isinstance(image, MetaTensor) else 1.0
             normalised = torch.empty_like(image, dtype=torch.float32)
-            for c, (channel, result) in enumerate(zip(image, plain(normalised))):
-                volume = channel.detach().cpu().numpy()
+            for c, (channel, result) in enumerate(zip(plain(image), plain(normalised))):
+                name = f"{source_of(image, key)}: channel {c}"
+                channel = without_hot_voxels(channel.detach(), name)
+                volume = channel.cpu().numpy()
                 body = volume[body_mask(volume, self.closing_radius / spacing)]
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
-                    name = source_of(image, key)
-                    raise InputError(f"{name}: channel {c} has no contrast: no body can be told from the background")
+                    raise InputError(f"{name} has no contrast: no body can be told from the background")
                 result.copy_(channel).sub_(float(body.mean(dtype=np.float64))).div_(deviation)
             d[key] = normalised
         return d

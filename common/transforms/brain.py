@@ -6,7 +6,6 @@ necrosis and non-enhancing tumour, 2 oedema, 3 enhancing tumour, 4 other brain.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from scipy import ndimage
 from ..errors import InputError
 from ..labels import check_labels, warn_of_other_names
 from ..tensors import plain, source_of
+from .intensity import without_hot_voxels
 
 TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
 
@@ -33,49 +33,106 @@ LABEL_CODES: Mapping[str, Mapping[int, int]] = {
     "msd_task01": {1: 2, 2: 1, 3: 3},  # Medical Segmentation Decathlon: 1 oedema, 2 non-enhancing
 }
 
-BACKGROUND_SHARE = 0.9  # of the border's voxels, which set how far the background's values spread
-NOISE_FACTOR = 4.0  # times that spread: 6.6 standard deviations of normal noise
-ROUNDING = 1e-5  # of the background's value, for what resampling a constant leaves
+BACKGROUND_SHARE = 0.9  # of the edges' voxels: one value that has so many is the background, scattered or not
+SMALLEST_SHARE = 0.05  # of the edges' voxels that a constant background covers
+NOISE_FACTOR = 6.6  # standard deviations of the noise
+SMALLEST_CONTRAST = 10.0  # the brain's median from the background, in standard deviations of the noise
+SMALLEST_BRAIN = 0.02  # of the volume
+ROUNDING = 1e-6  # of the background's value, for what resampling a constant leaves
 SMALLEST_DEVIATION = 1e-8
 
 
 def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Where any modality differs from its background, as a bool ``(x, y, z)``.
+    """Return where any modality differs from its background, as a bool ``(x, y, z)``.
 
-    A modality's background is the median over the six faces of the volume; it spreads as far from it as nine tenths of
-    these voxels do. What lies more than four times as far is brain.
+    The twelve edges of the volume show a modality's background. The brain is round, so the tightest box around it and
+    a slab of some slices leave nearly all of their edges free.
 
-    - A constant background, zero or not, has no spread: brain is every voxel with another value. With zeros, as
-      skull-stripping leaves them, it is "not zero in any modality", unchanged.
-    - In noise, brain is the largest connected part of what the noisy modalities show together, its holes filled.
+    - A constant background is one identical value, zero or not, on a twentieth of the edges or more, in long runs.
+      Brain is every voxel with another value. With zeros, as skull-stripping leaves them, it is "not zero in any
+      modality", unchanged.
+    - Otherwise the background is noise, around the shortest interval that holds half of the edges. Brain is the largest
+      connected part of what the noisy modalities show together beyond 6.6 standard deviations, its holes filled.
 
-    So the brain may cover up to a tenth of the faces, and may be darker than its background, as it is after an earlier
-    normalisation. Where the skull is still there, it counts as brain.
+    The brain may be darker than its background, as it is after an earlier normalisation. Where the skull is still
+    there, it counts as brain.
 
     Args:
         image: ``(C, x, y, z)``.
+
+    Raises:
+        InputError: there is no brain, or the background of a modality is neither constant nor noise, as in a crop from
+            within the brain.
     """
-    channels = plain(torch.as_tensor(image))
+    image = torch.as_tensor(image)
+    channels = plain(image)
     mask = torch.zeros_like(channels[0], dtype=torch.bool)
     in_noise = mask.clone()
-    for channel in channels:
-        faces = [channel.select(axis, end) for axis in range(3) for end in (0, -1)]
-        border = torch.cat([face.flatten() for face in faces]).float()
-        background = float(border.median())
-        spread = float((border - background).abs().kthvalue(math.ceil(BACKGROUND_SHARE * border.numel())).values)
-        rounding = ROUNDING * abs(background)
-        margin = NOISE_FACTOR * spread + rounding
-        seen = (channel > background + margin) | (channel < background - margin)
-        (in_noise if spread > rounding else mask).logical_or_(seen)
+    for number, channel in enumerate(channels):
+        lines = _edges(channel)
+        constant = _constant_background(lines)
+        if constant is not None:
+            mask |= _differs(channel, constant, ROUNDING * abs(constant))
+            continue
+        centre, deviation = _noise(torch.cat(lines).double())
+        seen = _differs(channel, centre, NOISE_FACTOR * deviation + ROUNDING * abs(centre))
+        contrast = float((channel[seen].double() - centre).abs().median()) if seen.any() else 0.0
+        if seen.sum() < SMALLEST_BRAIN * seen.numel() or contrast < SMALLEST_CONTRAST * deviation:
+            raise InputError(
+                f"{source_of(image, 'image')}: channel {number}: no brain can be told from the background: the edges "
+                f"of the volume hold neither one value nor noise alone (mean {centre:g}, standard deviation "
+                f"{deviation:g}); give a skull-stripped volume with some background around the brain"
+            )
+        in_noise |= seen
     if in_noise.any():
         mask |= torch.as_tensor(_solid(in_noise.cpu().numpy()), device=mask.device)
     return mask
 
 
-class NormalizeBraind(MapTransform):
-    """Each modality to zero mean and unit variance over the brain's voxels, 0 outside of it.
+def _edges(channel: torch.Tensor) -> list[torch.Tensor]:
+    """The twelve edges of a volume, ``(n,)`` each."""
+    return [channel.movedim(axis, 2)[first, second] for axis in range(3) for first in (0, -1) for second in (0, -1)]
 
-    The brain is :func:`brain_mask`, which gives the same mask for the result.
+
+def _constant_background(lines: Sequence[torch.Tensor]) -> float | None:
+    """The value of a constant background on the edges, or None where there is none.
+
+    Also the values of rounded noise are often equal, but its neighbours differ as often as any other two voxels do.
+    """
+    values, counts = torch.cat(list(lines)).unique(return_counts=True)
+    value = values[counts.argmax()]
+    near = ROUNDING * abs(float(value))
+    equal = [(line.double() - float(value)).abs() <= near for line in lines]
+    share = float(torch.cat(equal).double().mean())
+    if share >= BACKGROUND_SHARE:
+        return float(value)
+    pairs = torch.cat([line[:-1] for line in equal])
+    changes = float((pairs & ~torch.cat([line[1:] for line in equal])).sum() / pairs.sum().clamp(min=1))
+    return float(value) if share >= SMALLEST_SHARE and changes <= (1 - share) / 2 else None
+
+
+def _noise(edges: torch.Tensor) -> tuple[float, float]:
+    """The mean and standard deviation of the noise that more than half of the edges' voxels hold, ``(n,)``."""
+    ordered = edges.sort().values
+    half = len(ordered) // 2
+    widths = ordered[half:] - ordered[: len(ordered) - half]
+    first = int(widths.argmin())
+    centre = float((ordered[first] + ordered[first + half]) / 2)
+    steps = ordered.unique().diff()
+    deviation = max(float(widths[first]) / 1.349, float(steps.min()) if len(steps) else 0.0)
+    inside = ordered[(ordered - centre).abs() <= NOISE_FACTOR * deviation]
+    return float(inside.mean()), float(inside.std())
+
+
+def _differs(channel: torch.Tensor, value: float, margin: float) -> torch.Tensor:
+    return (channel > value + margin) | (channel < value - margin)
+
+
+class NormalizeBraind(MapTransform):
+    """Scale each modality to zero mean and unit variance over the brain's voxels, and set what is outside to 0.
+
+    The brain is :func:`brain_mask`, which gives the same mask for the result. Damaged voxels count as
+    :func:`~common.transforms.intensity.without_hot_voxels` leaves them.
 
     Args:
         keys: images ``(C, x, y, z)``.
@@ -91,12 +148,13 @@ class NormalizeBraind(MapTransform):
             brain = _brain(image, str(key))
             normalised = torch.zeros_like(image, dtype=torch.float32)
             for c, channel in enumerate(plain(image)):
-                values = channel[brain]
+                name = f"{source_of(image, key)}: channel {c}"
+                values = without_hot_voxels(channel, name)[brain]
                 deviation, mean = torch.std_mean(values.double(), correction=0)
                 if deviation == 0:
                     raise InputError(
-                        f"{source_of(image, key)}: channel {c} has no contrast: every voxel of the brain is "
-                        f"{float(values[0]):g}; give the modality that the channel stands for"
+                        f"{name} has no contrast: every voxel of the brain is {float(values[0]):g}; give the modality "
+                        "that the channel stands for"
                     )
                 plain(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
             d[key] = normalised
@@ -267,7 +325,7 @@ def _brain(image: torch.Tensor, key: str) -> torch.Tensor:
     brain = brain_mask(image)
     if not brain.any():
         raise InputError(
-            f"{source_of(image, key)}: no brain: no voxel differs from the background at the volume's border"
+            f"{source_of(image, key)}: no brain: no voxel differs from the background at the edges of the volume"
         )
     return brain
 

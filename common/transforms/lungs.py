@@ -5,6 +5,7 @@ Arrays are ``(C, x, y, z)`` with x along left-right, y along front-back and axia
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ GAS_ABOVE_AIR = 40.0  # gas of airways and bowel is within; lung of a full breat
 SMALLEST_ML = 50.0  # both lungs together, such as their bases in a CT of the abdomen
 SMALLEST_SHARE = 0.1  # of the larger lung's volume; what is smaller is no second lung
 CLOSING = 9.0  # mm: vessels and lesions as thick as twice that belong to the lungs
+
+logger = logging.getLogger(__name__)
 
 
 def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -73,6 +76,12 @@ def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarr
     return closed
 
 
+def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    """The first and last index along an axis of what is in a mask."""
+    found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+    return int(found[0]), int(found[-1])
+
+
 def _first_quartile(values: np.ndarray) -> float:
     return float(np.percentile(values, 25))
 
@@ -101,11 +110,16 @@ class CropLungsd(MapTransform):
     The box reaches as far to the left of the field of view's middle as to the right: a lung without air is as dense as
     the chest wall and cannot be seen, but has to be inside, opposite the other one.
 
+    Foreground of a label outside of the box is named in a warning. Training patches are centred on lesions wherever
+    these lie, so ``lesion_key`` enlarges the box by them. Evaluation must not use it: inference has no label.
+
     Args:
-        keys: ``(C, x, y, z)``, all on one grid, x along left-right, as :class:`ResampleAxesd` makes it.
+        keys: ``(C, x, y, z)``, all on one grid, x along left-right, as :class:`ResampleAxesd` makes it; all but
+            ``image_key`` are label maps.
         image_key: the CT in HU, whose first channel gives :func:`lung_mask`.
         margin: mm around the lungs; as far as the scan goes.
         mask_key: of a new entry, the mask ``(1, x, y, z)`` in the box, bool; None for none.
+        lesion_key: label map above 0 in lesions, which the box includes; None for none.
 
     Raises:
         InputError: no lungs.
@@ -118,11 +132,13 @@ class CropLungsd(MapTransform):
         margin: float = 10.0,
         mask_key: str | None = None,
         allow_missing_keys: bool = False,
+        lesion_key: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
         self.margin = margin
         self.mask_key = mask_key
+        self.lesion_key = lesion_key
         self.crop = Crop()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -134,12 +150,25 @@ class CropLungsd(MapTransform):
             raise InputError(self._no_lungs(image, spacing))
         box = []
         for axis, (size, step) in enumerate(zip(mask.shape, spacing)):
-            found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+            first, last = _extent(mask, axis)
             margin = round(self.margin / step)
-            start, stop = int(found[0]) - margin, int(found[-1]) + 1 + margin
+            start, stop = first - margin, last + 1 + margin
             if axis == 0:
                 start, stop = min(start, size - stop), max(stop, size - start)
             box.append(slice(max(start, 0), min(stop, size)))
+        labels = {key: (plain(d[key])[0] > 0).cpu().numpy() for key in self.key_iterator(d) if key != self.image_key}
+        for key, label in labels.items():
+            whole, inside = int(label.sum()), int(label[tuple(box)].sum())
+            if inside < whole:
+                kept = "the box is enlarged by them" if key == self.lesion_key else "they are cut off"
+                logger.warning(
+                    "%s: %d of %d foreground voxels lie outside the box of the lungs and %g mm around; %s",
+                    source_of(d[key], key), whole - inside, whole, self.margin, kept,
+                )  # fmt: skip
+        lesion = labels.get(self.lesion_key)
+        if lesion is not None and lesion.any():
+            reach = [_extent(lesion, axis) for axis in range(3)]
+            box = [slice(min(s.start, first), max(s.stop, last + 1)) for s, (first, last) in zip(box, reach)]
         for key in self.key_iterator(d):
             d[key] = self.crop(d[key], box)
         if self.mask_key is not None:

@@ -295,3 +295,12 @@ def test_scans_without_labels(bundle: Path, tmp_path: Path, listing: dict) -> No
     assert "cases: 3 scans" in lines
     ((kind, where, what),) = findings.found
     assert (kind, where) == ("failure", "scans test") and "T1, T2" in what
+
+
+@pytest.mark.parametrize("section", ["training", "validation", "test"])
+def test_a_list_of_empty_labels(examine: Callable, write_nifti: Callable, section: str) -> None:
+    write_nifti(f"data/{section}_gtv.nii.gz", np.zeros((12, 10, 6), np.uint8))
+    kind = "note" if section == "test" else "failure"
+    message = "the labels of all 1 cases are empty; check the labels and the data list"
+    assert examine() == [(kind, f"list {section}", message)]
+    assert examine(headers_only=True) == []

@@ -64,6 +64,32 @@ def test_slices_of_one_value_hold_no_body() -> None:
     assert not body_mask(volume, 3)[:, :, 0].any()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("offset", [0.0, -1024.0])
+def test_slices_of_noise_do_not_move_the_statistics(seed: int, offset: float) -> None:
+    rng = np.random.default_rng(seed)
+    volume = head(offset=offset)
+    noise = np.abs(rng.normal(0, 12, (*volume.shape[:2], 8))).astype(np.float32) + offset
+    alone, padded = (body_mask(v, 3) for v in (volume, np.concatenate([noise, volume, noise], 2)))
+    assert not padded[..., :8].any() and not padded[..., -8:].any()
+    np.testing.assert_array_equal(padded[..., 8:-8], alone)
+
+
+def test_slices_that_a_coil_shows_darker_are_body() -> None:
+    volume = head() * np.linspace(1, 0.35, 12, dtype=np.float32)
+    assert body_mask(volume, 3).any((0, 1))[1:-1].all()  # the ellipsoid ends there
+
+
+@pytest.mark.parametrize("value", [1e5, 3e38, -1e30])
+def test_a_hot_block_leaves_the_contrast(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    intact, damaged = head(), head()
+    damaged[28:31, 24:27, 5:8] = value
+    expected, found = (NormalizeBodyd("image", 3)({"image": image(v)})["image"] for v in (intact, damaged))
+    untouched = damaged[None] == intact[None]
+    torch.testing.assert_close(found[untouched], expected[untouched], atol=0.15, rtol=0)
+    assert "channel 0: 27 voxels" in caplog.text
+
+
 def test_normalisation_is_of_the_body_of_each_channel() -> None:
     volume = head()
     normalised = NormalizeBodyd("image", closing_radius=3)({"image": image(volume, 7 * volume + 3)})["image"]

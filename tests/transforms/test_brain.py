@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
+from scipy import ndimage
 
 from common.errors import InputError
 from common.transforms import BratsLabelsd, CropBraind, NormalizeBraind, ToBratsd, brain_mask, to_brats
@@ -74,6 +75,65 @@ def test_a_brain_that_reaches_the_border() -> None:
     image = scan()[:, 11:, :, 7:]
     assert (image[:, 0] != 0).any() and (image[..., 0] != 0).any()
     np.testing.assert_array_equal(brain_mask(image), (image != 0).any(0))
+
+
+CROPS = {
+    "slab": np.s_[:, :, 11:18],
+    "thin": np.s_[:, :, 14:16],
+    "tight": SLICES,
+    "tight slab": (*SLICES[:2], slice(11, 17)),
+    "sagittal": np.s_[14:22, :, :],
+    "half": np.s_[:18, 7:31, 5:23],
+    "corner": np.s_[9:18, 7:19, 5:14],
+}
+
+
+@pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
+@pytest.mark.parametrize(("factor", "offset"), [(1, 0), (0.37, -11.3), (1, 1024), (1e-3, -3), (-1, 500)])
+def test_crops_with_a_constant_background_are_exact(crop: tuple[slice, ...], factor: float, offset: float) -> None:
+    image = (scan(low=1, high=900) * np.float32(factor) + np.float32(offset))[(slice(None), *crop)]
+    np.testing.assert_array_equal(brain_mask(image), BRAIN[crop])
+
+
+@pytest.mark.parametrize("crop", [CROPS[name] for name in ("slab", "thin", "tight", "tight slab", "sagittal", "half")])
+@pytest.mark.parametrize("offset", [0.0, -2000.0])
+def test_crops_with_a_background_of_noise(crop: tuple[slice, ...], offset: float) -> None:
+    image = scan(noise=8)
+    image = np.hypot(image, 8 * np.random.default_rng(1).standard_normal(image.shape)).astype(np.float32) + offset
+    found = brain_mask(image[(slice(None), *crop)]).numpy()
+    truth = BRAIN[crop]
+    assert 2 * (found & truth).sum() > 0.995 * (found.sum() + truth.sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("noise", [0.0, 10.0])
+def test_a_crop_from_within_the_brain_is_refused(seed: int, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    tissue = ndimage.gaussian_filter(rng.normal(0, 1, (2, 40, 40, 40)), (0, 2, 2, 2))
+    image = 400 + 100 * tissue / tissue.std() + noise * rng.standard_normal(tissue.shape)
+    image[:, 10:16, 10:16, 10:16] += 600  # a bright tumour
+    message = r"P_flair.nii.gz: channel 0: no brain can be told from the background: .* give a skull-stripped volume"
+    with pytest.raises(InputError, match=message):
+        NormalizeBraind("image")({"image": tensor(image)})
+    with pytest.raises(InputError, match="no brain"):
+        BratsLabelsd("label")({"image": tensor(image), "label": tensor(np.zeros((1, 40, 40, 40)))})
+
+
+def test_one_step_above_the_background_is_brain() -> None:
+    image = scan(background=1024)
+    image[:, 3, 3, 3] = np.nextafter(np.float32(1024), np.float32(2000)) + np.float32(0.01)
+    assert brain_mask(image)[3, 3, 3]
+
+
+@pytest.mark.parametrize("value", [1e5, 3e38, -1e30])
+def test_a_hot_block_leaves_the_contrast_of_the_brain(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    intact = scan()
+    damaged = intact.copy()
+    damaged[0, 17:20, 17:20, 13:16] = value
+    expected, found = (NormalizeBraind("image")({"image": tensor(v)})["image"] for v in (intact, damaged))
+    untouched = damaged == intact
+    torch.testing.assert_close(found[untouched], expected[untouched], atol=0.15, rtol=0)
+    assert "P_flair.nii.gz: channel 0: 27 voxels lie far beyond all others" in caplog.text
 
 
 @pytest.mark.parametrize("offset", [0.0, 500.0, -2000.0])

@@ -8,7 +8,8 @@ from monai.transforms import ScaleIntensityRanged
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
-from common.transforms import CheckHounsfieldd, ClipScaled, ClipStandardized
+from common.transforms import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
+from common.transforms.intensity import without_hot_voxels
 
 VALUES = (-3024.0, -200.0, -50.0, 0.0, 75.0, 200.0, 3000.0)
 STOMACH = {"low": -50.0, "high": 150.0, "mean": 60.0, "sd": 40.0, "cases": 3, "digest": "x"}
@@ -83,13 +84,121 @@ def test_unsigned_values_cannot_be_a_ct() -> None:
         CheckHounsfieldd("image")({"image": torch.tensor([1, 9], dtype=torch.uint16).reshape(1, 2, 1, 1)})
 
 
-def test_what_cannot_be_a_ct_is_refused() -> None:
-    check = CheckHounsfieldd("image")
-    ct = MetaTensor(torch.tensor([-51.0, 40, 900]).reshape(1, 3, 1, 1))
-    assert check({"image": ct})["image"] is ct
-    for values in ([0.0, 300, 1200], [-49.0, 0, 50]):
-        mri = MetaTensor(torch.tensor(values).reshape(1, 3, 1, 1), meta={"filename_or_obj": "T1.nii.gz"})
-        with pytest.raises(
-            InputError, match=rf"^T1.nii.gz: values from {values[0]:g} to {values[-1]:g}, expected a CT"
-        ):
-            check({"image": mri})
+def ct(seed: int = 0, shape: tuple[int, int, int] = (32, 30, 20)) -> np.ndarray:
+    """Air, a body of fat and soft tissue and a little bone, with noise."""
+    rng = np.random.default_rng(seed)
+    tissue = rng.choice([-1000.0, -100, 50, 700], size=shape, p=[0.5, 0.1, 0.38, 0.02])
+    return (tissue + rng.normal(0, 15, shape)).round()
+
+
+def labels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 4, (32, 30, 20)).astype(float)
+
+
+def probabilities() -> np.ndarray:
+    distance = np.linalg.norm(np.indices((32, 30, 20)) - np.reshape([15, 14, 9], (3, 1, 1, 1)), axis=0)
+    return 1 / (1 + np.exp(2 * (distance - 8)))
+
+
+def volume(array: np.ndarray, dtype: torch.dtype = torch.float32) -> MetaTensor:
+    return MetaTensor(torch.as_tensor(array)[None].to(dtype), meta={"filename_or_obj": "P.nii.gz"})
+
+
+@pytest.mark.parametrize("padding", [None, -2000, -3024, -32768])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
+def test_a_ct_in_hounsfield_units_passes(padding: float | None, dtype: torch.dtype) -> None:
+    for seed in range(5):
+        array = ct(seed)
+        if padding is not None:
+            array[:6] = padding
+        data = {"image": volume(array, dtype)}
+        assert CheckHounsfieldd("image")(data)["image"] is data["image"]
+
+
+@pytest.mark.parametrize("padding", [None, -1024, -2000, -32768])
+def test_a_ct_without_its_intercept_is_refused(padding: float | None) -> None:
+    array = ct() + 1024
+    if padding is not None:
+        array[:6] = padding
+    with pytest.raises(InputError, match=r"^P.nii.gz: values from .*expected a CT in Hounsfield units: .*intercept"):
+        CheckHounsfieldd("image")({"image": volume(array)})
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.random.default_rng(0).gamma(2, 150, (32, 30, 20)), "values from .*0.0% .* between -900 and -50"),
+        (np.random.default_rng(0).normal(0, 1, (32, 30, 20)), "0.0% of the voxels are between -900 and -50"),
+        (np.random.default_rng(0).uniform(-4096, 4096, (32, 30, 20)), "above 2000"),
+        (labels(), "4 different values, as in a label map"),
+        (np.where(labels() > 2, 1000.0, -1000), "2 different values, as in a label map"),
+        (probabilities(), "between -900 and -50"),
+        (ct() / 1000, "between -900 and -50"),
+        (ct() - 1024, "between -200 and 250, where soft tissue is"),
+    ],
+    ids=["MRI", "normalised MRI", "phase", "labels", "mask", "probabilities", "other unit", "intercept twice"],
+)
+def test_what_cannot_be_a_ct_is_refused(array: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CheckHounsfieldd("image")({"image": volume(array)})
+
+
+@pytest.mark.parametrize("value", [1e5, 1e30, 3e38, -1e30])
+def test_damaged_voxels_of_a_ct_are_limited(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    array = ct()
+    array[3:6, 3:6, 3:6] = value
+    result = CheckHounsfieldd("image")({"image": volume(array)})["image"]
+    assert float(result.abs().max()) == 32768 and isinstance(result, MetaTensor)
+    assert "P.nii.gz: 27 voxels beyond +-32768 HU" in caplog.text
+
+
+def mri(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    array = np.abs(rng.normal(0, 10, (32, 30, 20)))
+    array[6:26, 6:24, 4:16] += rng.gamma(8, 50, (20, 18, 12))
+    return array
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.001, 30.0])
+def test_mri_passes_and_stays_as_it_is(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    for seed in range(5):
+        for array in (mri(seed), np.where(mri(seed) > 50, mri(seed), 0)):
+            channel = torch.as_tensor(array * scale).float()
+            data = {"image": channel[None]}
+            assert CheckMRId("image")(data)["image"] is data["image"]
+            assert without_hot_voxels(channel, "P") is channel
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            ct(),
+            r"P.nii.gz: channel 1: values from -1\d+ to \d+, expected MRI: \d+% .* air in Hounsfield units, as in a CT",
+        ),
+        (labels(), "P.nii.gz: channel 1: values from 0 to 3, expected MRI: 4 different values, as in a label map"),
+        (
+            probabilities(),
+            "P.nii.gz: channel 1: values from .*, expected MRI: many values are 1, as in a probability map",
+        ),
+    ],
+    ids=["CT", "labels", "probabilities"],
+)
+def test_what_cannot_be_mri_is_refused(array: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CheckMRId("image")({"image": volume(np.stack([mri(), array]))[0]})
+
+
+@pytest.mark.parametrize("value", [65535.0, 1e30, 3e38, -1e30])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_hot_voxels_are_limited_and_named(value: float, size: int, caplog: pytest.LogCaptureFixture) -> None:
+    for array in (mri(), np.where(mri() > 50, mri(), 0)):
+        clean = torch.as_tensor(array).float()
+        hot = clean.clone()
+        hot[12 : 12 + size, 12 : 12 + size, 8 : 8 + size] = value
+        result = without_hot_voxels(hot, "P.nii.gz: channel 1")
+        assert clean.min() <= result.min() and result.max() <= clean.max()
+        untouched = hot != value
+        torch.testing.assert_close(result[untouched], clean[untouched])
+        assert f"P.nii.gz: channel 1: {size**3} voxels lie far beyond all others" in caplog.text

@@ -108,6 +108,15 @@ def test_fine_voxels_give_the_same_lungs() -> None:
     assert is_close(mask, (RIGHT | LEFT).repeat(3, 0).repeat(3, 1).repeat(2, 2)[1:-1])
 
 
+@pytest.mark.parametrize("value", [32768.0, -32768.0])
+def test_damaged_voxels_do_not_move_the_lungs(value: float) -> None:
+    hu = chest()
+    for place in ((24, 30, 20), (54, 30, 26), (40, 20, 10), (2, 50, 3)):  # lungs, body and air
+        hu[tuple(slice(p, p + 3) for p in place)] = value
+    mask = lung_mask(hu, SPACING)
+    assert is_close(mask, RIGHT | LEFT)
+
+
 @pytest.mark.parametrize("lungs", [(), (ellipsoid((100, 125, 130), (16, 20, 30)),)])
 def test_no_lungs(lungs: tuple[np.ndarray, ...]) -> None:
     hu = chest(lungs=lungs)
@@ -138,6 +147,32 @@ def test_the_crop_is_the_lungs_and_a_margin() -> None:
     assert d["lungs"].dtype == torch.bool and torch.equal(d["lungs"][0], torch.as_tensor(mask[box]))
     assert np.allclose(d["image"].affine[:3, 3], np.array([-100, 20, 7]) + start * SPACING)
     assert CropLungsd("image")({"image": whole}).keys() == {"image"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_lesions_outside_the_box_are_named_and_kept(kept: bool, caplog: pytest.LogCaptureFixture) -> None:
+    whole, seed = scan(chest()), np.random.default_rng(0)
+    crop = CropLungsd(["image", "label"], margin=0, mask_key="lungs", lesion_key="label" if kept else None)
+    alone = CropLungsd("image", margin=0)({"image": whole})["image"]
+    for _ in range(5):
+        caplog.clear()
+        lesion = np.zeros(SHAPE)
+        place = [int(seed.integers(n - 3)) for n in SHAPE]
+        lesion[tuple(slice(p, p + 3) for p in place)] = 1
+        lesion[:2, -2:, :1] = 1  # in a corner, where no lung is
+        label = MetaTensor(torch.as_tensor(lesion)[None], meta={**whole.meta, "filename_or_obj": "chest_seg.nii.gz"})
+        d = crop({"image": whole, "label": label})
+        assert d["image"].shape == d["label"].shape == d["lungs"].shape
+        assert (d["label"].sum() == lesion.sum()) == kept
+        assert (d["image"].shape == alone.shape) != kept
+        outcome = "the box is enlarged by them" if kept else "they are cut off"
+        assert "chest_seg.nii.gz: " in caplog.text and outcome in caplog.text
+        voxel = np.linalg.solve(whole.affine.numpy(), d["label"].affine.numpy())[:3, 3].round().astype(int)
+        for found in d["label"][0].nonzero().numpy():
+            assert lesion[tuple(found + voxel)] == 1
+    caplog.clear()
+    inside = MetaTensor(torch.as_tensor(RIGHT)[None].float(), meta=whole.meta)
+    assert crop({"image": whole, "label": inside})["image"].shape[3] == alone.shape[3]
 
 
 def test_the_side_of_a_lung_without_air_is_in_the_box() -> None:

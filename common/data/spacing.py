@@ -1,0 +1,82 @@
+"""Orientation and voxel size of a set of scans, and whether another scan is like them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from ..tensors import source_of
+
+AXES = ("left-right", "front-back", "foot-head")
+FACTOR = 1.5  # beyond the range of the training cases, from which a voxel size is far outside
+
+logger = logging.getLogger(__name__)
+
+
+def grid_summary(affines: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Summarise the grids of scans for the record of a training, ready for JSON.
+
+    Args:
+        affines: 4x4 to RAS+ millimetres, of each scan as it is in its file.
+
+    Returns:
+        ``orientations``, the number of scans by the directions of their axes, such as ``{"LPS": 3}``, and ``spacing``
+        with ``min``, ``median`` and ``max``, mm along left-right, front-back and foot-head. Empty without scans.
+    """
+    stored = [np.asarray(affine, dtype=np.float64) for affine in affines]
+    if not stored:
+        return {}
+    orientations = Counter("".join(nib.orientations.aff2axcodes(affine)) for affine in stored)
+    spacings = np.array([body_spacing(affine) for affine in stored])
+    numbers = {"min": spacings.min(0), "median": np.median(spacings, 0), "max": spacings.max(0)}
+    return {
+        "orientations": dict(sorted(orientations.items())),
+        "spacing": {key: [round(float(v), 4) for v in value] for key, value in numbers.items()},
+    }
+
+
+def body_spacing(affine: np.ndarray) -> np.ndarray:
+    """Return the voxel size in mm along left-right, front-back and foot-head, of a 4x4 affine to RAS+."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return spacing[np.argsort(nib.orientations.io_orientation(affine)[:, 0])]
+
+
+class CheckSpacingd(MapTransform):
+    """Warn of a scan whose voxel size lies far outside those that the weights were trained on.
+
+    Far outside is below two thirds of the smallest or above one and a half times the largest, along any axis of the
+    body. Slices of 1 mm show a network other textures than the slices of 5 mm that it has learnt.
+
+    Args:
+        keys: images ``(C, x, y, z)``, whose ``original_affine`` is the scan's.
+        trained: what :func:`grid_summary` found in the training cases; None or empty if that is not known.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, trained: Mapping[str, Any] | None, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spacing: Mapping[str, Sequence[float]] | None = (trained or {}).get("spacing")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.spacing is not None and "original_affine" in getattr(d[key], "meta", {}):
+                found = body_spacing(np.asarray(d[key].meta["original_affine"], dtype=np.float64))
+                shown = [
+                    f"{size:.3g} mm along {axis} (training {low:.3g} to {high:.3g} mm)"
+                    for axis, size, low, high in zip(AXES, found, self.spacing["min"], self.spacing["max"])
+                    if not low / FACTOR <= size <= high * FACTOR
+                ]
+                if shown:
+                    logger.warning(
+                        "%s: voxels of %s; the result may be poor", source_of(d[key], key), " and ".join(shown)
+                    )
+        return d

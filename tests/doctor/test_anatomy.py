@@ -1,0 +1,135 @@
+"""Headers that the anatomy contradicts: phantoms in every order of the axes, with right headers and with false ones."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.data.phantoms import LiverPhantom, LungPhantom, Phantom, PhantomRecipe, StomachPhantom
+from common.doctor import Findings, examine_data
+from common.doctor.anatomy import CheckAnatomyd
+
+PHANTOMS: Mapping[str, PhantomRecipe] = {
+    "liver": LiverPhantom(size=(52, 44, 32), spacing=(5.5, 5.5, 6.5)),
+    "stomach": StomachPhantom(size=(60, 50, 18), spacing=(5.0, 4.8, 6.5)),
+    "lung": LungPhantom(size=(52, 44, 36), spacing=(5.5, 5.4, 6.0)),
+}
+CLASSES = {"liver": None, "stomach": "positive", "lung": "CAP"}
+ORDERS = ["".join(o) for p in itertools.permutations(("LR", "AP", "IS")) for o in itertools.product(*p)]
+SPINE, HEAD, LIVER = "the spine lies in front", "the head end lies at the feet", "the liver lies on the left"
+
+
+@functools.cache
+def make(name: str, seed: int) -> Phantom:
+    return PHANTOMS[name](np.random.default_rng(seed), CLASSES[name])
+
+
+def stored(array: np.ndarray, affine: np.ndarray, order: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same volume with its axes in this order."""
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(order)
+    )
+    return nib.orientations.apply_orientation(array, turn), affine @ nib.orientations.inv_ornt_aff(turn, array.shape)
+
+
+def messages(
+    case: Phantom, order: str, header: str, caplog: pytest.LogCaptureFixture, change: Callable = lambda hu: hu
+) -> str:
+    """What is said of a case stored in one order, with the header of another."""
+    caplog.clear()
+    images = {}
+    for key, array in {"image": case.images["CT"], "label": case.label}.items():
+        voxels, affine = stored(change(array) if key == "image" else array, case.affine, order)
+        wrong = stored(np.zeros(voxels.shape), np.eye(4), header)[1] if header != order else np.eye(4)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        affine = affine if header == order else wrong @ np.diag([*spacing, 1])
+        images[key] = MetaTensor(torch.as_tensor(voxels.copy())[None], affine=affine)
+    CheckAnatomyd(liver=len(np.unique(case.label)) == 3)(images)
+    return caplog.text
+
+
+@pytest.mark.parametrize("name", PHANTOMS)
+def test_a_right_header_passes_in_every_order(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    for seed in range(2):
+        case = make(name, seed)
+        for order in ORDERS[seed::8]:
+            assert messages(case, order, order, caplog) == ""
+
+
+@pytest.mark.parametrize("name", PHANTOMS)
+@pytest.mark.parametrize(
+    ("order", "header", "expected"),
+    [
+        ("LPS", "RAS", {SPINE, LIVER}),
+        ("RAS", "LPS", {SPINE, LIVER}),
+        ("RPS", "RAS", {SPINE}),
+        ("LAS", "RAS", {LIVER}),
+        ("RAI", "RAS", {HEAD}),
+        ("LPI", "RAS", {SPINE, HEAD, LIVER}),
+    ],
+)
+def test_a_false_header_is_told(
+    name: str, order: str, header: str, expected: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = {"liver": {SPINE, HEAD, LIVER}, "stomach": {SPINE}, "lung": {SPINE}}[name]  # lungs alone have two ends alike
+    for seed in range(2):
+        said = messages(make(name, seed), order, header, caplog)
+        assert {message for message in (SPINE, HEAD, LIVER) if message in said} == expected & seen
+        assert not said or f"the anatomy contradicts the header ({header})" in said
+
+
+def test_a_patient_who_lies_prone_is_no_contradiction(caplog: pytest.LogCaptureFixture) -> None:
+    case = make("liver", 0)
+
+    def prone(hu: np.ndarray) -> np.ndarray:
+        """The table, behind the back, is moved to the front."""
+        hu = stored(hu, case.affine, "RAS")[0].copy()
+        depth = int(np.flatnonzero((hu > 0).sum((0, 2)) > 200)[0])  # of the first slab of skin
+        table = hu[:, :depth].copy()
+        hu[:, :depth] = -1000
+        hu[:, -depth:] = np.where(hu[:, -depth:] > -500, hu[:, -depth:], table[:, ::-1])
+        back = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.io_orientation(case.affine)
+        )
+        return nib.orientations.apply_orientation(hu, back)
+
+    assert messages(case, "RAS", "RAS", caplog, prone) == ""
+    assert SPINE not in messages(case, "RPS", "RAS", caplog, prone)
+
+
+@pytest.mark.parametrize("empty", [-1000.0, 40.0])
+def test_a_volume_without_a_trunk_passes(empty: float, caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0).normal(empty, 20, (1, 30, 28, 20))
+    CheckAnatomyd(liver=True)({"image": MetaTensor(torch.as_tensor(noise), affine=np.diag([5.0, 5, 5, 1]))})
+    assert caplog.text == ""
+
+
+def test_doctor_notes_it(bundle: Path, tmp_path: Path, write_nifti: Callable) -> None:
+    train = json.loads((bundle / "configs" / "train.json").read_text())
+    train |= {"modalities": ["CT"], "labels": {"liver": 1, "tumour": 2}}
+    train["load"][4] = {"_target_": "common.transforms.CheckHounsfieldd", "keys": "image"}
+    (bundle / "configs" / "train.json").write_text(json.dumps(train))
+    inference = json.loads((bundle / "configs" / "inference.json").read_text())
+    (bundle / "configs" / "inference.json").write_text(json.dumps({**inference, "modalities": ["CT"]}))
+    lists: dict[str, list] = {}
+    for seed, section in enumerate(("training", "validation", "test")):
+        case, name = make("liver", seed), section[0]
+        order = "LPS" if section == "validation" else "RAS"
+        for key, array in {"": case.images["CT"], "_seg": case.label}.items():
+            write_nifti(f"data/{name}{key}.nii.gz", stored(array, case.affine, order)[0], np.diag([5.5, 5.5, 6.5, 1]))
+        lists[section] = [{"case": name, "image": f"{name}.nii.gz", "label": f"{name}_seg.nii.gz"}]
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(lists))
+    findings = Findings()
+    examine_data(findings, bundle, tmp_path / "data")
+    notes = [(where, what) for kind, where, what in findings.found if kind == "note" and "header" in what]
+    ((where, what),) = notes
+    assert where == "validation v" and f"(RAS): {SPINE} and {LIVER}; if so in the whole data set" in what
