@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import TracebackType
+
+# Gets the tracebacks of unexpected errors. A session hands them to its log file alone; without one, they are shown.
+tracebacks = logging.getLogger(f"{__name__}.tracebacks")
+
+NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory", "not enough memory")  # in RuntimeErrors of torch and ITK
 
 
 class InputError(ValueError):
@@ -48,6 +54,47 @@ def root_cause(error: BaseException) -> BaseException:
             break
         error = origin
     return error
+
+
+def failure_of_case(error: Exception, where: str) -> str:
+    """Return the one line that a case gets for what it raised: the file, what was found, what helps.
+
+    An error that nobody foresaw is called internal, and its traceback goes to the log.
+
+    Args:
+        error: what reading, preparing, the network or writing raised, with the exceptions that it was raised from.
+        where: the case's file or name, for an error that names none.
+    """
+    cause = root_cause(error)
+    if is_input_error(cause):
+        return str(cause)
+    text = first_line(cause)
+    if is_out_of_memory(cause):
+        return f"{where}: not enough memory ({text}); use a machine with more memory, or a smaller scan"
+    if isinstance(cause, OSError) and cause.strerror:
+        return os_failure(cause, where)
+    tracebacks.error("%s: internal error", where, exc_info=error)
+    return f"{where}: internal error ({type(cause).__name__}: {text}); report it with the traceback in the log"
+
+
+def os_failure(error: OSError, where: str) -> str:
+    """Return the line for a file that the system does not let open, read or write."""
+    name = error.filename if error.filename is not None else where
+    if isinstance(error, PermissionError):
+        return f"{name}: permission denied; let this user read the file and enter its folder"
+    return f"{name}: {error.strerror}; check the file, its disk and its network drive"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed, on any device."""
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in [kind.__name__ for kind in type(error).__mro__]:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

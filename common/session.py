@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .errors import InputError, show_input_errors_in_one_line
+from .errors import InputError, show_input_errors_in_one_line, tracebacks
 
 # Third parties' notices that a user of a bundle can do nothing about.
 NOTICES = (".*nvImageCodec decoder plugin did not register.*",)
@@ -70,9 +70,10 @@ def _log_to(path: Path) -> None:
         above_progress_bars = logging_redirect_tqdm()
         above_progress_bars.__enter__()
         atexit.register(above_progress_bars.__exit__, None, None, None)  # it would end when it is collected
-    for handler in [h for h in root.handlers if h.get_name() == LOG_FILE]:  # of an earlier run in this process
-        root.removeHandler(handler)
-        handler.close()
+    for owner in (root, tracebacks):
+        for handler in [h for h in owner.handlers if h.get_name() == LOG_FILE]:  # of an earlier run in this process
+            owner.removeHandler(handler)
+            handler.close()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path)
@@ -81,6 +82,8 @@ def _log_to(path: Path) -> None:
     handler.set_name(LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
+    tracebacks.addHandler(handler)
+    tracebacks.propagate = False  # the console gets one line
 
 
 def refuse_unknown_options(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from common.errors import InputError, root_cause
+from common.errors import InputError, failure_of_case, root_cause, tracebacks
 from common.session import QUIET_LOGGERS, flag, refuse_unknown_options, start_session
 
 
@@ -27,6 +27,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if handler not in handlers:
             handler.close()
     root.handlers = handlers
+    tracebacks.handlers, tracebacks.propagate = [], True
     for logger, level in levels.items():
         logger.setLevel(level)
 
@@ -54,6 +55,13 @@ def test_the_log_file_gets_what_is_logged(tmp_path: Path) -> None:
     logging.getLogger("ignite.engine.engine.Engine").info("Engine run starting")
     (line,) = path.read_text().splitlines()
     assert line.endswith(" INFO epoch 3")
+
+
+def test_a_traceback_is_in_the_log_file_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start_session(tmp_path / "run.log")
+    failure_of_case(TypeError("a bug"), "P1")
+    assert "TypeError: a bug" in (tmp_path / "run.log").read_text()
+    assert "a bug" not in caplog.text
 
 
 def test_a_second_session_has_its_own_log_file(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 from monai.data import CacheDataset, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ..errors import InputError, root_cause
+from ..errors import InputError, failure_of_case
 
 logger = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
-    """Cases to infer or evaluate, of which a broken one does not stop the others.
+    """Give the cases to infer or evaluate, of which a broken one does not stop the others.
 
-    An item is the transformed case with its ``case`` name, or, where loading or preparing it failed because of the
-    input, ``{"case": name, "error": message}``.
+    An item is the transformed case with its ``case`` name. Where loading or preparing it failed, for whatever reason,
+    it is ``{"case": name, "error": message}``.
     """
 
     def __getitem__(self, index: int) -> dict:
@@ -29,14 +29,12 @@ class CaseDataset(Dataset):
             return case
         try:
             item = super().__getitem__(index)
+            # MONAI names outputs after this entry, which for several files would be the first modality's
+            item["image"].meta["filename_or_obj"] = f"{case['case']}.nii.gz"
+            return item
         except Exception as error:
-            cause = root_cause(error)
-            if not isinstance(cause, InputError):
-                raise
-            return {"case": case["case"], "error": str(cause)}
-        # MONAI names outputs after this entry, which for several files would be the first modality's
-        item["image"].meta["filename_or_obj"] = f"{case['case']}.nii.gz"
-        return item
+            images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+            return {"case": case["case"], "error": failure_of_case(error, ", ".join(map(str, images)))}
 
 
 class SampledCacheDataset(CacheDataset):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,8 +181,19 @@ def test_a_case_that_cannot_be_read_is_an_error_item(volumes: list[Path], load: 
     assert data[1]["error"].startswith(f"{volumes[0]}: 1 channel, expected 2 (T1, T2)")
 
 
-def test_an_error_of_the_program_is_raised(volumes: list[Path]) -> None:
-    data = CaseDataset([{"case": "P1", "image": str(volumes[0])}], Compose([lambda data: data["nothing"]]))
-    with pytest.raises(RuntimeError) as error:
-        data[0]
-    assert isinstance(error.value.__cause__, KeyError)
+def test_an_error_of_the_program_is_an_item_too(volumes: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    def step(data: dict) -> dict:
+        raise TypeError("unexpected")
+
+    (item,) = CaseDataset([{"case": "P1", "image": str(volumes[0])}], Compose([step]))
+    assert item["case"] == "P1"
+    assert re.fullmatch(rf"{volumes[0]}: internal error \(TypeError: unexpected\); report it .*", item["error"])
+    assert "Traceback" in caplog.text
+
+
+def test_a_file_without_permission_says_so(volumes: list[Path]) -> None:
+    def step(data: dict) -> dict:
+        raise PermissionError(errno.EACCES, "Permission denied", data["image"])
+
+    (item,) = CaseDataset([{"case": "P1", "image": str(volumes[0])}], Compose([step]))
+    assert item["error"].startswith(f"{volumes[0]}: permission denied; ")
