@@ -102,6 +102,9 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     if is_input_error(cause):
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
+    if is_out_of_memory(cause):
+        print(f"error: not enough memory ({first_line(cause)}); use a machine with more", file=sys.stderr)
+        raise SystemExit(1)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         raise SystemExit(130)
@@ -109,7 +112,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def show_input_errors_in_one_line() -> None:
-    """Print an ``InputError`` that ends the process as one line; every other exception keeps its traceback.
+    """Print an ``InputError`` or a lack of memory that ends the process as one line; others keep their traceback.
 
     MONAI wraps what happens in a config in several layers of ``RuntimeError``, below which the message would be lost.
     """

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from monai.utils import optional_import
 
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
+from ..memory import check_memory
+from .itk_files import LPS_TO_RAS, has_itk, itk, reason
 
-itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 UNEVEN = 0.15  # of a step; below the 0.2 by which a missing slice moves others, above positions rounded to 0.1 mm
 SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row of 250 mm
+DEEPEST = 4  # levels of folders below one in which a series is looked for: patient, study, series, images
+# Python's names of DICOM's character sets; what is not listed is ASCII or not of a description
+CHARACTER_SETS = {
+    "ISO_IR 100": "latin-1", "ISO_IR 101": "iso8859-2", "ISO_IR 109": "iso8859-3", "ISO_IR 110": "iso8859-4",
+    "ISO_IR 144": "iso8859-5", "ISO_IR 127": "iso8859-6", "ISO_IR 126": "iso8859-7", "ISO_IR 138": "iso8859-8",
+    "ISO_IR 148": "iso8859-9", "ISO_IR 203": "iso8859-15", "ISO_IR 166": "iso8859-11", "ISO_IR 13": "shift_jis",
+    "ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk", "ISO_IR 58": "gb2312", "ISO_IR 149": "euc_kr",
+    "ISO_IR 87": "iso2022_jp_2", "ISO_IR 159": "iso2022_jp_2",
+}  # fmt: skip
 
 
 class Slice(NamedTuple):
@@ -30,10 +37,11 @@ class Slice(NamedTuple):
     position: np.ndarray  # of the first voxel's centre, LPS, mm
     orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
     spacing: np.ndarray  # between rows, between columns, mm
+    mirror: float | None  # of MONOCHROME1: what a value and its inverted value add up to
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix or its mark; the index of a medium, ``DICOMDIR``, does not count."""
+    """Return whether a file is DICOM by its suffix or its mark; the index of a medium, ``DICOMDIR``, does not count."""
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
@@ -45,30 +53,65 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Whether this is a folder with DICOM files in it; not below it."""
-    return path.is_dir() and not path.name.startswith(".") and any(map(is_dicom, path.iterdir()))
+    """Return whether this is a folder with DICOM files in it, not below it.
+
+    A folder that this user may not list is none; whoever reads it says so.
+    """
+    if path.name.startswith("."):
+        return False
+    try:
+        return path.is_dir() and any(map(is_dicom, path.iterdir()))
+    except PermissionError:
+        return False
+
+
+def series_below(folder: Path) -> Path | None:
+    """Return the first series in the folders below one, as an archive exports them; None if there is none."""
+    level = [folder]
+    for _ in range(DEEPEST):
+        level = sorted(path for parent in level for path in parent.iterdir() if path.is_dir())
+        found = next(filter(is_series, level), None)
+        if found is not None:
+            return found
+    return None
 
 
 def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The slices of a folder as a float32 array ``(x, y, z)`` and its 4x4 affine to RAS+ millimetres.
+    """Read the slices of a folder as a float32 array ``(x, y, z)`` and its 4x4 affine to RAS+ millimetres.
 
     The order and the distance of the slices are those of their positions (``ImagePositionPatient``), not of the
     files' names, their numbers or ``SliceThickness``. Values are rescaled by slope and intercept: of a CT, Hounsfield
-    units. x and y are column and row of the images, z goes along their normal.
+    units. ``MONOCHROME1`` says how to show an image, so it leaves its values as they are. x and y are column and row of
+    the images, z goes along their normal.
 
     Raises:
         InputError: no itk; a file that is no image or is damaged; several series; colour, several frames in a file, no
             positions; slices of different size, spacing or direction, at one place, at unequal steps or shifted against
-            each other.
+            each other; more voxels than the memory holds.
     """
     slices = ordered_slices(folder)
+    (columns, rows), count = slices[0].size[:2], len(slices)
+    reading = f"reading {columns} x {rows} x {count} voxels"
+    need = 8 * columns * rows * count  # float32, as decoded and as an array
+    check_memory(str(folder), reading, need, "check Rows and Columns of its headers, or use a machine with more")
     try:
         # float: slope and intercept may differ from slice to slice, and the type of the first holds for all
         image = itk.imread([str(s.path) for s in slices], itk.F)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise InputError(f"{folder}: {reading} needs more memory than there is; use a machine with more") from error
         raise InputError(
-            f"{folder}: its images cannot be decoded ({_last_line(error)}); convert it to NIfTI"
+            f"{folder}: its images cannot be decoded ({reason(error)}); copy them again, or convert them to NIfTI"
         ) from error
+    array = itk.array_from_image(image).T
+    for k, one in enumerate(slices):
+        if one.mirror is not None:  # GDCM has inverted it, in the values as they are stored
+            np.subtract(np.float32(one.mirror), array[:, :, k], out=array[:, :, k])
+    return array, series_affine(slices)
+
+
+def series_affine(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the 4x4 affine to RAS+ millimetres of the volume that :func:`ordered_slices` make."""
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[0] * first.spacing[1]
@@ -76,11 +119,11 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
     affine[:3, 3] = first.position
     affine[:3] = LPS_TO_RAS @ affine[:3]
-    return itk.array_from_image(image).T, affine
+    return affine
 
 
 def ordered_slices(folder: Path) -> list[Slice]:
-    """The headers of a folder's slices in the order in which :func:`read_series` stacks them.
+    """Read the headers of a folder's slices, in the order in which :func:`read_series` stacks them.
 
     Raises:
         InputError: as of :func:`read_series`, but for what only the pixels tell.
@@ -107,15 +150,15 @@ def _read_header(path: Path) -> Slice:
     reader = itk.GDCMImageIO.New(FileName=str(path))
     try:
         reader.ReadImageInformation()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
-            f"{path}: no DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, "
+            f"{path}: not a DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, "
             "a structure set or the like"
         ) from error
     tags = reader.GetMetaDataDictionary()
 
     def text(tag: str) -> str:
-        return str(tags[tag]).strip(" \0") if tags.HasKey(tag) else ""
+        return _text(tags, tag).strip(" \0")
 
     def numbers(tag: str, count: int) -> np.ndarray:
         try:
@@ -127,14 +170,42 @@ def _read_header(path: Path) -> Slice:
     return Slice(
         path=path,
         series=text("0020|000e"),
-        description=text("0008|103e"),
+        description=_decoded(text("0008|103e"), text("0008|0005")),
         modality=text("0008|0060"),
         components=reader.GetNumberOfComponents(),
         size=tuple(reader.GetDimensions(i) for i in range(reader.GetNumberOfDimensions())),
         position=numbers("0020|0032", 3),
         orientation=numbers("0020|0037", 6).reshape(2, 3),
         spacing=numbers("0028|0030", 2),
+        mirror=_mirror(reader) if text("0028|0004") == "MONOCHROME1" else None,
     )
+
+
+def _text(tags: Any, tag: str) -> str:
+    try:
+        return str(tags[tag]) if tags.HasKey(tag) else ""
+    except RuntimeError:  # a value that is not text
+        return ""
+
+
+def _decoded(text: str, character_sets: str) -> str:
+    """Return a text of a header, whose bytes itk takes for UTF-8, in the header's own character set.
+
+    Args:
+        text: bytes that are not UTF-8 are surrogates in it.
+        character_sets: ``SpecificCharacterSet``; of several, the last one that is known counts.
+    """
+    names = [name.strip().replace("ISO 2022 IR", "ISO_IR") for name in character_sets.split("\\")]
+    known = [CHARACTER_SETS[name] for name in names if name in CHARACTER_SETS]
+    shown = text.encode("utf-8", "surrogateescape").decode(known[-1] if known else "utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+
+
+def _mirror(reader: Any) -> float:
+    """Return the sum of a value and its inverted value, both rescaled; GDCM inverts between the ends of the type."""
+    signed, bits = (_text(reader.GetMetaDataDictionary(), tag) for tag in ("0028|0103", "0028|0101"))
+    ends = -1 if signed.strip() == "1" else (1 << int(bits)) - 1  # lowest and highest value together
+    return float(reader.GetRescaleSlope()) * ends + 2 * float(reader.GetRescaleIntercept())
 
 
 def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:
@@ -167,7 +238,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
         if not all(np.isfinite(v).all() for v in (one.position, one.orientation, one.spacing)):
             raise InputError(
                 f"{folder}: {name} does not say where its slice lies (ImagePositionPatient, ImageOrientationPatient, "
-                "PixelSpacing); a secondary capture is no volume, export the original series"
+                "PixelSpacing); a secondary capture makes no volume; export the original series"
             )
         for what, same in {
             f"size ({_join(first.size[:2])} and {_join(one.size[:2])})": one.size[:2] == first.size[:2],
@@ -185,8 +256,8 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
                 )
     if not np.allclose(first.orientation @ first.orientation.T, np.eye(2), rtol=0, atol=1e-2):
         raise InputError(
-            f"{folder}: ImageOrientationPatient {_join(first.orientation.flat)} is no pair of unit vectors at right "
-            "angles; mend the headers"
+            f"{folder}: ImageOrientationPatient {_join(first.orientation.flat)} is not a pair of unit vectors at right "
+            "angles; correct the headers"
         )
 
 
@@ -229,8 +300,3 @@ def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray)
 
 def _join(values: Sequence[float] | np.ndarray | np.flatiter) -> str:
     return ", ".join(f"{v:.6g}" for v in values)
-
-
-def _last_line(error: BaseException) -> str:
-    """ITK's messages begin with the place in its source."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

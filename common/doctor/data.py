@@ -12,12 +12,13 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
+from ..memory import Memory, main_memory, size
 from ..session import quiet_loggers
 from .bundle import read_config, why
 from .cases import SCANS, Lists, check_headers, check_leaks, check_names, check_voxels, list_cases, read_headers
-from .findings import Findings, size
+from .findings import Findings
 from .headers import Header
-from .machine import Memory, cuda_memory, main_memory
+from .machine import cuda_memory
 from .memory import Preprocessing, cache_bytes, inference_memory, network_memory
 
 CLASS_STEP = "ClassIndexd"  # needs no voxel

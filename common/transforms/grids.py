@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
 from ..errors import InputError
+from ..memory import check_memory
 from ..tensors import plain, source_of
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
@@ -105,7 +107,7 @@ class ResampleAxesd(MapTransform):
         in_plane: number of voxels along the longer of the first two new axes, instead of the first two of ``pixdim``.
 
     Raises:
-        InputError: a volume of which nobody said where its voxels lie.
+        InputError: a volume of which nobody said where its voxels lie, or a new grid that the memory does not hold.
         ValueError: ``in_plane`` and a voxel size in plane.
     """
 
@@ -146,6 +148,7 @@ class ResampleAxesd(MapTransform):
         )
         turned = affine @ nib.orientations.inv_ornt_aff(turn, shape)
         turned_shape = [shape[i] for i in np.argsort(turn[:, 0])]
+        self._check_size(source_of(volume, key), max(len(volume), 1), turned, turned_shape)
         new_affine, new_shape = self._grid(turned, turned_shape)
         parallel = axis_positions(new_affine, new_shape, affine)
         if parallel is None:
@@ -154,6 +157,22 @@ class ResampleAxesd(MapTransform):
         axes, positions = parallel
         tensor = volume.as_tensor().permute(0, *(a + 1 for a in axes))
         return _placed(sample_along_axes(tensor.float(), positions, mode), new_affine, volume.meta)
+
+    def _check_size(self, where: str, channels: int, affine: np.ndarray, shape: Sequence[int]) -> None:
+        """Check that the new grid fits the memory, before any of it is taken."""
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        pixdim = np.where(np.array(self.pixdim) > 0, self.pixdim, spacing)
+        if self.in_plane is not None:
+            pixdim[:2] = (spacing * shape)[:2].max() / self.in_plane
+        new_shape = [math.ceil(n) for n in shape * spacing / pixdim]
+        voxels, sizes = (" x ".join(map(str, n)) for n in (shape, new_shape))
+        old_mm, new_mm = (" x ".join(f"{v:.4g}" for v in mm) for mm in (spacing, pixdim))
+        check_memory(
+            where,
+            f"resampling {voxels} voxels of {old_mm} mm to {sizes} of {new_mm} mm",
+            8 * channels * math.prod(new_shape),  # float32, and as much while it is interpolated
+            "correct the spacing in the header, or use a machine with more",
+        )
 
     def _grid(self, affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
         """Affine and shape of the new grid, of those of the scan along the new axes."""
