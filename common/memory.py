@@ -64,11 +64,11 @@ def check_memory(where: str, what: str, need: int, fix: str = "use a machine wit
 
 
 def size(count: float) -> str:
-    """Return bytes to read: ``45 MB``, ``3.2 GB`` or ``16.0 TB``; 10**9 bytes are a GB."""
+    """Return bytes to read: ``812 bytes``, ``45 MB``, ``3.2 GB`` or ``16.0 TB``; 10**9 bytes are a GB."""
     for unit, name in ((1e12, "TB"), (1e9, "GB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
-    return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count:.0f} bytes"
 
 
 def _cgroups() -> Iterator[tuple[int, int]]:

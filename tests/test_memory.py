@@ -72,6 +72,8 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.Monk
     check_memory("a.nii", "reading", 10**18)
 
 
-@pytest.mark.parametrize(("count", "text"), [(45e6, "45 MB"), (3.21e9, "3.2 GB"), (1.6e13, "16.0 TB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(812, "812 bytes"), (45e6, "45 MB"), (3.21e9, "3.2 GB"), (1.6e13, "16.0 TB")]
+)
 def test_bytes_are_readable(count: float, text: str) -> None:
     assert size(count) == text

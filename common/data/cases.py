@@ -11,8 +11,8 @@ from typing import Any
 
 import ignite.distributed as idist
 
-from ..errors import InputError
-from .dicom import is_series
+from ..errors import InputError, os_failure
+from .dicom import is_series, series_below
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,10 @@ def find_cases(
     cases += _cases_of_files(scans, modalities)
     for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if folder.resolve() != skipped and folder not in scans:
-            cases.append(_case_of_folder(folder, modalities))
+            try:
+                cases += _case_of_folder(folder, modalities, beside_slices=is_series(path))
+            except OSError as error:
+                cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
     if not cases:
         raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
     return _with_unique_names(cases)
@@ -285,11 +288,16 @@ def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[di
     return cases + [_case(name, group, modalities, str(group[0].parent)) for name, group in groups.items()]
 
 
-def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
+def _case_of_folder(folder: Path, modalities: Sequence[str], beside_slices: bool) -> list[dict]:
     files = ([folder] if is_series(folder) else []) + _scans(folder)
-    if not files:
-        return {"case": folder.name, "error": f"{folder}: no scans ({KINDS}) in it"}
-    return _case(folder.name, files, modalities, str(folder))
+    if files:
+        return [_case(folder.name, files, modalities, str(folder))]
+    if beside_slices and not any(folder.iterdir()):
+        return []
+    error = f"{folder}: no scans ({KINDS}) in it"
+    if (series := series_below(folder)) is not None:
+        error += f"; its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+    return [{"case": folder.name, "error": error}]
 
 
 def _case(name: str, files: Sequence[Path], modalities: Sequence[str], where: str) -> dict:

@@ -12,7 +12,7 @@ import numpy as np
 from monai.utils import optional_import
 
 from ..errors import InputError, is_out_of_memory
-from ..memory import check_memory
+from ..memory import check_memory, size
 from .content import MOST_EXPANDED, check_content
 
 itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
@@ -77,7 +77,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     if path.suffix.lower() in (".mha", ".nrrd") and math.prod(shape) * itemsize > held:
         raise InputError(
             f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
-            f"{math.prod(shape) * itemsize} bytes, the file holds {held} at most, unpacked; copy it again"
+            f"{size(math.prod(shape) * itemsize)}, the file holds {size(held)} at most, unpacked; copy it again"
         )
     name = reader.GetComponentTypeAsString(reader.GetComponentType())
     return ItkHeader(shape, _affine(reader, len(shape)), itemsize, INTEGERS.get(name))

@@ -15,7 +15,7 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError
-from ..memory import check_memory
+from ..memory import check_memory, size
 from .content import BLOCK, MOST_EXPANDED, opened
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -62,15 +62,16 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     """
     with opened(path, KIND) as (stream, packed):
         header = _header(path, stream, packed is not None)
-        shape, _, dtype, offset, slope, inter, size = header
+        shape, _, dtype, offset, slope, inter, begun = header
         if dtype.fields is not None or dtype.kind == "c":
             kind = "colour (RGB)" if dtype.fields is not None else "complex"
             raise InputError(f"{path}: {kind} voxels, expected one real number each")
         kept = integers and dtype.kind in "iu" and (slope, inter) == (1, 0)
         count, to = math.prod(shape), dtype.newbyteorder("=") if kept else np.dtype(np.float32)
+        # twice: what follows, such as joining channels, makes a copy
         reading = f"reading {' x '.join(map(str, shape))} voxels"
-        check_memory(str(path), reading, count * to.itemsize, "check the header, or use a machine with more")
-        _skip(stream, offset - size)
+        check_memory(str(path), reading, 2 * count * to.itemsize, "check the header, or use a machine with more")
+        _skip(stream, offset - begun)
         values = np.empty(count, to)
         for start in range(0, count, PIECE):
             part = np.empty(min(PIECE, count - start), dtype)
@@ -82,7 +83,7 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
         surplus = _rest(stream)
         if surplus > BLOCK:
             raise InputError(
-                f"{path}: more than {BLOCK} bytes follow the {' x '.join(map(str, shape))} voxels of its header; "
+                f"{path}: more than {size(BLOCK)} follow the {' x '.join(map(str, shape))} voxels of its header; "
                 "correct the header, or convert the file again"
             )
         if surplus or (packed is not None and packed.surplus()):
@@ -133,9 +134,10 @@ def _header(path: Path, stream: io.BufferedReader, packed: bool) -> NiftiHeader:
     promised = offset + math.prod(shape) * dtype.itemsize
     held = path.stat().st_size * (MOST_EXPANDED if packed else 1)
     if promised > held:
+        most = " at most, unpacked" if packed else ""
         raise InputError(
-            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take {promised} "
-            f"bytes, the file holds {held} {'at most, unpacked' if packed else ''}; copy it again".replace(" ;", ";")
+            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
+            f"{size(promised)}, the file holds {size(held)}{most}; copy it again"
         )
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter or 0.0)
     return NiftiHeader(shape, _affine(path, header), dtype, offset, slope, inter, header.sizeof_hdr)

@@ -12,9 +12,8 @@ from monai.transforms import Compose
 
 from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
 from ..data.volumes import coverage
-from ..errors import InputError
+from ..errors import InputError, failure_of_case
 from ..files import sha256
-from .bundle import why
 from .findings import Findings
 from .headers import Header, read_header, same_grid
 
@@ -61,13 +60,29 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     return lists
 
 
-def read_headers(findings: Findings, where: str, case: Mapping) -> list[Header]:
-    """The headers of a case's files, in their order; none if one cannot be read."""
-    try:
-        return [read_header(path) for path in files_of(case)]
-    except InputError as error:
-        findings.fail(where, str(error))
-        return []
+def read_headers(findings: Findings, where: str, case: Mapping, warn: bool = False) -> list[Header]:
+    """Read the headers of a case's files, in their order; none if one cannot be read.
+
+    Args:
+        findings: takes what is wrong.
+        where: list and name of the case.
+        case: with its paths.
+        warn: make notes of the warnings; otherwise the reading of the voxels does so.
+    """
+    headers: list[Header] = []
+    for path in files_of(case):
+        raised: Exception | None = None
+        with _warnings() as warnings:
+            try:
+                headers.append(read_header(path))
+            except Exception as error:
+                raised = error
+        for warning in warnings if warn else []:
+            findings.note(where, warning)
+        if raised is not None:
+            findings.fail(where, failure_of_case(raised, str(path)))
+            return []
+    return headers
 
 
 def check_headers(
@@ -115,11 +130,14 @@ def check_names(findings: Findings, where: str, case: Mapping, modalities: Seque
 
 def check_voxels(findings: Findings, where: str, case: Mapping, load: Sequence[Callable]) -> None:
     """Read a case with the bundle's own transforms, which check it; their warnings become notes."""
+    raised: Exception | None = None
     with _warnings() as warnings:
         try:
             Compose(list(load))(dict(case))
         except Exception as error:
-            findings.fail(where, why(error))
+            raised = error
+    if raised is not None:  # beyond the block, whose warnings are notes: the traceback of a bug is shown
+        findings.fail(where, failure_of_case(raised, str(files_of(case)[0])))
     for warning in warnings:
         findings.note(where, warning)
 
