@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -297,6 +298,8 @@ def _case_of_folder(folder: Path, modalities: Sequence[str], beside_slices: bool
     error = f"{folder}: no scans ({KINDS}) in it"
     if (series := series_below(folder)) is not None:
         error += f"; its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+    elif locked := [path.name for path in sorted(folder.iterdir()) if not os.access(path, os.R_OK)]:
+        error += f"; permission denied for {locked[0]}"
     return [{"case": folder.name, "error": error}]
 
 

@@ -18,6 +18,7 @@ from .content import MOST_EXPANDED, check_content
 itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
 
 KINDS = {".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD"}
+LONGEST_HEADER = 1 << 16  # bytes
 MARKS = (b"NRRD0", b"ObjectType")  # how these formats begin
 SUFFIXES = tuple(KINDS)
 SPACE = "left-posterior-superior"  # as which ITK hands over the three spaces of NRRD that it converts
@@ -44,15 +45,19 @@ def read_itk_header(path: Path) -> ItkHeader:
         raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI")
     kind = KINDS[path.suffix.lower()]
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(LONGEST_HEADER)
     if not head.startswith(MARKS):
-        check_content(path, head, kind)
+        check_content(path, head[:512], kind)
+    if kind == "MetaImage" and head.lstrip().startswith((b"ObjectType", b"NDims")):
+        _check_metaimage(path, head)
     reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
     if reader is None:
         raise InputError(f"{path}: not a file in {kind} format, it begins with {head[:16]!r}; copy or convert it again")
     reader.SetFileName(os.fspath(path))
     try:
         reader.ReadImageInformation()
+        name = reader.GetComponentTypeAsString(reader.GetComponentType())
+        itemsize = int(reader.GetComponentSize())
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
             f"{path}: its header is damaged or of a kind that ITK does not read, or the data file that it names is "
@@ -66,20 +71,15 @@ def read_itk_header(path: Path) -> ItkHeader:
         )
     if min(shape, default=0) < 1:
         raise InputError(f"{path}: shape {shape} in its header, expected positive numbers; copy or convert it again")
-    tags = reader.GetMetaDataDictionary()
-    space = str(tags["NRRD_space"]) if tags.HasKey("NRRD_space") else None
-    if kind == "NRRD" and space != SPACE and (space or len(shape) < 4):  # ITK itself writes none for four axes
-        raise InputError(
-            f"{path}: space {space or 'not given'} in its header, expected left-posterior-superior, "
-            "right-anterior-superior or left-anterior-superior; add the space, or convert the scan to NIfTI"
-        )
-    itemsize, held = int(reader.GetComponentSize()), path.stat().st_size * MOST_EXPANDED
+    if kind == "NRRD":
+        tags = reader.GetMetaDataDictionary()
+        _check_nrrd(path, head, str(tags["NRRD_space"]) if tags.HasKey("NRRD_space") else "", len(shape))
+    held = path.stat().st_size * MOST_EXPANDED
     if path.suffix.lower() in (".mha", ".nrrd") and math.prod(shape) * itemsize > held:
         raise InputError(
             f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
             f"{size(math.prod(shape) * itemsize)}, the file holds {size(held)} at most, unpacked; copy it again"
         )
-    name = reader.GetComponentTypeAsString(reader.GetComponentType())
     return ItkHeader(shape, _affine(reader, len(shape)), itemsize, INTEGERS.get(name))
 
 
@@ -108,6 +108,63 @@ def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
             "again"
         ) from error
     return itk.array_from_image(image).T, affine
+
+
+def _check_metaimage(path: Path, head: bytes) -> None:
+    """Check the numbers of a header, of which ITK takes many that are missing or not numbers for 0 or 1.
+
+    Raises:
+        InputError: a field is missing, or is not as many numbers as it has to be.
+    """
+    text, _, _ = head.partition(b"ElementDataFile")
+    pairs = (line.partition("=") for line in text.decode("latin-1").splitlines())
+    fields = {key.strip(): value.split() for key, _, value in pairs}
+    fix = "correct the header, or convert the scan again"
+    try:
+        (axes,) = map(int, fields.get("NDims", []))
+        valid = 1 <= axes <= 5
+    except ValueError:
+        axes, valid = 0, False
+    if not valid:
+        raise InputError(f"{path}: NDims is {' '.join(fields.get('NDims', ['missing']))}, expected 3 or 4; {fix}")
+    for names, count in {
+        ("DimSize",): axes,
+        ("ElementSpacing", "ElementSize"): axes,
+        ("TransformMatrix", "Rotation", "Orientation"): axes * axes,
+        ("Offset", "Position", "Origin"): axes,
+    }.items():
+        found = next((fields[name] for name in names if name in fields), None)
+        try:
+            valid = found is not None and len(found) == count and all(math.isfinite(float(v)) for v in found)
+        except ValueError:
+            valid = False
+        if not valid:
+            shown = "missing" if found is None else " ".join(found)
+            raise InputError(f"{path}: {names[0]} is {shown}, expected {count} finite numbers; {fix}")
+    for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB", "BinaryData", "CompressedData"):
+        if (word := " ".join(fields.get(name, ["False"]))).lower() not in ("true", "false"):
+            raise InputError(f"{path}: {name} is {word}, expected True or False; {fix}")
+    if not " ".join(fields.get("ElementType", [])).startswith("MET_"):
+        raise InputError(f"{path}: no ElementType such as MET_SHORT in its header; {fix}")
+
+
+def _check_nrrd(path: Path, head: bytes, space: str, axes: int) -> None:
+    """Check that a header says where the voxels lie; what it does not say, ITK takes for 0 or 1.
+
+    Raises:
+        InputError: a field is missing, or the space is another than the three that ITK converts.
+    """
+    text, _, _ = head.replace(b"\r", b"").partition(b"\n\n")
+    fields = {line.partition(":")[0] for line in text.decode("latin-1").splitlines()}
+    missing = [name for name in ("space directions", "space origin") if name not in fields]
+    if space != SPACE and (space or axes < 4):  # ITK itself names no space of four axes
+        missing.insert(0, f"space ({space or 'none'} found)")
+    if missing:
+        raise InputError(
+            f"{path}: {', '.join(missing)} missing in its header, expected a space of left-posterior-superior, "
+            "right-anterior-superior or left-anterior-superior with its directions and origin; add them, or convert "
+            "the scan to NIfTI"
+        )
 
 
 def _affine(reader: Any, axes: int) -> np.ndarray:
