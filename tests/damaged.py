@@ -175,6 +175,10 @@ def damaged_files(folder: Path, count: int, seed: int = 0) -> list[Damaged]:
     return [Damaged(folder / name, made[name][1]) for name in names]
 
 
+def _shown_inverted(header: Any, k: int) -> None:
+    header.PhotometricInterpretation = "MONOCHROME1"
+
+
 def damaged_series(folder: Path, write: Callable[..., Path], seed: int = 0) -> list[Damaged]:
     """Write damaged DICOM series, a folder each.
 
@@ -207,6 +211,7 @@ def damaged_series(folder: Path, write: Callable[..., Path], seed: int = 0) -> l
             change(header, k)
 
         found.append(Damaged(write(folder / f"series_{name}", VOLUME, AFFINE, apply), False))
+    found.append(Damaged(write(folder / "series_MONOCHROME1", VOLUME, AFFINE, _shown_inverted), True))
     for number in range(12):
         series = write(folder / f"series_stream_{number}", VOLUME, AFFINE)
         slices = sorted(series.iterdir())

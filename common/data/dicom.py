@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError, is_out_of_memory
 from ..memory import check_memory
+from .dicom_headers import Slice, has_pydicom, no_image, read_slice
 from .itk_files import LPS_TO_RAS, has_itk, itk, reason
 
 UNEVEN = 0.15  # of a step; below the 0.2 by which a missing slice moves others, above positions rounded to 0.1 mm
 SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row of 250 mm
 DEEPEST = 4  # levels of folders below one in which a series is looked for: patient, study, series, images
-# Python's names of DICOM's character sets; what is not listed is ASCII or not of a description
-CHARACTER_SETS = {
-    "ISO_IR 100": "latin-1", "ISO_IR 101": "iso8859-2", "ISO_IR 109": "iso8859-3", "ISO_IR 110": "iso8859-4",
-    "ISO_IR 144": "iso8859-5", "ISO_IR 127": "iso8859-6", "ISO_IR 126": "iso8859-7", "ISO_IR 138": "iso8859-8",
-    "ISO_IR 148": "iso8859-9", "ISO_IR 203": "iso8859-15", "ISO_IR 166": "iso8859-11", "ISO_IR 13": "shift_jis",
-    "ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk", "ISO_IR 58": "gb2312", "ISO_IR 149": "euc_kr",
-    "ISO_IR 87": "iso2022_jp_2", "ISO_IR 159": "iso2022_jp_2",
-}  # fmt: skip
-
-
-class Slice(NamedTuple):
-    """What the header of one file says."""
-
-    path: Path
-    series: str
-    description: str
-    modality: str
-    components: int
-    size: tuple[int, ...]  # columns, rows, frames
-    position: np.ndarray  # of the first voxel's centre, LPS, mm
-    orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
-    spacing: np.ndarray  # between rows, between columns, mm
-    mirror: float | None  # of MONOCHROME1: what a value and its inverted value add up to
 
 
 def is_dicom(path: Path) -> bool:
@@ -105,8 +83,8 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     array = itk.array_from_image(image).T
     for k, one in enumerate(slices):
-        if one.mirror is not None:  # GDCM has inverted it, in the values as they are stored
-            np.subtract(np.float32(one.mirror), array[:, :, k], out=array[:, :, k])
+        if one.ends is not None:  # GDCM has inverted it, in the values as they are stored, and rescaled it then
+            np.subtract(_mirror(one.path, one.ends), array[:, :, k], out=array[:, :, k])
     return array, series_affine(slices)
 
 
@@ -128,14 +106,20 @@ def ordered_slices(folder: Path) -> list[Slice]:
     Raises:
         InputError: as of :func:`read_series`, but for what only the pixels tell.
     """
-    if not has_itk:
+    if not (has_itk and has_pydicom):
         raise InputError(
-            f"{folder}: reading DICOM needs the package itk (pip install itk), or convert the series to NIfTI"
+            f"{folder}: reading DICOM needs the packages itk and pydicom (pip install itk pydicom), or convert the "
+            "series to NIfTI"
         )
-    paths = sorted(path for path in folder.iterdir() if is_dicom(path))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = [path for path in files if is_dicom(path)]
     if not paths:
         raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
-    slices = [_read_header(path) for path in paths]
+    named_alike = {re.sub(r"\d+", "0", path.name) for path in paths}
+    for path in files:
+        if path not in paths and re.sub(r"\d+", "0", path.name) in named_alike:
+            raise no_image(path)
+    slices = [read_slice(path) for path in paths]
     _check_one_series(folder, slices)
     _check_same_plane(folder, slices)
     if len(slices) < 2:
@@ -146,66 +130,11 @@ def ordered_slices(folder: Path) -> list[Slice]:
     return slices
 
 
-def _read_header(path: Path) -> Slice:
+def _mirror(path: Path, ends: int) -> np.float32:
+    """Return what a rescaled value and its rescaled inverted value add up to."""
     reader = itk.GDCMImageIO.New(FileName=str(path))
-    try:
-        reader.ReadImageInformation()
-    except (RuntimeError, MemoryError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, "
-            "a structure set or the like"
-        ) from error
-    tags = reader.GetMetaDataDictionary()
-
-    def text(tag: str) -> str:
-        return _text(tags, tag).strip(" \0")
-
-    def numbers(tag: str, count: int) -> np.ndarray:
-        try:
-            values = np.array([float(v) for v in text(tag).split("\\")])
-        except ValueError:
-            values = np.array([])
-        return values if values.size == count and np.isfinite(values).all() else np.full(count, np.nan)
-
-    return Slice(
-        path=path,
-        series=text("0020|000e"),
-        description=_decoded(text("0008|103e"), text("0008|0005")),
-        modality=text("0008|0060"),
-        components=reader.GetNumberOfComponents(),
-        size=tuple(reader.GetDimensions(i) for i in range(reader.GetNumberOfDimensions())),
-        position=numbers("0020|0032", 3),
-        orientation=numbers("0020|0037", 6).reshape(2, 3),
-        spacing=numbers("0028|0030", 2),
-        mirror=_mirror(reader) if text("0028|0004") == "MONOCHROME1" else None,
-    )
-
-
-def _text(tags: Any, tag: str) -> str:
-    try:
-        return str(tags[tag]) if tags.HasKey(tag) else ""
-    except RuntimeError:  # a value that is not text
-        return ""
-
-
-def _decoded(text: str, character_sets: str) -> str:
-    """Return a text of a header, whose bytes itk takes for UTF-8, in the header's own character set.
-
-    Args:
-        text: bytes that are not UTF-8 are surrogates in it.
-        character_sets: ``SpecificCharacterSet``; of several, the last one that is known counts.
-    """
-    names = [name.strip().replace("ISO 2022 IR", "ISO_IR") for name in character_sets.split("\\")]
-    known = [CHARACTER_SETS[name] for name in names if name in CHARACTER_SETS]
-    shown = text.encode("utf-8", "surrogateescape").decode(known[-1] if known else "utf-8", "replace")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
-
-
-def _mirror(reader: Any) -> float:
-    """Return the sum of a value and its inverted value, both rescaled; GDCM inverts between the ends of the type."""
-    signed, bits = (_text(reader.GetMetaDataDictionary(), tag) for tag in ("0028|0103", "0028|0101"))
-    ends = -1 if signed.strip() == "1" else (1 << int(bits)) - 1  # lowest and highest value together
-    return float(reader.GetRescaleSlope()) * ends + 2 * float(reader.GetRescaleIntercept())
+    reader.ReadImageInformation()
+    return np.float32(reader.GetRescaleSlope() * ends + 2 * reader.GetRescaleIntercept())
 
 
 def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:

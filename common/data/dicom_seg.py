@@ -16,7 +16,8 @@ from monai.utils import optional_import
 from ..errors import InputError
 from ..files import whole_file
 from ..tensors import plain
-from .dicom import Slice, is_series, ordered_slices
+from .dicom import is_series, ordered_slices
+from .dicom_headers import Slice
 
 if TYPE_CHECKING:
     import pydicom
