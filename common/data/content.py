@@ -137,6 +137,8 @@ def check_content(path: Path, head: bytes, kind: str) -> None:
     """
     if not head:
         raise InputError(f"{path}: an empty file, expected {kind}; copy it again")
+    if head[128:132] == b"DICM":
+        raise InputError(f"{path}: a DICOM file, expected {kind}; give the folder of its series")
     for mark, name in POINTERS.items():
         if mark in head[:256]:
             raise InputError(f"{path}: {name}")
@@ -149,5 +151,3 @@ def check_content(path: Path, head: bytes, kind: str) -> None:
             raise InputError(f"{path}: {name}, expected {kind}; unpack, convert or copy it again")
     if head.startswith(GZIP):
         raise InputError(f"{path}: compressed twice, expected {kind}; decompress it once")
-    if head[128:132] == b"DICM":
-        raise InputError(f"{path}: a DICOM file, expected {kind}; give the folder of its series")

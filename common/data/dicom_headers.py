@@ -54,9 +54,10 @@ class _Header:
     def raw(self, keyword: str) -> bytes:
         item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
         value = getattr(item, "value", None)
-        if value is None:
-            return b""
-        return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+        if value is None or isinstance(value, bytes):
+            return value or b""
+        several = isinstance(value, pydicom.multival.MultiValue)
+        return ("\\".join(map(str, value)) if several else str(value)).encode("utf-8", "replace")
 
     def text(self, keyword: str) -> str:
         return self.raw(keyword).decode("latin-1").strip(" \0")
