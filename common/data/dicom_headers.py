@@ -142,7 +142,7 @@ def no_image(path: Path) -> InputError:
 
 def _check_pixels(path: Path, header: _Header, expected: int) -> None:
     """Check that pixels which are not compressed are as many bytes as the header says; GDCM takes any number."""
-    item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"))
+    item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"), keep_deferred=True)
     if item is None:
         raise no_image(path)
     syntax = pydicom.uid.UID(str(getattr(header.elements.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2")))

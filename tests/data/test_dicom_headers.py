@@ -52,11 +52,15 @@ def test_how_an_image_is_shown_leaves_its_values(
     np.testing.assert_allclose(affine, AFFINE)
 
 
-def test_the_grid_is_read_without_pixels(tmp_path: Path) -> None:
-    path = series(tmp_path, np.zeros((6, 5, 4), np.int16))
+@pytest.mark.parametrize("columns", [6, 600], ids=["small", "large"])
+def test_the_grid_is_read_without_pixels(tmp_path: Path, columns: int) -> None:
+    path = series(tmp_path, np.zeros((columns, 5, 4), np.int16))
     shape, affine = read_grid(path)
-    assert shape == (6, 5, 4)
+    assert shape == (columns, 5, 4)
     np.testing.assert_allclose(affine, AFFINE)
+    (path / "IM002").write_bytes((path / "IM002").read_bytes()[:-1])
+    with pytest.raises(InputError, match="IM002: the file is cut within its pixels"):
+        read_grid(path)
 
 
 @pytest.mark.parametrize(
