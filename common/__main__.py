@@ -29,7 +29,7 @@ from .reporting import (
     read_classes,
     read_scores,
 )
-from .session import check_setting, flag
+from .session import check_setting, flag, show_any_text
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -307,6 +307,7 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
+    show_any_text()
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
         refuse_unknown_options(sys.argv[1:])

@@ -107,6 +107,12 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
             bar.close()  # the error gets a line of its own
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
+    if is_out_of_memory(cause):
+        print(f"error: not enough memory ({first_line(cause)}); use a machine with more", file=sys.stderr)
+        raise SystemExit(1)
+    if isinstance(cause, PermissionError) and cause.filename is not None:
+        print(f"error: {os_failure(cause, cause.filename)}", file=sys.stderr)
+        raise SystemExit(1)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         raise SystemExit(130)
@@ -114,7 +120,9 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def show_input_errors_in_one_line() -> None:
-    """Print an ``InputError`` that ends the process as one line; every other exception keeps its traceback.
+    """Print an ``InputError``, a lack of memory or of permission that ends the process as one line.
+
+    Every other exception keeps its traceback.
 
     MONAI wraps what happens in a config in several layers of ``RuntimeError``, below which the message would be lost.
     """

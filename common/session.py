@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import difflib
 import inspect
+import io
 import logging
 import os
 import re
@@ -45,6 +46,7 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         InputError: ``distributed`` without ``torchrun``.
     """
     show_input_errors_in_one_line()
+    show_any_text()
     if len(sys.argv) > 1 and sys.argv[1] == "run" and Path(sys.argv[0]).parent.name == "bundle":
         refuse_unknown_options(sys.argv[2:])
     for notice in NOTICES:
@@ -58,6 +60,12 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
         root.setLevel(logging.ERROR)
         return
     _log_to(Path(log_file))
+
+
+def show_any_text() -> None:
+    """Let standard output show file names and texts of headers that its encoding does not have, by their codes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def quiet_loggers() -> None:
@@ -78,7 +86,7 @@ def _log_to(path: Path) -> None:
             handler.close()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     handler.set_name(LOG_FILE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import subprocess
@@ -91,6 +92,18 @@ def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.M
     start_session(tmp_path / "run.log")
     logging.warning("the network is untrained")
     assert written == ["the network is untrained"]
+
+
+def test_any_text_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    start_session(tmp_path / "run.log")
+    name = os.fsdecode(b"Sch\xe4del") + " 頭部"
+    print(name)
+    logging.warning("%s", name)
+    screen.flush()
+    assert screen.buffer.getvalue() == b"Sch\\udce4del \\u982d\\u90e8\n"  # type: ignore[attr-defined]
+    assert "Sch\\udce4del 頭部" in (tmp_path / "run.log").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import ignite.distributed as idist
 
-from ..errors import InputError
+from ..errors import InputError, os_failure
 from ..files import read_json
+from .dicom import is_series, series_below
 from .folders import broken_link, broken_links, channels_in_header, entries, is_scan, scans_in
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
 from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem
@@ -123,7 +124,10 @@ def find_cases(
     cases += _cases_of_files(scans, modalities)
     for folder in entries(path):
         if folder.is_dir() and folder.resolve() != skipped and folder not in scans:
-            cases.append(_case_of_folder(folder, modalities))
+            try:
+                cases += _case_of_folder(folder, modalities, beside_slices=is_series(path))
+            except OSError as error:
+                cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
     if not cases:
         raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
     return with_distinct_names(cases, path)
@@ -341,18 +345,22 @@ def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[di
     return cases + [_case(name, group, modalities, str(group[0].parent)) for name, group in groups.items()]
 
 
-def _case_of_folder(folder: Path, modalities: Sequence[str]) -> dict:
+def _case_of_folder(folder: Path, modalities: Sequence[str], beside_slices: bool) -> list[dict]:
     try:
         files = ([folder] if is_scan(folder) else []) + scans_in(folder)
-        unread = [
-            f"{path}: cannot be read (Permission denied)" for path in entries(folder) if not os.access(path, os.R_OK)
-        ]
     except InputError as error:
-        return {"case": folder.name, "error": str(error)}
-    if not files:
-        reason = [*broken_links(folder), *unread, f"{folder}: no scans ({KINDS}) in it"][0]
-        return {"case": folder.name, "error": reason}
-    return _case(folder.name, files, modalities, str(folder))
+        return [{"case": folder.name, "error": str(error)}]
+    if files:
+        return [_case(folder.name, files, modalities, str(folder))]
+    if beside_slices and not any(folder.iterdir()):
+        return []
+    broken = broken_links(folder)
+    reason = broken[0] if broken else f"{folder}: no scans ({KINDS}) in it"
+    if (series := series_below(folder)) is not None:
+        reason += f"; its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+    elif locked := [path.name for path in entries(folder) if not os.access(path, os.R_OK)]:
+        reason += f"; permission denied for {locked[0]}"
+    return [{"case": folder.name, "error": reason}]
 
 
 def _case(name: str, files: Sequence[Path], modalities: Sequence[str], where: str) -> dict:

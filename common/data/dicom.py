@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from monai.utils import optional_import
 
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
+from ..memory import check_memory
+from .dicom_headers import Slice, has_pydicom, no_image, read_slice
+from .itk_files import LPS_TO_RAS, has_itk, itk, reason
 
-itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 UNEVEN = 0.15  # of a step; below the 0.2 by which a missing slice moves others, above positions rounded to 0.1 mm
 SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row of 250 mm
-
-
-class Slice(NamedTuple):
-    """What the header of one file says."""
-
-    path: Path
-    series: str
-    description: str
-    modality: str
-    components: int
-    size: tuple[int, ...]  # columns, rows, frames
-    position: np.ndarray  # of the first voxel's centre, LPS, mm
-    orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
-    spacing: np.ndarray  # between rows, between columns, mm
+DEEPEST = 4  # levels of folders below one in which a series is looked for: patient, study, series, images
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix or its mark; the index of a medium, ``DICOMDIR``, does not count."""
+    """Return whether a file is DICOM by its suffix or its mark; the index of a medium, ``DICOMDIR``, does not count."""
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
@@ -45,30 +31,65 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Whether this is a folder with DICOM files in it; not below it."""
-    return path.is_dir() and not path.name.startswith(".") and any(map(is_dicom, path.iterdir()))
+    """Return whether this is a folder with DICOM files in it, not below it.
+
+    A folder that this user may not list is none; whoever reads it says so.
+    """
+    if path.name.startswith("."):
+        return False
+    try:
+        return path.is_dir() and any(map(is_dicom, path.iterdir()))
+    except PermissionError:
+        return False
+
+
+def series_below(folder: Path) -> Path | None:
+    """Return the first series in the folders below one, as an archive exports them; None if there is none."""
+    level = [folder]
+    for _ in range(DEEPEST):
+        level = sorted(path for parent in level for path in parent.iterdir() if path.is_dir())
+        found = next(filter(is_series, level), None)
+        if found is not None:
+            return found
+    return None
 
 
 def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The slices of a folder as a float32 array ``(x, y, z)`` and its 4x4 affine to RAS+ millimetres.
+    """Read the slices of a folder as a float32 array ``(x, y, z)`` and its 4x4 affine to RAS+ millimetres.
 
     The order and the distance of the slices are those of their positions (``ImagePositionPatient``), not of the
     files' names, their numbers or ``SliceThickness``. Values are rescaled by slope and intercept: of a CT, Hounsfield
-    units. x and y are column and row of the images, z goes along their normal.
+    units. ``MONOCHROME1`` says how to show an image, so it leaves its values as they are. x and y are column and row of
+    the images, z goes along their normal.
 
     Raises:
         InputError: no itk; a file that is no image or is damaged; several series; colour, several frames in a file, no
             positions; slices of different size, spacing or direction, at one place, at unequal steps or shifted against
-            each other.
+            each other; more voxels than the memory holds.
     """
     slices = ordered_slices(folder)
+    (columns, rows), count = slices[0].size[:2], len(slices)
+    reading = f"reading {columns} x {rows} x {count} voxels"
+    need = 8 * columns * rows * count  # float32, as decoded and as an array
+    check_memory(str(folder), reading, need, "check Rows and Columns of its headers, or use a machine with more")
     try:
         # float: slope and intercept may differ from slice to slice, and the type of the first holds for all
         image = itk.imread([str(s.path) for s in slices], itk.F)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise InputError(f"{folder}: {reading} needs more memory than there is; use a machine with more") from error
         raise InputError(
-            f"{folder}: its images cannot be decoded ({_last_line(error)}); convert it to NIfTI"
+            f"{folder}: its images cannot be decoded ({reason(error)}); copy them again, or convert them to NIfTI"
         ) from error
+    array = itk.array_from_image(image).T
+    for k, one in enumerate(slices):
+        if one.ends is not None:  # GDCM has inverted it, in the values as they are stored, and rescaled it then
+            np.subtract(_mirror(one.path, one.ends), array[:, :, k], out=array[:, :, k])
+    return array, series_affine(slices)
+
+
+def series_affine(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the 4x4 affine to RAS+ millimetres of the volume that :func:`ordered_slices` make."""
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[0] * first.spacing[1]
@@ -76,23 +97,29 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
     affine[:3, 3] = first.position
     affine[:3] = LPS_TO_RAS @ affine[:3]
-    return itk.array_from_image(image).T, affine
+    return affine
 
 
 def ordered_slices(folder: Path) -> list[Slice]:
-    """The headers of a folder's slices in the order in which :func:`read_series` stacks them.
+    """Read the headers of a folder's slices, in the order in which :func:`read_series` stacks them.
 
     Raises:
         InputError: as of :func:`read_series`, but for what only the pixels tell.
     """
-    if not has_itk:
+    if not (has_itk and has_pydicom):
         raise InputError(
-            f"{folder}: reading DICOM needs the package itk (pip install itk), or convert the series to NIfTI"
+            f"{folder}: reading DICOM needs the packages itk and pydicom (pip install itk pydicom), or convert the "
+            "series to NIfTI"
         )
-    paths = sorted(path for path in folder.iterdir() if is_dicom(path))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = [path for path in files if is_dicom(path)]
     if not paths:
         raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
-    slices = [_read_header(path) for path in paths]
+    named_alike = {re.sub(r"\d+", "0", path.name) for path in paths}
+    for path in files:
+        if path not in paths and re.sub(r"\d+", "0", path.name) in named_alike:
+            raise no_image(path)
+    slices = [read_slice(path) for path in paths]
     _check_one_series(folder, slices)
     _check_same_plane(folder, slices)
     if len(slices) < 2:
@@ -103,38 +130,11 @@ def ordered_slices(folder: Path) -> list[Slice]:
     return slices
 
 
-def _read_header(path: Path) -> Slice:
+def _mirror(path: Path, ends: int) -> np.float32:
+    """Return what a rescaled value and its rescaled inverted value add up to."""
     reader = itk.GDCMImageIO.New(FileName=str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: no DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, "
-            "a structure set or the like"
-        ) from error
-    tags = reader.GetMetaDataDictionary()
-
-    def text(tag: str) -> str:
-        return str(tags[tag]).strip(" \0") if tags.HasKey(tag) else ""
-
-    def numbers(tag: str, count: int) -> np.ndarray:
-        try:
-            values = np.array([float(v) for v in text(tag).split("\\")])
-        except ValueError:
-            values = np.array([])
-        return values if values.size == count and np.isfinite(values).all() else np.full(count, np.nan)
-
-    return Slice(
-        path=path,
-        series=text("0020|000e"),
-        description=text("0008|103e"),
-        modality=text("0008|0060"),
-        components=reader.GetNumberOfComponents(),
-        size=tuple(reader.GetDimensions(i) for i in range(reader.GetNumberOfDimensions())),
-        position=numbers("0020|0032", 3),
-        orientation=numbers("0020|0037", 6).reshape(2, 3),
-        spacing=numbers("0028|0030", 2),
-    )
+    reader.ReadImageInformation()
+    return np.float32(reader.GetRescaleSlope() * ends + 2 * reader.GetRescaleIntercept())
 
 
 def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:
@@ -167,7 +167,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
         if not all(np.isfinite(v).all() for v in (one.position, one.orientation, one.spacing)):
             raise InputError(
                 f"{folder}: {name} does not say where its slice lies (ImagePositionPatient, ImageOrientationPatient, "
-                "PixelSpacing); a secondary capture is no volume, export the original series"
+                "PixelSpacing); a secondary capture makes no volume; export the original series"
             )
         for what, same in {
             f"size ({_join(first.size[:2])} and {_join(one.size[:2])})": one.size[:2] == first.size[:2],
@@ -185,8 +185,8 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
                 )
     if not np.allclose(first.orientation @ first.orientation.T, np.eye(2), rtol=0, atol=1e-2):
         raise InputError(
-            f"{folder}: ImageOrientationPatient {_join(first.orientation.flat)} is no pair of unit vectors at right "
-            "angles; mend the headers"
+            f"{folder}: ImageOrientationPatient {_join(first.orientation.flat)} is not a pair of unit vectors at right "
+            "angles; correct the headers"
         )
 
 
@@ -229,8 +229,3 @@ def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray)
 
 def _join(values: Sequence[float] | np.ndarray | np.flatiter) -> str:
     return ", ".join(f"{v:.6g}" for v in values)
-
-
-def _last_line(error: BaseException) -> str:
-    """ITK's messages begin with the place in its source."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

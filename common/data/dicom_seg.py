@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import plain
-from .dicom import Slice, is_series, ordered_slices
+from .dicom import is_series, ordered_slices
+from .dicom_headers import Slice
 
 if TYPE_CHECKING:
     import pydicom

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from .names import modality_of, stem
+from .nifti import read_description
 from .volumes import NIFTI_SUFFIXES, read_aligned, read_volume, write_nifti
 
 MARK = "channels: "  # before the names in the header, so that other descriptions are not taken for names
@@ -103,7 +104,6 @@ def unstack_volume(path: str | Path, out: str | Path, names: Sequence[str] = ())
 def _write(path: Path, array: np.ndarray, affine: np.ndarray, description: str = "") -> None:
     image = nib.Nifti1Image(array, affine, dtype=array.dtype)  # named, as nibabel asks for it of 64-bit integers
     image.header["descrip"] = description
-    image.header.set_xyzt_units("mm")
     write_nifti(path, image, affine)
 
 
@@ -114,9 +114,7 @@ def _names_of(files: Sequence[Path]) -> list[str]:
 
 
 def _names_in(path: Path, count: int) -> list[str]:
-    text = ""
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        text = nib.load(path).header["descrip"].item().decode("latin-1")
+    text = read_description(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else ""
     names = text.removeprefix(MARK).split(",") if text.startswith(MARK) else []
     if len(names) == count and all(map(NAME.fullmatch, names)):
         return names

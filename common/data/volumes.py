@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
-from monai.data import ITKReader, MetaTensor, NibabelWriter
+from monai.data import MetaTensor, NibabelWriter
 from monai.data.image_reader import ImageReader
 from monai.transforms import SpatialResample
-from monai.utils import OptionalImportError
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
-from ..errors import InputError
+from ..errors import InputError, os_failure
 from ..files import whole_file
 from ..geometry import grid_difference, turn_onto
-from .dicom import is_dicom, read_series
+from .dicom import is_dicom, ordered_slices, read_series, series_affine
+from .itk_files import SUFFIXES as ITK_SUFFIXES
+from .itk_files import read_itk, read_itk_header
+from .nifti import SUFFIXES as NIFTI_SUFFIXES
+from .nifti import read_nifti, read_nifti_header
 
-DAMAGED: tuple[type[Exception], ...] = (
-    ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error,
-)  # fmt: skip
 try:
     from isal import igzip as gzip  # two to three times as fast
-    from isal.igzip_lib import IsalError
-
-    DAMAGED = (*DAMAGED, cast(type[Exception], IsalError))  # its stub calls it an instance
 except ImportError:
     import gzip
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 FLAT = 1e-3  # of a box's volume, that of the voxel with the same edges whose axes lie in one plane nearly
 
@@ -141,9 +131,10 @@ class AtomicNibabelWriter(NibabelWriter):
 
 
 def write_nifti(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
-    """Write an image with ``affine``, as its sform and its qform; the file appears once it is complete."""
+    """Write an image with ``affine`` in mm, as its sform and its qform; the file appears once it is complete."""
     for set_affine in (image.set_sform, image.set_qform):
         set_affine(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
     content = image.to_bytes()
     with whole_file(path) as partial:
         # level 1 is all that is worth its time, also of an MRI; without a time stamp the same image is the same file
@@ -153,7 +144,8 @@ def write_nifti(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
 def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Read one file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
 
-    A folder is read as the series of DICOM slices in it, always ``(x, y, z)``.
+    A folder is read as the series of DICOM slices in it, always ``(x, y, z)``. The header is checked first: of a file
+    that is cut or needs more memory than there is, no voxel is read.
 
     Args:
         path: the file or folder.
@@ -164,13 +156,14 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
     Raises:
         InputError: see :class:`VolumeReader`.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        array, affine = read_series(path)
-    else:
-        read = _read_nifti if path.name.lower().endswith(NIFTI_SUFFIXES) else _read_itk
-        array, affine = read(path, integers)
+    try:
+        kind = _format_of(path)
+        if kind == "DICOM":
+            array, affine = read_series(path)
+        else:
+            array, affine = (read_nifti if kind == "NIfTI" else read_itk)(path, integers)
+    except OSError as error:
+        raise InputError(os_failure(error, str(path))) from error
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
     check_grid(path, array.shape, affine)
@@ -189,6 +182,48 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
         )
         array = np.where(finite, array, lowest)
     return array, affine
+
+
+def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Read the shape and affine that :func:`read_volume` would give, from the header alone.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels tell.
+    """
+    try:
+        kind = _format_of(path)
+        if kind == "DICOM":
+            slices = ordered_slices(path)
+            shape, affine = (*slices[0].size[:2], len(slices)), series_affine(slices)
+        else:
+            shape, affine, *_ = (read_nifti_header if kind == "NIfTI" else read_itk_header)(path)
+    except OSError as error:
+        raise InputError(os_failure(error, str(path))) from error
+    while len(shape) > 3 and shape[3] == 1:
+        shape = (*shape[:3], *shape[4:])
+    check_grid(path, shape, affine)
+    return shape, affine
+
+
+def _format_of(path: Path) -> str:
+    """Return what a path is read as: ``"DICOM"``, ``"NIfTI"`` or ``"ITK"``."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        what = f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "no such file"
+        raise InputError(f"{path}: {what}; correct the path or get the file") from None
+    if stat.S_ISDIR(mode):
+        return "DICOM"
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: a device or a pipe, expected a file")
+    name = path.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        return "NIfTI"
+    if name.endswith(ITK_SUFFIXES):
+        return "ITK"
+    if is_dicom(path):
+        raise InputError(f"{path}: one file of a DICOM series; give the folder of the series, {path.parent}")
+    raise InputError(f"{path}: unknown format, expected {', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}")
 
 
 def check_grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
@@ -250,52 +285,6 @@ def read_aligned(
     return [first, *moved], affine
 
 
-def _read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            head = file.read(540)
-            file.seek(0)
-            is_nifti2 = nib.Nifti2Header.may_contain_header(head)
-            image = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_stream(file)
-            dtype = image.get_data_dtype()
-            if dtype.fields is not None or dtype.kind == "c":
-                kind = "colour (RGB)" if dtype.fields is not None else "complex"
-                raise InputError(f"{path}: {kind} voxels, expected one real number each")
-            kept = integers and dtype.kind in "iu" and (image.dataobj.slope, image.dataobj.inter) == (1, 0)
-            array = np.asarray(image.dataobj, dtype=dtype if kept else np.float32)
-            file.read()  # gzip compares its check sum at the end
-    except InputError:
-        raise
-    except DAMAGED as error:
-        raise InputError(
-            f"{path}: not a complete NIfTI file ({_first_line(error)}); copy or convert it again"
-        ) from error
-    affine = np.asarray(image.affine, dtype=np.float64)
-    qform, _ = image.get_qform(coded=True)
-    sform, _ = image.get_sform(coded=True)
-    if qform is not None and sform is not None and np.abs(qform - sform).max() > 0.1:
-        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, np.abs(qform - sform).max())
-    return array, affine
-
-
-def _read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not path.name.lower().endswith(ITK_SUFFIXES):
-        if is_dicom(path):
-            raise InputError(f"{path}: one file of a DICOM series; give the folder of the series, {path.parent}")
-        raise InputError(f"{path}: unknown format, expected {', '.join(NIFTI_SUFFIXES + ITK_SUFFIXES)}")
-    try:
-        reader = ITKReader()
-        array, meta = reader.get_data(reader.read(str(path)))
-    except OptionalImportError as error:
-        raise InputError(
-            f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
-    kept = integers and array.dtype.kind in "iu"
-    return np.asarray(array, dtype=None if kept else np.float32), np.asarray(meta["affine"], dtype=np.float64)
-
-
 def _resample(
     path: Path,
     volume: np.ndarray,
@@ -326,7 +315,3 @@ def _resample(
         MetaTensor(volume[None] - lowest, affine=affine), dst_affine=onto_affine, spatial_size=onto_shape
     )
     return np.asarray(resampled[0]) + lowest
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

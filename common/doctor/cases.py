@@ -13,9 +13,8 @@ from monai.transforms import Compose, MapTransform
 from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
 from ..data.foreground import has_foreground
 from ..data.volumes import coverage
-from ..errors import InputError
+from ..errors import InputError, failure_of_case
 from ..files import sha256
-from .bundle import why
 from .findings import Findings
 from .headers import Header, difference, read_header
 
@@ -60,13 +59,29 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     return lists
 
 
-def read_headers(findings: Findings, where: str, case: Mapping) -> list[Header]:
-    """The headers of a case's files, in their order; none if one cannot be read."""
-    try:
-        return [read_header(path) for path in files_of(case)]
-    except InputError as error:
-        findings.fail(where, str(error))
-        return []
+def read_headers(findings: Findings, where: str, case: Mapping, warn: bool = False) -> list[Header]:
+    """Read the headers of a case's files, in their order; none if one cannot be read.
+
+    Args:
+        findings: takes what is wrong.
+        where: list and name of the case.
+        case: with its paths.
+        warn: make notes of the warnings; otherwise the reading of the voxels does so.
+    """
+    headers: list[Header] = []
+    for path in files_of(case):
+        raised: Exception | None = None
+        with _warnings() as warnings:
+            try:
+                headers.append(read_header(path))
+            except Exception as error:
+                raised = error
+        for warning in warnings if warn else []:
+            findings.note(where, warning)
+        if raised is not None:
+            findings.fail(where, failure_of_case(raised, str(path)))
+            return []
+    return headers
 
 
 def check_headers(
@@ -124,13 +139,16 @@ def check_voxels(
         load: the steps that read and check it.
         resample: brings a label to the network's grid, and warns of what is lost there.
     """
+    raised: Exception | None = None
     with _warnings() as warnings:
         try:
             data = Compose(list(load))(dict(case))
             if resample is not None and "label" in data:
                 resample(dict.fromkeys(resample.keys, data["label"]))  # the image is on the same grid
         except Exception as error:
-            findings.fail(where, why(error))
+            raised = error
+    if raised is not None:  # beyond the block, whose warnings are notes: the traceback of a bug is shown
+        findings.fail(where, failure_of_case(raised, str(files_of(case)[0])))
     for warning in warnings:
         findings.note(where, warning)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from monai.bundle import ConfigParser
 from monai.transforms import MapTransform
 from tqdm import tqdm
 
+from ..errors import InputError
+from ..memory import Memory, main_memory, size
 from ..session import quiet_loggers
 from .anatomy import CheckAnatomyd
 from .bundle import read_config, why
@@ -28,13 +30,15 @@ from .cases import (
     read_headers,
     warnings_noted,
 )
-from .findings import Findings, size
+from .findings import Finding, Findings
 from .headers import Header
-from .machine import Memory, cuda_memory, main_memory
-from .memory import Preprocessing, cache_bytes, inference_memory, network_memory
+from .machine import cuda_memory
+from .memory import Prepared, Preprocessing, cache_bytes, inference_memory, network_memory
 
 CLASS_STEP = "ClassIndexd"  # needs no voxel
 CT_STEP = "CheckHounsfieldd"
+
+Headers = dict[str, dict[str, Header]]  # by section and case, the first file's, of the cases without a failure
 
 
 def examine_data(
@@ -73,20 +77,20 @@ def examine_data(
     load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))
     load = _with_anatomy([step for step in load if step is not None], train)
     resample = _resampling(train) if SCANS not in lists else None
-    headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
+    headers: Headers = {section: {} for section in lists}
     everything = [(section, case) for section, cases in lists.items() for case in cases]
     for section, case in tqdm(everything, desc="headers" if headers_only else "reading", ncols=100, delay=2):
         where = f"{section} {case['case']}"
         failures = findings.count("failure")
         check_names(findings, where, case, modalities)
-        found = read_headers(findings, where, case)
+        found = read_headers(findings, where, case, warn=headers_only)
         if found and headers_only:
             check_headers(findings, where, case, found, modalities)
             check_voxels(findings, where, case, [step for step in load if type(step).__name__ == CLASS_STEP])
         elif found:
             check_voxels(findings, where, case, load, resample)
         if findings.count("failure") == failures:
-            headers[section].append(found)
+            headers[section][where] = found[0]
     check_leaks(findings, lists, by_content=not headers_only)
     if not headers_only:
         check_labels(findings, lists, segments=train.get("task") != "cls")
@@ -124,13 +128,13 @@ def _with_anatomy(load: list[Callable], train: ConfigParser) -> list[Callable]:
     return [*load, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
 
 
-def _summary(lists: Lists, headers: dict[str, list[list[Header]]]) -> list[str]:
+def _summary(lists: Lists, headers: Headers) -> list[str]:
     lines = ["cases: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items())]
     for section, cases in lists.items():
         count = Counter(str(case["class"]) for case in cases if "class" in case)
         if count:
             lines.append(f"classes, {section}: " + ", ".join(f"{n} {name}" for name, n in sorted(count.items())))
-    first = [found[0] for group in headers.values() for found in group]
+    first = [header for group in headers.values() for header in group.values()]
     if first:
         shapes = np.array([header.shape for header in first])
         spacings = np.array([np.linalg.norm(header.affine[:3, :3], axis=0) for header in first])
@@ -143,15 +147,16 @@ def _range(values: np.ndarray, form: str) -> str:
     return " x ".join(low if low == high else f"{low} to {high}" for low, high in pairs)
 
 
-def _caching(findings: Findings, train: ConfigParser, headers: dict[str, list[list[Header]]]) -> list[str]:
+def _caching(findings: Findings, train: ConfigParser, headers: Headers) -> list[str]:
     channels = len(train.get_parsed_content("modalities"))
-    total, crops, counted = 0, set(), 0
+    total, crops, unknown, counted = 0, set(), set(), 0
     for section, key in {"training": "train#preprocessing", "validation": "validate#preprocessing"}.items():
         preprocessing = Preprocessing(train, key)
-        for found in headers.get(section, []):
-            total += cache_bytes(preprocessing(found[0], channels), preprocessing.index_bytes)
-            counted += 1
-            crops |= set(preprocessing.crops)
+        prepared = _prepared(findings, preprocessing, headers.get(section, {}), channels)
+        total += sum(cache_bytes(case, preprocessing.index_bytes) for _, _, case in prepared)
+        counted += len(prepared)
+        crops |= set(preprocessing.crops)
+        unknown |= set(preprocessing.unknown)
     if not counted:
         return []
     rate = float(train.get_parsed_content("cache_rate"))
@@ -160,40 +165,58 @@ def _caching(findings: Findings, train: ConfigParser, headers: dict[str, list[li
     _compare(
         findings, "caching", int(total * rate), device.type, bool(crops), "--cache_device cpu or a lower --cache_rate"
     )
-    return [line + _left_out(crops)]
+    return [line + _left_out(crops, unknown)]
 
 
-def _inference(findings: Findings, infer: ConfigParser, headers: dict[str, list[list[Header]]]) -> list[str]:
-    cases = [found[0] for group in headers.values() for found in group]
-    if not cases:
-        return []
+def _prepared(
+    findings: Findings, preprocessing: Preprocessing, headers: dict[str, Header], channels: int
+) -> list[tuple[str, Header, Prepared]]:
+    """Return each case after preprocessing; one that would need more memory than there is becomes a failure."""
+    prepared = []
+    for where, header in headers.items():
+        try:
+            prepared.append((where, header, preprocessing(header, channels)))
+        except InputError as error:
+            if (found := Finding("failure", where, str(error))) not in findings.found:
+                findings.found.append(found)
+    return prepared
+
+
+def _inference(findings: Findings, infer: ConfigParser, headers: Headers) -> list[str]:
     channels = len(infer.get_parsed_content("modalities"))
     preprocessing = Preprocessing(infer, "preprocessing")
+    cases = [case for group in headers.values() for case in _prepared(findings, preprocessing, group, channels)]
+    if not cases:
+        return []
     device = torch.device(infer.get_parsed_content("device")).type
     inferer: Any = infer.get_parsed_content("inferer")
     network = infer.get_parsed_content("network_def")
-    batch = (inferer.sw_batch_size, preprocessing(cases[0], channels).channels, *inferer.roi_size)
+    batch = (inferer.sw_batch_size, cases[0][2].channels, *inferer.roi_size)
     out_channels, layers = network_memory(network, batch)
     copies = any(getattr(inferer, name, None) for name in ("keep", "empty", "num_classes"))
-    most = [inference_memory(h, channels, preprocessing(h, channels), out_channels, layers, copies) for h in cases]
-    largest = max(most, key=lambda memory: memory.of_main_memory(len(cases), "cpu"))
+    most = {
+        where: inference_memory(header, channels, case, out_channels, layers, copies) for where, header, case in cases
+    }
+    where, largest = max(most.items(), key=lambda item: item[1].of_main_memory(len(cases), "cpu"))
     crops = set(preprocessing.crops)
     needs = {"cpu": largest.of_main_memory(len(cases), device)}
     if device != "cpu":
         needs[device] = largest.of_gpu(len(cases))
-    for where, need in needs.items():
-        _compare(findings, "inference", need, where, bool(crops), "a machine with more, or smaller scans")
+    for on, need in needs.items():
+        _compare(findings, f"inference, {where}", need, on, bool(crops), "a machine with more, or smaller scans")
+    left_out = _left_out(crops, preprocessing.unknown)
     parts = f"reading {size(largest.reading)}, windows {size(largest.computing)}, layers {size(largest.layers)}, "
-    shown = " and ".join(f"{_about(crops)}{size(need)} on {where}" for where, need in needs.items())
-    return [f"inference of the largest case: {shown} ({parts}way back {size(largest.finishing)}){_left_out(crops)}"]
+    shown = " and ".join(f"{_about(crops)}{size(need)} on {on}" for on, need in needs.items())
+    return [f"inference of the largest case: {shown} ({parts}way back {size(largest.finishing)}){left_out}"]
 
 
 def _about(crops: set[str]) -> str:
     return "at most about " if crops else "about "
 
 
-def _left_out(crops: set[str]) -> str:
-    return f"; less after {', '.join(sorted(crops))}" if crops else ""
+def _left_out(crops: Collection[str], unknown: Collection[str]) -> str:
+    less = f"; less after {', '.join(sorted(crops))}" if crops else ""
+    return less + (f"; without {', '.join(sorted(unknown))}, unknown to this estimate" if unknown else "")
 
 
 def _compare(findings: Findings, what: str, need: int, device: str, at_most: bool, fix: str) -> None:

@@ -35,8 +35,3 @@ class Findings:
         return "\n".join(
             f"{kind:7}  {where:{width}}  {what.strip().partition(chr(10))[0]}" for kind, where, what in rows
         )
-
-
-def size(count: float) -> str:
-    """Bytes to read: ``3.2 GB``, or ``45 MB`` below 1 GB; 10**9 bytes are a GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 
-from ..data.volumes import DAMAGED, NIFTI_SUFFIXES, check_grid, read_volume
-from ..errors import InputError
+from ..data.volumes import read_grid
 from ..geometry import grid_difference, turn_onto
 
 
@@ -23,26 +21,13 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the grid of a scan.
-
-    Of NIfTI the header is read; other formats have theirs spread over files, and are read whole.
+    """Read the grid of a scan; its voxels stay unread.
 
     Raises:
         InputError: the file is missing, damaged, no volume, or without a valid affine.
     """
     path = Path(path)
-    if path.exists() and path.name.lower().endswith(NIFTI_SUFFIXES):
-        try:
-            image = nib.load(path)
-            shape, affine = tuple(int(n) for n in image.shape), np.asarray(image.affine, dtype=np.float64)
-        except DAMAGED as error:
-            raise InputError(f"{path}: not a NIfTI file ({str(error).partition(chr(10))[0]})") from error
-        while len(shape) > 3 and shape[3] == 1:
-            shape = (*shape[:3], *shape[4:])
-    else:
-        array, affine = read_volume(path)
-        shape = array.shape
-    check_grid(path, shape, affine)
+    shape, affine = read_grid(path)
     return Header(path, shape[:3], shape[3] if len(shape) == 4 else 1, affine)
 
 

@@ -8,23 +8,16 @@ import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ..inferers.windows import computes_bfloat16
-from .findings import Findings, size
+from ..memory import Memory, main_memory, size
+from .findings import Findings
 
 FULL_DISK = 2e9  # bytes; a training's states and an inference's masks soon need more
-
-
-class Memory(NamedTuple):
-    """Bytes."""
-
-    free: int
-    total: int
 
 
 def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
@@ -55,29 +48,6 @@ def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
         if free < FULL_DISK:
             findings.note("disk", f"{size(free)} free at {folder}; make room before a training")
     return lines
-
-
-def main_memory() -> Memory | None:
-    """What this process may use of the machine's memory, less where its container has a limit; None if not told."""
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        pass  # sysconf counts the disk cache as used
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        kept = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = next(int(value) for name, value in kept if name == "inactive_file")
-        free, total = min(free, limit - used + cached), min(total, limit)
-    except (OSError, StopIteration, ValueError):
-        pass  # no container, or one without a limit: "max"
-    return Memory(max(free, 0), total)
 
 
 def cuda_memory() -> Memory | None:

@@ -6,6 +6,7 @@ import math
 import re
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,17 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..errors import InputError
 from .headers import Header
 
 REGULAR = ("ResampleAxesd", "Orientationd", "Spacingd", "SpatialPadd")  # what they do follows from the grid alone
+SIZED = ("CropBodyd",)  # crops to a size that the config gives
+CHOOSING = ("SelectChannelsd",)  # leave out channels
+KEEPING = (  # neither grid nor channels change; so do the steps called Check...
+    "BratsLabelsd", "CastToTyped", "ClassIndexd", "ClipChannelsd", "ClipScaled", "ClipStandardized", "DeleteItemsd",
+    "EnsureChannelFirstd", "LesionCentresd", "LoadImaged", "MapLabelValued", "NormalizeBodyd", "NormalizeBraind",
+    "ToDeviced", "TumourVoxelsd",
+)  # fmt: skip
 INDICES = {"PatchCentresd": 4}  # bytes a voxel that a step adds to a cached case, at most
 PROCESS = 0.7e9  # bytes of Python, PyTorch and MONAI before a volume is read
 
@@ -33,14 +42,16 @@ class Prepared(NamedTuple):
 
 
 class Preprocessing:
-    """What the steps of a config make of a grid, without a voxel.
+    """Compute what the steps of a config make of a grid, without a voxel.
 
     Steps that follow from the grid alone are the config's own, called with a volume of no channels. A crop to a size is
-    computed. A crop to what is in the image cannot be known and is left out: the result is the largest possible.
+    computed. A crop to what is in the image cannot be known and is left out: the result is the largest possible. A
+    step of a name that stands in none of the tables above is left out too, and is in ``unknown``, for a warning.
 
     Args:
         parser: the config.
-        key: where its preprocessing stands, such as ``"train#preprocessing"``; random steps and later ones are no part.
+        key: where its preprocessing stands, such as ``"train#preprocessing"``; random steps and later ones are left
+            out.
     """
 
     def __init__(self, parser: ConfigParser, key: str) -> None:
@@ -52,24 +63,32 @@ class Preprocessing:
                 break
             self.steps.append((name, step_id, config))
         self.crops = [n for n, *_ in self.steps if n.startswith("Crop")]  # to what is in the image
+        known = {*REGULAR, *SIZED, *CHOOSING, *KEEPING, *INDICES, *self.crops}
+        self.unknown = [n for n, *_ in self.steps if n not in known and not n.startswith("Check")]
         self.index_bytes = sum(INDICES.get(name, 0) for name, *_ in self.steps)
 
     def __call__(self, header: Header, channels: int) -> Prepared:
-        """Grid and channels of a scan of ``channels`` after all steps."""
+        """Return grid and channels of a scan of ``channels`` after all steps.
+
+        Raises:
+            InputError: a step would need more memory than there is.
+        """
         keys = ("image", "label")
-        data: dict[Any, Any] = {key: _volume(header.shape, header.affine, 0) for key in keys}
+        data: dict[Any, Any] = {key: _volume(header.shape, header.affine, 0, header.path) for key in keys}
         for name, step_id, config in self.steps:
             if name in REGULAR:
                 step = self.parser.get_parsed_content(step_id)
                 try:
                     data = step(data) if step is not None else data
+                except InputError:
+                    raise
                 except ValueError:  # sheared axes, for which MONAI wants a channel
                     data = step({key: _volume(value.shape[1:], value.affine, 1) for key, value in data.items()})
                     data = {key: _volume(value.shape[1:], value.affine, 0) for key, value in data.items()}
-            elif name == "CropBodyd":
+            elif name in SIZED:
                 size = np.add(self._value(config, "roi_size"), 2 * np.asarray(self._value(config, "margin") or [0] * 3))
                 data["image"] = _volume((*size[:2].tolist(), max(data["image"].shape[3], int(size[2]))), None, 0)
-            elif name == "SelectChannelsd":
+            elif name in CHOOSING:
                 channels = len(self._value(config, "channels"))
         return Prepared(tuple(data["image"].shape[1:]), channels)
 
@@ -186,9 +205,10 @@ class _Peak(TorchDispatchMode):
         self.now -= count
 
 
-def _volume(shape: Sequence[int], affine: Any, channels: int) -> MetaTensor:
+def _volume(shape: Sequence[int], affine: Any, channels: int, path: Path = Path("image")) -> MetaTensor:
     affine = torch.eye(4) if affine is None else torch.as_tensor(affine)
-    return MetaTensor(torch.zeros(1).expand(channels, *shape), affine=affine, meta={"original_affine": affine})
+    meta = {"original_affine": affine, "filename_or_obj": str(path)}
+    return MetaTensor(torch.zeros(1).expand(channels, *shape), affine=affine, meta=meta)
 
 
 def _steps(parser: ConfigParser, key: str) -> Iterator[tuple[str, dict]]:

@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple_rep, fall_back_tuple
 from torch import Tensor
 
 from ..errors import InputError
+from ..memory import check_memory
 from ..tensors import plain
 
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -166,6 +167,10 @@ class WindowInferer(SlidingWindowInferer):
                 found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise ValueError(f"the network returned {found} for a window of {list(patches.shape)}")
             if summed is None:
+                if image.device.type == "cpu":
+                    voxels = " x ".join(map(str, tiles.shape))
+                    need = 4 * len(image) * outputs.shape[1] * math.prod(tiles.shape)
+                    check_memory(f"{voxels} voxels", f"summing {outputs.shape[1]} outputs of windows", need)
                 summed = image.new_zeros(len(image), outputs.shape[1], *tiles.shape, dtype=torch.float32)
             for place, output in zip(batch, outputs[:, :, x, y, z]):
                 summed[place].addcmul_(output.float(), weight)

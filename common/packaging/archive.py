@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -9,8 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from ..files import whole_file
+from ..memory import size
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
+MOST_EXPANDED = 20  # bytes that a byte of an archive may unpack to; code packs to a fifth, weights hardly at all
+ALWAYS_FITS = 100_000_000  # bytes that any archive may unpack to
 
 
 def write_zip(path: str | Path, content: Mapping[str, bytes | Path], compression: int = zipfile.ZIP_DEFLATED) -> None:
@@ -36,10 +40,14 @@ def unpack_zip(path: Path, folder: Path) -> Path:
         its one top folder.
 
     Raises:
-        InputError: not a zip; damaged; a name that leaves the folder; a link; a name twice; not one top folder.
+        InputError: not a zip; damaged; a name that leaves the folder; a link; a name twice; not one top folder; far
+            more bytes than its own, or than the disk has room for.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = check_expansion(path, archive)
+            if unpacked > (free := shutil.disk_usage(folder.parent).free):
+                raise InputError(f"{path}: unpacks to {size(unpacked)}, but {size(free)} are free at {folder}")
             names = archive.namelist()
             for entry in archive.infolist():
                 _check_entry(path, entry)
@@ -54,6 +62,26 @@ def unpack_zip(path: Path, folder: Path) -> Path:
     except Exception as error:  # zipfile has no one error for what is damaged, encrypted or compressed in another way
         raise InputError(f"{path}: not a complete zip file ({error}); get it again from its source") from error
     return folder / tops.pop()
+
+
+def check_expansion(path: Path, archive: zipfile.ZipFile) -> int:
+    """Check that an archive unpacks to no more than a package could hold, from its index alone.
+
+    ``zipfile`` unpacks no more of a file than the index says.
+
+    Returns:
+        the bytes that it unpacks to.
+
+    Raises:
+        InputError: it unpacks to far more bytes than it has.
+    """
+    unpacked, own = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if unpacked > max(MOST_EXPANDED * own, ALWAYS_FITS):
+        raise InputError(
+            f"{path}: its {size(own)} unpack to {size(unpacked)}, expected at most {MOST_EXPANDED} times as much; "
+            "do not use it"
+        )
+    return unpacked
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
-from .archive import unpack_zip
+from .archive import check_expansion, unpack_zip
 from .checksums import check_checksums
 from .process import in_clean_process
 
@@ -19,8 +21,8 @@ def verify_package(package: str | Path, load: bool = True) -> str:
 
     Loading builds the network, which runs the package's code.
 
-    The check sums tell a damaged or changed file. They do not tell who made a package: a bundle is code, and whoever
-    can replace a file can replace the list too. Compare the zip's own SHA-256 with what its maker says.
+    The check sums show that a package arrived whole. They do not show who made it: a bundle is code, and whoever can
+    replace a file can replace the list too. Compare the zip's own SHA-256 with what its maker says.
 
     Args:
         package: folder or zip of :func:`pack_bundle`.
@@ -46,6 +48,9 @@ def verify_package(package: str | Path, load: bool = True) -> str:
 
 def _verify_folder(folder: Path, load: bool) -> str:
     check_checksums(folder)
+    for path in sorted((folder / "models").glob("model.*")):  # of PyTorch, zips too
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            check_expansion(path, archive)
     read_weights(folder / "models" / "model.pt")
     if load:
         in_clean_process("load", folder.parent, str(folder))

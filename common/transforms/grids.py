@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import grid_difference, to_ras
+from ..memory import check_memory
 from ..tensors import affine_of, plain, source_of
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
@@ -117,7 +119,8 @@ class ResampleAxesd(MapTransform):
 
     Raises:
         InputError: a volume without the place of its voxels or in an unknown space; a key on another grid than the
-            first, see :func:`common.geometry.grid_difference`.
+            first, see :func:`common.geometry.grid_difference`; or a
+            new grid that the memory does not hold.
         ValueError: ``in_plane`` and a voxel size in plane.
     """
 
@@ -145,6 +148,7 @@ class ResampleAxesd(MapTransform):
             volume = self._in_ras(d[key], key)
             if first is None:
                 first, (new_affine, new_shape) = volume, self._grid(affine_of(volume), volume.shape[1:])
+                _check_size(source_of(volume, key), volume, new_affine, new_shape)
             affine = affine_of(first)
             difference = grid_difference(volume.shape[1:], affine_of(volume), first.shape[1:], affine)
             if difference:
@@ -209,6 +213,21 @@ class ResampleAxesd(MapTransform):
             least[:2] += (extent[:2] - new_shape[:2] + 1) / 2
         new_affine[:3, 3] = affine[:3, 3] + new_affine[:3, :3] @ least
         return new_affine, new_shape.astype(int).tolist()
+
+
+def _check_size(where: str, volume: MetaTensor, new_affine: np.ndarray, new_shape: Sequence[int]) -> None:
+    """Check that a new grid fits the memory, before any of it is taken."""
+    voxels, sizes = (" x ".join(map(str, n)) for n in (volume.shape[1:], new_shape))
+    old_mm, new_mm = (
+        " x ".join(f"{step:.4g}" for step in np.linalg.norm(affine[:3, :3], axis=0))
+        for affine in (affine_of(volume), new_affine)
+    )
+    check_memory(
+        where,
+        f"resampling {voxels} voxels of {old_mm} mm to {sizes} of {new_mm} mm",
+        8 * max(len(volume), 1) * math.prod(new_shape),  # float32, and as much while it is interpolated
+        "correct the spacing in the header, or use a machine with more",
+    )
 
 
 def _name_lost(label: Tensor, resampled: Tensor, name: str, affine: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -263,3 +263,44 @@ def test_a_data_list_whose_modalities_have_no_numbers(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"modality": {"a": "CT"}, "test": [{"image": "a.nii.gz"}]}')
     with pytest.raises(InputError, match=r"dataset\.json: modality has the keys a, expected numbers from 0"):
         load_cases(tmp_path, "test", ["CT"])
+
+
+def test_an_exported_tree_is_told_which_folder_to_give(tmp_path: Path) -> None:
+    series = tmp_path / "export" / "P1" / "study" / "axial"
+    series.mkdir(parents=True)
+    (series / "IM001.dcm").touch()
+    (case,) = find_cases(tmp_path / "export", ["CT"])
+    assert case["case"] == "P1" and case["error"].endswith(
+        f"its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+    )
+
+
+def test_an_empty_folder_beside_slices_is_not_a_case(tmp_path: Path) -> None:
+    (tmp_path / "P1" / "empty").mkdir(parents=True)
+    (tmp_path / "P1" / "IM001.dcm").touch()
+    assert [case["case"] for case in find_cases(tmp_path / "P1", ["CT"])] == ["P1"]
+
+
+def test_a_folder_without_permission_is_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "locked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.nii").touch()
+    list_folder = Path.iterdir
+
+    def refuse(self: Path) -> Iterator[Path]:
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return list_folder(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    good, locked = find_cases(tmp_path, ["CT"])
+    assert good == {"case": "good", "image": str(tmp_path / "good" / "scan.nii")}
+    assert locked["case"] == "locked" and locked["error"].startswith(f"{tmp_path / 'locked'}: permission denied; ")
+
+
+def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1" / "IM001").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    (case,) = find_cases(tmp_path, ["CT"])
+    assert case["error"].endswith("DICOM) in it; permission denied for IM001")

@@ -270,14 +270,14 @@ def _shorter(folder: Path) -> None:
         (lambda f: write_slice(f / "z", STORED[:2].reshape(10, 3), (0, 0, 18), frames=2), "P1: z has 2 frames"),
         (
             lambda f: write_slice(write_series(f) / "z", STORED[0], None),
-            r"P1: z does not say where its slice lies .*a secondary capture is no volume",
+            r"P1: z does not say where its slice lies .*a secondary capture makes no volume",
         ),
         (
             lambda f: write_series(f, orientation=(1, 0, 0, 1, 0, 0)),
-            r"P1: ImageOrientationPatient 1, 0, 0, 1, 0, 0 is no pair of unit vectors",
+            r"P1: ImageOrientationPatient 1, 0, 0, 1, 0, 0 is not a pair of unit vectors",
         ),
-        (_shorter, r"P1/IM4_0: no DICOM image, or damaged"),
-        (lambda f: (write_series(f) / "z.dcm").touch(), r"P1/z.dcm: no DICOM image, or damaged"),
+        (_shorter, r"P1/IM4_0: the file is cut within its pixels"),
+        (lambda f: (write_series(f) / "z.dcm").touch(), r"P1/z.dcm: not a DICOM image, or damaged"),
     ],
 )
 def test_what_makes_no_volume_is_said(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
@@ -288,7 +288,7 @@ def test_what_makes_no_volume_is_said(tmp_path: Path, make: Callable[[Path], obj
 
 def test_without_itk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom.has_itk", False)
-    with pytest.raises(InputError, match=r"P1: reading DICOM needs the package itk \(pip install itk\)"):
+    with pytest.raises(InputError, match=r"P1: reading DICOM needs the packages itk and pydicom"):
         read_volume(write_series(tmp_path / "P1"))
 
 

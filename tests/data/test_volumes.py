@@ -164,7 +164,7 @@ def _flat(write: Write) -> Path:
     [
         (_damaged, ["CT"], "broken.nii.gz: not a complete NIfTI file"),
         (_short, ["CT"], "broken.nii.gz: not a complete NIfTI file"),
-        (_text, ["CT"], "a.nii: not a complete NIfTI file"),
+        (_text, ["CT"], "a.nii: not a NIfTI file, it begins with b'no image'"),
         (_rgb, ["CT"], r"a.nii: colour \(RGB\) voxels"),
         (lambda w: w("a.nii", VOLUMES[0].astype(np.complex64)), ["CT"], "a.nii: complex voxels"),
         (lambda w: w("a.nii", VOLUMES[0][..., 0]), ["CT"], r"a.nii: shape \(7, 6\), expected a volume"),
@@ -255,13 +255,14 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
 # Compressed files, with isal and with the standard library.
 
-LIBRARIES = ["gzip", "isal.igzip"]
+LIBRARIES = {"gzip": "zlib", "isal.igzip": "isal.isal_zlib"}
 
 
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = pytest.importorskip(request.param, reason="isal is optional")
     monkeypatch.setattr("common.data.volumes.gzip", module)
+    monkeypatch.setattr("common.data.content.inflate", pytest.importorskip(LIBRARIES[request.param]))
     return module
 
 
@@ -339,7 +340,7 @@ def test_no_damage_passes_unnoticed(write_nifti: Write, library: ModuleType) -> 
         try:
             found = read_volume(path)
         except InputError as error:
-            assert str(error).startswith(f"{path}: not a complete NIfTI file")
+            assert str(error).startswith((f"{path}: not a complete NIfTI file", f"{path}: not a NIfTI file"))
             continue
         harmless += 1
         for one, other in zip(found, expected):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,19 @@ TRAIN: dict[str, Any] = {
 METADATA = {"name": "Two of three", "version": "0.1.0", "monai_version": "0.0.1", "required_packages_version": {}}
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
+def write_bundle(folder: Path, modalities: Sequence[str] = ("T1", "T2"), channels: int = 2) -> Path:
+    """Write the configs of the small bundle; returns its folder."""
     (folder / "configs").mkdir(parents=True)
-    for name, content in {"inference": INFERENCE, "train": TRAIN, "metadata": METADATA}.items():
+    own = {"modalities": list(modalities), "network_def": {**NETWORK, "in_channels": channels}}
+    configs = {"inference": {**INFERENCE, **own}, "train": {**TRAIN, "modalities": list(modalities)}}
+    for name, content in {**configs, "metadata": METADATA}.items():
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture

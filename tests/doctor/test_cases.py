@@ -17,6 +17,7 @@ import pytest
 
 from common.doctor import Findings, examine_data
 from common.errors import InputError
+from common.memory import Memory
 from common.packaging.configs import Rewriting
 from common.packaging.modules import needed_modules
 
@@ -142,6 +143,27 @@ def test_damaged_file(examine: Callable, tmp_path: Path) -> None:
     file.write_bytes(b"no gzip")
     ((kind, where, what),) = examine(headers_only=True)
     assert (kind, where) == ("failure", "training t") and "not a NIfTI file" in what
+
+
+def test_a_case_that_no_memory_holds(examine: Callable, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.memory.main_memory", lambda: Memory(3_000_000_000, 3_000_000_000))
+    wide = np.diag([5000.0, 5000.0, 4.0, 1.0])
+    for seed, name in enumerate(("T1", "T2")):
+        write_nifti(f"data/test_{name}.nii.gz", np.random.default_rng(seed).random((12, 10, 6), np.float32), wide)
+    write_nifti("data/test_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), wide)
+    ((kind, where, what),) = examine()
+    assert (kind, where) == ("failure", "test t") and "test_T1.nii.gz: resampling 12 x 10 x 6 voxels of 5000" in what
+    assert "GB of memory, but 3.0 GB are at hand" in what
+    assert examine.findings.lines[-1].startswith("inference of the largest case: about")  # type: ignore[attr-defined]
+
+
+def test_a_bug_is_a_line_and_its_trace_is_shown(
+    examine: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("common.doctor.cases.read_header", lambda path: {}["gone"])
+    found = examine()
+    assert len(found) == 3 and all("internal error (KeyError: 'gone')" in what for _, _, what in found)
+    assert "Traceback" in caplog.text
 
 
 def test_patient_on_two_lists(examine: Callable, listing: dict) -> None:

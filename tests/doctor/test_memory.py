@@ -16,6 +16,8 @@ from common.doctor.bundle import read_config
 from common.doctor.headers import Header, read_header
 from common.doctor.memory import Prepared, Preprocessing, cache_bytes, inference_memory, network_memory
 
+from ..conftest import BUNDLES
+
 OBLIQUE = np.array([[1.0, 0, 0.3, 5], [0, -1, 0, 2], [0, 0, 3, 0], [0, 0, 0, 1]])
 
 
@@ -44,6 +46,20 @@ def test_steps_of_an_expression(bundle: Path) -> None:
     preprocessing = Preprocessing(config, "train#preprocessing")
     assert preprocessing(Header(Path(), (8, 9, 10), 2, np.eye(4)), 2) == Prepared((20, 9, 10), 1)
     assert preprocessing.crops == ["CropBraind"] and preprocessing.index_bytes == 4
+
+
+@pytest.mark.parametrize("real", BUNDLES, ids=lambda path: path.name)
+def test_every_step_of_the_bundles_is_known(real: Path) -> None:
+    """A step that is renamed or new needs an entry in the tables, or the estimate would leave it out."""
+    for name, key in (("train", "train"), ("train", "validate"), ("inference", "")):
+        key = f"{key}#preprocessing".lstrip("#")
+        assert Preprocessing(read_config(real, name), key).unknown == []
+
+
+def test_an_unknown_step_is_named(bundle: Path) -> None:
+    config = read_config(bundle, "inference")
+    config["preprocessing"]["transforms"].append({"_target_": "monai.transforms.BorderPadd", "keys": "image"})
+    assert Preprocessing(config, "preprocessing").unknown == ["BorderPadd"]
 
 
 def test_crop_to_a_size(bundle: Path) -> None:

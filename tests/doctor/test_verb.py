@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.__main__ import main
-from common.doctor import Findings, examine_bundle, examine_data, examine_machine, machine
+from common.doctor import Findings, examine_bundle, examine_data, examine_machine
 
 from ..conftest import BUNDLES
 
@@ -68,13 +68,6 @@ def test_packages_that_do_not_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ]
     assert "absent missing" in next(line for line in lines if line.startswith("extra itk"))
     assert any(line.startswith("disk: ") and line.endswith(f"free at {tmp_path.resolve()}") for line in lines)
-
-
-def test_memory_is_told_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = machine.main_memory()
-    assert memory is not None and 0 < memory.free <= memory.total
-    monkeypatch.delattr("os.sysconf")
-    assert machine.main_memory() is None
 
 
 def test_versions_and_weights(bundle: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 from common.inferers import WindowInferer
 from common.inferers.windows import computes_bfloat16
+from common.memory import Memory
 
 CPU = torch.device("cpu")
 
@@ -271,3 +272,10 @@ def test_a_network_that_returns_no_window_is_refused(returns: Any, found: str) -
     inferer = WindowInferer((6, 4, 4), sw_batch_size=3, overlap=0)
     with pytest.raises(ValueError, match=rf"the network returned {found} for a window of \[3, 2, 6, 4, 4\]"):
         inferer(torch.randn(1, 2, 12, 8, 8), returns)
+
+
+def test_sums_that_do_not_fit_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.memory.main_memory", lambda: Memory(4000, 10**9))
+    image, network = torch.zeros(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 2, 1)
+    with pytest.raises(InputError, match="8 x 8 x 8 voxels: summing 2 outputs of windows needs 4096 bytes of memory"):
+        WindowInferer((4, 4, 4))(image, network)

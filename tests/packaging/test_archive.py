@@ -6,6 +6,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,6 +67,23 @@ def test_not_one_folder(tmp_path: Path) -> None:
     write_zip(tmp_path / "bad.zip", {"a/a": b"", "b/b": b""})
     with pytest.raises(InputError, match="holds a, b, expected one folder"):
         unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_what_unpacks_to_far_more_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.packaging.archive.ALWAYS_FITS", 10_000)
+    write_zip(tmp_path / "text.zip", {"top/a": b"".join(b"%d " % n for n in range(20_000))})
+    assert unpack_zip(tmp_path / "text.zip", tmp_path / "text").name == "top"
+    write_zip(tmp_path / "bad.zip", {"top/a": bytes(3_000_000), "top/b": bytes(3_000_000)})
+    with pytest.raises(InputError, match=r"bad\.zip: its 60\d\d bytes unpack to 6 MB, expected at most 20 times"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_than_the_disk_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_zip(tmp_path / "good.zip", {"top/a": bytes(5000)})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=4000))
+    with pytest.raises(InputError, match=r"good\.zip: unpacks to 5000 bytes, but 4000 bytes are free"):
+        unpack_zip(tmp_path / "good.zip", tmp_path / "out")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -1,0 +1,160 @@
+"""Reading the header of a DICOM image, and checking what decoders take on trust."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.utils import optional_import
+
+from ..errors import InputError
+from ..memory import size
+
+pydicom, has_pydicom = optional_import("pydicom")
+
+DEFERRED = 4096  # bytes; of larger elements, the pixels above all, the length alone is read
+ALLOCATED = (8, 16, 32)  # bits of a pixel in a file that the decoder can hand over as numbers
+# What pydicom raises for damaged files, by their number of ways, besides its own error.
+DAMAGED = (
+    EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, OSError, RecursionError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+
+class Slice(NamedTuple):
+    """What the header of one file says."""
+
+    path: Path
+    series: str
+    description: str
+    modality: str
+    components: int
+    size: tuple[int, ...]  # columns, rows, frames
+    position: np.ndarray  # of the first voxel's centre, LPS, mm
+    orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
+    spacing: np.ndarray  # between rows, between columns, mm
+    ends: int | None  # of MONOCHROME1: lowest and highest value that the stored bits hold, together
+
+
+class _Header:
+    """The elements of a file as they are stored, so that a wrong value costs its own element and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            try:
+                self.elements: Any = pydicom.dcmread(file, defer_size=DEFERRED, force=True)
+            except PermissionError:
+                raise
+            except DAMAGED as error:
+                raise no_image(path) from error
+
+    def raw(self, keyword: str) -> bytes:
+        item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
+        value = getattr(item, "value", None)
+        if value is None or isinstance(value, bytes):
+            return value or b""
+        several = isinstance(value, pydicom.multival.MultiValue)
+        return ("\\".join(map(str, value)) if several else str(value)).encode("utf-8", "replace")
+
+    def text(self, keyword: str) -> str:
+        return self.raw(keyword).decode("latin-1").strip(" \0")
+
+    def integer(self, keyword: str, missing: int) -> int:
+        """Return an unsigned number of 16 bits."""
+        item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
+        value = getattr(item, "value", None)
+        if isinstance(value, bytes) and len(value) >= 2:
+            return int.from_bytes(value[:2], "little" if item.is_little_endian else "big")
+        return value if isinstance(value, int) else missing
+
+    def numbers(self, keyword: str, count: int) -> np.ndarray:
+        """Return decimal numbers; NaN unless there are ``count``."""
+        try:
+            values = np.array([float(v) for v in self.text(keyword).split("\\")])
+        except ValueError:
+            values = np.array([])
+        return values if values.size == count and np.isfinite(values).all() else np.full(count, np.nan)
+
+    def decoded(self, keyword: str) -> str:
+        """Return a text in the header's own character set; of several, the last one that is known counts."""
+        known = pydicom.charset.python_encoding
+        names = [known[name.strip()] for name in self.text("SpecificCharacterSet").split("\\") if name.strip() in known]
+        shown = self.raw(keyword).strip(b" \0").decode(names[-1] if names else "utf-8", "replace")
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+
+
+def read_slice(path: Path) -> Slice:
+    """Read the header of an image.
+
+    Raises:
+        InputError: the file holds no image, or is damaged; its pixels are cut, or are not as many as it says.
+    """
+    header = _Header(path)
+    columns, rows = header.integer("Columns", 0), header.integer("Rows", 0)
+    components = header.integer("SamplesPerPixel", 1)
+    try:
+        frames = int(header.text("NumberOfFrames") or 1)
+    except ValueError:
+        frames = 0
+    if header.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
+        components = max(components, 3)
+    if min(columns, rows, components, frames) < 1:
+        raise no_image(path)
+    allocated, stored = header.integer("BitsAllocated", 0), header.integer("BitsStored", 0)
+    if allocated not in ALLOCATED or not 0 < stored <= allocated:
+        raise InputError(
+            f"{path}: BitsAllocated {allocated} and BitsStored {stored} in its header, expected 8, 16 or 32 and no "
+            "more than this; copy it again, or convert the series to NIfTI"
+        )
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        if header.text(keyword) and not np.isfinite(header.numbers(keyword, 1)).all():
+            raise InputError(f"{path}: {keyword} {header.text(keyword)[:40]}, expected a number; correct the header")
+    if header.text("RescaleSlope") and header.numbers("RescaleSlope", 1)[0] == 0:
+        raise InputError(f"{path}: RescaleSlope is 0, so all its values would be one; correct the header")
+    if components == header.integer("SamplesPerPixel", 1):
+        _check_pixels(path, header, rows * columns * components * frames * allocated // 8)
+    signed = header.integer("PixelRepresentation", 0) == 1
+    inverted = header.text("PhotometricInterpretation") == "MONOCHROME1"
+    return Slice(
+        path=path,
+        series=header.text("SeriesInstanceUID"),
+        description=header.decoded("SeriesDescription"),
+        modality=header.text("Modality"),
+        components=components,
+        size=(columns, rows) if frames == 1 else (columns, rows, frames),
+        position=header.numbers("ImagePositionPatient", 3),
+        orientation=header.numbers("ImageOrientationPatient", 6).reshape(2, 3),
+        spacing=header.numbers("PixelSpacing", 2),
+        ends=(-1 if signed else (1 << stored) - 1) if inverted else None,
+    )
+
+
+def no_image(path: Path) -> InputError:
+    """Return the error for a file that lies among slices and has no image."""
+    return InputError(
+        f"{path}: not a DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, a "
+        "structure set or the like"
+    )
+
+
+def _check_pixels(path: Path, header: _Header, expected: int) -> None:
+    """Check that pixels which are not compressed are as many bytes as the header says; GDCM takes any number."""
+    item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"), keep_deferred=True)
+    if item is None:
+        raise no_image(path)
+    syntax = pydicom.uid.UID(str(getattr(header.elements.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2")))
+    if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
+        return
+    length = item.length if isinstance(item, pydicom.dataelem.RawDataElement) else len(item.value)
+    if length - expected not in (0, 1):
+        raise InputError(
+            f"{path}: {size(length)} of pixels, expected {size(expected)} by Rows, Columns and BitsAllocated; copy it "
+            "again, or convert the series to NIfTI"
+        )
+    if not syntax.is_deflated and item.value_tell + length > path.stat().st_size:
+        raise InputError(
+            f"{path}: the file is cut within its pixels, of which {size(length)} belong here; copy it again"
+        )

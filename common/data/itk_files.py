@@ -1,0 +1,182 @@
+"""Reading MetaImage and NRRD with ITK: the header first, then the voxels."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.utils import optional_import
+
+from ..errors import InputError, is_out_of_memory
+from ..memory import check_memory, size
+from .content import MOST_EXPANDED, check_content
+
+itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
+
+KINDS = {".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD"}
+LONGEST_HEADER = 1 << 16  # bytes
+MARKS = (b"NRRD0", b"ObjectType")  # how these formats begin
+SUFFIXES = tuple(KINDS)
+SPACE = "left-posterior-superior"  # as which ITK hands over the three spaces of NRRD that it converts
+INTEGERS = {"unsigned_char": "UC", "short": "SS", "unsigned_short": "US", "int": "SI", "unsigned_int": "UI"}
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+class ItkHeader(NamedTuple):
+    """What the header says of the voxels."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
+    itemsize: int  # bytes of a voxel
+    integer: str | None  # itk's name of its type, of those that it can hand over as they are
+
+
+def read_itk_header(path: Path) -> ItkHeader:
+    """Read what the header of a file says; its voxels stay unread.
+
+    Raises:
+        InputError: no itk; the file holds something else; its header is damaged; several values in each voxel.
+    """
+    if not has_itk:
+        raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI")
+    kind = KINDS[path.suffix.lower()]
+    with path.open("rb") as file:
+        head = file.read(LONGEST_HEADER)
+    if not head.startswith(MARKS):
+        check_content(path, head[:512], kind)
+    if kind == "MetaImage" and head.lstrip().startswith((b"ObjectType", b"NDims")):
+        _check_metaimage(path, head)
+    reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is None:
+        raise InputError(f"{path}: not a file in {kind} format, it begins with {head[:16]!r}; copy or convert it again")
+    reader.SetFileName(os.fspath(path))
+    try:
+        reader.ReadImageInformation()
+        name = reader.GetComponentTypeAsString(reader.GetComponentType())
+        itemsize = int(reader.GetComponentSize())
+    except (RuntimeError, MemoryError, ValueError) as error:
+        raise InputError(
+            f"{path}: its header is damaged or of a kind that ITK does not read, or the data file that it names is "
+            f"missing ({reason(error)}); copy it again, or convert it to NIfTI"
+        ) from error
+    shape = tuple(int(reader.GetDimensions(i)) for i in range(reader.GetNumberOfDimensions()))
+    if (components := reader.GetNumberOfComponents()) != 1:
+        raise InputError(
+            f"{path}: {components} values in each voxel (layers, vectors or colours), expected one; export one file of "
+            "one layer, or a 4-D NIfTI file for modalities"
+        )
+    if min(shape, default=0) < 1:
+        raise InputError(f"{path}: shape {shape} in its header, expected positive numbers; copy or convert it again")
+    if kind == "NRRD":
+        tags = reader.GetMetaDataDictionary()
+        _check_nrrd(path, head, str(tags["NRRD_space"]) if tags.HasKey("NRRD_space") else "", len(shape))
+    held = path.stat().st_size * MOST_EXPANDED
+    if path.suffix.lower() in (".mha", ".nrrd") and math.prod(shape) * itemsize > held:
+        raise InputError(
+            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
+            f"{size(math.prod(shape) * itemsize)}, the file holds {size(held)} at most, unpacked; copy it again"
+        )
+    return ItkHeader(shape, _affine(reader, len(shape)), itemsize, INTEGERS.get(name))
+
+
+def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Read a file as an array ``(x, y, z, ...)`` and its 4x4 affine to RAS+ millimetres.
+
+    Args:
+        path: the file.
+        integers: leave integers in their own type; otherwise float32.
+
+    Raises:
+        InputError: see :func:`read_itk_header`; voxels that are cut or damaged, or need more memory than there is.
+    """
+    shape, affine, itemsize, integer = read_itk_header(path)
+    reading = f"reading {' x '.join(map(str, shape))} voxels"
+    kept = integer if integers else None
+    need = math.prod(shape) * max(itemsize + 4, 8)  # as in the file and as asked for; the latter and its copy
+    check_memory(str(path), reading, need, "check the header, or use a machine with more")
+    try:
+        image = itk.imread(os.fspath(path), getattr(itk, kept or "F"))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise InputError(f"{path}: {reading} needs more memory than there is; use a machine with more") from error
+        raise InputError(
+            f"{path}: its voxels are cut or damaged, or the data file that it names is missing; copy or convert it "
+            "again"
+        ) from error
+    return itk.array_from_image(image).T, affine
+
+
+def _check_metaimage(path: Path, head: bytes) -> None:
+    """Check the numbers of a header, of which ITK takes many that are missing or not numbers for 0 or 1.
+
+    Raises:
+        InputError: a field is missing, or is not as many numbers as it has to be.
+    """
+    text, _, _ = head.partition(b"ElementDataFile")
+    pairs = (line.partition("=") for line in text.decode("latin-1").splitlines())
+    fields = {key.strip(): value.split() for key, _, value in pairs}
+    fix = "correct the header, or convert the scan again"
+    try:
+        (axes,) = map(int, fields.get("NDims", []))
+        valid = 1 <= axes <= 5
+    except ValueError:
+        axes, valid = 0, False
+    if not valid:
+        raise InputError(f"{path}: NDims is {' '.join(fields.get('NDims', ['missing']))}, expected 3 or 4; {fix}")
+    for names, count in {
+        ("DimSize",): axes,
+        ("ElementSpacing", "ElementSize"): axes,
+        ("TransformMatrix", "Rotation", "Orientation"): axes * axes,
+        ("Offset", "Position", "Origin"): axes,
+    }.items():
+        found = next((fields[name] for name in names if name in fields), None)
+        try:
+            valid = found is not None and len(found) == count and all(math.isfinite(float(v)) for v in found)
+        except ValueError:
+            valid = False
+        if not valid:
+            shown = "missing" if found is None else " ".join(found)
+            raise InputError(f"{path}: {names[0]} is {shown}, expected {count} finite numbers; {fix}")
+    for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB", "BinaryData", "CompressedData"):
+        if (word := " ".join(fields.get(name, ["False"]))).lower() not in ("true", "false"):
+            raise InputError(f"{path}: {name} is {word}, expected True or False; {fix}")
+    if not " ".join(fields.get("ElementType", [])).startswith("MET_"):
+        raise InputError(f"{path}: no ElementType such as MET_SHORT in its header; {fix}")
+
+
+def _check_nrrd(path: Path, head: bytes, space: str, axes: int) -> None:
+    """Check that a header says where the voxels lie; what it does not say, ITK takes for 0 or 1.
+
+    Raises:
+        InputError: a field is missing, or the space is another than the three that ITK converts.
+    """
+    text, _, _ = head.replace(b"\r", b"").partition(b"\n\n")
+    fields = {line.partition(":")[0] for line in text.decode("latin-1").splitlines()}
+    missing = [name for name in ("space directions", "space origin") if name not in fields]
+    if space != SPACE and (space or axes < 4):  # ITK itself names no space of four axes
+        missing.insert(0, f"space ({space or 'none'} found)")
+    if missing:
+        raise InputError(
+            f"{path}: {', '.join(missing)} missing in its header, expected a space of left-posterior-superior, "
+            "right-anterior-superior or left-anterior-superior with its directions and origin; add them, or convert "
+            "the scan to NIfTI"
+        )
+
+
+def _affine(reader: Any, axes: int) -> np.ndarray:
+    affine = np.eye(4)
+    for i in range(min(axes, 3)):
+        affine[: min(axes, 3), i] = np.asarray(reader.GetDirection(i))[:3] * reader.GetSpacing(i)
+        affine[i, 3] = reader.GetOrigin(i)
+    affine[:3] = LPS_TO_RAS @ affine[:3]
+    return affine
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception of ITK says, without the place in its source and the address of its object."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"^.*\(0x[0-9a-f]+\): ", "", last)

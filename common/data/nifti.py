@@ -1,0 +1,186 @@
+"""Reading NIfTI: the header first, then the voxels a piece at a time."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+from ..errors import InputError
+from ..memory import check_memory, size
+from .content import BLOCK, MOST_EXPANDED, opened
+
+SUFFIXES = (".nii", ".nii.gz")
+KIND = "NIfTI"
+SINGLE_FILE = {nib.Nifti1Header: b"n+1", nib.Nifti2Header: b"n+2"}  # the others' voxels lie in a second file
+UNITS = {0: ("unknown", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # to mm
+PIECE = 1 << 20  # voxels that are converted at a time
+
+logger = logging.getLogger(__name__)
+
+
+class NiftiHeader(NamedTuple):
+    """What the header says of the voxels."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
+    dtype: np.dtype
+    offset: int  # of the voxels, in the file without gzip
+    slope: float
+    inter: float
+    size: int  # bytes of the header itself
+
+
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read what the header of a file says; its voxels stay unread.
+
+    Raises:
+        InputError: the file holds something else, its header is damaged, or the file cannot hold what it promises.
+    """
+    with opened(path, KIND) as (stream, packed):
+        return _header(path, stream, packed is not None)
+
+
+def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Read a file as an array ``(x, y, z, ...)`` and its 4x4 affine to RAS+ millimetres.
+
+    Args:
+        path: the file, compressed or not, whatever its name says.
+        integers: leave integers that need no slope and intercept in their own type; otherwise float32.
+
+    Raises:
+        InputError: see :func:`read_nifti_header`; voxels that are no real numbers, that are cut or damaged, or need
+            more memory than there is.
+    """
+    with opened(path, KIND) as (stream, packed):
+        header = _header(path, stream, packed is not None)
+        shape, _, dtype, offset, slope, inter, begun = header
+        if dtype.fields is not None or dtype.kind == "c":
+            kind = "colour (RGB)" if dtype.fields is not None else "complex"
+            raise InputError(f"{path}: {kind} voxels, expected one real number each")
+        kept = integers and dtype.kind in "iu" and (slope, inter) == (1, 0)
+        count, to = math.prod(shape), dtype.newbyteorder("=") if kept else np.dtype(np.float32)
+        # twice: what follows, such as joining channels, makes a copy
+        reading = f"reading {' x '.join(map(str, shape))} voxels"
+        check_memory(str(path), reading, 2 * count * to.itemsize, "check the header, or use a machine with more")
+        _skip(stream, offset - begun)
+        values = np.empty(count, to)
+        for start in range(0, count, PIECE):
+            part = np.empty(min(PIECE, count - start), dtype)
+            if stream.readinto(part.view(np.uint8)) < part.nbytes:  # type: ignore[arg-type]
+                raise EOFError("it ends within its voxels")
+            # with numbers of this type nibabel scales as it does when asked for this type
+            with np.errstate(over="ignore", invalid="ignore"):  # what float32 does not hold becomes infinite
+                values[start : start + PIECE] = apply_read_scaling(part, np.float32(slope), np.float32(inter))
+        surplus = _rest(stream)
+        if surplus > BLOCK:
+            raise InputError(
+                f"{path}: more than {size(BLOCK)} follow the {' x '.join(map(str, shape))} voxels of its header; "
+                "correct the header, or convert the file again"
+            )
+        if surplus or (packed is not None and packed.surplus()):
+            logger.warning("%s: bytes follow its voxels, which its header does not speak of; left out", path)
+    return values.reshape(shape, order="F"), header.affine
+
+
+def read_description(path: Path) -> str:
+    """Read the text ``descrip`` of a header, in Latin-1."""
+    with opened(path, KIND) as (stream, _):
+        return _parsed(path, stream)["descrip"].item().decode("latin-1")
+
+
+def _parsed(path: Path, stream: io.BufferedReader) -> nib.Nifti1Header:
+    """Read the header, with the fields that nibabel checks; the voxels come next, or what fills the space before."""
+    head = stream.read(nib.Nifti1Header.sizeof_hdr)
+    kind = next((k for k in SINGLE_FILE for order in ("<i4", ">i4") if _begins_with(head, k.sizeof_hdr, order)), None)
+    if kind is None or len(head) < nib.Nifti1Header.sizeof_hdr:
+        raise InputError(f"{path}: not a NIfTI file, it begins with {head[:16]!r}; copy or convert it again")
+    head += stream.read(kind.sizeof_hdr - len(head))
+    if SINGLE_FILE[kind] not in head:
+        raise InputError(
+            f"{path}: the header of an Analyze or NIfTI pair, expected a single NIfTI file; convert the pair .hdr, .img"
+        )
+    try:
+        return kind(head[: kind.sizeof_hdr])
+    except (HeaderDataError, WrapStructError) as error:
+        raise InputError(f"{path}: its NIfTI header is damaged ({error}); copy or convert it again") from error
+
+
+def _begins_with(head: bytes, number: int, order: str) -> bool:
+    return head[:4] == np.array(number, order).tobytes()
+
+
+def _header(path: Path, stream: io.BufferedReader, packed: bool) -> NiftiHeader:
+    header = _parsed(path, stream)
+    if path.name.lower().endswith(".gz") != packed:
+        said, found = ("is not", "is") if packed else ("is", "is not")
+        logger.warning("%s: its name says that it %s compressed, but it %s; read as it is", path, said, found)
+    try:
+        shape = tuple(int(n) for n in header.get_data_shape())
+        dtype, offset = header.get_data_dtype(), int(header.get_data_offset()) or header.single_vox_offset
+        slope, inter = header.get_slope_inter()
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: its NIfTI header is damaged ({error}); copy or convert it again") from error
+    if min(shape, default=0) < 1:
+        raise InputError(f"{path}: shape {shape} in its header, expected positive numbers; copy or convert it again")
+    promised = offset + math.prod(shape) * dtype.itemsize
+    held = path.stat().st_size * (MOST_EXPANDED if packed else 1)
+    if promised > held:
+        most = " at most, unpacked" if packed else ""
+        raise InputError(
+            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
+            f"{size(promised)}, the file holds {size(held)}{most}; copy it again"
+        )
+    slope, inter = (1.0, 0.0) if slope is None else (slope, inter or 0.0)
+    return NiftiHeader(shape, _affine(path, header), dtype, offset, slope, inter, header.sizeof_hdr)
+
+
+def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
+    """Return the affine in millimetres, with a warning where the header leaves doubt."""
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        qform, _ = header.get_qform(coded=True)
+        sform, _ = header.get_sform(coded=True)
+    except (HeaderDataError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{path}: its header gives the voxels no place ({error}); correct the header") from error
+    code = int(header["xyzt_units"]) % 8
+    if code not in UNITS:
+        raise InputError(f"{path}: unit code {code} in its header, expected 1 (metre), 2 (mm) or 3 (micron)")
+    unit, factor = UNITS[code]
+    if factor != 1:
+        affine[:3] *= factor
+        spacing = " x ".join(f"{v:.4g}" for v in np.linalg.norm(affine[:3, :3], axis=0))
+        logger.warning("%s: its unit is the %s; its voxels of %s mm are used in mm", path, unit, spacing)
+    if qform is None and sform is None:
+        logger.warning(
+            "%s: neither sform nor qform is set; its axes are assumed to run to the left, anterior and superior, with "
+            "the spacing of pixdim",
+            path,
+        )
+    elif qform is not None and sform is not None and (gap := np.abs(qform - sform).max() * factor) > 0.1:
+        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, gap)
+    return affine
+
+
+def _skip(stream: io.BufferedReader, count: int) -> None:
+    while count > 0:
+        piece = stream.read(min(count, BLOCK))
+        if not piece:
+            raise EOFError("it ends before its voxels")
+        count -= len(piece)
+
+
+def _rest(stream: io.BufferedReader) -> int:
+    """Return how many bytes follow, no more than just above ``BLOCK``; to the end, gzip compares its check sums."""
+    count = 0
+    while count <= BLOCK and (piece := stream.read(BLOCK)):
+        count += len(piece)
+    return count
