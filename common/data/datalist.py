@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import whole_file
+from ..labels import names_in_list
 from .cases import case_name, images_of_case, is_scan, modality_of, split_by_fold, stem
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,9 @@ def write_datalist(
                 case[key] = _relative(value, out) if isinstance(value, str) else [_relative(v, out) for v in value]
     lists = split_by_fold(out.parent, {"training": cases}, fold)
     content = {"modality": {str(i): name for i, name in enumerate(modalities)}} if modalities else {}
+    named = names_in_list(root)  # which a training compares with its own; with a code, a case says them itself
+    if named and not any("label_code" in case for case in cases):
+        content["labels"] = {str(value): name for value, name in named.items()}
     with whole_file(out) as partial:
         partial.write_text(json.dumps({**content, **lists}, indent=1) + "\n")
     return lists
