@@ -68,9 +68,9 @@ def shown_labels(labels: Mapping[str, int]) -> str:
 def _only(labels: Mapping[str, int], count: int) -> str:
     if count > 1:
         return f"this method nests its tasks for exactly {count} labels; rename them, but keep their number and order"
-    first = next(iter(labels))
+    name = " and ".join(labels)[:LONGEST_NAME].strip()
     merged = ", ".join(f"{value}: 1" for value in labels.values())
-    return f'this network segments one; merge them: --labels "{{\'{first}\': 1}}" --label_map "{{{merged}}}"'
+    return f'this network segments one; merge them: --labels "{{\'{name}\': 1}}" --label_map "{{{merged}}}"'
 
 
 def class_regions(labels: Mapping[str, int], regions: Mapping[str, Sequence] | None = None) -> dict[str, list[int]]:
@@ -197,11 +197,7 @@ def map_to_type(found: Sequence[float], labels: Mapping[str, int], label_map: Ma
 
 def warn_of_other_names(dataset_dir: str | Path, labels: Mapping[str, int], label_map: Mapping[int, int]) -> None:
     """Log one warning where the data list names its labels, and other things by a value than the bundle does."""
-    try:
-        listing = read_json(Path(dataset_dir) / "dataset.json")
-    except InputError:
-        return  # reading the cases says what is wrong with it
-    found = _named_values(listing.get("labels")) if isinstance(listing, dict) else {}
+    found = names_in_list(dataset_dir)
     names = {value: name for name, value in labels.items()}
     other = []
     for value in dict.fromkeys(label_map.get(value, value) for value in found):
@@ -241,6 +237,19 @@ def segments_of_labels(labels: Mapping[str, int], segments: Any) -> dict[str, Ma
             'labels, or --segments "{}" for codes that say "tissue" alone'
         )
     return {name: segments.get(name, TISSUE) for name in labels}
+
+
+def names_in_list(dataset_dir: str | Path) -> dict[int, str]:
+    """Return the values and names that ``dataset_dir/dataset.json`` says of labels, without the background.
+
+    Its ``labels`` may go from values to names, from names to values, or be a list of names. Without such a file, or
+    with one of another form, there are none: reading the cases reports what is wrong with it.
+    """
+    try:
+        listing = read_json(Path(dataset_dir) / "dataset.json")
+    except InputError:
+        return {}
+    return _named_values(listing.get("labels")) if isinstance(listing, dict) else {}
 
 
 def _named_values(named: Any) -> dict[int, str]:

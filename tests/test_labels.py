@@ -46,7 +46,7 @@ def test_labels_that_are_not_valid(labels: Any, message: str) -> None:
 
 
 def test_more_labels_than_the_method_segments() -> None:
-    fix = '--labels "{\'ground glass\': 1}" --label_map "{1: 1, 3: 1}"'
+    fix = '--labels "{\'ground glass and consolidation\': 1}" --label_map "{1: 1, 3: 1}"'
     with pytest.raises(InputError, match=r"labels: 2 of them \(ground glass 1, consolidation 3\)") as error:
         check_labels({"ground glass": 1, "consolidation": 3}, count=1)
     assert str(error.value).endswith(f"this network segments one; merge them: {fix}")

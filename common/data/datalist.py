@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
+from ..labels import names_in_list
 from .cases import files_of, with_distinct_names
 from .folders import broken_link
 from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
@@ -116,6 +117,9 @@ def write_datalist(
     lists = split_by_fold(out, {"training": cases}, fold, validation_share)
     channels = {"modality": {str(i): name for i, name in enumerate(modalities)}} if modalities else {}
     content: dict[str, Any] = {**channels, **lists}
+    named = names_in_list(root)  # which a training compares with its own; with a code, a case says them itself
+    if named and not any("label_code" in case for case in cases):
+        content["labels"] = {str(value): name for value, name in named.items()}
     marked = {OWN_MARK: {"layout": layout, "sha256": _digest(content)}, **content}
     with whole_file(out) as partial:
         partial.write_text(json.dumps(marked, indent=1) + "\n")

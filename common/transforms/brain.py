@@ -19,7 +19,7 @@ from monai.transforms import CropForegroundd, MapTransform
 from scipy import ndimage
 
 from ..errors import InputError
-from ..labels import check_labels, warn_of_other_names
+from ..labels import check_labels, classes_of_values, read_label_map, warn_of_other_names
 from ..tensors import plain, source_of
 from .intensity import without_hot_voxels
 
@@ -210,11 +210,13 @@ class BratsLabelsd(MapTransform):
         code: one of ``LABEL_CODES``; None for the values of ``labels``.
         code_key: where a case names its code.
         labels: names and values of the classes 1, 2 and 3; ``brats`` unless given.
-        label_map: not empty if an earlier step has mapped the values to those of ``labels``; codes then do not count.
+        label_map: values in the file to values of ``labels``; if it is not empty, no code counts.
         dataset_dir: folder with the data list, whose names of the values are compared with ``labels``.
 
     Raises:
-        InputError: an unknown code, labels that are not three, or a value that the code does not have.
+        InputError: an unknown code, labels that are not three, a map that is not valid, or a value that the code does
+            not have.
+        ValueError: a map without labels.
     """
 
     def __init__(
@@ -230,18 +232,23 @@ class BratsLabelsd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
-        self.code = None if label_map else code
-        self.code_key = None if label_map else code_key
+        self.code = code
+        self.code_key = code_key
         self.labels = None if labels is None else check_labels(labels, len(TUMOUR))
-        if dataset_dir is not None and self.labels is not None and not label_map:
-            values = list(self.labels.values())
-            names = {value: values[index - 1] for value, index in _classes_of(code, self.labels).items()}
-            warn_of_other_names(dataset_dir, self.labels, names)
+        self.mapped: Mapping[int, int] = {}
+        if label_map:
+            if self.labels is None:
+                raise ValueError(f"label_map {label_map} without labels, to the values of which it maps")
+            self.mapped = classes_of_values(self.labels, read_label_map(label_map, self.labels))
+        if dataset_dir is not None and self.labels is not None:
+            values = [0, *self.labels.values()]
+            classes_of = self.mapped or _classes_of(code, self.labels)
+            warn_of_other_names(dataset_dir, self.labels, {v: values[index] for v, index in classes_of.items()})
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         code: Any = d.get(self.code_key, self.code)
-        classes_of = _classes_of(code, self.labels)
+        classes_of = self.mapped or _classes_of(code, self.labels)
         brain = brain_mask(d[self.image_key])
         for key in self.key_iterator(d):
             label = plain(d[key])
@@ -250,14 +257,16 @@ class BratsLabelsd(MapTransform):
             known = label.abs() <= 0.01
             for value, index in classes_of.items():
                 here = (label - value).abs() <= 0.01
-                plain(classes)[here] = index
+                if index:
+                    plain(classes)[here] = index
                 known |= here
             if not known.all():
                 shown = ", ".join(f"{v:g}" for v in label[~known].unique().tolist()[:6])
-                whose = f"labels of code {code}" if code is not None or self.labels is None else "labels"
+                coded = not self.mapped and (code is not None or self.labels is None)
+                whose = f"labels of code {code}" if coded else "its labels"
                 raise InputError(
                     f"{source_of(d[key], key)}: values {shown}, but {whose} are 0, "
-                    f"{', '.join(map(str, classes_of))}; list the data with the layout that it has "
+                    f"{', '.join(str(v) for v in classes_of if v)}; list the data with the layout that it has "
                     f"(label_code is one of {', '.join(LABEL_CODES)}), or map its values with --label_map"
                 )
             d[key] = classes

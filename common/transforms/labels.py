@@ -89,7 +89,8 @@ class CheckLabeld(MapTransform):
             return (label != 0).to(torch.float32)
         if any(v not in self.classes for v in values):
             shown = ", ".join(f"{v:g}" for v in [0, *values[:6]] if v or 0 in present)
-            expected = ", ".join(str(v) for v in self.classes if v)
+            known = [v for v in self.classes if v]
+            expected = ", ".join(map(str, known)) if len(known) < 9 else f"{min(known)} to {max(known)}"
             fix = map_to_type(values, self.labels, self.label_map)
             raise InputError(f"{name}: values {shown}, expected 0 and {expected}{fix}")
         self._say_once(name, values)

@@ -108,6 +108,27 @@ def test_the_label_code_is_the_users(infer: Callable, busy: Path) -> None:
     assert_equal_maps({case: np.where(labels == 4, 3, labels) for case, labels in brats.items()}, brats2023)
 
 
+def test_the_values_of_the_mask_are_those_of_the_labels(infer: Callable, busy: Path) -> None:
+    names = ("necrosis and non-enhancing tumour", "oedema", "enhancing tumour")
+    brats = infer("brats")
+    others = infer("others", labels=dict(zip(names, (7, 5, 9))))
+    assert_equal_maps({case: np.array([0, 7, 5, 0, 9])[labels] for case, labels in brats.items()}, others)
+
+
+def test_a_label_map_in_place_of_a_code(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
+    """It maps to the values of ``labels``; a code that the case names does not count then."""
+    shutil.copytree(cohort(OMNET), tmp_path / "data")
+    workflow(OMNET, "train", "evaluate", output_dir=str(tmp_path / "before")).run()
+    for path in (tmp_path / "data" / "labels").iterdir():
+        label = nib.load(path)
+        values = np.array([0, 10, 11, 0, 3], np.uint8)[np.asarray(label.dataobj)]
+        nib.save(nib.Nifti1Image(values, label.affine), path)
+    options = {"dataset_dir": str(tmp_path / "data"), "label_map": {"10": 1, "11": 2, "3": 4}}
+    workflow(OMNET, "train", "evaluate", **options).run()
+    scores = [read_scores(tmp_path / folder / "scores.csv") for folder in ("before", "out")]
+    assert scores[0] == scores[1] and scores[0][0]["Dice complete"] > 0
+
+
 def test_every_case_is_scored_by_its_own_code(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
     labels = sorted((cohort(OMNET) / "labels").iterdir())
     path = next(path for path in labels if set(np.unique(labels_of(path))) == {0, 1, 2, 4})

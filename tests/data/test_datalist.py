@@ -397,3 +397,13 @@ def test_classes_that_do_not_fit(stomachs: Path, content: str | None, message: s
     with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         with_classes(stomachs)
     assert not (stomachs.parent / "dataset.json").exists()
+
+
+def test_a_list_keeps_what_the_data_set_calls_its_labels(tmp_path: Path) -> None:
+    root = tmp_path / "Dataset001"
+    touch(root, *(f"{kind}Tr/P{i}.nii.gz" for kind in ("images", "labels") for i in range(3)))
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "kidney": 1, "cyst": 2, "whole": [1, 2]}}
+    (root / "dataset.json").write_text(json.dumps(description))
+    write_datalist("nnunet", root, tmp_path / "lists" / "dataset.json", ("CT",), 3)
+    listing = json.loads((tmp_path / "lists" / "dataset.json").read_text())
+    assert listing["labels"] == {"1": "kidney", "2": "cyst"}

@@ -63,7 +63,7 @@ def test_folds_have_their_own(cohort: Path) -> None:
     assert len({f["digest"] for f in found}) == len({f["mean"] for f in found}) == 3
 
 
-def test_a_value_that_label_map_takes_for_background_does_not_count(cohort: Path) -> None:
+def test_a_value_mapped_to_background_does_not_count(cohort: Path) -> None:
     found = intensity_of(cohort, None, ("CT",), {"tumour": 1}, {"1": 1, "2": 0})
     for path in cohort.glob("c*_seg.nii.gz"):
         label = nib.load(path)
