@@ -12,7 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from ..errors import InputError
+from ..errors import InputError, os_failure
 from .dicom import is_series
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
@@ -32,7 +32,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in DEBRIS)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise InputError(os_failure(error, str(folder))) from error
 
 
 def is_scan(path: Path) -> bool:

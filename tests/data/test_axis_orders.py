@@ -97,7 +97,7 @@ def test_a_dicom_segmentation_lies_where_its_series_does(tmp_path: Path) -> None
     about = {"name": "Bright", "version": "1.0", "authors": "Ada", "intended_use": "None"}
     (tmp_path / "metadata.json").write_text(json.dumps(about))
     codes = {"category": ["49755003", "SCT", "Morphologically Altered Structure"], "type": ["4147007", "SCT", "Mass"]}
-    write = WriteDicomSegd("pred", tmp_path, [{"label": "bright", **codes}], tmp_path / "metadata.json")
+    write = WriteDicomSegd("pred", tmp_path, {"bright": 1}, {"bright": codes}, tmp_path / "metadata.json")
     for number, axes in enumerate(ORDERS):
         volume, affine = in_order(axes)
         case = mask_of(write_series(tmp_path / f"series_{number}", volume, affine), write)

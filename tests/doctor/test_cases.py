@@ -152,7 +152,7 @@ def test_a_case_that_no_memory_holds(examine: Callable, write_nifti: Callable, m
         write_nifti(f"data/test_{name}.nii.gz", np.random.default_rng(seed).random((12, 10, 6), np.float32), wide)
     write_nifti("data/test_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), wide)
     ((kind, where, what),) = examine()
-    assert (kind, where) == ("failure", "test t") and "test_T1.nii.gz: resampling 12 x 10 x 6 voxels of 5000" in what
+    assert (kind, where) == ("failure", "test t") and "test_gtv.nii.gz: resampling 12 x 10 x 6 voxels of 5000" in what
     assert "GB of memory, but 3.0 GB are at hand" in what
     assert examine.findings.lines[-1].startswith("inference of the largest case: about")  # type: ignore[attr-defined]
 
@@ -216,8 +216,8 @@ def test_fold(examine: Callable, listing: dict) -> None:
 @pytest.mark.parametrize(
     "item, what",
     [
-        (None, "None is no case"),
-        (3, "3 is no case"),
+        (None, "None is not a case"),
+        (3, "3 is not a case"),
         ({"label": "test_gtv.nii.gz"}, "has no image"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"]}, "has no label"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"], "label": None}, "label is None; expected a path"),
