@@ -239,7 +239,7 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
     try:
         name = safe_name(name)
     except InputError as error:
-        raise InputError(f"{path}: {item}: {error}") from error
+        raise InputError(f"{path}: {images[0]}: {error}") from error
     paths = [str(root / listed_path(image)) for image in images]
     case = {**case, "case": name, "image": paths[0] if len(paths) == 1 else paths}
     if labelled:

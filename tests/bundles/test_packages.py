@@ -195,7 +195,7 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
         ('{"spacng": 1}', r"spacng is no setting of liver_ct_mpunet, in .*overlay\.json"),
         ('{"version": "0.2.0"}', "version is no setting of liver_ct_mpunet"),  # it would be "_meta_::version"
         ("[1]", r"overlay\.json: holds no settings"),
-        ("{", r"overlay\.json: no JSON"),
+        ("{", r"overlay\.json: not valid JSON"),
     ],
 )
 def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str) -> None:

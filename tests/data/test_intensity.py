@@ -117,7 +117,7 @@ def test_cases_without_foreground_or_contrast(cohort: Path, write_nifti: Callabl
     ("content", "message"),
     [
         (None, "intensity.json: no such file; training writes it beside its weights"),
-        ("{", "intensity.json: not JSON"),
+        ("{", "intensity.json: not valid JSON"),
         ("[]", "intensity.json: expected an object with the numbers low, high, mean, sd"),
         (json.dumps({"low": 0, "high": 1, "mean": 0}), "expected an object with the numbers"),
         (json.dumps({**NUMBERS, "sd": "30"}), "expected an object with the numbers"),

@@ -173,8 +173,8 @@ def test_fold(examine: Callable, listing: dict) -> None:
 @pytest.mark.parametrize(
     "item, what",
     [
-        (None, "None is no case"),
-        (3, "3 is no case"),
+        (None, "None is not a case"),
+        (3, "3 is not a case"),
         ({"label": "test_gtv.nii.gz"}, "has no image"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"]}, "has no label"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"], "label": None}, "label is None; expected a path"),
