@@ -196,7 +196,7 @@ def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
     if isinstance(named, str):
         return [named]
     if isinstance(named, dict):
-        if all(type(number) is int for number in named.values()):
+        if not any(str(key).isdecimal() for key in named) and all(type(number) is int for number in named.values()):
             named = {number: name for name, number in named.items()}
         if not all(str(number).isdecimal() for number in named):
             raise InputError(f"{path}: {key} has the keys {', '.join(named)}, expected numbers from 0")

@@ -51,9 +51,7 @@ def test_random_cohorts_are_split_evenly(seeds: range) -> None:
             trained.update(parts[0])
             rest = len(parts[0]) + len(parts[1])
             assert abs(len(parts[1]) - rest / 4) <= 0.5 or len(parts[1]) == 1, seed
-            kinds = Counter(
-                dict.fromkeys([(c["order"], c["class"]) for c in split["training"] + split["validation"]]).keys()
-            )
+            others = {(case["order"], case["class"]) for case in split["training"] + split["validation"]}
             for name in {case["class"] for case in cases}:
                 count = sum(kind == name for _, kind in others)
                 held = len({case["order"] for case in split["validation"] if case["class"] == name})
