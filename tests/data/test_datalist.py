@@ -500,7 +500,7 @@ def test_splits_of_nnunet(livers: Path) -> None:
     for fold, names in enumerate(folds):
         assert sorted(case["case"] for case in load_cases(out.parent, "test", ("CT",), fold)) == names
     assert sorted(case["case"] for case in load_cases(out.parent, "test", ("CT",))) == folds[1]
-    with pytest.raises(UsageError, match="--folds 3, but .*splits_final.json has 4; leave --folds out"):
+    with pytest.raises(UsageError, match=r"--folds 3, but .*splits_final.json has 4; leave --folds out"):
         write_datalist("nnunet", livers, out, ("CT",), folds=3, splits=path)
 
 

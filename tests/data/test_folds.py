@@ -91,7 +91,7 @@ def test_the_share_of_validation(share: float, held: int) -> None:
 
 @pytest.mark.parametrize("share", [1, -0.1, float("nan"), "0.2", True, None])
 def test_a_share_that_leaves_no_training(share: object) -> None:
-    with pytest.raises(UsageError, match="validation_share=.*: expected a number from 0 up to but below 1"):
+    with pytest.raises(UsageError, match=r"validation_share=.*: expected a number from 0 up to but below 1"):
         split_by_fold(LIST, {"training": []}, 0, share)  # type: ignore[arg-type]
 
 

@@ -149,9 +149,9 @@ def test_two_cases_of_one_name_do_not_train(tmp_path: Path) -> None:
     touch(tmp_path, "A/s.nii", "B/s.nii", "l.nii")
     items = [{"image": f"{site}/s.nii", "label": "l.nii", "case": "P1"} for site in "AB"]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": items, "test": [items[0], items[0]]}))
-    with pytest.raises(InputError, match="A/s.nii and B/s.nii: cases of one name, P1; rename the scans, or name each"):
+    with pytest.raises(InputError, match=r"A/s.nii and B/s.nii: cases of one name, P1; rename the scans, or name each"):
         load_cases(tmp_path, "training")
-    with pytest.raises(InputError, match="A/s.nii and A/s.nii: cases of one name, P1; list it once"):
+    with pytest.raises(InputError, match=r"A/s.nii and A/s.nii: cases of one name, P1; list it once"):
         load_cases(tmp_path, "test")
 
 
