@@ -13,7 +13,7 @@ import ignite.distributed as idist
 from ..errors import InputError, os_failure
 from ..files import read_json
 from .dicom import is_series, series_below
-from .folders import broken_link, broken_links, channels_in_header, entries, is_scan, scans_in
+from .folders import broken_link, broken_links, channels_in_header, entries, images_of_case, is_scan, scans_in
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
 from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
@@ -192,7 +192,7 @@ def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
     if isinstance(named, str):
         return [named]
     if isinstance(named, dict):
-        if all(type(number) is int for number in named.values()):
+        if not any(str(key).isdecimal() for key in named) and all(type(number) is int for number in named.values()):
             named = {number: name for name, number in named.items()}
         if not all(str(number).isdecimal() for number in named):
             raise InputError(f"{path}: {key} has the keys {', '.join(named)}, expected numbers from 0")
@@ -235,7 +235,7 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
     try:
         name = safe_name(name)
     except InputError as error:
-        raise InputError(f"{path}: {item}: {error}") from error
+        raise InputError(f"{path}: {images[0]}: {error}") from error
     paths = [str(root / listed_path(image)) for image in images]
     case = {**case, "case": name, "image": paths[0] if len(paths) == 1 else paths}
     if labelled:
@@ -270,35 +270,10 @@ def with_distinct_names(cases: Sequence[dict], root: Path) -> list[dict]:
         found = [_where(case, root) for case in group]
         listed = " and ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         once = len(set(found)) == 1
-        fix = "list it once" if once else "rename the scans, or name each by `case` in a data list"
+        fix = "list it once" if once else "rename the scans, or name each by 'case' in a data list"
         for one, where in zip(group, found):
             errors[id(one)] = {"case": where, "error": f"{listed}: cases of one name, {names}; {fix}"}
     return [errors.get(id(case), case) for case in checked]
-
-
-def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
-    """The images among ``files`` in the order of ``modalities``; a single file is taken to hold them all.
-
-    Raises:
-        InputError: a modality is missing or there twice; several files, but no several modalities.
-    """
-    if len(files) == 1:
-        return str(files[0])
-    if len(modalities) < 2:
-        found = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
-    chosen = []
-    for modality in modalities:
-        matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
-        if len(matches) != 1:
-            found = ", ".join(f.name for f in (matches or files))
-            what = f"{len(matches)} files for {modality}" if matches else f"no {modality}"
-            raise InputError(
-                f"{where}: {what} among {found}; name one file for each of {', '.join(modalities)}, "
-                f"for example {modality} as ..._{modality}.nii.gz"
-            )
-        chosen.append(str(matches[0]))
-    return chosen
 
 
 def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) -> dict:

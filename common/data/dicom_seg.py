@@ -186,11 +186,11 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
+    metadata = read_json(path)
     try:
-        metadata = read_json(path)
         names = ("name", "version", "authors", "intended_use")
         return {name: textwrap.shorten(str(metadata[name]), LONGEST, placeholder="...") for name in names}
-    except (InputError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected a bundle's metadata with name, version, authors and intended_use, for --dicom_seg true "
             f"({type(error).__name__}: {error})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +14,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError, os_failure
 from .dicom import is_series
+from .names import modality_of, stem
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 # Besides hidden files: of macOS, Synology, Linux, Windows, QNAP; in lower case.
@@ -79,6 +80,31 @@ def channels_in_header(path: Path) -> int:
     except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error):
         return 1  # whoever reads its voxels says why
     return shape[3] if len(shape) > 3 else 1
+
+
+def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
+    """Return the images among ``files`` in the order of ``modalities``; a single file is taken to hold them all.
+
+    Raises:
+        InputError: a modality is missing or there twice; several files, but not several modalities.
+    """
+    if len(files) == 1:
+        return str(files[0])
+    if len(modalities) < 2:
+        found = ", ".join(f.name for f in files) or "none"
+        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
+    chosen = []
+    for modality in modalities:
+        matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
+        if len(matches) != 1:
+            found = ", ".join(f.name for f in (matches or files))
+            what = f"{len(matches)} files for {modality}" if matches else f"no {modality}"
+            raise InputError(
+                f"{where}: {what} among {found}; name one file for each of {', '.join(modalities)}, "
+                f"for example {modality} as ..._{modality}.nii.gz"
+            )
+        chosen.append(str(matches[0]))
+    return chosen
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

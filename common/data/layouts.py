@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from .cases import images_of_case, named_channels
-from .folders import entries, scans_below, scans_in
+from .cases import named_channels
+from .folders import entries, images_of_case, scans_below, scans_in
 from .names import MODALITY_NAMES, modality_of, stem, words
 
 logger = logging.getLogger(__name__)

@@ -107,9 +107,7 @@ def safe_name(name: object) -> str:
         found = f"has {size} bytes, expected at most {LONGEST_NAME}"
         if size <= LONGEST_NAME:
             found = "begins with a dot" if safe.startswith(".") else "is empty"
-        raise InputError(
-            f"the case's name {_short(text)} {found}; rename the scan, or name it by `case` in a data list"
-        )
+        raise InputError(f"the case's name {_short(text)} {found}; rename the scan, or give it a 'case' in a data list")
     return os.fsdecode(safe.encode())
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from monai.transforms import Compose, MapTransform
 
-from ..data.cases import SECTIONS, files_of, find_cases, modality_of, read_lists, resolve_case, stem
+from ..data.cases import files_of, find_cases, read_lists, resolve_case, with_distinct_names
+from ..data.folds import SECTIONS
 from ..data.foreground import has_foreground
+from ..data.names import modality_of, stem
 from ..data.volumes import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
@@ -56,6 +58,11 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
                 findings.fail(f"{section} {case['case']}", f"{path}: no such file")
             if not missing:
                 lists[section].append(case)
+        named = with_distinct_names(lists[section], dataset_dir)
+        for case in named:
+            if "error" in case:
+                findings.fail(f"{section} {case['case']}", case["error"])
+        lists[section] = [case for case in named if "error" not in case]
     return lists
 
 

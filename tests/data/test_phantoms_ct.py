@@ -273,9 +273,8 @@ def test_a_cohort_with_classes(tmp_path: Path) -> None:
     assert listing["modality"] == {"0": "CT"} and listing["labels"] == {"0": "background", "1": "lesion"}
     entries = [entry for section in ("training", "validation", "test") for entry in listing[section]]
     assert [entry["class"] for entry in entries] == ["COVID-19", "CAP", "normal"] * 4
-    assert entries[1] == {
-        "case": "case_001", "image": "images/case_001.nii.gz", "label": "labels/case_001.nii.gz", "class": "CAP",
-    }  # fmt: skip
+    files_of_1 = {"image": "images/case_001.nii.gz", "label": "labels/case_001.nii.gz"}
+    assert entries[1] == {"case": "case_001", **files_of_1, "class": "CAP"}
     assert {entry["class"] for entry in listing["test"]} == set(LUNG.classes)
     named = {path for entry in entries for path in (entry["image"], entry["label"])}
     assert {*named, "dataset.json"} == files(tmp_path).keys()
@@ -305,9 +304,8 @@ def test_the_lists_of_a_whole_cohort_are_balanced(
 
 def test_a_phantom_without_classes_writes_none(tmp_path: Path) -> None:
     listing = json.loads((write_cohort(SMALL_LIVER, tmp_path, 3) / "dataset.json").read_text())
-    assert listing["training"] == [
-        {"case": "case_000", "image": "images/case_000.nii.gz", "label": "labels/case_000.nii.gz"}
-    ]
+    files_of_0 = {"image": "images/case_000.nii.gz", "label": "labels/case_000.nii.gz"}
+    assert listing["training"] == [{"case": "case_000", **files_of_0}]
     assert listing["labels"] == {"0": "background", "1": "liver", "2": "tumour"}
 
 
