@@ -160,7 +160,8 @@ def _release_claims() -> None:
     for lock in _claims.values():
         if lock.is_locked:  # not so in a forked process
             with suppress(OSError):  # Windows removes no file that is open
-                Path(lock.lock_file).unlink()
+                if not Path(lock.lock_file).stat().st_size:  # ours is empty
+                    Path(lock.lock_file).unlink()
             lock.release()
 
 
