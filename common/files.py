@@ -184,17 +184,17 @@ def reason(error: OSError) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read the content of a JSON file.
+    """Read a JSON file in UTF-8 or UTF-16, with or without a byte order mark, whatever the locale.
 
     Raises:
-        InputError: there is no such file, or it does not hold valid JSON.
+        InputError: the file cannot be read, or is not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON in UTF-8 ({error})") from error
 
 
 def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
