@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import read_json, whole_file
 from .marks import own_table
 from .scores import aligned
 
@@ -36,7 +36,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
         InputError: no such file, or not the result of a case.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(Path(path))
         probabilities = {name: float(p) for name, p in content["probabilities"].items()}
         return {**content, "case": str(content["case"]), "class": str(content["class"]), "probabilities": probabilities}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
