@@ -160,7 +160,8 @@ def _release_claims() -> None:
     for lock in _claims.values():
         if lock.is_locked:  # not so in a forked process
             with suppress(OSError):  # Windows removes no file that is open
-                Path(lock.lock_file).unlink()
+                if not Path(lock.lock_file).stat().st_size:  # ours is empty
+                    Path(lock.lock_file).unlink()
             lock.release()
 
 
@@ -196,6 +197,15 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON in UTF-8 ({error})") from error
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
     """Write an object with the SHA-256 of its keys and values; the file appears once it is complete.
 
@@ -218,12 +228,3 @@ def is_own_json(path: Path) -> bool:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

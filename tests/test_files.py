@@ -14,6 +14,7 @@ import pytest
 
 from common.errors import InputError
 from common.files import (
+    CLAIM,
     PARTIAL,
     claim_folder,
     is_own_json,
@@ -82,6 +83,13 @@ def test_a_claimed_folder_is_refused_to_another_process(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
     claim_folder(folder)
     claim_folder(folder)
+
+
+def test_a_users_file_of_the_locks_name_is_kept(tmp_path: Path) -> None:
+    (tmp_path / CLAIM).write_text("text")
+    with another_process(tmp_path), pytest.raises(InputError, match="another process is writing there"):
+        claim_folder(tmp_path)
+    assert (tmp_path / CLAIM).read_text() == "text"
 
 
 def test_a_killed_process_holds_no_folder(tmp_path: Path) -> None:
