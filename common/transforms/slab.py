@@ -38,8 +38,8 @@ class CropSlabd(MapTransform):
         found = (plain(label) > 0).any(dim=0).any(dim=0).any(dim=0).nonzero()
         if len(found) == 0:
             raise InputError(
-                f"{source_of(label, self.label_key)}: no foreground; a case without any cannot train, take it off the "
-                "data list"
+                f"{source_of(label, self.label_key)}: no foreground on the network's grid; a case without any cannot "
+                "train, take it off the data list"
             )
         kept = slice(max(int(found[0]) - self.margin, 0), int(found[-1]) + 1 + self.margin)
         for key in self.key_iterator(d):

@@ -293,6 +293,29 @@ def test_the_box_of_the_lungs_is_in_the_result(
     assert not mask.any()  # nothing outside
 
 
+def test_lesions_outside_the_lungs_train_and_leak_no_label(
+    workflow: Callable, cohort: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label = nib.load(cohort(MULTIRNET) / "labels" / "case_000.nii.gz")
+    lesion = np.zeros(label.shape, np.uint8)
+    lesion[:3, -3:, :2] = 1  # in a corner of the field of view
+    nib.save(nib.Nifti1Image(lesion, label.affine), tmp_path / "corner_seg.nii.gz")
+    case = {
+        "image": str(cohort(MULTIRNET) / "images" / "case_000.nii.gz"),
+        "label": str(tmp_path / "corner_seg.nii.gz"),
+    }
+    shapes = {}
+    for configs, kept in ((("train",), True), (("train", "evaluate"), False)):
+        parser = workflow(MULTIRNET, *configs, task="seg").parser
+        d = parser.get_parsed_content("validate#preprocessing")(dict(case))
+        assert bool((d["label"] > 0).any()) == kept
+        assert "corner_seg.nii.gz: " in caplog.text and "lie outside the box of the lungs" in caplog.text
+        caplog.clear()
+        shapes[kept] = d["image"].shape
+    alone = workflow(MULTIRNET, "inference").parser.get_parsed_content("preprocessing")({"image": case["image"]})
+    assert shapes[False] == alone["image"].shape != shapes[True]
+
+
 def test_a_scan_without_lungs_does_not_stop_the_others(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def affine(order: str, spacing: tuple[float, float, float]) -> np.ndarray:
     return matrix
 
 
-def test_a_summary_counts_orientations_and_measures_along_the_body() -> None:
+def test_a_summary_measures_along_the_axes_of_the_body() -> None:
     assert len(ORDERS) == 48
     rng = np.random.default_rng(0)
     for order in ORDERS:

@@ -43,7 +43,9 @@ def test_twenty_slices_are_kept_on_either_side() -> None:
 def test_a_case_without_foreground_is_refused() -> None:
     data = case(1, 2)
     data["label"] *= 0
-    with pytest.raises(InputError, match=r"P_seg.nii: no foreground; a case without any cannot train"):
+    with pytest.raises(
+        InputError, match=r"P_seg.nii: no foreground on the network's grid; a case without any cannot train"
+    ):
         CropSlabd(BOTH)(data)
 
 
