@@ -11,10 +11,10 @@ from .errors import InputError
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS = Path("/proc/self")
-# Of a cgroup: its limit, what it uses, and the part of its cache that the kernel gives back, in versions 2 and 1.
+# Of a cgroup: its limit, what it uses, and what begins the names of the cache that the kernel gives back, by version.
 CGROUP_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", ""),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 
 
@@ -84,11 +84,12 @@ def _cgroups() -> Iterator[tuple[int, int]]:
         own = root / path.strip("/")
         # in a container, the path may be that of the host, and the root is the container's own group
         for folder in dict.fromkeys([own, *(p for p in own.parents if p.is_relative_to(root))]):
-            for limit, used, cache in CGROUP_FILES:
+            for limit, used, prefix in CGROUP_FILES:
                 try:
                     most, taken = (int((folder / name).read_text()) for name in (limit, used))
                     kept = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                    cached = next((int(value) for name, value in kept if name == cache), 0)
+                    caches = (f"{prefix}inactive_file", f"{prefix}active_file")
+                    cached = sum(int(value) for name, value in kept if name in caches)
                 except (OSError, ValueError):
                     continue  # no such group, or one without a limit: "max"
                 yield most, most - taken + cached

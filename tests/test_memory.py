@@ -38,7 +38,8 @@ def test_memory_is_known_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["/job/step", "/"], ids=["of the host", "in a container"])
 def test_a_control_group_limits(group: Callable, path: str) -> None:
-    files = {"memory__max": 10**6, "memory__current": 9 * 10**5, "memory__stat": "anon 1\ninactive_file 250000"}
+    cache = "anon 1\ninactive_file 200000\nactive_file 50000"
+    files = {"memory__max": 10**6, "memory__current": 9 * 10**5, "memory__stat": cache}
     group(f"0::{path}", path.strip("/"), **files)
     assert main_memory() == Memory(350_000, 10**6)
 

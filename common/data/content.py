@@ -23,7 +23,7 @@ except ImportError:
     DAMAGED = (EOFError, zlib.error)
 
 GZIP = b"\x1f\x8b\x08"
-MOST_EXPANDED = 1032  # bytes that one byte of a gzip stream can stand for
+MOST_EXPANDED = 1032  # bytes that a byte of a gzip stream unpacks to at most
 BLOCK = 1 << 20  # bytes that are read or unpacked at a time
 
 POINTERS = {

@@ -15,9 +15,9 @@ from ..memory import size
 
 pydicom, has_pydicom = optional_import("pydicom")
 
-DEFERRED = 4096  # bytes; of larger elements, the pixels above all, the length alone is read
+DEFERRED = 4096  # bytes; larger elements, above all the pixels, are skipped
 ALLOCATED = (8, 16, 32)  # bits of a pixel in a file that the decoder can hand over as numbers
-# What pydicom raises for damaged files, by their number of ways, besides its own error.
+# What pydicom raises for damaged files, of which it has no one error.
 DAMAGED = (
     EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, OSError, RecursionError,
     struct.error, zlib.error,
@@ -33,10 +33,10 @@ class Slice(NamedTuple):
     modality: str
     components: int
     size: tuple[int, ...]  # columns, rows, frames
-    position: np.ndarray  # of the first voxel's centre, LPS, mm
+    position: np.ndarray  # centre of the first voxel, LPS, mm
     orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
     spacing: np.ndarray  # between rows, between columns, mm
-    ends: int | None  # of MONOCHROME1: lowest and highest value that the stored bits hold, together
+    ends: int | None  # for MONOCHROME1: sum of the lowest and the highest value that the stored bits hold
 
 
 class _Header:

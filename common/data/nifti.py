@@ -33,10 +33,10 @@ class NiftiHeader(NamedTuple):
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
     dtype: np.dtype
-    offset: int  # of the voxels, in the file without gzip
+    offset: int  # where the voxels begin, in the file without gzip
     slope: float
     inter: float
-    size: int  # bytes of the header itself
+    size: int  # bytes of the header
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -76,7 +76,7 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, count, PIECE):
             part = np.empty(min(PIECE, count - start), dtype)
             if stream.readinto(part.view(np.uint8)) < part.nbytes:  # type: ignore[arg-type]
-                raise EOFError("it ends within its voxels")
+                raise EOFError("the file ends within its voxels")
             # with numbers of this type nibabel scales as it does when asked for this type
             with np.errstate(over="ignore", invalid="ignore"):  # what float32 does not hold becomes infinite
                 values[start : start + PIECE] = apply_read_scaling(part, np.float32(slope), np.float32(inter))
@@ -174,7 +174,7 @@ def _skip(stream: io.BufferedReader, count: int) -> None:
     while count > 0:
         piece = stream.read(min(count, BLOCK))
         if not piece:
-            raise EOFError("it ends before its voxels")
+            raise EOFError("the file ends before its voxels")
         count -= len(piece)
 
 

@@ -308,7 +308,7 @@ python -m monai.bundle run --config_file {bundle.name}/configs/inference.json --
 ```
 
 The first line runs in this folder (macOS: `shasum -a 256 --check`), the last from any: `SCANS` holds the scans, `OUT`
-gets the results. DICOM also needs `itk`, and `highdicom` for DICOM segmentations.
+gets the results. DICOM also needs `itk` and `pydicom`, and `highdicom` for DICOM segmentations.
 `models/model.pt` has the SHA-256 `{digest}`.
 
 {labels_table(inference)}

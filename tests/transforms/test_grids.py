@@ -24,6 +24,7 @@ from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
+from common.memory import Memory
 from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, grids
 from common.transforms.grids import axis_positions
 
@@ -480,3 +481,16 @@ def test_the_classes_never_exist_at_the_scans_size(smooth: float, monkeypatch: p
     with Largest() as largest:
         ReturnToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
     assert largest.values == classes * voxels  # the measure sees them
+
+
+@pytest.mark.parametrize("options", [{"pixdim": (1.0, 1.0, 1.0)}, {"pixdim": (-1, -1, 0.001), "in_plane": 64}])
+def test_a_grid_that_the_memory_does_not_hold(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.memory.main_memory", lambda: Memory(2_000_000_000, 10**10))
+    affine = np.diag([5000.0, 4000.0, 3000.0, 1.0])
+    meta = {"original_affine": affine, "filename_or_obj": "P1.nii.gz"}
+    volume = MetaTensor(torch.zeros(1, 6, 5, 4), affine=affine, meta=meta)
+    message = (
+        r"P1\.nii\.gz: resampling 6 x 5 x 4 voxels of 5000 x 4000 x 3000 mm to .* GB? of memory, but 2\.0 GB are at"
+    )
+    with pytest.raises(InputError, match=message.replace("GB?", "[GT]B")):
+        ResampleAxesd("image", **options)({"image": volume})
