@@ -1,9 +1,14 @@
-"""Errors that a user can correct, and how a command shows them."""
+"""Errors that a user can correct, interruptions, and the one line in which a command shows them."""
 
 from __future__ import annotations
 
+import errno
+import getpass
+import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from types import FrameType, TracebackType
 
 
 class InputError(ValueError):
@@ -36,12 +41,12 @@ class CasesFailedError(InputError):
 
 
 def is_input_error(error: BaseException) -> bool:
-    """Whether it is an ``InputError``, of this module or of the copy of it that a package carries."""
+    """Return whether it is an ``InputError``, of this module or of the copy of it that a package carries."""
     return InputError.__name__ in [kind.__name__ for kind in type(error).__mro__]
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first ``InputError`` in a chain of exceptions, as MONAI's transforms and configs make, or else its origin."""
+    """Return the first ``InputError`` of a chain of exceptions, which MONAI makes, or else the origin."""
     while not is_input_error(error):
         origin = error.__cause__ or error.__context__
         if origin is None:
@@ -51,13 +56,17 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _let_signals_kill()
     cause = root_cause(error)
     if is_input_error(cause):
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130)
+        raise SystemExit(_say_interruption(error))
+    limit = _limit_of_the_system(error)
+    if limit is not None:
+        print(f"error: {limit}", file=sys.stderr)
+        raise SystemExit(1)
     sys.__excepthook__(kind, error, trace)
 
 
@@ -67,3 +76,62 @@ def show_input_errors_in_one_line() -> None:
     MONAI wraps what happens in a config in several layers of ``RuntimeError``, below which the message would be lost.
     """
     sys.excepthook = _show
+
+
+class Terminated(KeyboardInterrupt):
+    """Report SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def name_the_user() -> None:
+    """Give a user without a name, as in a container, one for MONAI, which asks for it when it is imported."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def end_in_one_line() -> None:
+    """Make this process, a command, end in one line: also where Ctrl-C or SIGTERM reaches it."""
+    show_input_errors_in_one_line()
+    sys.unraisablehook = _end_at_interruption
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _let_signals_kill() -> None:
+    """Let a second Ctrl-C or SIGTERM of a command that already ends kill it without a word."""
+    if signal.getsignal(signal.SIGTERM) is _terminate and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _say_interruption(error: BaseException | None) -> int:
+    """Print the line of an interruption; return the exit status, as shells have it."""
+    terminated = isinstance(error, Terminated)
+    print("terminated" if terminated else "interrupted", file=sys.stderr, flush=True)
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python would ignore an interruption: in a finalizer, or while the process ends."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        status = _say_interruption(unraisable.exc_value)
+        sys.stdout.flush()
+        os._exit(status)
+    sys.__unraisablehook__(unraisable)
+
+
+def _limit_of_the_system(error: BaseException | None) -> str | None:
+    """Return the line for a limit of the machine on shared memory or open files, if an error came from it."""
+    while error is not None:
+        text = str(error)
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+            return "too many open files; raise the limit (ulimit -n 4096) or lower --num_workers"
+        if "DataLoader worker" in text and any(sign in text for sign in ("Bus error", "shared memory", "/torch_")):
+            return "/dev/shm is too small for the workers; enlarge it (docker run --shm-size 8g) or lower --num_workers"
+        error = error.__cause__ or error.__context__
+    return None
