@@ -53,7 +53,7 @@ def intensity_of(
         path = intensity_file(dataset_dir, fold)
         if not path.exists():
             counts = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
-            for case in tqdm(cases, desc="intensities of the training cases", ncols=100):
+            for case in tqdm(cases, desc="intensities of the training cases", dynamic_ncols=True, disable=None):
                 counts += _foreground_counts(case, modalities)
             found = {**_statistics(counts, path.parent), "cases": len(cases), "digest": digest}
             with whole_file(path) as partial:
