@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from common.errors import InputError, root_cause
-from common.session import QUIET_LOGGERS, flag, refuse_unknown_options, start_session
+from common.session import QUIET_LOGGERS, start_session
 
 
 @pytest.fixture(autouse=True)
@@ -160,65 +160,3 @@ except InputError as error:
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.nii.gz: no such file\n")
-
-
-@pytest.mark.parametrize(("value", "meaning"), [(True, True), (False, False), ("true", True), ("False", False)])
-def test_a_switch_is_a_word_or_a_value(value: bool | str, meaning: bool) -> None:
-    assert flag(value) is meaning
-
-
-@pytest.mark.parametrize("value", ["yes", "", "1", 1])
-def test_a_switch_is_nothing_else(value: str) -> None:
-    with pytest.raises(InputError, match=f"^{value!r}: expected true or false$"):
-        flag(value)
-
-
-CONFIG = Path(__file__).parents[1] / "bundles" / "nasopharynx_mri_mmfnet" / "configs"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [
-            "--config_file",
-            f"{CONFIG}/train.json",
-            "--max_epochs",
-            "5",
-            "--train::trainer::max_epochs=3",
-            "--dataset-dir=x",
-        ],
-        ["--config_file", f"['{CONFIG}/train.json','{CONFIG}/evaluate.json']", "--section", "test", "--meta_file", "m"],
-        [
-            "--config_file",
-            f"['{CONFIG}/inference.json','{CONFIG}/multi_gpu_train.json']",
-            "--inferer#sw_batch_size",
-            "2",
-        ],
-    ],
-)
-def test_settings_of_the_configs_are_options(arguments: list[str]) -> None:
-    refuse_unknown_options(arguments)
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        (["--max_epoch", "5"], r"--max_epoch is no setting of .*train\.json; did you mean --max_epochs\?"),
-        (["--qqq=test"], r"--qqq is no setting of .*train\.json$"),
-        (["--trian::trainer", "1"], r"did you mean --train\?"),
-    ],
-)
-def test_an_option_that_nothing_reads_is_refused(option: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        refuse_unknown_options(["--config_file", f"{CONFIG}/train.json", *option])
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--config_file", f"[{CONFIG}/train.json, {CONFIG}/demo.json]", "--_meta_::version", "x", "--phantom", "y"],
-        ["--args_file", "args.json", "--dataset_dir", "x"],
-    ],
-)
-def test_other_forms_of_the_command_are_not_refused(arguments: list[str]) -> None:
-    refuse_unknown_options(arguments)
