@@ -32,7 +32,7 @@ from .data.phantoms import write_cohort
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .files import read_json
-from .options import RULES, check_setting, check_value, whole
+from .options import RULES, SWITCH, check_setting, check_value, flag, whole
 from .packaging import pack_bundle, verify_package
 from .reporting import (
     compare,
@@ -119,7 +119,8 @@ def intensity(dataset_dir: str, fold: int | None = None) -> None:
     """
     found = intensity_of(dataset_dir, fold)
     print(", ".join(f"{key} {found[key]:.6g}" for key in ("low", "high", "mean", "sd")))
-    print(f"{intensity_file(dataset_dir, fold)}: of {found['cases']} training cases")
+    file = intensity_file(dataset_dir, fold)
+    print(f"{file if file.exists() else dataset_dir}: of {found['cases']} training cases")
 
 
 def stack(*volumes: str, out: str, names: str | tuple[str, ...] = ()) -> None:
@@ -175,8 +176,6 @@ def scores(*runs: str, folds: bool = False) -> None:
         runs: folders with a scores.csv, and a class_scores.csv or none, as NAME=FOLDER or FOLDER.
         folds: the runs are folds; two more lines, mean and standard deviation over them. Stands after the runs.
     """
-    if not isinstance(folds, bool):
-        raise InputError(f"--folds {folds}: the option stands after the runs")
     named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
     of_classes = {name: Path(folder) / "class_scores.csv" for name, folder in named.items()}
     print(
@@ -289,23 +288,28 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 
-VERB_RULES = {**RULES, "cases": whole(1), "folds": whole(2)}
+NUMBERS = {"cases": whole(1), "folds": whole(2), "fold": RULES["fold"], "seed": RULES["seed"]}
 
 
-def _parser_of(verb: str, parameter: inspect.Parameter) -> Callable[[str], Any]:
-    """Return what makes a value of the text of an argument; Fire alone would make a number of a folder 2024."""
+def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
+    """Return what makes a value of the text of an argument; Fire alone would make a number of a folder 2024.
 
-    def parse(text: str) -> Any:
-        value: Any = text
-        if parameter.annotation in (int, int | None):
-            value = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
-        if parameter.name in VERB_RULES:
-            check_value(parameter.name, value, VERB_RULES)
-        if parameter.annotation is bool and text.lower() not in ("true", "false"):
-            raise UsageError(f"--{parameter.name} {text}: expected true or false")
-        return text.lower() == "true" if parameter.annotation is bool else value
+    Raises:
+        KeyError: a number of a verb has no rule in ``NUMBERS``.
+    """
 
-    return parse
+    def whole_number(text: str) -> int:
+        value: Any = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+        check_value(parameter.name, value, {parameter.name: NUMBERS[parameter.name]})
+        return value
+
+    def switch(text: str) -> bool:
+        check_value(parameter.name, text, {parameter.name: SWITCH})
+        return flag(text)
+
+    if parameter.annotation in (int, int | None):
+        return whole_number
+    return switch if parameter.annotation is bool else str
 
 
 def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
@@ -325,7 +329,7 @@ def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
     def take(*values: Any, **options: Any) -> None:
         calls.append(functools.partial(function, *values, **options))
 
-    parsers = {name: _parser_of(verb, parameter) for name, parameter in parameters.items()}
+    parsers = {name: _parser_of(parameter) for name, parameter in parameters.items()}
     take = SetParseFn(str)(SetParseFns(**parsers)(take))
     try:
         with contextlib.redirect_stderr(io.StringIO()):

@@ -50,7 +50,10 @@ def log_to(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder: --ckpt_dir for a training, "
+            "--output_dir for an evaluation or inference"
+        ) from error
     handler.set_name(LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)

@@ -42,7 +42,7 @@ def _is_whole(value: Any) -> bool:
 
 def whole(least: int, most: float = math.inf) -> Rule:
     """Return the rule of a whole number of ``least`` to ``most``."""
-    bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most:g}"
+    bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
     return Rule(f"a whole number {bounds}", lambda value: _is_whole(value) and least <= value <= most)
 
 

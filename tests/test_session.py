@@ -88,7 +88,7 @@ def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.M
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     path = tmp_path / "out" / "run.log"
-    with pytest.raises(InputError, match=rf"^{path}: cannot be written \(.+\); choose another folder$"):
+    with pytest.raises(InputError, match=rf"^{path}: cannot be written \(.+\); choose another folder: --ckpt_dir"):
         start_session(path)
     with pytest.raises(InputError, match=rf"^{tmp_path}: cannot be written \(Is a directory\)"):
         start_session(tmp_path)

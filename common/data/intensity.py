@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..files import whole_file
 from .cases import load_cases
 from .volumes import VolumeReader
 
+logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")
 SHARES = (0.005, 0.995)  # of the foreground's voxels, below low and below high
 LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # Hounsfield units come in 16 bits
@@ -34,7 +36,8 @@ def intensity_of(
     """Statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
 
     They are read from :func:`intensity_file` if it is there, or else computed and written to it. In a distributed run
-    the first process does this, and the others read what it wrote.
+    the first process does this, and the others read what it wrote. Each run computes them again where the folder
+    cannot be written.
 
     Args:
         dataset_dir, fold: as for :func:`load_cases`.
@@ -56,8 +59,12 @@ def intensity_of(
             for case in tqdm(cases, desc="intensities of the training cases", dynamic_ncols=True, disable=None):
                 counts += _foreground_counts(case, modalities)
             found = {**_statistics(counts, path.parent), "cases": len(cases), "digest": digest}
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(found, indent=1) + "\n")
+            try:
+                with whole_file(path) as partial:
+                    partial.write_text(json.dumps(found, indent=1) + "\n")
+            except OSError as error:
+                logger.warning("%s: cannot be written (%s); the next run computes it again", path, error.strerror)
+                return found
         intensity = read_intensity(path)
         if intensity.get("digest") != digest:
             raise InputError(

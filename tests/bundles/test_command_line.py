@@ -192,7 +192,7 @@ def test_without_a_verb_all_are_listed(verb: Callable) -> None:
 def test_a_path_of_a_verb_is_the_text_typed(verb: Callable, name: str) -> None:
     verb("phantoms", MPUNET.name, "--cases", "3", f"--out={name}")
     assert Path(name, "dataset.json").exists()
-    with pytest.raises(SystemExit, match=rf"^error: {re.escape(name)}/images: "):
+    with pytest.raises(SystemExit, match=rf"^error: \S+/{re.escape(name)}/images: "):
         verb("verify", f"{name}/images")
 
 
