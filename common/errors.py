@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 
@@ -55,14 +56,22 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     _let_signals_kill()
+    interruption = next((link for link in _chain(error) if isinstance(link, KeyboardInterrupt)), None)
+    if interruption is not None:  # below what pydoc and MONAI make of one that reaches an import
+        raise SystemExit(_say_interruption(interruption))
     cause = root_cause(error)
     if is_input_error(cause):
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
-    if isinstance(error, KeyboardInterrupt):
-        raise SystemExit(_say_interruption(error))
     limit = _limit_of_the_system(error)
     if limit is not None:
         print(f"error: {limit}", file=sys.stderr)
@@ -109,7 +118,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _say_interruption(error: BaseException | None) -> int:
+def _say_interruption(error: BaseException) -> int:
     """Print the line of an interruption; return the exit status, as shells have it."""
     terminated = isinstance(error, Terminated)
     print("terminated" if terminated else "interrupted", file=sys.stderr, flush=True)
@@ -125,13 +134,12 @@ def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
     sys.__unraisablehook__(unraisable)
 
 
-def _limit_of_the_system(error: BaseException | None) -> str | None:
+def _limit_of_the_system(error: BaseException) -> str | None:
     """Return the line for a limit of the machine on shared memory or open files, if an error came from it."""
-    while error is not None:
-        text = str(error)
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+    for link in _chain(error):
+        text = str(link)
+        if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
             return "too many open files; raise the limit (ulimit -n 4096) or lower --num_workers"
         if "DataLoader worker" in text and any(sign in text for sign in ("Bus error", "shared memory", "/torch_")):
             return "/dev/shm is too small for the workers; enlarge it (docker run --shm-size 8g) or lower --num_workers"
-        error = error.__cause__ or error.__context__
     return None

@@ -60,6 +60,12 @@ class Finalized:
 MOMENTS = {
     "in its code": "interrupt()",
     "below a wrapper": "try:\n    interrupt()\nfinally:\n    print('tidied')",
+    "in an import": "import pathlib, pydoc, tempfile\n"
+    "folder = pathlib.Path(tempfile.mkdtemp())\n"
+    "(folder / 'slow_module.py').write_text('import __main__; __main__.interrupt()')\n"
+    "sys.path.insert(0, str(folder))\n"
+    "try:\n    pydoc.locate('slow_module.Name')\n"
+    "except pydoc.ErrorDuringImport as error:\n    raise RuntimeError from error",
     "in a finalizer": "one = Finalized()\ndel one",
     "as it ends": "import atexit; atexit.register(interrupt)",
     "as it waits for threads": "import time\n"
