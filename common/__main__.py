@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import functools
 import inspect
+import io
 import logging
-import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from .errors import InputError, UsageError, end_in_one_line, name_the_user
+
+if __name__ == "__main__":  # before the imports below, which take seconds and need the user's name
+    end_in_one_line()
+    name_the_user()
 
 import fire
+from fire.decorators import SetParseFn, SetParseFns
+from fire.helptext import HelpText
+from fire.trace import FireTrace
 from monai.bundle import ConfigParser
 
 from .data.datalist import write_datalist
@@ -17,8 +31,9 @@ from .data.intensity import intensity_file, intensity_of
 from .data.phantoms import write_cohort
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
-from .errors import InputError
 from .files import read_json
+from .logs import show_any_text
+from .options import RULES, SWITCH, check_setting, check_value, flag, whole
 from .packaging import pack_bundle, verify_package
 from .reporting import (
     compare,
@@ -29,13 +44,13 @@ from .reporting import (
     read_classes,
     read_scores,
 )
-from .session import check_setting, flag, show_any_text
+
+HELP = {"-h", "--help"}
 
 
 def _bundle_folder(bundle: str) -> Path:
-    """The folder of a bundle, given by its path or its name under bundles/."""
+    """Return the folder of a bundle, given by its path or its name under bundles/."""
     bundles = Path(__file__).parents[1] / "bundles"
-    bundle = str(bundle)
     folder = next((f for f in (Path(bundle), bundles / bundle) if (f / "configs").is_dir()), None)
     if folder is None:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
@@ -60,10 +75,10 @@ def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> 
 
 
 def _words(listed: str | tuple[str, ...]) -> tuple[str, ...]:
-    """An option such as T1,T2, which fire makes a tuple unless a name has a blank."""
-    if isinstance(listed, str):
-        return tuple(listed.split(","))
-    return tuple(map(str, listed)) if isinstance(listed, (tuple, list)) else (str(listed),)
+    """Return the words of an option such as ``T1,T2`` or ``['T1','T2']``."""
+    if isinstance(listed, tuple):
+        return listed
+    return tuple(word.strip().strip("'\"") for word in listed.strip("[]() ").split(","))
 
 
 def datalist(
@@ -110,7 +125,8 @@ def intensity(dataset_dir: str, fold: int | None = None, validation_share: float
     """
     found = intensity_of(dataset_dir, fold, validation_share=validation_share)
     print(", ".join(f"{key} {found[key]:.6g}" for key in ("low", "high", "mean", "sd")))
-    print(f"{intensity_file(dataset_dir, fold)}: of {found['cases']} training cases")
+    file = intensity_file(dataset_dir, fold)
+    print(f"{file if file.exists() else dataset_dir}: of {found['cases']} training cases")
 
 
 def stack(*volumes: str, out: str, names: str | tuple[str, ...] = ()) -> None:
@@ -168,9 +184,6 @@ def scores(*runs: str, folds: bool = False, common_cases: bool = False) -> None:
             option comes after the runs.
         common_cases: the runs have different cases; compare those that all have. The option comes after the runs.
     """
-    for option, value in (("folds", folds), ("common_cases", common_cases)):
-        if str(value).lower() not in ("true", "false"):
-            raise InputError(f"--{option} {value}: expected true or false; the option comes after the runs")
     if not runs:
         raise InputError("no runs; give folders of evaluations, NAME=FOLDER or FOLDER")
     named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
@@ -234,7 +247,6 @@ def verify(package: str, load: bool = True) -> None:
         package: its folder or zip.
         load: false checks the files alone, and runs nothing of the package.
     """
-    load = flag(load)
     loaded = "the weights load" if load else "nothing of it was run"
     print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
 
@@ -257,7 +269,6 @@ def doctor(
     """
     if dataset_dir is not None and bundle is None:
         raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too, whose configs say what a case must have")
-    headers_only = flag(headers_only)
     findings = Findings()
     folders = [Path.cwd(), *([_bundle_folder(bundle)] if bundle is not None else [])]
     print("machine", *examine_machine(findings, folders), sep="\n  ")
@@ -290,37 +301,99 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 
-def refuse_unknown_options(arguments: Sequence[str]) -> None:
-    """Check the options of a verb before it runs; fire would run it first, without them, and complain then.
+NUMBERS = {"cases": whole(1), "folds": whole(2), "fold": RULES["fold"], "seed": RULES["seed"]}
 
-    Args:
-        arguments: of the command.
+
+def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
+    """Return what makes a value of the text of an argument; Fire alone would make a number of a folder 2024.
 
     Raises:
-        InputError: an option that the verb does not have.
+        KeyError: a number of a verb has no rule in ``NUMBERS``.
     """
-    if arguments and arguments[0] in VERBS:
-        known = {*inspect.signature(VERBS[arguments[0]]).parameters, "help"}
-        for argument in arguments[1:]:
-            if argument.startswith("--") and argument != "--":
-                check_setting(argument[2:].partition("=")[0].replace("-", "_"), known, arguments[0], "--")
+
+    def whole_number(text: str) -> int:
+        value: Any = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+        check_value(parameter.name, value, {parameter.name: NUMBERS[parameter.name]})
+        return value
+
+    def switch(text: str) -> bool:
+        check_value(parameter.name, text, {parameter.name: SWITCH})
+        return flag(text)
+
+    if parameter.annotation in (int, int | None):
+        return whole_number
+    return switch if parameter.annotation is bool else str
+
+
+def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
+    """Return the call of a verb with arguments, which are checked before it begins.
+
+    Raises:
+        UsageError: an unknown option, a missing argument, one too many, or a value that is not of the type.
+    """
+    function = VERBS[verb]
+    parameters = inspect.signature(function, eval_str=True).parameters
+    for argument in arguments:
+        if argument.startswith("--"):
+            check_setting(argument[2:].partition("=")[0].replace("-", "_"), parameters, verb, "--")
+    calls = []
+
+    @functools.wraps(function)
+    def take(*values: Any, **options: Any) -> None:
+        calls.append(functools.partial(function, *values, **options))
+
+    parsers = {name: _parser_of(parameter) for name, parameter in parameters.items()}
+    take = SetParseFn(str)(SetParseFns(**parsers)(take))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            fire.Fire(take, command=list(arguments), name=f"python -m common {verb}")
+    except fire.core.FireExit as error:
+        said = error.trace.elements[-1].ErrorAsStr()
+        raise UsageError(f"{verb}: {said}; see python -m common {verb} --help") from error
+    (call,) = calls
+    return call
+
+
+def _overview() -> str:
+    """Return the verbs with a line each."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:{width}}  {(inspect.getdoc(verb) or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
+    return "\n".join(["python -m common VERB ..., and --help after a verb for its options", "", *lines])
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Run a command line.
+
+    Raises:
+        UsageError: an unknown verb, or a wrong call of one.
+    """
+    if not arguments or arguments[0] in HELP:
+        print(_overview())
+        return
+    verb, *rest = arguments
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb}; {hint}")
+    if HELP & {*rest}:
+        print(HelpText(VERBS[verb], FireTrace(VERBS[verb], name=f"python -m common {verb}")))
+        return
+    _call(verb, rest)()
 
 
 def main() -> None:
     show_any_text()
-    os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
-        refuse_unknown_options(sys.argv[1:])
-        fire.Fire(VERBS, name="python -m common")
+        _run(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"error: {error}")
+        if error.status == 1:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
     except OSError as error:
         if error.filename is None:
             raise
         sys.exit(f"error: {error.filename}: cannot be used ({error.strerror}); choose another file or folder")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""Errors that a user can correct, and how a command shows them."""
+"""Errors that a user can correct, interruptions, and the one line in which a command shows them."""
 
 from __future__ import annotations
 
+import errno
+import getpass
 import logging
+import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 
 # Gets the tracebacks of unexpected errors. A session hands them to its log file alone; without one, they are shown.
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
@@ -42,12 +48,12 @@ class CasesFailedError(InputError):
 
 
 def is_input_error(error: BaseException) -> bool:
-    """Whether it is an ``InputError``, of this module or of the copy of it that a package carries."""
+    """Return whether it is an ``InputError``, of this module or of the copy of it that a package carries."""
     return InputError.__name__ in [kind.__name__ for kind in type(error).__mro__]
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first ``InputError`` in a chain of exceptions, as MONAI's transforms and configs make, or else its origin."""
+    """Return the first ``InputError`` of a chain of exceptions, which MONAI makes, or else the origin."""
     while not is_input_error(error):
         origin = error.__cause__ or error.__context__
         if origin is None:
@@ -98,7 +104,18 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _let_signals_kill()
+    interruption = next((link for link in _chain(error) if isinstance(link, KeyboardInterrupt)), None)
+    if interruption is not None:  # below what pydoc and MONAI make of one that reaches an import
+        raise SystemExit(_say_interruption(interruption))
     cause = root_cause(error)
     if is_input_error(cause):
         from tqdm import tqdm  # here, since most errors come before any progress
@@ -113,9 +130,10 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     if isinstance(cause, PermissionError) and cause.filename is not None:
         print(f"error: {os_failure(cause, cause.filename)}", file=sys.stderr)
         raise SystemExit(1)
-    if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130)
+    limit = _limit_of_the_system(error)
+    if limit is not None:
+        print(f"error: {limit}", file=sys.stderr)
+        raise SystemExit(1)
     sys.__excepthook__(kind, error, trace)
 
 
@@ -127,3 +145,61 @@ def show_input_errors_in_one_line() -> None:
     MONAI wraps what happens in a config in several layers of ``RuntimeError``, below which the message would be lost.
     """
     sys.excepthook = _show
+
+
+class Terminated(KeyboardInterrupt):
+    """Report SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def name_the_user() -> None:
+    """Give a user without a name, as in a container, one for MONAI, which asks for it when it is imported."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def end_in_one_line() -> None:
+    """Make this process, a command, end in one line: also where Ctrl-C or SIGTERM reaches it."""
+    show_input_errors_in_one_line()
+    sys.unraisablehook = _end_at_interruption
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _let_signals_kill() -> None:
+    """Let a second Ctrl-C or SIGTERM of a command that already ends kill it without a word."""
+    if signal.getsignal(signal.SIGTERM) is _terminate and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _say_interruption(error: BaseException) -> int:
+    """Print the line of an interruption; return the exit status, as shells have it."""
+    terminated = isinstance(error, Terminated)
+    print("terminated" if terminated else "interrupted", file=sys.stderr, flush=True)
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python would ignore an interruption: in a finalizer, or while the process ends."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        status = _say_interruption(unraisable.exc_value)
+        sys.stdout.flush()
+        os._exit(status)
+    sys.__unraisablehook__(unraisable)
+
+
+def _limit_of_the_system(error: BaseException) -> str | None:
+    """Return the line for a limit of the machine on shared memory or open files, if an error came from it."""
+    for link in _chain(error):
+        text = str(link)
+        if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+            return "too many open files; raise the limit (ulimit -n 4096) or lower --num_workers"
+        if "DataLoader worker" in text and any(sign in text for sign in ("Bus error", "shared memory", "/torch_")):
+            return "/dev/shm is too small for the workers; enlarge it (docker run --shm-size 8g) or lower --num_workers"
+    return None

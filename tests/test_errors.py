@@ -1,9 +1,12 @@
-"""Exit statuses of the errors that a command ends with."""
+"""Exit statuses and lines of the errors and interruptions that a command ends with."""
 
 from __future__ import annotations
 
 import errno
+import getpass
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -17,6 +20,7 @@ from common.errors import (
     UsageError,
     failure_of_case,
     is_input_error,
+    name_the_user,
     show_input_errors_in_one_line,
 )
 
@@ -90,3 +94,79 @@ def test_a_bug_names_the_case_and_logs_its_trace(caplog: pytest.LogCaptureFixtur
         message = failure_of_case(error, "a.nii.gz")
     assert message == "a.nii.gz: internal error (KeyError: 'gone'); report it with the traceback in the log"
     assert "Traceback" in caplog.text and "KeyError: 'gone'" in caplog.text
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from common.errors import end_in_one_line
+end_in_one_line()
+def interrupt():
+    os.kill(os.getpid(), signal.{name})
+    while True:
+        pass
+class Finalized:
+    def __del__(self):
+        interrupt()
+{where}
+"""
+MOMENTS = {
+    "in its code": "interrupt()",
+    "below a wrapper": "try:\n    interrupt()\nfinally:\n    print('tidied')",
+    "in an import": "import pathlib, pydoc, tempfile\n"
+    "folder = pathlib.Path(tempfile.mkdtemp())\n"
+    "(folder / 'slow_module.py').write_text('import __main__; __main__.interrupt()')\n"
+    "sys.path.insert(0, str(folder))\n"
+    "try:\n    pydoc.locate('slow_module.Name')\n"
+    "except pydoc.ErrorDuringImport as error:\n    raise RuntimeError from error",
+    "in a finalizer": "one = Finalized()\ndel one",
+    "as it ends": "import atexit; atexit.register(interrupt)",
+    "as it waits for threads": "import time\n"
+    "threading.Thread(target=time.sleep, args=(20,)).start()\n"
+    "threading.Thread(target=lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.{name}))).start()",
+}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interruption_is_one_line(name: str, moment: str) -> None:
+    program = INTERRUPTED.format(name=name, where=MOMENTS[moment].replace("{name}", name))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    word, status = {"SIGINT": ("interrupted", 130), "SIGTERM": ("terminated", 143)}[name]
+    assert (done.stderr, done.returncode) == (f"{word}\n", status)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files; raise the limit (ulimit -n 4096)"),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many open files"),
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. "), "/dev/shm is too small"),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n</torch_1_2>: No space"), "/dev/shm is"),
+    ],
+)
+def test_limits_of_the_machine_are_one_line(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    show_input_errors_in_one_line()
+    try:
+        raise RuntimeError("MONAI's wrapper") from error
+    except RuntimeError as raised:
+        with pytest.raises(SystemExit) as ended:
+            sys.excepthook(type(raised), raised, raised.__traceback__)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert shown.startswith(f"error: {words}") and "--num_workers" in shown and shown.count("\n") == 1
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "restored afterwards")
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    name_the_user()
+    assert getpass.getuser() == str(os.getuid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ class SampledCacheDataset(CacheDataset):
     """
 
     def __init__(self, data: Sequence, transform: Callable | Sequence[Callable], cache_rate: float = 1.0) -> None:
-        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False)
+        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False, progress=sys.stderr.isatty())
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         case, seed = index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .cases import load_cases
 from .folds import VALIDATION_SHARE
 from .volumes import VolumeReader
 
+logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")
 SHARES = (0.005, 0.995)  # of the foreground's voxels, below low and below high
 LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # Hounsfield units come in 16 bits
@@ -41,7 +43,8 @@ def intensity_of(
     """Return statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
 
     They are read from :func:`intensity_file` if it is there, or else computed and written to it. In a distributed run
-    the first process does this, and the others read what it wrote.
+    the first process does this, and the others read what it wrote. Each run computes them again where the folder
+    cannot be written.
 
     Args:
         dataset_dir, fold, validation_share: as for :func:`load_cases`.
@@ -64,11 +67,15 @@ def intensity_of(
         path = intensity_file(dataset_dir, fold)
         if not path.exists():
             counts = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
-            for case in tqdm(cases, desc="intensities of the training cases", ncols=100):
+            for case in tqdm(cases, desc="intensities of the training cases", dynamic_ncols=True, disable=None):
                 counts += _foreground_counts(case, modalities, background)
             found = {**_statistics(counts, path.parent), "cases": len(cases), "digest": digest}
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(found, indent=1) + "\n")
+            try:
+                with whole_file(path) as partial:
+                    partial.write_text(json.dumps(found, indent=1) + "\n")
+            except OSError as error:
+                logger.warning("%s: cannot be written (%s); the next run computes it again", path, error.strerror)
+                return found
         intensity = read_intensity(path)
         if intensity.get("digest") != digest:
             raise InputError(

@@ -79,7 +79,9 @@ def examine_data(
     resample = _resampling(train) if SCANS not in lists else None
     headers: Headers = {section: {} for section in lists}
     everything = [(section, case) for section, cases in lists.items() for case in cases]
-    for section, case in tqdm(everything, desc="headers" if headers_only else "reading", ncols=100, delay=2):
+    for section, case in tqdm(
+        everything, desc="headers" if headers_only else "reading", dynamic_ncols=True, delay=2, disable=None
+    ):
         where = f"{section} {case['case']}"
         failures = findings.count("failure")
         check_names(findings, where, case, modalities)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from .checkpoints import load_file
 from .staged_trainer import Stage
 
@@ -32,7 +33,8 @@ def self_transfer(
         single_modality_network: builds the network of one modality, whose encoder is the multi-modality network's.
         modalities: names, in channel order.
         ckpt_dir: folder of the trainer, where the single-modality weights are found again.
-        max_epochs: of each single-modality network, and of warm-up and fine-tuning together.
+        max_epochs: of each single-modality network, and of warm-up and fine-tuning together; where the warm-up takes
+            them all, its weights are the result.
         warm_up_epochs: with frozen encoders.
         patience: early stopping of every stage but the warm-up.
         learning_rate: of the single-modality networks and the warm-up.
@@ -40,7 +42,14 @@ def self_transfer(
 
     Returns:
         the stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
+
+    Raises:
+        UsageError: ``max_epochs`` is below ``warm_up_epochs``.
     """
+    if max_epochs < warm_up_epochs:
+        raise UsageError(
+            f"--max_epochs {max_epochs}: expected at least the {warm_up_epochs} of --warm_up_epochs, which it includes"
+        )
     files = [f"single_{name}.pt" for name in modalities]
 
     def warm_up() -> None:
@@ -51,6 +60,8 @@ def self_transfer(
         Stage(name, single_modality_network(), learning_rate, max_epochs, patience, file, channels=[channel])
         for channel, (name, file) in enumerate(zip(modalities, files))
     ]
+    if max_epochs == warm_up_epochs:
+        return [*single, Stage("warm-up", network, learning_rate, warm_up_epochs, None, "model.pt", prepare=warm_up)]
     return [
         *single,
         Stage("warm-up", network, learning_rate, warm_up_epochs, prepare=warm_up),

@@ -14,9 +14,10 @@ import torch
 import torch.distributed as dist
 
 from ..data.cases import read_lists, resolve_case
+from ..options import running_config
 from .cases import case_identities
 from .run_record import RunRecord
-from .settings import calling_parser, resolved_setting
+from .settings import resolved_setting
 
 
 def run_record(
@@ -39,7 +40,7 @@ def run_record(
     Returns:
         the record, in the first process of a distributed run; None in the others.
     """
-    parser = calling_parser()
+    parser, _ = running_config()
     if idist.get_world_size() > 1:
         parts: list[list] = [[] for _ in range(idist.get_world_size())]
         dist.all_gather_object(parts, [dict(case) for case in validation_cases])

@@ -1,25 +1,13 @@
-"""The settings of a config: found from an expression in it, resolved to plain values, and compared."""
+"""The settings of a config: resolved to plain values, and compared."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 ABSENT = object()  # in place of the value of a key that a setting does not have
-
-
-def calling_parser() -> ConfigParser:
-    """Return the parser of the config that calls; MONAI gives an expression no handle on it."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        found = frame.f_locals.get("self")
-        if isinstance(found, ConfigParser):
-            return found
-        frame = frame.f_back
-    raise RuntimeError("called from elsewhere than an expression of a config")
 
 
 def resolved_setting(parser: ConfigParser, key: str) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ from monai.bundle import ConfigParser
 
 from ..data.cases import SECTIONS
 from ..errors import InputError, show_input_errors_in_one_line
+from ..options import Given, flag, running_config, setting_of
 from .cases import case_identities, first_names
 from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
-from .settings import ABSENT, calling_parser, difference, is_plain, resolved_setting, same_setting
+from .settings import ABSENT, difference, is_plain, resolved_setting, same_setting
 
 NETWORK, MEMBER = "network_def", "member"  # the network, and that of an ensemble's members
 # The record gives the default of these; another value does not contradict the weights.
@@ -40,7 +39,7 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
         InputError: a setting contradicts the record, or the records of an ensemble contradict each other.
     """
     show_input_errors_in_one_line()
-    parser = calling_parser()
+    parser, given = running_config()
     records = records_of(weights)
     if not records:
         return
@@ -48,7 +47,7 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
     folder = Path(str(parser.get_parsed_content("bundle_root"))) / "configs"
     files = [file for name in configs if (file := folder / f"{name}.json").is_file()]
     own = ConfigParser.load_config_files([str(file) for file in files]) if files else {}
-    said = set(settings_of_the_call(files))
+    said = _settings_given(given, files)
     settings = records[0].settings
     for other in records[1:]:
         for key in settings:
@@ -127,7 +126,7 @@ def _use_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
     if record.fold is None or fold == record.fold:
         return
     if fold is not None:
-        if is_true(parser.get("allow_seen_cases", False)):
+        if flag(parser.get("allow_seen_cases", False)):
             return
         raise InputError(
             f"fold: {fold} here, {record.fold} in {path}: the weights have seen the cases of other folds in training; "
@@ -165,7 +164,7 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
                     why = "" if case["image"] in images else f" (the same patient, {case['patient']}, as {other})"
                     seen.append(f"{case['case']} in {role}{why}")
     seen = list(dict.fromkeys(seen))
-    if seen and is_true(allow):
+    if seen and flag(allow):
         logger.warning(
             "%d cases were seen in training: their scores are no test of the weights (%s)", len(seen), first_names(seen)
         )
@@ -176,26 +175,15 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
         )
 
 
-def settings_of_the_call(own: Collection[Path]) -> Iterator[str]:
-    """Yield the settings that the command line gives, by an option or by a config file that is not the bundle's own."""
-    if len(sys.argv) < 2 or sys.argv[1] != "run":
-        return
-    arguments = sys.argv[2:]
-    for place, argument in enumerate(arguments):
-        name, _, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--"):
-            continue
-        yield _setting_of(name)
-        if name == "config_file":
-            text = value or "".join(arguments[place + 1 : place + 2])
-            for file in re.split(r"['\"]?\s*,\s*['\"]?", text.strip("[]() '\"")):
-                path = Path(file)
-                if path.is_file() and path.resolve() not in [p.resolve() for p in own]:
-                    yield from (_setting_of(key) for key in ConfigParser.load_config_file(file))
-
-
-def _setting_of(key: str) -> str:
-    return re.split("::|#", key.lstrip("+"))[0]
+def _settings_given(given: Given | None, own: Sequence[Path]) -> set[str]:
+    """Return the settings that a call gives, by an option or by a config file that is not the bundle's own."""
+    if given is None:
+        return set()
+    files = [given.files] if isinstance(given.files, (str, Path)) else given.files
+    known = [path.resolve() for path in own]
+    others = [str(file) for file in files if Path(file).resolve() not in known]
+    keys = [key for other in others for key in ConfigParser.load_config_file(other)]
+    return {setting_of(key) for key in (*given.overrides, *keys)}
 
 
 def as_in_training(folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
@@ -206,7 +194,3 @@ def as_in_training(folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
         if name != key:
             parser[name] = value
     return resolved_setting(parser, key) if key in parser.get("") else None
-
-
-def is_true(value: bool | str) -> bool:
-    return value if isinstance(value, bool) else str(value).lower() == "true"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.__main__ import main
+from common.__main__ import VERBS, main
 from common.engines.staged_trainer import STATE_FILE
 from common.reporting import read_scores, write_scores
 
@@ -145,11 +145,55 @@ def test_phantoms(verb: Callable, tmp_path: Path) -> None:
     assert [len(listing[section]) for section in ("training", "validation", "test")] == [1, 1, 1]
 
 
-def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path) -> None:
+def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Before it does anything."""
-    with pytest.raises(SystemExit, match=r"^error: --caes is no setting of phantoms; did you mean --cases\?$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         verb("phantoms", MMFNET.name, "--out", str(tmp_path / "data"), "--caes=4")
+    assert capsys.readouterr().err == "error: unknown option --caes of phantoms; did you mean --cases?\n"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["doctr"], "unknown verb doctr; did you mean doctor?"),
+        (["xyz"], "unknown verb xyz; expected one of doctor, phantoms"),
+        (["stack", "a", "b"], "stack: Missing required flags: {'out'}; see python -m common stack --help"),
+        (["verify", "a", "true", "c"], "verify: Could not consume arg: c; see python -m common verify --help"),
+        (["verify", "a", "--load", "maybe"], "--load maybe: expected true or false"),
+        (["phantoms", "x", "--out", "y", "--cases", "1.5"], "--cases 1.5: expected a whole number of at least 1"),
+        (["phantoms", "x", "--out", "y", "--seed", "-1"], "--seed -1: expected a whole number from 0 to 4294967295"),
+        (["datalist", "folders", "a", "b", "--folds", "abc"], "--folds abc: expected a whole number of at least 2"),
+    ],
+)
+def test_a_wrong_call_is_one_line_with_status_2(
+    verb: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        verb(*arguments)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {message}") and shown.err.count("\n") == 1 and not shown.out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_is_shown_and_nothing_runs(verb: Callable, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for option in ("-h", "--help"):
+        assert f"python -m common {name}" in verb(name, option)
+        assert f"python -m common {name}" in verb(name, "x", option)
+
+
+def test_without_a_verb_all_are_listed(verb: Callable) -> None:
+    for arguments in ([], ["-h"], ["--help"]):
+        lines = verb(*arguments).splitlines()
+        assert [line.split()[0] for line in lines[2:]] == list(VERBS)
+
+
+@pytest.mark.parametrize("name", ["2024", "01", "1e3", "a,b", "[x]", "None", "True", "0x10", "{a}", "(b)", "'q'"])
+def test_a_path_of_a_verb_is_the_text_typed(verb: Callable, name: str) -> None:
+    verb("phantoms", MPUNET.name, "--cases", "3", f"--out={name}")
+    assert Path(name, "dataset.json").exists()
+    with pytest.raises(SystemExit, match=rf"^error: \S+/{re.escape(name)}/images: "):
+        verb("verify", f"{name}/images")
 
 
 def test_an_output_that_cannot_be_written(verb: Callable, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,21 @@ def test_the_file_is_read_again_for_the_same_cases_alone(cohort: Path, monkeypat
     ):
         intensity_of(cohort)
     assert read_intensity(cohort / "intensity.json") == found
+
+
+def test_a_folder_that_cannot_be_written_is_no_hindrance(
+    cohort: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = intensity_of(cohort)
+    (cohort / "intensity.json").unlink()
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.replace", read_only)
+    assert intensity_of(cohort) == expected
+    assert not (cohort / "intensity.json").exists()
+    assert "cannot be written (Read-only file system); the next run computes it again" in caplog.text
 
 
 def test_the_first_process_computes_and_the_others_wait(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:

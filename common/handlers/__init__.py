@@ -1,0 +1,5 @@
+"""Handlers of MONAI's engines."""
+
+from .progress import Progress
+
+__all__ = ["Progress"]

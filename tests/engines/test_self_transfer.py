@@ -1,0 +1,33 @@
+"""Stages of self-transfer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from common.engines import self_transfer
+from common.errors import UsageError
+from common.networks import MMFNet
+
+narrow = functools.partial(MMFNet, channels=(2, 4), reduction=2)
+single = functools.partial(narrow, in_channels=1, fusion="concat")
+
+
+def test_the_last_stage_writes_the_weights(tmp_path: Path) -> None:
+    stages = self_transfer(narrow(), single, ["A", "B", "C"], tmp_path, max_epochs=3, warm_up_epochs=1)
+    assert [stage.max_epochs for stage in stages] == [3, 3, 3, 1, 2]
+    assert [stage.weights for stage in stages][3:] == [None, "model.pt"]
+
+
+def test_a_warm_up_of_all_epochs_is_the_result(tmp_path: Path) -> None:
+    stages = self_transfer(narrow(), single, ["A", "B", "C"], tmp_path, max_epochs=2, warm_up_epochs=2)
+    assert [stage.max_epochs for stage in stages] == [2, 2, 2, 2]
+    assert stages[-1].weights == "model.pt"
+
+
+def test_a_warm_up_beyond_the_training_is_refused(tmp_path: Path) -> None:
+    message = r"^--max_epochs 3: expected at least the 5 of --warm_up_epochs, which it includes$"
+    with pytest.raises(UsageError, match=message):
+        self_transfer(narrow(), single, ["A", "B", "C"], tmp_path, max_epochs=3, warm_up_epochs=5)

@@ -1,0 +1,247 @@
+"""Types, ranges and texts of options."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
+from monai.bundle.__main__ import __file__ as monai_command
+
+from common.errors import InputError, UsageError, root_cause
+from common.options import (
+    PATHS,
+    RULES,
+    check_value,
+    command_line_texts,
+    flag,
+    is_bundle_command,
+    literal,
+    mixed_precision,
+    refuse_unknown_options,
+)
+
+from .conftest import BUNDLES
+
+CONFIG = next(bundle for bundle in BUNDLES if "mmfnet" in bundle.name) / "configs"
+CONFIGS = [bundle / "configs" / f"{name}.json" for bundle in BUNDLES for name in ("train", "inference")]
+
+WRONG: dict[str, list[Any]] = {
+    "max_epochs": [0, -1, 1.5, "abc", True, None, float("nan"), [1]],
+    "updates_per_epoch": [0, -1, "abc"],
+    "batch_size": [0, 2.0],
+    "val_interval": [0],
+    "patience": [0],
+    "warm_up_epochs": [-1, 0.5],
+    "num_workers": [-1, "two"],
+    "iterations": [-1],
+    "seed": [-1, 2**32, 0.5],
+    "fold": [-1, 1.0, "a"],
+    "halve_every": [0],
+    "levels": [0, 4],
+    "learning_rate": [0, -1e-3, float("inf"), float("nan"), "fast", True],
+    "weight_decay": [-1],
+    "cache_rate": [2, -0.1],
+    "overlap": [1, 1.0, -0.1, "half"],
+    "momentum": [1],
+    "validation_share": [1, -0.1],
+    "roi_size": [[64, 64], [64, 64, 0], 64, "abc", [64, 64, 1.5], None],
+    "spacing": [[1, 1], [0, 1, 1], [1, 1, -2], ["a", 1, 1]],
+    "jitter": [[8, 8, -1]],
+    "curriculum": [[0, 0, 0], [1, 1], [1, 1, -1]],
+    "channels": [[], [-1], 0],
+    "hounsfield_range": [[200, -200], [0], ["a", "b"]],
+    "modalities": [[], ["T1", "T1"], "T1"],
+    "precision": ["float16", 16, None],
+    "section": ["testing"],
+    "device": ["gpu", "cuda:99", 3.5],
+    "resume": ["yes", 1, None],
+    "amp": ["on"],
+    "dataset_dir": [2024, None, True, ["a"], ""],
+    "weights": [2024, [], [1], None],
+}
+RIGHT: dict[str, list[Any]] = {
+    "max_epochs": [1, 600],
+    "warm_up_epochs": [0],
+    "seed": [0, 2**32 - 1],
+    "fold": [None, 0, 4],
+    "learning_rate": [1e-3, 1],
+    "cache_rate": [0, 1, 0.5],
+    "overlap": [0, 0.5],
+    "spacing": [[0.5, 0.5, -1], (1, 1, 1)],
+    "curriculum": [[0, 0, 20]],
+    "modalities": [["CT"], ("T1", "T2")],
+    "device": ["cpu", torch.device("cpu")],
+    "resume": [True, "true", "False"],
+    "weights": ["untrained", Path("model.pt"), ["a.pt", "b.pt"]],
+    "a_key_of_a_user": ["anything", -1],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_wrong_type_or_range_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UsageError) as error:
+        check_value(name, value)
+    assert str(error.value) == f"--{name} {value}: expected {RULES[name].expected}"
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
+def test_right_values_pass(name: str, value: Any) -> None:
+    check_value(name, value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_every_number_and_switch_of_a_config_has_a_rule(path: Path) -> None:
+    for name, value in json.loads(path.read_text()).items():
+        if isinstance(value, (bool, int, float)):
+            assert name in RULES, name
+        if not (isinstance(value, str) and value.startswith(("$", "@"))):
+            check_value(name, value)
+
+
+def workflow(config: Path, **options: Any) -> ConfigWorkflow:
+    with pytest.warns(UserWarning, match="parsing config_file"):
+        return create_workflow(config_file=str(config), logging_file=False, workflow_type="train", **options)
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "learning_rate", "spacing", "resume", "dataset_dir"])
+def test_python_users_get_the_same_checks(name: str) -> None:
+    value = WRONG[name][0]
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", **{name: value})
+    assert str(root_cause(error.value)) == f"--{name} {value}: expected {RULES[name].expected}"
+
+
+def test_computed_settings_are_checked_too() -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", updates_per_epoch="$@batch_size - 8")
+    assert str(root_cause(error.value)) == "--updates_per_epoch 0: expected a whole number of at least 1"
+
+
+def test_an_unknown_option_of_python_is_refused() -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", max_epoch=5)
+    cause = root_cause(error.value)
+    assert isinstance(cause, UsageError) and str(cause).endswith("did you mean --max_epochs?")
+
+
+def test_any_text_is_a_path_of_python() -> None:
+    for name in ("a#b", "c::d", "x$y@z%", 'e\'f, "g"', "\u00e4 \\n"):
+        flow = workflow(CONFIG / "inference.json", output_dir=name, dataset_dir=Path(name))
+        assert flow.parser.get_parsed_content("log_file") == f"{name}/inference.log"
+        assert flow.parser.get_parsed_content("dataset_dir") == name
+
+
+def test_a_changed_path_of_a_config_is_refused(tmp_path: Path) -> None:
+    config = json.loads((CONFIG / "inference.json").read_text())
+    path = tmp_path / "inference.json"
+    path.write_text(json.dumps({**config, "output_dir": "out #1"}))
+    with pytest.raises(RuntimeError) as error:
+        workflow(path)
+    assert str(root_cause(error.value)).startswith("--output_dir out ::1: MONAI writes :: for #")
+
+
+NAMES = [
+    "2024",
+    "01",
+    "1e3",
+    "a,b",
+    "[x]",
+    "None",
+    "True",
+    "1_000",
+    "0x10",
+    "2024.10",
+    "{a}",
+    "(b)",
+    "'q'",
+    "#1",
+    "a::b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_of_the_command_is_the_text_typed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sys, "argv", [monai_command, "run", "--dataset_dir", name, f"--output-dir={name}"])
+    assert is_bundle_command()
+    flow = workflow(CONFIG / "inference.json", dataset_dir=2024, output_dir=["x"])  # what Fire makes of texts
+    assert flow.parser.get_parsed_content("dataset_dir") == name
+    assert flow.parser.get_parsed_content("log_file") == f"{name}/inference.log"
+
+
+def test_a_list_of_weights_stays_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [monai_command, "run", "--weights", "['a#1.pt', \"b.pt\"]"])
+    flow = workflow(CONFIG / "inference.json", weights=["a#1.pt", "b.pt"])
+    assert flow.parser.get_parsed_content("weights") == ["a#1.pt", "b.pt"]
+
+
+def test_expressions_stay_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [monai_command, "run", "--output_dir", "$@bundle_root + '/x'"])
+    flow = workflow(CONFIG / "inference.json", output_dir="$@bundle_root + '/x'")
+    assert flow.parser.get_parsed_content("log_file") == "./x/inference.log"
+
+
+def test_literals_are_what_they_were() -> None:
+    rng = random.Random(0)
+    letters = string.printable + "\u00e4\u4e2d\U0001f600\udcff"
+    for _ in range(200):
+        text = "".join(rng.choices(letters, k=rng.randint(1, 30)))
+        assert ConfigParser({"x": literal(text), "y": "@x"}).get_parsed_content("y") == text
+
+
+def test_texts_of_a_command_line() -> None:
+    line = ["--a", "1e3", "--b-c=x=y", "--flag", "--d", "-5", "--a", "2", "--e"]
+    assert command_line_texts(line) == {"a": "2", "b_c": "x=y", "d": "-5"}
+
+
+@pytest.mark.parametrize(("value", "meaning"), [(True, True), (False, False), ("true", True), ("False", False)])
+def test_a_switch_is_a_word_or_a_value(value: bool | str, meaning: bool) -> None:
+    assert flag(value) is meaning
+
+
+@pytest.mark.parametrize("value", ["yes", "", "1", 1])
+def test_a_switch_is_nothing_else(value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{value!r}: expected true or false$"):
+        flag(value)
+
+
+def test_mixed_precision_needs_cuda() -> None:
+    assert not mixed_precision("false", "cpu")
+    with pytest.raises(UsageError, match=r"^--amp true, but the device is cpu; mixed precision needs CUDA$"):
+        mixed_precision("true", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["max_epochs", "train::trainer::max_epochs", "dataset_dir", "meta_file"], f"{CONFIG}/train.json"),
+        (["section", "_meta_::version"], [f"{CONFIG}/train.json", f"{CONFIG}/evaluate.json"]),
+        (["inferer#sw_batch_size", "phantom"], [f"{CONFIG}/inference.json", f"{CONFIG}/demo.json"]),
+    ],
+)
+def test_settings_of_the_configs_are_options(names: list[str], files: str | list[str]) -> None:
+    refuse_unknown_options(names, files)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_epoch", r"^unknown option --max_epoch of .*train\.json; did you mean --max_epochs\?$"),
+        ("qqq", r"^unknown option --qqq of .*train\.json$"),
+        ("trian::trainer", r"did you mean --train\?$"),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(option: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        refuse_unknown_options([option], f"{CONFIG}/train.json")
+
+
+def test_paths_have_rules() -> None:
+    assert PATHS.keys() <= RULES.keys()
+    assert issubclass(UsageError, InputError)
