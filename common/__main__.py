@@ -301,7 +301,11 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 
-NUMBERS = {"cases": whole(1), "folds": whole(2), "fold": RULES["fold"], "seed": RULES["seed"]}
+NUMBERS = {
+    "cases": whole(1),
+    "folds": whole(2),
+    **{name: RULES[name] for name in ("fold", "seed", "validation_share")},
+}
 
 
 def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
@@ -311,8 +315,12 @@ def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
         KeyError: a number of a verb has no rule in ``NUMBERS``.
     """
 
-    def whole_number(text: str) -> int:
-        value: Any = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+    def number(text: str) -> Any:
+        value: Any = text
+        if re.fullmatch(r"[+-]?\d+", text):
+            value = int(text)
+        elif parameter.annotation is float and re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", text):
+            value = float(text)
         check_value(parameter.name, value, {parameter.name: NUMBERS[parameter.name]})
         return value
 
@@ -320,8 +328,8 @@ def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
         check_value(parameter.name, text, {parameter.name: SWITCH})
         return flag(text)
 
-    if parameter.annotation in (int, int | None):
-        return whole_number
+    if parameter.annotation in (int, int | None, float):
+        return number
     return switch if parameter.annotation is bool else str
 
 
