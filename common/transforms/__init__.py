@@ -7,13 +7,14 @@ from .channels import SelectChannelsd
 from .class_label import ClassIndexd
 from .class_result import SplitClassesd
 from .fusion import FuseTasksd
-from .grids import DecideLabeld, ResampleAxesd, ReturnToScand
+from .grids import ResampleAxesd
 from .in_plane import InPlaned
 from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
 from .lesion_crop import CropAtd, LesionCentresd, RandCropAtd
 from .lungs import CropLungsd, LungBoxd, lung_mask
+from .return_to_scan import DecideLabeld, ReturnToScand
 from .slab import CropSlabd
 from .tumour_crop import RandCropTumourd, TumourVoxelsd
 from .tumour_parts import CleanTumourd

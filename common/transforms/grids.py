@@ -1,11 +1,10 @@
-"""From a scan's grid to the network's and back, along the axes: what is axis-aligned needs no general resampling."""
+"""From a scan's grid to the network's, along the axes: what is axis-aligned needs no general resampling."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,9 +20,6 @@ from ..errors import InputError
 from ..geometry import grid_difference, to_ras
 from ..memory import check_memory
 from ..tensors import affine_of, plain, source_of
-
-MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
-SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ def axis_positions(
     return axes, positions
 
 
-def _corners(positions: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def corners_of(positions: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The voxels below and above each position, and the weight of the upper one; the edge continues outside."""
     positions = positions.round(decimals=6).clamp(0, size - 1)  # what differs from a whole voxel by rounding is one
     below = positions.long()
@@ -75,7 +71,7 @@ def sample_along_axes(volume: Tensor, positions: Sequence[Tensor], mode: str = "
         ``(C, *[len(p) for p in positions])``.
     """
     for axis in sorted(range(3), key=lambda i: len(positions[i]) / volume.shape[i + 1]):  # shrink before growing
-        below, above, weight = _corners(positions[axis], volume.shape[axis + 1], volume.device)
+        below, above, weight = corners_of(positions[axis], volume.shape[axis + 1], volume.device)
         if mode == "nearest" or not weight.any():
             chosen = torch.where(weight > 0.5, above, below)
             if not torch.equal(chosen, torch.arange(volume.shape[axis + 1], device=chosen.device)):
@@ -87,7 +83,7 @@ def sample_along_axes(volume: Tensor, positions: Sequence[Tensor], mode: str = "
     return volume
 
 
-def _placed(volume: Tensor, affine: np.ndarray, meta: Mapping) -> MetaTensor:
+def placed(volume: Tensor, affine: np.ndarray, meta: Mapping) -> MetaTensor:
     return MetaTensor(volume, meta={**meta, "affine": torch.as_tensor(affine)})
 
 
@@ -99,7 +95,7 @@ class ResampleAxesd(MapTransform):
     ``Orientationd`` followed by ``Spacingd`` (border continued), which interpolates in all directions at once, in
     float64, and centres the grids of some oblique scans half a voxel off. A scan with sheared axes (a tilted gantry)
     goes through ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, and the grid made here
-    (``resampled_affine``, ``resampled_shape``), for :class:`ReturnToScand`; MONAI's ``Invertd`` cannot undo this step.
+    (``resampled_affine``, ``resampled_shape``), for ``ReturnToScand``; MONAI's ``Invertd`` cannot undo this step.
 
     All keys get the grid of the first, the image: a label is never resampled onto a grid of its own.
 
@@ -160,7 +156,7 @@ class ResampleAxesd(MapTransform):
             if mode == "nearest":
                 _name_lost(plain(volume), result, source_of(volume, key), new_affine)
             grid = {"resampled_affine": new_affine.copy(), "resampled_shape": np.array(new_shape)}
-            d[key] = _placed(result, new_affine, {**volume.meta, **grid})
+            d[key] = placed(result, new_affine, {**volume.meta, **grid})
         return d
 
     def _in_ras(self, volume: Tensor, key: Hashable) -> MetaTensor:
@@ -175,7 +171,7 @@ class ResampleAxesd(MapTransform):
             )
         original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64)
         meta = {**volume.meta, "original_affine": original, "space": SpaceKeys.RAS}
-        return _placed(plain(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
+        return placed(plain(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
 
     def _resample(
         self, volume: Tensor, affine: np.ndarray, new_affine: np.ndarray, new_shape: Sequence[int], mode: str
@@ -183,8 +179,8 @@ class ResampleAxesd(MapTransform):
         parallel = axis_positions(new_affine, new_shape, affine)
         if parallel is None:
             resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
-            placed = MetaTensor(volume, affine=torch.as_tensor(affine))
-            return plain(resample(placed, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape))
+            moved = MetaTensor(volume, affine=torch.as_tensor(affine))
+            return plain(resample(moved, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape))
         axes, positions = parallel
         return sample_along_axes(volume.permute(0, *(a + 1 for a in axes)), positions, mode)
 
@@ -241,184 +237,3 @@ def _name_lost(label: Tensor, resampled: Tensor, name: str, affine: np.ndarray) 
                 "the case counts as one without this label",
                 name, value, count, size,
             )  # fmt: skip
-
-
-class ReturnToScand(MapTransform):
-    """A network's output on its own grid, as a label map or as probabilities on the grid of the scan.
-
-    The output is interpolated linearly and then decided, as by MONAI's ``Invertd`` and ``AsDiscreted``. Where all eight
-    neighbours of a voxel agree, interpolation cannot change the decision and is left out; elsewhere a slab of the scan
-    is decided at a time. So no class ever exists at the scan's size. Outside a crop, everything is background; padding
-    is left out, and where a voxel of the scan lies beyond the last of :class:`ResampleAxesd`'s grid, by half a voxel at
-    most, it continues that one. The inverse follows from the affine of the image as the network saw it and from the
-    scan's, whatever steps lie between (orientation, spacing, crop, pad, flip).
-    Only for a scan with sheared axes, a tilted gantry, all classes are interpolated at its size.
-
-    A label map, one channel of integers, cannot be interpolated: each voxel of the scan gets the nearest label.
-
-    Args:
-        keys: outputs ``(C, x, y, z)`` on the grid of ``image_key``, or label maps ``(1, x, y, z)`` of 0 to 255.
-        image_key: the image as the network saw it; its ``original_affine`` and ``spatial_shape`` are the scan's.
-        output: ``"labels"``, uint8, or ``"probabilities"``, the interpolated channels, float32.
-        threshold: of a single channel, which is foreground from there on; more channels are decided by the largest,
-            the first of equals.
-
-    Raises:
-        ValueError: another shape than the image's, more classes than 8 bits hold, or a label map where probabilities
-            are wanted.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        image_key: str = "image",
-        output: str = "labels",
-        threshold: float = 0.5,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if output not in ("labels", "probabilities"):
-            raise ValueError(f"output={output!r}: expected 'labels' or 'probabilities'")
-        self.image_key = image_key
-        self.output = output
-        self.threshold = threshold
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        image = d[self.image_key]
-        scan_affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
-        scan_shape = [int(n) for n in image.meta["spatial_shape"]]
-        box, affine = _without_padding(image)
-        parallel = axis_positions(scan_affine, scan_shape, affine)
-        for key in self.key_iterator(d):
-            scores = plain(d[key])
-            if scores.shape[1:] != image.shape[1:]:
-                raise ValueError(f"'{key}' of shape {list(scores.shape)} for an image of {list(image.shape)}")
-            given = len(scores) == 1 and not scores.is_floating_point()  # labels, which need no decision
-            if given:
-                if self.output == "probabilities":
-                    raise ValueError(f"'{key}' is a label map ({scores.dtype}), which has no probabilities")
-            elif self.output == "labels" and len(scores) >= MIXED:
-                raise ValueError(f"{len(scores)} classes, but a label has 8 bits")
-            scores = scores[(slice(None), *box)].to(torch.uint8 if given else torch.float32)
-            if parallel is None:
-                result = self._sheared(scores, affine, scan_affine, scan_shape)
-            else:
-                result = self._parallel(scores, *parallel)
-            d[key] = _placed(result, scan_affine, image.meta)
-        return d
-
-    def _parallel(self, scores: Tensor, axes: Sequence[int], positions: Sequence[Tensor]) -> Tensor:
-        given = scores.dtype == torch.uint8
-        scores = scores.permute(0, *(a + 1 for a in axes))
-        shape = [len(line) for line in positions]
-        within = [(p > -0.5 - 1e-4) & (p < n - 0.5 + 1e-4) for p, n in zip(positions, scores.shape[1:])]
-        covered = [slice(int(w.int().argmax()), int(w.int().argmax()) + int(w.sum())) for w in within]
-        inside = [line[w] for line, w in zip(positions, within)]
-        if self.output == "labels" and not given:
-            result = torch.zeros(1, *shape, dtype=torch.uint8, device=scores.device)
-            if all(len(line) for line in inside):
-                _decide_into(result[0, covered[0], covered[1], covered[2]], scores, inside, self.threshold)
-        else:
-            result = torch.zeros(len(scores), *shape, dtype=scores.dtype, device=scores.device)
-            mode = "nearest" if given else "bilinear"
-            result[:, covered[0], covered[1], covered[2]] = sample_along_axes(scores, inside, mode)
-        return result
-
-    def _sheared(
-        self, scores: Tensor, affine: np.ndarray, scan_affine: np.ndarray, scan_shape: Sequence[int]
-    ) -> Tensor:
-        given = scores.dtype == torch.uint8
-        mode = "nearest" if given else "bilinear"
-        resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
-        placed = MetaTensor(scores, affine=torch.as_tensor(affine))
-        values = plain(resample(placed, dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape))
-        if given:
-            result = values.to(torch.uint8)
-        else:
-            result = _decide(values, self.threshold)[None] if self.output == "labels" else values
-        matrix = np.linalg.solve(affine, scan_affine)
-        lines = [torch.arange(n, dtype=torch.float64, device=scores.device) for n in scan_shape]
-        voxels = torch.meshgrid(*lines, indexing="ij")
-        for row, n in zip(matrix.tolist(), scores.shape[1:]):
-            position = row[3] + sum(step * voxel for step, voxel in zip(row, voxels))
-            result[:, (position < -0.5 - 1e-4) | (position > n - 0.5 + 1e-4)] = 0
-        return result
-
-
-def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
-    """The voxels of an image that lie on the grid of :class:`ResampleAxesd`, not beyond it, and their affine."""
-    affine = affine_of(image)
-    if "resampled_affine" not in image.meta:
-        return [slice(None)] * 3, affine
-    ends = np.stack([np.zeros(3), np.asarray(image.meta["resampled_shape"]) - 1.0], axis=1)
-    ends = np.linalg.solve(affine, np.asarray(image.meta["resampled_affine"])) @ np.vstack([ends, np.ones(2)])
-    first = np.ceil(ends[:3].min(1) - 1e-3).astype(int).clip(0)
-    last = np.floor(ends[:3].max(1) + 1e-3).astype(int)
-    affine[:3, 3] += affine[:3, :3] @ first
-    return [slice(int(a), int(b) + 1) for a, b in zip(first, last)], affine
-
-
-class DecideLabeld(MapTransform):
-    """A network's output as a label map on its own grid, decided as :class:`ReturnToScand` does.
-
-    Args:
-        keys: outputs ``(C, x, y, z)``, which become label maps ``(1, x, y, z)``, uint8.
-        threshold: of a single channel; more channels are decided by the largest, the first of equals.
-    """
-
-    def __init__(self, keys: KeysCollection, threshold: float = 0.5, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.threshold = threshold
-
-    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = _decide(plain(d[key]), self.threshold)[None]
-        return d
-
-
-def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], threshold: float) -> None:
-    """Write into ``result``, ``(x, y, z)``, the label at the product of ``positions`` in ``scores``."""
-    if len(scores) == 2:  # one difference decides
-        scores = (scores[1] - scores[0])[None]
-        threshold = float(np.nextafter(np.float32(0), np.float32(1)))
-    labels = torch.stack([_decide(plane, threshold) for plane in scores.unbind(1)])
-    for axis in range(3):  # now of cells between voxels: the label of all eight corners, or MIXED
-        if labels.shape[axis] > 1:
-            first, second = (
-                labels.narrow(axis, 0, labels.shape[axis] - 1),
-                labels.narrow(axis, 1, labels.shape[axis] - 1),
-            )
-            labels = torch.where(first == second, first, MIXED)
-    corners = [_corners(line, size, scores.device) for line, size in zip(positions, scores.shape[1:])]
-    cells = [below.clamp(max=size - 1) for (below, _, _), size in zip(corners, labels.shape)]
-    (below, above, weight), *in_plane = corners
-    planes = max(1, SLAB_VALUES // max(scores[:, 0].numel(), result[0].numel()))
-    for start in range(0, len(result), planes):
-        chosen = slice(start, start + planes)
-        slab = labels.index_select(0, cells[0][chosen]).index_select(1, cells[1]).index_select(2, cells[2])
-        x, y, z = (slab == MIXED).nonzero(as_tuple=True)
-        if len(x):
-            upper = scores.index_select(1, above[chosen])
-            values = scores.index_select(1, below[chosen]).lerp_(upper, weight[chosen, None, None])
-            slab[x, y, z] = _decide(_at_points(values, in_plane, x, y, z), threshold)
-        result[chosen] = slab
-
-
-def _decide(values: Tensor, threshold: float) -> Tensor:
-    """``(C, ...)`` to 8-bit labels."""
-    if len(values) == 1:
-        return (values[0] >= threshold).to(torch.uint8)
-    return values.max(0).indices.to(torch.uint8)
-
-
-def _at_points(
-    planes: Tensor, corners: Sequence[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor, z: Tensor
-) -> Tensor:
-    """``(C, points)``: some points of the planes ``(C, x, ...)`` at the product of positions along y and z."""
-    (y0, y1, wy), (z0, z1, wz) = ([part[i] for part in corner] for corner, i in zip(corners, (y, z)))
-    flat = planes.reshape(len(planes), -1)
-    rows = [(x * planes.shape[2] + line) * planes.shape[3] for line in (y0, y1)]
-    lower, upper = (torch.lerp(flat.index_select(1, row + z0), flat.index_select(1, row + z1), wz) for row in rows)
-    return torch.lerp(lower, upper, wy)

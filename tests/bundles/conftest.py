@@ -94,7 +94,7 @@ TINY = {
 }
 PHANTOMS = {
     MMFNET.name: HeadPhantom(size=(28, 32, 16), spacing=(6.0, 5.8, 5.5)),
-    OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 3.9, 4.1)),
+    OMNET.name: BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
     MAMTLN_CT.name: StomachPhantom(size=(32, 26, 13), spacing=(9.0, 8.8, 8.0)),
     MPUNET.name: LiverPhantom(size=(36, 30, 24), spacing=(10.0, 10.4, 9.7)),
     MULTIRNET.name: LungPhantom(size=(34, 28, 19), spacing=(8.0, 8.2, 9.0)),

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
 from common.memory import Memory
-from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, grids
+from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, return_to_scan
 from common.transforms.grids import axis_positions
 
 RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])
@@ -303,7 +303,7 @@ def test_a_label_map_is_monais(
     image = images[-1]
     np.testing.assert_allclose(image.affine, same[-1].affine, atol=1e-9)
     scores = field(classes, image.shape[1:], smooth=1 if pixdim is COARSER else 3)
-    monkeypatch.setattr(grids, "SLAB_VALUES", 1000)  # several slabs
+    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 1000)  # several slabs
     found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
     assert isinstance(found, MetaTensor) and found.dtype == torch.uint8
     assert found.shape == (1, *SHAPE)
@@ -471,7 +471,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_the_classes_never_exist_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even where no two neighbours agree: then a slab of them does."""
-    monkeypatch.setattr(grids, "SLAB_VALUES", 4096)
+    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 4096)
     classes, voxels = 6, 64 * 48 * 40
     image = MetaTensor(torch.zeros(1, 8, 6, 5), affine=np.diag([8.0, 8, 8, 1]))
     image.meta.update({"original_affine": np.eye(4), "spatial_shape": np.array([64, 48, 40])})
