@@ -25,6 +25,7 @@ from .cases import (
     check_voxels,
     list_cases,
     read_headers,
+    warn_of_small_labels,
 )
 from .findings import Findings, size
 from .headers import Header
@@ -69,7 +70,7 @@ def examine_data(
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = train.get_parsed_content("load") if SCANS not in lists else _reading(infer)
-    load = _with_anatomy([step for step in load if step is not None], train)
+    load = _with_own_checks([step for step in load if step is not None], train)
     headers: dict[str, list[list[Header]]] = {section: [] for section in lists}  # of the cases without a failure
     everything = [(section, case) for section, cases in lists.items() for case in cases]
     for section, case in tqdm(everything, desc="headers" if headers_only else "reading", ncols=100, delay=2):
@@ -107,12 +108,12 @@ def _reading(infer: ConfigParser) -> list[Callable]:
     return steps
 
 
-def _with_anatomy(load: list[Callable], train: ConfigParser) -> list[Callable]:
-    """The steps, and for a CT one more that compares its anatomy with its header."""
+def _with_own_checks(load: list[Callable], train: ConfigParser) -> list[Callable]:
+    """Return the steps and those that a run does not have: of small labels, and of the anatomy in a CT."""
     if not any(type(step).__name__ == CT_STEP for step in load):
-        return load
+        return [*load, warn_of_small_labels]
     names = [name for key in ("labels", "regions") if isinstance(train.get(key), dict) for name in train.get(key)]
-    return [*load, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
+    return [*load, warn_of_small_labels, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
 
 
 def _summary(lists: Lists, headers: dict[str, list[list[Header]]]) -> list[str]:
