@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from monai.transforms import Compose, MapTransform
 
 from ..data.cases import files_of, find_cases, read_lists, resolve_case, with_distinct_names
@@ -20,7 +21,10 @@ from ..files import sha256
 from .findings import Findings
 from .headers import Header, difference, read_header
 
+SMALL_LABEL = 10  # voxels, below which a label in a case is worth a look
 SCANS = "scans"  # the list of a folder without a data list
+
+logger = logging.getLogger(__name__)
 
 Lists = dict[str, list[dict]]
 
@@ -212,6 +216,20 @@ def check_labels(findings: Findings, lists: Lists, segments: bool) -> None:
         if labels and not any(_may_have_foreground(label) for label in labels):
             what = f"the labels of all {len(labels)} cases are empty; check the labels and the data list"
             (findings.fail if segments and section != "test" else findings.note)(f"list {section}", what)
+
+
+def warn_of_small_labels(data: Mapping) -> Mapping:
+    """Warn of labels of a few voxels, as the last step of reading a case: a coarser grid loses them."""
+    label = data.get("label")
+    if label is not None:
+        values, counts = np.unique(np.asarray(label)[np.asarray(label) > 0], return_counts=True)
+        for value, count in zip(values, counts):
+            if count < SMALL_LABEL:
+                logger.warning(
+                    "%s: label %g has %d voxels in all; a grid of larger voxels may lose it, and the case then "
+                    "trains as one without it", label.meta.get("filename_or_obj", "label"), value, count,
+                )  # fmt: skip
+    return data
 
 
 def _may_have_foreground(label: Path) -> bool:

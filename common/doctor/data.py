@@ -28,6 +28,7 @@ from .cases import (
     check_voxels,
     list_cases,
     read_headers,
+    warn_of_small_labels,
     warnings_noted,
 )
 from .findings import Finding, Findings
@@ -75,7 +76,7 @@ def examine_data(
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))
-    load = _with_anatomy([step for step in load if step is not None], train)
+    load = _with_own_checks([step for step in load if step is not None], train)
     resample = _resampling(train) if SCANS not in lists else None
     headers: Headers = {section: {} for section in lists}
     everything = [(section, case) for section, cases in lists.items() for case in cases]
@@ -122,12 +123,12 @@ def _resampling(train: ConfigParser) -> MapTransform | None:
     return next((train.get_parsed_content(step) for name, step, _ in steps if name == "ResampleAxesd"), None)
 
 
-def _with_anatomy(load: list[Callable], train: ConfigParser) -> list[Callable]:
-    """The steps, and for a CT one more that compares its anatomy with its header."""
+def _with_own_checks(load: list[Callable], train: ConfigParser) -> list[Callable]:
+    """Return the steps and those that a run does not have: of small labels, and of the anatomy in a CT."""
     if not any(type(step).__name__ == CT_STEP for step in load):
-        return load
+        return [*load, warn_of_small_labels]
     names = [name for key in ("labels", "regions") if isinstance(train.get(key), dict) for name in train.get(key)]
-    return [*load, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
+    return [*load, warn_of_small_labels, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
 
 
 def _summary(lists: Lists, headers: Headers) -> list[str]:

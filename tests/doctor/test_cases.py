@@ -326,3 +326,13 @@ def test_a_list_of_empty_labels(examine: Callable, write_nifti: Callable, sectio
     message = "the labels of all 1 cases are empty; check the labels and the data list"
     assert examine() == [(kind, f"list {section}", message)]
     assert examine(headers_only=True) == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 10])
+def test_a_label_of_a_few_voxels_is_a_note(examine: Callable, write_nifti: Callable, count: int) -> None:
+    label = np.zeros((12, 10, 6), np.uint8)
+    label[:5] = 1
+    label[10, :count, 3] = 2
+    write_nifti("data/training_gtv.nii.gz", label)
+    found = [(kind, where) for kind, where, what in examine() if f"label 2 has {count} voxels in all" in what]
+    assert found == ([("note", "training t")] if count < 10 else [])
