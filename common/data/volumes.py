@@ -27,8 +27,6 @@ try:
 except ImportError:
     import gzip
 
-FARTHEST = 1e6  # mm
-
 logger = logging.getLogger(__name__)
 
 
@@ -195,6 +193,9 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     _check_place(path, affine)
     check_grid(path, shape, affine)
     return shape, affine
+
+
+FARTHEST = 1e6  # mm
 
 
 def _check_place(path: Path, affine: np.ndarray) -> None:
