@@ -166,6 +166,7 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
         raise InputError(os_failure(error, str(path))) from error
     while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
+    _check_place(path, affine)
     check_grid(path, array.shape, affine)
     finite = np.isfinite(array)
     if not finite.all():
@@ -201,8 +202,26 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
         raise InputError(os_failure(error, str(path))) from error
     while len(shape) > 3 and shape[3] == 1:
         shape = (*shape[:3], *shape[4:])
+    _check_place(path, affine)
     check_grid(path, shape, affine)
     return shape, affine
+
+
+FARTHEST = 1e6  # mm
+
+
+def _check_place(path: Path, affine: np.ndarray) -> None:
+    """Check that an affine keeps to distances that a scanner has; float32 does not hold places much farther away.
+
+    Raises:
+        InputError: a voxel size or an origin beyond ``FARTHEST``.
+    """
+    farthest = np.abs(affine[:3]).max()
+    if np.isfinite(farthest) and farthest > FARTHEST:
+        raise InputError(
+            f"{path}: its header has a voxel size or an origin of {farthest:.3g} mm, expected less than "
+            f"{FARTHEST:.0e} mm; correct the header or its unit"
+        )
 
 
 def _format_of(path: Path) -> str:

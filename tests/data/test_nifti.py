@@ -112,6 +112,20 @@ def test_memory_is_asked_for_before_voxels_are_read(
     assert read_grid(path)[0] == (300, 200, 100)
 
 
+@pytest.mark.parametrize(("place", "value"), [((0, 0), 5e6), ((2, 3), -1e12), ((1, 1), 1e30)])
+def test_a_place_that_no_scanner_has(tmp_path: Path, place: tuple[int, int], value: float) -> None:
+    affine = AFFINE.copy()
+    affine[place] = value
+    made = image()
+    made.header["srow_x"], made.header["srow_y"], made.header["srow_z"] = affine[:3]
+    (tmp_path / "a.nii").write_bytes(made.header.binaryblock + bytes(4) + VOLUME.tobytes(order="F"))
+    for read in (read_volume, read_grid):
+        with pytest.raises(
+            InputError, match=r"a\.nii: its header has a voxel size or an origin of .* mm, expected less"
+        ):
+            read(tmp_path / "a.nii")
+
+
 def test_a_link_that_is_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.nii").symlink_to(tmp_path / "gone.nii")
     with pytest.raises(InputError, match=r"a\.nii: a link to .*gone\.nii, which is not there"):
