@@ -183,12 +183,17 @@ def _overlay(name: str, path: Path, configs: Mapping[str, Any], metadata: Mappin
 def _recorded(bundle: Path, inference: dict[str, Any], changes: dict[str, Any], record: Path) -> dict[str, Any]:
     """Return the settings of the weights' record and an overlay's other changes, which may not contradict it."""
     changed = {setting_of(key) for key in changes}
-    settings = {k: v for k, v in read_record(record).settings.items() if k in inference or k not in changed}
+    found = read_record(record)
+    settings = {k: v for k, v in found.settings.items() if k in inference or k not in changed}
     parser = ConfigParser(merged(inference, changes))
     parser["bundle_root"] = str(bundle)
     apply_settings(parser, settings, inference, (), record, bundle / "configs")
     others = {key: value for key, value in changes.items() if setting_of(key) not in inference}
-    return {**others, **{key: parser[key] for key in inference if key in settings or key in changed}}
+    return {
+        **others,
+        "scans": found.scans,
+        **{key: parser[key] for key in inference if key in settings or key in changed},
+    }
 
 
 def _package_metadata(

@@ -13,7 +13,10 @@ import monai
 import torch
 import torch.distributed as dist
 
-from ..data.cases import read_lists, resolve_case
+from ..data.cases import files_of, read_lists, resolve_case
+from ..data.foreground import check_foreground
+from ..data.spacing import grid_summary
+from ..data.volumes import read_grid
 from ..options import running_config
 from .cases import case_identities
 from .run_record import RunRecord
@@ -39,8 +42,14 @@ def run_record(
 
     Returns:
         the record, in the first process of a distributed run; None in the others.
+
+    Raises:
+        InputError: no label of a list has foreground, and the network segments.
     """
     parser, _ = running_config()
+    segments = parser.get("task") != "cls"
+    for section, cases in (("training", train_cases), ("validation", validation_cases)):
+        check_foreground(cases, section, needed=segments)
     if idist.get_world_size() > 1:
         parts: list[list] = [[] for _ in range(idist.get_world_size())]
         dist.all_gather_object(parts, [dict(case) for case in validation_cases])
@@ -60,12 +69,17 @@ def run_record(
         training=training,
         fold=fold,
         seed=int(seed),
+        scans=grid_summary(read_grid(files_of(case)[0])[1] for case in train_cases if _is_on_disk(case)),
         train_cases=case_identities(train_cases),
         validation_cases=case_identities(validation_cases),
         test_cases=case_identities(_test_cases(Path(dataset_dir), fold)),
         versions={"monai-paper-bundles": _own_version(), "monai": monai.__version__, "torch": torch.__version__},
         command=_command(),
     )
+
+
+def _is_on_disk(case: Mapping) -> bool:
+    return "image" in case and files_of(case)[0].exists()
 
 
 def listed_cases(root: Path, section: str, fold: int | None) -> list[dict]:

@@ -27,6 +27,7 @@ class RunRecord:
         training: other settings of the training, such as the learning rate, as they stood in the configs.
         fold: cross-validation fold that was held out, or None.
         seed: seed of the training.
+        scans: orientations and voxel sizes of the training scans, see :func:`common.data.grid_summary`.
         train_cases, validation_cases, test_cases: cases of each list, with ``case``, ``patient`` or None, and the
             SHA-256 of ``image`` and ``label``.
         versions: versions of the packages.
@@ -38,6 +39,7 @@ class RunRecord:
     training: dict[str, Any]
     fold: int | None
     seed: int
+    scans: dict[str, Any]
     train_cases: list[dict[str, Any]]
     validation_cases: list[dict[str, Any]]
     test_cases: list[dict[str, Any]]

@@ -17,6 +17,7 @@ from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
 from .settings import ABSENT, difference, is_plain, resolved_setting, same_setting
 
+SCANS = "scans"  # what the training scans were like
 NETWORK, MEMBER = "network_def", "member"  # the network, and that of an ensemble's members
 # The record gives the default of these; another value does not contradict the weights.
 MAY_DIFFER = ("keep", "label_map", "overlap", "slice_step", "window_step")
@@ -56,6 +57,8 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
     if not isinstance(weights, (str, Path)):
         settings = {MEMBER if key == NETWORK else key: value for key, value in settings.items()}
     apply_settings(parser, settings, own, said, path, folder)
+    if SCANS in parser.get("") and len(records) == 1:
+        parser[SCANS] = records[0].scans
     if len(records) == 1:
         _use_fold(parser, records[0], path)
     parser.ref_resolver.reset()

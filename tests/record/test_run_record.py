@@ -27,6 +27,7 @@ def record(**changes: Any) -> RunRecord:
         "training": {"learning_rate": 0.1},
         "fold": 0,
         "seed": 3,
+        "scans": {},
         "train_cases": [CASE],
         "validation_cases": [],
         "test_cases": [],
