@@ -16,7 +16,7 @@ from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from ..labels import check_agreement
-from ..session import setting_of
+from ..session import literal, setting_of
 from .findings import Findings
 from .machine import installed
 
@@ -50,9 +50,9 @@ def read_config(
         root = setting_of(key)
         if root in own or root == key:
             merge_kv(parser, key, value)
-    parser["bundle_root"] = str(folder)
+    parser["bundle_root"] = literal(str(folder))
     if dataset_dir is not None:
-        parser["dataset_dir"] = str(dataset_dir)
+        parser["dataset_dir"] = literal(str(dataset_dir))
     return parser
 
 

@@ -25,7 +25,7 @@ from ..errors import InputError, root_cause
 from ..files import PARTIAL, check_replaceable, failures_of_writing, make_folder, read_json, sha256
 from ..record import RECORD_FILE, apply_settings, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
-from ..session import check_setting, setting_of
+from ..session import check_setting, literal, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums
 from .configs import PATHS, Rewriting, dense_json, merged
@@ -247,7 +247,7 @@ def _package_configs(
     for name in ("inference.json", "train.json"):
         configs[name] = merged(configs[name], changes)
     parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
-    parser["ckpt_dir"] = str(weights_folder)
+    parser["ckpt_dir"] = literal(str(weights_folder))
     for key in from_training:
         try:
             value = parser.get_parsed_content(key)

@@ -174,6 +174,12 @@ def test_headers_only_as_a_word(
         verb(*arguments[:-1], "maybe")
 
 
+def test_a_number_sign_in_a_path(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    (tmp_path / "data").rename(tmp_path / "data #1")
+    assert "failure" not in verb(str(bundle), "--dataset_dir", "data #1")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("real", BUNDLES, ids=lambda path: path.name)
 def test_the_bundles(real: Path, tmp_path: Path, write_nifti: Callable) -> None:
