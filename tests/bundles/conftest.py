@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.data.phantoms import BrainPhantom, HeadPhantom, LiverPhantom, LungPhantom, StomachPhantom, write_cohort
+from common.files import CLAIM
 from common.networks import MAMTLN, MMFNet, MPUNet, MultiRNet, OMNet
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -102,8 +103,9 @@ PHANTOMS = {
 
 
 def results_in(folder: Path) -> set[str]:
-    """Return the names of the files of an inference, without the records beside its results."""
-    return {path.name for path in folder.iterdir() if not path.name.endswith(("_seg.json", "_cam.json"))}
+    """Return the names of the files of an inference, without the records beside its results and the lock."""
+    others = ("_seg.json", "_cam.json", CLAIM)
+    return {path.name for path in folder.iterdir() if not path.name.endswith(others)}
 
 
 @pytest.fixture(scope="session")

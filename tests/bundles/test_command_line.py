@@ -331,7 +331,7 @@ def test_two_processes_infer_the_cohort_of_one(
     listing["test"] += listing["training"]
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(Path(listing["test"][1]["image"]).read_bytes()[:3000])
-    listing["test"][1]["image"] = str(broken)
+    listing["test"][1].update(case="broken", image=str(broken))
     (three_cases / "dataset.json").write_text(json.dumps(listing))
     busy_weights(bundle)
     done = command(*TORCHRUN, *bundle_run("inference", "multi_gpu_train", bundle=bundle, dataset_dir=three_cases))
