@@ -57,8 +57,8 @@ def start_session(log_file: str | Path, distributed: bool = False) -> None:
     if distributed and dist.get_rank() > 0:
         root.setLevel(logging.ERROR)
         return
-    claim_folder(Path(log_file).parent)
     log_to(Path(log_file))
+    claim_folder(Path(log_file).parent)
 
 
 def _join_process_group() -> None:
