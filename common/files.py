@@ -135,7 +135,7 @@ def claim_folder(folder: str | Path) -> None:
             return
         _claims.pop(folder).release()  # the folder was removed meanwhile, and made again
     lock = FileLock(
-        file, CLAIM_SECONDS, mode=0o666, thread_local=False
+        file, CLAIM_SECONDS, mode=0o666, thread_local=False, is_singleton=True
     )  # of a group's shared folder, every user may have it next
     try:
         lock.acquire()

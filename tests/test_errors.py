@@ -98,6 +98,7 @@ def test_a_bug_names_the_case_and_logs_its_trace(caplog: pytest.LogCaptureFixtur
 
 INTERRUPTED = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from common.errors import end_in_one_line
 end_in_one_line()
 def interrupt():

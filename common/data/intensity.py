@@ -73,8 +73,8 @@ def intensity_of(
             try:
                 with whole_file(path) as partial:
                     partial.write_text(json.dumps(found, indent=1) + "\n")
-            except OSError as error:
-                logger.warning("%s: cannot be written (%s); the next run computes it again", path, error.strerror)
+            except InputError as error:
+                logger.warning("%s; the next run computes the statistics again", error)
                 return found
         intensity = read_intensity(path)
         if intensity.get("digest") != digest:

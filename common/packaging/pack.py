@@ -84,12 +84,12 @@ def pack_bundle(
             raise InputError(f"{bundle / part}: no such file; every bundle has one")
     configs = _read_configs(bundle)
     metadata = configs.pop("metadata.json")
+    changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
     weights = Path(weights) if weights is not None else bundle / "models" / "model.pt"
     if not weights.is_file():
         found = "a folder" if weights.is_dir() else "no such file"
         raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
-    changes = _overlay(bundle.name, Path(overlay), configs, metadata) if overlay is not None else {}
     if record_path(weights).is_file():
         changes = _recorded(bundle, configs["inference.json"], changes, record_path(weights))
     else:

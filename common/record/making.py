@@ -44,10 +44,11 @@ def run_record(
         the record, in the first process of a distributed run; None in the others.
 
     Raises:
-        InputError: no label of a list has foreground, and the network segments.
+        InputError: no label of a list has foreground, and the network only segments.
     """
     parser, _ = running_config()
-    segments = parser.get("task") != "cls"
+    # a network that also classifies learns from cases without a lesion, too
+    segments = parser.get("task") in (None, "seg")
     for section, cases in (("training", train_cases), ("validation", validation_cases)):
         check_foreground(cases, section, needed=segments)
     if idist.get_world_size() > 1:

@@ -131,13 +131,14 @@ def records_of(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:
 def made_by(weights: str | Path | Sequence[str | Path]) -> dict[str, str]:
     """Return the SHA-256 of the weights and of their record, which identify a network; of several files, of them all.
 
-    The record is "none" where there is none, and the weights are "untrained" for a network as it was initialised.
+    The record is "none" where there is none. The weights are "untrained" for a network as it was initialised, and
+    "none" where there is no such file, as for a network that a program gives its weights.
     """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
     if [str(file) for file in files] == [UNTRAINED]:
         return {"weights": UNTRAINED, "record": "none"}
     paths = [record_path(file) for file in files]
     return {
-        "weights": joined_digest([sha256(Path(file)) for file in files]),
+        "weights": joined_digest([sha256(Path(file)) if Path(file).is_file() else "none" for file in files]),
         "record": joined_digest([sha256(path) if path.is_file() else "none" for path in paths]),
     }

@@ -13,6 +13,8 @@ ABSENT = object()  # in place of the value of a key that a setting does not have
 def resolved_setting(parser: ConfigParser, key: str) -> Any:
     """Return the value of a setting as JSON has it; what JSON cannot hold stays as it stands in the config."""
     raw = parser[key]
+    if _is_constant(raw):
+        return json.loads(json.dumps(raw))  # keys of the command line may be numbers
     if isinstance(raw, dict):
         return {name: resolved_setting(parser, f"{key}::{name}") for name in raw if name != "_requires_"}
     if isinstance(raw, list):
@@ -24,6 +26,14 @@ def resolved_setting(parser: ConfigParser, key: str) -> Any:
         except (TypeError, ValueError):
             return raw
     return raw if is_plain(raw) else f"{type(raw).__module__}.{type(raw).__qualname__}"
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_constant, value.values())) and "_requires_" not in value
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_constant, value))
+    return is_plain(value) and not (isinstance(value, str) and value.startswith(("$", "@")))
 
 
 def is_plain(value: Any) -> bool:

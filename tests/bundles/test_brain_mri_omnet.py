@@ -138,9 +138,9 @@ def test_every_case_is_scored_by_its_own_code(workflow: Callable, busy: Path, co
     for code, (necrosis, oedema, enhancing) in codes.items():
         values = np.array([0, necrosis, oedema, 0, enhancing], np.uint8)[np.asarray(label.dataobj)]
         nib.save(nib.Nifti1Image(values, label.affine), tmp_path / f"{code}.nii.gz")
-        case = {"image": [str(f) for f in files.values()], "label": f"{code}.nii.gz"}
+        case = {"case": code, "image": [str(f) for f in files.values()], "label": f"{code}.nii.gz"}
         items.append(case if code == "brats" else {**case, "label_code": code})  # that of the config
-    items.append({**items[0], "label_code": "brats2023"})
+    items.append({**items[0], "case": "another code", "label_code": "brats2023"})
     (tmp_path / "dataset.json").write_text(json.dumps({"test": items}))
 
     with pytest.raises(RuntimeError) as error:

@@ -64,9 +64,12 @@ def scan(phantom: dict[str, Any], rng: np.random.Generator) -> tuple[MetaTensor,
     affine, middle, shape = random_scan(rng)
     background, body, bright = phantom["values"]
     apart = distances(shape, affine, middle)
-    inside = ((apart / np.reshape(phantom["radii"], (3, 1, 1, 1))) ** 2).sum(0) < 1
+    radius = ((apart / np.reshape(phantom["radii"], (3, 1, 1, 1))) ** 2).sum(0)
+    inside = radius < 1
     noise = rng.normal(0, 8, (phantom["channels"], *shape))
     values = np.where(inside, body + noise, background + (noise if phantom is HEAD else 0))
+    if background == -1000:  # the fat below the skin of a CT
+        values[:, inside & (radius > 0.8)] -= 130
     if "lungs" in phantom:
         for side in (-62, 62):
             lung = ((apart - np.reshape([side, 5, 0], (3, 1, 1, 1))) / np.reshape([25, 45, 60], (3, 1, 1, 1))) ** 2

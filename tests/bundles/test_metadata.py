@@ -209,7 +209,7 @@ def test_the_files_of_an_inference_are_those_of_the_metadata(
     assert found == {value for value, name in names.items() if name != "unused"}
     assert all(labels.dtype == written["pred"]["dtype"] and labels.ndim == 3 for labels in maps)
 
-    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*_class.json")]
     assert len(results) == (len(maps) if "result" in written else 0)
     for result in results:
         probabilities = result["probabilities"]

@@ -269,7 +269,7 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"model\.pt: b holds values that are no finite numbers"):
+    with pytest.raises(InputError, match=r"model\.pt: b holds values that are not finite"):
         pack_bundle(MPUNET, tmp_path / "model.pt", tmp_path / "dist")
     with pytest.raises(InputError, match="a folder; train the bundle, or give --weights FILE"):
         pack_bundle(MPUNET, tmp_path, tmp_path / "dist")

@@ -18,7 +18,7 @@ from common.errors import root_cause
 from common.networks import MAMTLN
 from common.reporting import read_class_scores, read_scores
 
-from .conftest import MAMTLN_CT, MPUNET, assert_class_maps, assert_label_maps, parameters
+from .conftest import MAMTLN_CT, MPUNET, assert_class_maps, assert_label_maps, parameters, results_in
 from .conftest import parser_of as configs_of
 
 CLASSES = ["negative", "positive"]
@@ -122,9 +122,7 @@ def test_the_grid_of_the_focal_loss_is_the_papers(gamma: float, alpha: float, et
 def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
     workflow(MAMTLN_CT, "train").run()
     models, out = tmp_path / "models", tmp_path / "out"
-    assert {p.name for p in models.iterdir()} == {
-        *("model.pt", STATE_FILE, "intensity.json", "run.json", "train.log", "tensorboard")
-    }
+    assert results_in(models) == {*("model.pt", STATE_FILE, "intensity.json", "run.json", "train.log", "tensorboard")}
     state = torch.load(models / STATE_FILE, weights_only=True)
     assert state["loss"]["log_variances"].shape == (2,) and state["loss"]["log_variances"].abs().min() > 0
 
@@ -176,7 +174,7 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
 
     workflow(MAMTLN_CT, "train", "evaluate", f"ablations/{name}").run()
     workflow(MAMTLN_CT, "inference", f"ablations/{name}").run()
-    written = {p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".log"}
+    written = {name for name in results_in(tmp_path / "out") if not name.endswith(".log")}
     of_classes = {"classes.csv", "class_scores.csv", "case_004_class.json", "case_005_class.json"}
     segmented = {"case_004_seg.nii.gz", "case_005_seg.nii.gz"}
     expected = {"segmentation_only": segmented, "classification_only": of_classes}
