@@ -18,6 +18,7 @@ from monai.losses import DiceLoss, TverskyLoss
 
 from common.engines import iterative_update
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.errors import root_cause
 from common.losses import FocalTverskyLoss
 from common.reporting import read_class_scores, read_classes, read_scores
 
