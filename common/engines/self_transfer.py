@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
 from .checkpoints import load_file
 from .staged_trainer import Stage
 
 if TYPE_CHECKING:
     from ..networks import MMFNet
+
+logger = logging.getLogger(__name__)
 
 
 def self_transfer(
@@ -26,7 +28,7 @@ def self_transfer(
     learning_rate: float = 1e-3,
     fine_tuning_rate: float = 1e-4,
 ) -> list[Stage]:
-    """One stage for each modality, then the warm-up of the fusion blocks and the decoder, then the fine-tuning of all.
+    """Make one stage for each modality, then the warm-up of the fusion blocks and the decoder, then the fine-tuning of all.
 
     Args:
         network: the multi-modality network.
@@ -42,14 +44,12 @@ def self_transfer(
 
     Returns:
         the stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
-
-    Raises:
-        UsageError: ``max_epochs`` is below ``warm_up_epochs``.
     """
-    if max_epochs < warm_up_epochs:
-        raise UsageError(
-            f"--max_epochs {max_epochs}: expected at least the {warm_up_epochs} of --warm_up_epochs, which it includes"
-        )
+    if max_epochs <= warm_up_epochs:
+        logger.warning(
+            "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes them all, and its weights are the "
+            "result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
+        )  # fmt: skip
     files = [f"single_{name}.pt" for name in modalities]
 
     def warm_up() -> None:
@@ -60,8 +60,8 @@ def self_transfer(
         Stage(name, single_modality_network(), learning_rate, max_epochs, patience, file, channels=[channel])
         for channel, (name, file) in enumerate(zip(modalities, files))
     ]
-    if max_epochs == warm_up_epochs:
-        return [*single, Stage("warm-up", network, learning_rate, warm_up_epochs, None, "model.pt", prepare=warm_up)]
+    if max_epochs <= warm_up_epochs:
+        return [*single, Stage("warm-up", network, learning_rate, max_epochs, None, "model.pt", prepare=warm_up)]
     return [
         *single,
         Stage("warm-up", network, learning_rate, warm_up_epochs, prepare=warm_up),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from common.engines import self_transfer
-from common.errors import UsageError
 from common.networks import MMFNet
 
 narrow = functools.partial(MMFNet, channels=(2, 4), reduction=2)
@@ -27,7 +26,8 @@ def test_a_warm_up_of_all_epochs_is_the_result(tmp_path: Path) -> None:
     assert stages[-1].weights == "model.pt"
 
 
-def test_a_warm_up_beyond_the_training_is_refused(tmp_path: Path) -> None:
-    message = r"^--max_epochs 3: expected at least the 5 of --warm_up_epochs, which it includes$"
-    with pytest.raises(UsageError, match=message):
-        self_transfer(narrow(), single, ["A", "B", "C"], tmp_path, max_epochs=3, warm_up_epochs=5)
+def test_warm_up_is_cut_to_a_shorter_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stages = self_transfer(narrow(), single, ["A", "B", "C"], tmp_path, max_epochs=3, warm_up_epochs=5)
+    assert [(stage.name, stage.max_epochs) for stage in stages][-1] == ("warm-up", 3)
+    assert stages[-1].weights == "model.pt"
+    assert "max_epochs 3 leaves no epoch after the warm-up of 5" in caplog.text
