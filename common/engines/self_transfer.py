@@ -28,7 +28,7 @@ def self_transfer(
     learning_rate: float = 1e-3,
     fine_tuning_rate: float = 1e-4,
 ) -> list[Stage]:
-    """Make one stage for each modality, then the warm-up of the fusion blocks and the decoder, then the fine-tuning of all.
+    """Make a stage for each modality, then the warm-up of fusion blocks and decoder, then the fine-tuning of all.
 
     Args:
         network: the multi-modality network.
@@ -47,8 +47,8 @@ def self_transfer(
     """
     if max_epochs <= warm_up_epochs:
         logger.warning(
-            "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes them all, and its weights are the "
-            "result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
+            "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes them all, and its weights are "
+            "the result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
         )  # fmt: skip
     files = [f"single_{name}.pt" for name in modalities]
 
