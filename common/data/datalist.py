@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, UsageError
-from ..files import read_json, whole_file
+from ..files import is_own_json, read_json, write_own_json
 from ..labels import names_in_list
 from .cases import files_of, with_distinct_names
 from .folders import broken_link
 from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
 from .layouts import LAYOUTS, some
 from .names import modality_of, safe_name
-
-OWN_MARK = "datalist"  # the key of a list that this module has written; it holds the digest of all other keys
 
 
 def write_datalist(
@@ -83,7 +79,7 @@ def write_datalist(
         raise InputError(f"layout {layout}: expected one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise InputError(f"--root {root}: no such folder")
-    if (out.exists() or out.is_symlink()) and not _is_own(out):
+    if (out.exists() or out.is_symlink()) and not is_own_json(out):
         raise InputError(
             f"--out {out}: exists and is not a list as datalist wrote it, but the data set's own description, a list "
             "that was edited, or another file; name another --out, or remove it"
@@ -120,9 +116,7 @@ def write_datalist(
     named = names_in_list(root)  # which a training compares with its own; with a code, a case says them itself
     if named and not any("label_code" in case for case in cases):
         content["labels"] = {str(value): name for value, name in named.items()}
-    marked = {OWN_MARK: {"layout": layout, "sha256": _digest(content)}, **content}
-    with whole_file(out) as partial:
-        partial.write_text(json.dumps(marked, indent=1) + "\n")
+    write_own_json({"layout": layout, **content}, out)
     return lists
 
 
@@ -224,20 +218,6 @@ def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:
     if untested := sorted(names - set(fold_of)):
         raise InputError(f"--splits {path}: {some(untested)} are under no val; expected every case under one")
     return fold_of
-
-
-def _is_own(path: Path) -> bool:
-    """Return whether a file is a list as :func:`write_datalist` wrote it, which nobody has edited since."""
-    try:
-        content = read_json(path)
-    except InputError:
-        return False
-    mark = content.pop(OWN_MARK, None) if isinstance(content, dict) else None
-    return isinstance(mark, dict) and mark.get("sha256") == _digest(content)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _relative(path: str, root: Path, out: Path) -> str:
