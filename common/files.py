@@ -21,6 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from .errors import InputError
 
 MARK = "sha256"  # key of the digest of what else a file of ours holds
+WIDTH = 140  # characters of a line of JSON
 CLAIM = ".in_use"  # in a folder that a process has claimed
 CLAIM_SECONDS = 1.0  # that a claim waits, as for a killed process to be gone
 PARTIAL = ".partial_"  # before the number of the process that writes a file
@@ -228,3 +229,19 @@ def is_own_json(path: Path) -> bool:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def dense_json(value: Any, indent: int = 0, used: int = 0) -> str:
+    """Return JSON text with one component a line where it fits."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or not value or (indent and indent + used + len(line) < WIDTH):
+        return line
+    inner = " " * (indent + 2)
+    if isinstance(value, list):
+        parts = [dense_json(item, indent + 2) for item in value]
+        start, end = "[]"
+    else:
+        names = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value]
+        parts = [name + dense_json(item, indent + 2, len(name)) for name, item in zip(names, value.values())]
+        start, end = "{}"
+    return start + "\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * indent + end

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,9 @@ from common.errors import InputError
 from common.files import (
     CLAIM,
     PARTIAL,
+    WIDTH,
     claim_folder,
+    dense_json,
     is_own_json,
     make_folder,
     read_json,
@@ -215,3 +219,17 @@ def test_a_changed_or_another_object_is_kept(tmp_path: Path, content: str) -> No
     with pytest.raises(InputError, match=r"a\.json: another file of this name, or one that was changed since"):
         write_own_json({"a": 3}, path)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], {"a": []}, {"a": {"b": [{"c": 1}] * 30}}, [1, 2.5, None, "é", {"a": "x" * WIDTH}]]
+)
+def test_dense_json_is_json(value: Any) -> None:
+    text = dense_json(value)
+    assert json.loads(text) == value
+    assert all(len(line) <= WIDTH for line in text.splitlines() if "x" * WIDTH not in line)
+
+
+def test_dense_json_breaks_only_what_is_long() -> None:
+    text = dense_json({"short": [1, {"a": 2}], "long": ["x" * 80, "y" * 80]})
+    assert text.splitlines()[1:3] == ['  "short": [1, {"a": 2}],', '  "long": [']

@@ -6,7 +6,6 @@ import ast
 import base64
 import copy
 import io
-import json
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,6 @@ from monai.bundle.utils import merge_kv
 from ..session import setting_of
 
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
-WIDTH = 140
 
 # The folder of the configs that run, where a workflow runs them; else the working directory, as MONAI has it.
 BUNDLE_ROOT = (
@@ -163,19 +161,3 @@ def _targets(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _targets(item)
-
-
-def dense_json(value: Any, indent: int = 0, used: int = 0) -> str:
-    """JSON text with one component a line where it fits."""
-    line = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, (dict, list)) or not value or (indent and indent + used + len(line) < WIDTH):
-        return line
-    inner = " " * (indent + 2)
-    if isinstance(value, list):
-        parts = [dense_json(item, indent + 2) for item in value]
-        start, end = "[]"
-    else:
-        names = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value]
-        parts = [name + dense_json(item, indent + 2, len(name)) for name, item in zip(names, value.values())]
-        start, end = "{}"
-    return start + "\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * indent + end

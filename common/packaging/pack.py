@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
 from ..data.phantoms import write_cohort
 from ..engines.checkpoints import read_weights, save_whole
 from ..errors import InputError, root_cause
-from ..files import PARTIAL, check_replaceable, failures_of_writing, make_folder, read_json, sha256
+from ..files import PARTIAL, check_replaceable, dense_json, failures_of_writing, make_folder, read_json, sha256
+from ..geometry import same_grid
 from ..record import RECORD_FILE, apply_settings, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, literal, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums
-from .configs import PATHS, Rewriting, dense_json, merged
+from .configs import PATHS, Rewriting, merged
 from .labels import check_package_labels, check_scored_regions, labels_table, relabel
 from .modules import needed_modules
 from .process import in_clean_process
@@ -371,5 +371,5 @@ def _try(archive: Path, recipe: dict[str, Any], settings: Mapping[str, Any]) -> 
 
 def _check_grid(path: Path, label: Path) -> None:
     mask, truth = nib.load(path), nib.load(label)
-    if mask.shape != truth.shape or not np.allclose(mask.affine, truth.affine, atol=1e-4):
+    if not same_grid(mask.shape, mask.affine, truth.shape, truth.affine):
         raise InputError(f"{path.name}: the mask of a synthetic case is on another grid than the case")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_json, sha256, whole_file
+from ..files import dense_json, read_json, sha256, whole_file
 from .cases import first_names, joined_digest
 from .settings import difference, same_setting
 
@@ -49,7 +48,7 @@ class RunRecord:
     def write(self, folder: str | Path) -> None:
         """Write ``folder/run.json``; a file there that is not a record is kept, and an ``InputError`` names it."""
         with whole_file(Path(folder) / RECORD_FILE, is_record) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+            partial.write_text(dense_json(dataclasses.asdict(self)) + "\n", encoding="utf-8")
 
     def check_resumes(self, before: RunRecord, path: Path) -> None:
         """Check that this training can continue the one recorded before.

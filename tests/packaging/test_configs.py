@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from common.packaging.archive import write_zip
-from common.packaging.configs import WIDTH, Rewriting, dense_json, merged
+from common.packaging.configs import Rewriting, merged
 
 TRAIN: dict[str, Any] = {
     "imports": ["$import ignite.distributed as idist", "$from own.text import shout", "$from own.text import pair"],
@@ -142,15 +142,3 @@ def test_merging_keeps_to_what_a_config_has() -> None:
     }
     assert merged(config, overlay) == {"network": {"width": 4}, "load": [1, 2], "dataset_dir": "here", "same": False}
     assert config["network"] == {"width": 8}
-
-
-@pytest.mark.parametrize("value", [{}, [], {"a": []}, TRAIN, [1, 2.5, None, "é", {"a": "x" * WIDTH}]])
-def test_dense_json_is_json(value: Any) -> None:
-    text = dense_json(value)
-    assert json.loads(text) == value
-    assert all(len(line) <= WIDTH for line in text.splitlines() if "x" * WIDTH not in line)
-
-
-def test_dense_json_breaks_only_what_is_long() -> None:
-    text = dense_json({"short": [1, {"a": 2}], "long": ["x" * 80, "y" * 80]})
-    assert text.splitlines()[1:3] == ['  "short": [1, {"a": 2}],', '  "long": [']
