@@ -6,7 +6,8 @@ from .checkpoints import load_weights, save_whole
 from .iterative import iterative_update
 from .one_pass import one_pass
 from .self_transfer import self_transfer
-from .staged_trainer import Plateau, Stage, StagedTrainer
+from .staged_trainer import StagedTrainer
+from .stages import Plateau, Stage
 from .supervised import supervised
 
 __all__ = [

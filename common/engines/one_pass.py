@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .staged_trainer import Stage
+from .stages import Stage
 
 TUMOUR, CORE, ENHANCING = (1, 2, 3), (1, 3), 3  # classes of the labels
 # Tasks in the order of their streams; the classes and the share of them that bring in patches of the streams before.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checkpoints import load_file
-from .staged_trainer import Stage
+from .stages import Stage
 
 if TYPE_CHECKING:
     from ..networks import MMFNet

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .staged_trainer import ImageAndLabel, Plateau, Stage, adam
+from .staged_trainer import ImageAndLabel
+from .stages import Plateau, Stage, adam
 
 
 def supervised(

@@ -14,7 +14,8 @@ from monai.data import DataLoader
 from torch import Tensor, nn
 
 from common.engines import Plateau, Stage
-from common.engines.staged_trainer import STATE_FILE, adam
+from common.engines.staged_trainer import STATE_FILE
+from common.engines.stages import adam
 from common.errors import InputError
 
 from .conftest import assert_same, in_two_processes, run_until
