@@ -128,6 +128,9 @@ PATHS = {
 }
 RULES: dict[str, Rule] = {
     **PATHS,
+    "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
+    "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
+    "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
     **dict.fromkeys(["distributed", "resume", "retry", "amp", "dicom_seg", "clean", "transfer", "gated"], SWITCH),
     **dict.fromkeys(["cross_entropy_on_sigmoid", "allow_seen_cases"], SWITCH),
     **dict.fromkeys(["device", "cache_device"], DEVICE),
@@ -244,6 +247,8 @@ def check_settings() -> None:
     parser, given = running_config()
     if given is not None:
         refuse_unknown_options(given.overrides, given.files)
+        if "recorded" in given.overrides:
+            raise UsageError("--recorded: the bundle says what its record holds; an overlay may add to it by +recorded")
     texts = _path_texts({} if given is None else given.overrides)
     changed = {name: text for name, text in texts.items() if parser[name] != text}
     for name, text in changed.items():

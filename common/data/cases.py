@@ -120,7 +120,7 @@ def find_cases(
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
     cases = [{"case": _folder_name(path), "image": str(path)}] if is_scan(path) else []
     # a series with other scans beside its slices is no scan alone; which one is meant is asked as for any sub-folder
-    scans = [p for p in scans_in(path) if p.is_file() or not (p.resolve() == skipped or _holds_scans(p))]
+    scans = [p for p in scans_in(path) if not p.is_dir() or not (p.resolve() == skipped or _holds_scans(p))]
     cases += _cases_of_files(scans, modalities)
     for folder in entries(path):
         if folder.is_dir() and folder.resolve() != skipped and folder not in scans:

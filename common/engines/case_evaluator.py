@@ -133,12 +133,15 @@ class CaseEvaluator(SupervisedEvaluator):
             self._complete()
         if idist.get_rank() == 0:
             logger.info("%d of %d cases done", len(self.scores), len(self.scores) + len(self.failures))
+        done = len(self.scores)
+        if self.case_results is not None:
+            self.failures += self.case_results.failed_before
+            done += self.case_results.done_before
         if self.failures:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
             listed = ":\n  " + "\n  ".join(self.failures) if idist.get_rank() == 0 else "; the first process lists them"
             raise CasesFailedError(
-                f"{len(self.failures)} of {len(self.scores) + len(self.failures)} cases failed{listed}",
-                all_failed=not self.scores,
+                f"{len(self.failures)} of {done + len(self.failures)} cases failed{listed}", all_failed=not done
             )
 
     def fire_event(self, event_name: Any) -> None:

@@ -36,6 +36,12 @@ class CaseResults:
         resume: leave out the cases whose results are there and were made from the same scan and weights, and those
             that failed before.
         retry: with ``resume``, do those that failed again.
+        settings: settings that the results depend on and the weights' record does not hold, such as the overlap of the
+            windows; a resumption needs the same.
+
+    Attributes:
+        failed_before: with ``resume``, a line for each case that failed before and is left out.
+        done_before: with ``resume``, the number of cases that are left out as done.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class CaseResults:
         weights: str | Path | Sequence[str | Path],
         resume: bool = False,
         retry: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.cases = {str(case["case"]): dict(case) for case in cases}
         self.output_dir = Path(output_dir)
@@ -55,6 +62,9 @@ class CaseResults:
         self.weights = weights
         self.resume = resume
         self.retry = retry
+        self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
+        self.failed_before: list[str] = []
+        self.done_before = 0
 
     @cached_property
     def made_by(self) -> dict[str, str]:
@@ -69,17 +79,18 @@ class CaseResults:
             InputError: a result that is there was not written by this project, was changed since, or, with ``resume``,
                 was made with other weights.
         """
-        left: list[Any] = [None]
+        found: list[Any] = [None]
         if idist.get_rank() == 0:
-            left = [[case for name, case in self.cases.items() if self._is_left(name, case)]]
-            if self.resume:
-                logger.info(
-                    "%d of %d cases have a result in %s already", len(self.cases) - len(left[0]), len(self.cases),
-                    self.output_dir,
-                )  # fmt: skip
+            left = [case for name, case in self.cases.items() if self._is_left(name, case)]
+            found = [(left, self.failed_before)]
         if idist.get_world_size() > 1:
-            dist.broadcast_object_list(left, src=0)
-        return left[0]
+            dist.broadcast_object_list(found, src=0)
+        left, self.failed_before = found[0]
+        self.done_before = len(self.cases) - len(left) - len(self.failed_before)
+        if self.resume:
+            total = len(self.cases)
+            logger.info("%d of %d cases have a result in %s already", self.done_before, total, self.output_dir)
+        return left
 
     def begin(self, name: str) -> None:
         """Record that the results of a case are about to be written, so that a run that ends here can be resumed."""
@@ -105,25 +116,30 @@ class CaseResults:
                 )
             return True
         before = _read(record)
+        known = {**before["results"], **before.get("before", {}).get("results", {})}
         if before["state"] != BEGUN:
             for file in there:
-                if before["results"].get(file.name) != sha256(file):
+                if known.get(file.name) != sha256(file):
                     raise InputError(
                         f"{file}: was changed since it was written, so it is not replaced; move it, or choose another "
                         "--output_dir"
                     )
         if not self.resume or before["input"]["sha256"] != digest_of(case.get("image")):
             return True
+        made = {**self.made_by, "settings": self.settings}
         if before["state"] == FAILED:
-            if not self.retry:
-                logger.warning("case %s failed before (%s); --retry true does it again", name, before["reason"])
-            return self.retry
+            if self.retry or any(before.get(key) != own for key, own in made.items()):
+                return True
+            reason = before.get("reason", "no reason was recorded")
+            self.failed_before.append(f"{name}: failed before ({reason}); --retry true does it again")
+            logger.warning("case %s", self.failed_before[-1])
+            return False
         if before["state"] == DONE:
-            for key, own in self.made_by.items():
-                if before[key] != own:
+            for key, own in made.items():
+                if before.get(key) != own:
                     raise InputError(
-                        f"{record}: {key} {before[key][:12]}, but this run's are {own[:12]}; resume with the same "
-                        "weights, or choose another --output_dir"
+                        f"{record}: {key} {before.get(key)}, but {own} in this run; resume with the same weights and "
+                        "settings, or choose another --output_dir"
                     )
         return before["state"] == BEGUN or len(there) < len(files)
 
@@ -139,10 +155,17 @@ class CaseResults:
             "state": state,
             "input": {"files": [Path(file).name for file in images], "sha256": digest_of(image)},
             **self.made_by,
+            "settings": self.settings,
             "results": {file.name: sha256(file) for file in files} if state != BEGUN else {},
             **({"reason": reason} if reason is not None else {}),
         }
-        with whole_file(self._file(name, f"{self.mark}.json")) as partial:
+        path = self._file(name, f"{self.mark}.json")
+        earlier = _read(path) if state == FAILED and path.exists() else {}
+        if earlier.get("state") == DONE:  # its results are still there, and of the scan as it was then
+            content |= {"results": {}, "before": {key: earlier[key] for key in ("input", "results")}}
+        elif "before" in earlier:
+            content |= {"results": {}, "before": earlier["before"]}
+        with whole_file(path) as partial:
             partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _file(self, name: str, ending: str) -> Path:
@@ -152,7 +175,8 @@ class CaseResults:
 def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     parts = {"case": str, "state": str, "input": dict, "weights": str, "record": str, "results": dict}
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in parts.items()):
+    right = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in parts.items())
+    if not right or "sha256" not in content["input"] or not isinstance(content.get("before", {}), dict):
         raise InputError(
             f"{path}: not a record of a result, so it is not replaced; move it, or choose another --output_dir"
         )

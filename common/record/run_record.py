@@ -108,6 +108,18 @@ def read_record(path: Path) -> RunRecord:
             isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]
         ):
             raise InputError(f"{path}: '{key}' holds something else than cases; use the file that the training wrote")
+        if kind is list and not all(
+            case.get(name) is None or isinstance(case[name], str)
+            for case in content[key]
+            for name in ("patient", "image", "label")
+        ):
+            raise InputError(f"{path}: '{key}': expected texts or null as patient, image and label")
+    spacing = content["scans"].get("spacing", {})
+    if not isinstance(spacing, dict) or not all(isinstance(v, list) and len(v) == 3 for v in spacing.values()):
+        raise InputError(f"{path}: 'scans': spacing is {spacing!r}, expected three numbers for min, median and max")
+    network = content["settings"].get("network_def", {"_target_": ""})
+    if not isinstance(network, dict) or not isinstance(network.get("_target_"), str):
+        raise InputError(f"{path}: 'settings': network_def is {network!r}, expected a component with its _target_")
     return RunRecord(**content)
 
 

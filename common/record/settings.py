@@ -45,6 +45,8 @@ def same_setting(one: Any, other: Any) -> bool:
     """Compare two settings; a component is known by its class, as a package has it under another module's name."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = (one.keys() | other.keys()) - {"_mode_", "_requires_"}
+        if "_target_" not in keys and list(one) != list(other):  # the order of labels is that of the classes
+            return False
         return all(same_setting(one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same_setting, one, other))
@@ -56,7 +58,7 @@ def same_setting(one: Any, other: Any) -> bool:
 def difference(key: str, given: Any, recorded: Any) -> str:
     """Say where two settings differ, at the innermost key."""
     if isinstance(given, dict) and isinstance(recorded, dict):
-        for name in sorted(given.keys() | recorded.keys()):
+        for name in sorted((given.keys() | recorded.keys()) - {"_mode_", "_requires_"}):
             one, other = given.get(name, ABSENT), recorded.get(name, ABSENT)
             if not same_setting(one, other):
                 return difference(f"{key}::{name}", one, other)

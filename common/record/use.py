@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from ..data.cases import SECTIONS
 from ..errors import InputError, show_input_errors_in_one_line
 from ..options import Given, flag, running_config, setting_of
-from .cases import case_identities, first_names
+from .cases import case_identities, digest_of, first_names
 from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
 from .settings import ABSENT, difference, is_plain, resolved_setting, same_setting
@@ -46,6 +46,8 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
         return
     path = record_path(weights if isinstance(weights, (str, Path)) else weights[0])
     folder = Path(str(parser.get_parsed_content("bundle_root"))) / "configs"
+    if not isinstance(weights, (str, Path)):
+        configs = [*configs, "ensemble"]
     files = [file for name in configs if (file := folder / f"{name}.json").is_file()]
     own = ConfigParser.load_config_files([str(file) for file in files]) if files else {}
     said = _settings_given(given, files)
@@ -99,20 +101,21 @@ def _use(parser: ConfigParser, key: str, recorded: Any, default: Any, said: bool
     raw = parser[key]
     if not is_plain(raw):  # a program's own object, such as a network
         return
-    given = resolved_setting(parser, key) if said or raw != default else None
-    if given is not None and key in MAY_DIFFER:
+    is_given = said or raw != default
+    if is_given and key in MAY_DIFFER:
         return
-    if isinstance(recorded, dict) and isinstance(raw, dict) and isinstance(default, dict):
+    if isinstance(recorded, dict) and isinstance(raw, dict) and "_target_" in raw:
         # an overlay may change some arguments of a component, and the rest is as recorded
-        own = {} if said and raw == default else default
-        given = {name: given[name] for name in raw if given and raw[name] != own.get(name)}
-        for name, value in given.items():
-            _check_recorded(f"{key}::{name}", value, recorded.get(name, ABSENT), path)
+        own = default if isinstance(default, dict) and not (said and raw == default) else {}
+        given = resolved_setting(parser, key) if is_given else {}
+        for name in given.keys() - {"_mode_", "_requires_"}:
+            if raw[name] != own.get(name, ABSENT):
+                _check_recorded(f"{key}::{name}", given[name], recorded.get(name, ABSENT), path)
         recorded = {**recorded, **{name: raw[name] for name in ("_mode_", "_requires_") if name in raw}}
         if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
             recorded["_target_"] = raw["_target_"]  # a package has its code under another name
-    elif given is not None:
-        _check_recorded(key, given, recorded, path)
+    elif is_given:
+        _check_recorded(key, resolved_setting(parser, key), recorded, path)
     parser[key] = recorded
 
 
@@ -137,8 +140,11 @@ def _use_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
         )
     root = Path(str(parser.get_parsed_content("dataset_dir")))
     if (root / "dataset.json").is_file():
-        listed = {case["case"] for section in SECTIONS for case in listed_cases(root, section, None)}
-        if {case["case"] for case in record.test_cases} <= listed:
+        listed = {case["case"]: case for section in SECTIONS for case in listed_cases(root, section, None)}
+        tested = record.test_cases
+        if tested and all(
+            case["case"] in listed and digest_of(listed[case["case"]]["image"]) == case["image"] for case in tested
+        ):
             parser["fold"] = record.fold
 
 

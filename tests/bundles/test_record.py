@@ -23,7 +23,7 @@ from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record
 
 from ..conftest import BUNDLES
-from .conftest import MPUNET
+from .conftest import MPUNET, OMNET
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
@@ -119,6 +119,26 @@ def test_setting_against_the_record_is_refused(bundle: Path, trained: Callable, 
         lambda: plain(bundle, "inference", weights=str(weights), **{"network_def::norm": "of another network"})
     )
     assert "network_def::norm" in text and "not set in the record" in text
+
+
+def test_ensemble_follows_the_records_of_its_members(
+    trained: Callable, workflow: Callable, plain: Callable, tmp_path: Path
+) -> None:
+    weights = trained(OMNET)
+    workflow(OMNET, "inference", weights=str(weights)).run()
+    members = [str(weights), str(weights)]
+    plain(OMNET, "inference", "ensemble", weights=members).run()
+    for mask in (tmp_path / "out").glob("*_seg.nii.gz"):
+        other = nib.load(tmp_path / "plain" / mask.name)
+        assert np.array_equal(np.asarray(nib.load(mask).dataobj), np.asarray(other.dataobj))
+    text = refusal(lambda: plain(OMNET, "inference", "ensemble", weights=members, **{"member::channels": [3, 3]}))
+    assert "member::channels: [3, 3] here" in text
+
+
+@pytest.mark.parametrize("value", [{"lesion": 1}, {"liver": 2}])
+def test_other_labels_than_recorded_are_refused(trained: Callable, plain: Callable, value: dict) -> None:
+    text = refusal(lambda: plain(MPUNET, "inference", weights=str(trained(MPUNET)), labels=value))
+    assert text.startswith("labels")
 
 
 def test_cases_that_were_seen_are_refused(trained: Callable, plain: Callable, caplog: pytest.LogCaptureFixture) -> None:

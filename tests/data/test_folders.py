@@ -138,3 +138,11 @@ def test_a_folder_without_permission_says_so(tmp_path: Path, monkeypatch: pytest
     for layout in ("folders", "lits", "brats2020"):
         with pytest.raises(InputError, match=r"P1: permission denied; "):
             write_datalist(layout, tmp_path, tmp_path / "out.json", ["CT"], folds=2)
+
+
+def test_links_that_lead_nowhere_cost_no_other_case(tmp_path: Path) -> None:
+    (tmp_path / "good.nii.gz").write_bytes(b"")
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "missing.nii.gz")
+    (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
+    cases = {case["case"]: case for case in find_cases(tmp_path, ["CT"])}
+    assert {"good", "gone"} <= cases.keys() and "error" not in cases["good"]

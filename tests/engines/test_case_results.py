@@ -90,10 +90,45 @@ def test_corrected_mask_is_not_replaced(batch: Any, tmp_path: Path, resume: bool
         left(batch(resume=resume))
 
 
+def test_other_settings_do_not_resume(batch: Any) -> None:
+    finish(batch(settings={"overlap": 0.5}), "b")
+    assert left(batch(resume=True, settings={"overlap": 0.5})) == "ac"
+    with pytest.raises(InputError, match=r"b_seg.json: settings .*0.5.* but .*0.25.* in this run"):
+        left(batch(resume=True, settings={"overlap": 0.25}))
+
+
+def test_failure_keeps_the_earlier_result_apart(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "a")
+    before = json.loads((tmp_path / "out" / "a_seg.json").read_text())
+    (tmp_path / "a.nii.gz").write_bytes(b"cut")
+    for _ in range(2):
+        assert left(batch()) == "abc"
+        batch().failed("a", "the file is cut")
+        record = json.loads((tmp_path / "out" / "a_seg.json").read_text())
+        assert record["results"] == {} and record["input"] != before["input"]
+        assert record["before"] == {"input": before["input"], "results": before["results"]}
+
+
+def test_cases_that_failed_before_count_as_failed(batch: Any) -> None:
+    finish(batch(), "b")
+    batch().failed("c", "no lungs")
+    results = batch(resume=True)
+    assert left(results) == "a" and results.done_before == 1
+    assert results.failed_before == ["c: failed before (no lungs); --retry true does it again"]
+
+
+def test_record_without_a_digest_is_not_replaced(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "a")
+    path = tmp_path / "out" / "a_seg.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input": {}}))
+    with pytest.raises(InputError, match=r"a_seg.json: not a record of a result"):
+        left(batch(resume=True))
+
+
 def test_other_weights_do_not_resume(batch: Any, tmp_path: Path) -> None:
     finish(batch(), "b")
     torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"b_seg.json: weights .* resume with the same weights"):
+    with pytest.raises(InputError, match=r"b_seg.json: weights .* resume with the same weights and settings"):
         left(batch(resume=True))
     assert left(batch()) == "abc"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"fold": "first"}, "'fold' is 'first'"),
         ({"settings": []}, r"'settings' is \[\]"),
         ({"train_cases": ["a"]}, "'train_cases' holds something else than cases"),
+        ({"train_cases": [{**CASE, "image": ["a"]}]}, "'train_cases': expected texts or null"),
+        ({"scans": {"spacing": 3}}, "'scans': spacing is 3"),
+        ({"settings": {"network_def": []}}, r"network_def is \[\], expected a component"),
     ],
 )
 def test_record_of_another_form_is_refused(tmp_path: Path, change: dict, message: str) -> None:
@@ -93,6 +97,24 @@ def test_settings_are_equal_across_packages_and_json() -> None:
     assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
     assert not same_setting({**packed, "norm": "batch"}, record().settings["network_def"])
     assert not same_setting({**packed, "_target_": "common.networks.Other"}, record().settings["network_def"])
+
+
+def test_order_of_labels_is_part_of_them() -> None:
+    one, other = {"liver": 1, "tumour": 2}, {"tumour": 2, "liver": 1}
+    assert same_setting(one, dict(one)) and not same_setting(one, other)
+    message = difference("labels", one, other)
+    assert message == 'labels: {"liver": 1, "tumour": 2} here, {"tumour": 2, "liver": 1} in the record'
+
+
+def test_digest_is_that_of_the_content_of_gz(tmp_path: Path) -> None:
+    for name, level in (("a", 1), ("b", 9)):
+        (tmp_path / f"{name}.nii.gz").write_bytes(gzip.compress(b"voxels" * 100, level))
+    (tmp_path / "c.nii").write_bytes(b"voxels" * 100)
+    (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-9])
+    (tmp_path / "plain.nii.gz").write_bytes(b"voxels" * 100)
+    names = ("a.nii.gz", "b.nii.gz", "c.nii", "plain.nii.gz", "cut.nii.gz")
+    digests = [digest_of(str(tmp_path / name)) for name in names]
+    assert len(set(digests[:4])) == 1 and digests[4] != digests[0]
 
 
 def test_difference_names_the_innermost_key() -> None:
