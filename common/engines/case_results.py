@@ -12,6 +12,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch.distributed as dist
 
+from ..data.names import safe_name
 from ..errors import InputError
 from ..files import read_json, sha256, whole_file
 from ..record import digest_of, made_by
@@ -105,6 +106,8 @@ class CaseResults:
         self._write(name, FAILED, reason)
 
     def _is_left(self, name: str, case: Mapping[str, Any]) -> bool:
+        if not _can_be_a_file(name):  # such a case has an error, and no results
+            return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
         record = self._file(name, f"{self.mark}.json")
@@ -145,7 +148,7 @@ class CaseResults:
 
     def _write(self, name: str, state: str, reason: str | None = None) -> None:
         case = self.cases.get(name)
-        if case is None:  # not of this batch: a host program's own data
+        if case is None or not _can_be_a_file(name):  # a host program's own data, or a case without a name of its own
             return
         image = case.get("image")
         images = [] if image is None else [image] if isinstance(image, str) else list(image)
@@ -170,6 +173,13 @@ class CaseResults:
 
     def _file(self, name: str, ending: str) -> Path:
         return self.output_dir / f"{name}{ending}"
+
+
+def _can_be_a_file(name: str) -> bool:
+    try:
+        return safe_name(name) == name
+    except InputError:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

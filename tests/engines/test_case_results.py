@@ -125,6 +125,16 @@ def test_record_without_a_digest_is_not_replaced(batch: Any, tmp_path: Path) -> 
         left(batch(resume=True))
 
 
+@pytest.mark.parametrize("name", ["../evil", "A/scan", "x" * 240, ""])
+def test_case_without_a_name_of_its_own_leaves_no_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    for resume in (False, True):
+        results = CaseResults([{"case": name, "error": "rename it"}], tmp_path / "out", ENDINGS, "untrained", resume)
+        assert [case["case"] for case in results.to_do] == [name]
+        results.failed(name, "rename it")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
 def test_other_weights_do_not_resume(batch: Any, tmp_path: Path) -> None:
     finish(batch(), "b")
     torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
