@@ -169,7 +169,7 @@ class CaseResults:
         elif "before" in earlier:
             content |= {"results": {}, "before": earlier["before"]}
         with whole_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
 
     def _file(self, name: str, ending: str) -> Path:
         return self.output_dir / f"{name}{ending}"

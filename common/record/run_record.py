@@ -48,7 +48,7 @@ class RunRecord:
     def write(self, folder: str | Path) -> None:
         """Write ``folder/run.json``; a file there that is not a record is kept, and an ``InputError`` names it."""
         with whole_file(Path(folder) / RECORD_FILE, is_record) as partial:
-            partial.write_text(dense_json(dataclasses.asdict(self)) + "\n", encoding="utf-8")
+            partial.write_text(dense_json(dataclasses.asdict(self)) + "\n", "utf-8", "backslashreplace")
 
     def check_resumes(self, before: RunRecord, path: Path) -> None:
         """Check that this training can continue the one recorded before.

@@ -38,9 +38,11 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**{**fields, **changes})
 
 
-def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record().write(tmp_path)
-    assert read_record(tmp_path / RECORD_FILE) == record()
+@pytest.mark.parametrize("name", ["a", "Müller", "M\udcc3\udcbcller"])  # the last as under a locale of ASCII alone
+def test_record_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    written = record(train_cases=[{**CASE, "case": name}])
+    written.write(tmp_path)
+    assert read_record(tmp_path / RECORD_FILE) == written
 
 
 @pytest.mark.parametrize(
