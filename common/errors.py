@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 # Gets the tracebacks of unexpected errors. A session hands them to its log file alone; without one, they are shown.
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
 
+TOO_MANY_FILES = ("Too many open files", "items of ancdata")  # the second from a worker's message that lost its file
 NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory", "not enough memory")  # in RuntimeErrors of torch and ITK
 
 
@@ -198,7 +199,7 @@ def _limit_of_the_system(error: BaseException) -> str | None:
     """Return the line for a limit of the machine on shared memory or open files, if an error came from it."""
     for link in _chain(error):
         text = str(link)
-        if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or any(sign in text for sign in TOO_MANY_FILES):
             return "too many open files; raise the limit (ulimit -n 4096) or lower --num_workers"
         if "DataLoader worker" in text and any(sign in text for sign in ("Bus error", "shared memory", "/torch_")):
             return "/dev/shm is too small for the workers; enlarge it (docker run --shm-size 8g) or lower --num_workers"

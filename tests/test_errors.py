@@ -141,6 +141,7 @@ def test_an_interruption_is_one_line(name: str, moment: str) -> None:
     [
         (OSError(errno.EMFILE, "Too many open files"), "too many open files; raise the limit (ulimit -n 4096)"),
         (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many open files"),
+        (RuntimeError("received 0 items of ancdata"), "too many open files"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. "), "/dev/shm is too small"),
         (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n</torch_1_2>: No space"), "/dev/shm is"),
     ],
