@@ -25,6 +25,18 @@ from common.errors import (
 )
 
 
+def end_below_monai(error: Exception, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[SystemExit]:
+    """End a command by an error that MONAI has wrapped; what is printed is in capsys."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    show_input_errors_in_one_line()
+    try:
+        raise RuntimeError("MONAI's wrapper") from error
+    except RuntimeError as raised:
+        with pytest.raises(SystemExit) as ended:
+            sys.excepthook(type(raised), raised, raised.__traceback__)
+    return ended
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -37,13 +49,7 @@ from common.errors import (
 def test_status_tells_errors_apart(
     error: InputError, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    show_input_errors_in_one_line()
-    try:
-        raise RuntimeError("MONAI's wrapper") from error
-    except RuntimeError as raised:
-        with pytest.raises(SystemExit) as ended:
-            sys.excepthook(type(raised), raised, raised.__traceback__)
+    ended = end_below_monai(error, monkeypatch)
     assert ended.value.code == status
     assert capsys.readouterr().err == f"error: {error}\n"
     assert is_input_error(error)
@@ -149,13 +155,7 @@ def test_an_interruption_is_one_line(name: str, moment: str) -> None:
 def test_limits_of_the_machine_are_one_line(
     error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    show_input_errors_in_one_line()
-    try:
-        raise RuntimeError("MONAI's wrapper") from error
-    except RuntimeError as raised:
-        with pytest.raises(SystemExit) as ended:
-            sys.excepthook(type(raised), raised, raised.__traceback__)
+    ended = end_below_monai(error, monkeypatch)
     shown = capsys.readouterr().err
     assert ended.value.code == 1
     assert shown.startswith(f"error: {words}") and "--num_workers" in shown and shown.count("\n") == 1

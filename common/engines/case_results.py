@@ -66,6 +66,7 @@ class CaseResults:
         self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
         self.failed_before: list[str] = []
         self.done_before = 0
+        self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
 
     @cached_property
     def made_by(self) -> dict[str, str]:
@@ -152,11 +153,14 @@ class CaseResults:
             return
         image = case.get("image")
         images = [] if image is None else [image] if isinstance(image, str) else list(image)
+        digest = self._begun.pop(name) if name in self._begun else digest_of(image)
+        if state == BEGUN:
+            self._begun[name] = digest
         files = [file for ending in self.endings if (file := self._file(name, ending)).exists()]
         content = {
             "case": name,
             "state": state,
-            "input": {"files": [Path(file).name for file in images], "sha256": digest_of(image)},
+            "input": {"files": [Path(file).name for file in images], "sha256": digest},
             **self.made_by,
             "settings": self.settings,
             "results": {file.name: sha256(file) for file in files} if state != BEGUN else {},

@@ -162,12 +162,14 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
         InputError: the cases that were seen, and in which list.
     """
     seen: list[str] = []
-    for record in records_of(weights):
+    records = records_of(weights)
+    identities = case_identities(cases) if records else []  # reads every scan
+    for record in records:
         for role in ("train_cases", "validation_cases"):
             recorded = getattr(record, role)
             images = {case.get("image"): case["case"] for case in recorded if case.get("image")}
             patients = {case.get("patient"): case["case"] for case in recorded if case.get("patient") is not None}
-            for case in case_identities(cases):
+            for case in identities:
                 if case["image"] in images or case["patient"] in patients:
                     other = images.get(case["image"]) or patients[case["patient"]]
                     why = "" if case["image"] in images else f" (the same patient, {case['patient']}, as {other})"
