@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.networks import MAMTLN
-from common.networks.mamtln import (
+from common.methods.mamtln import MAMTLN
+from common.methods.mamtln.network import (
     ASAModule,
     Backbone,
     Bottleneck,

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from common.engines import load_weights
 from common.errors import InputError
-from common.inferers import CascadeInferer, WindowInferer
-from common.networks import Cascade, OMNet
-from common.transforms import CropBraind, FuseTasksd, NormalizeBraind
+from common.inferers import WindowInferer
+from common.methods.omnet import Cascade, CascadeInferer, CropBraind, FuseTasksd, NormalizeBraind, OMNet
 
 from .measure import Figures, Row, interleaved, row
 from .volumes import ensure_brain
@@ -44,7 +43,7 @@ def glioma_rows(work: Path, device: torch.device, repeats: int, demo: Path, casc
     steps = config.get_parsed_content("validate::preprocessing")
     cases = [steps(dict(case)) for case in config.get_parsed_content("validate::dataset").data]
     one_pass = _trained(config.get_parsed_content("network_def"), demo, device)
-    config.update({"network_def::_target_": "common.networks.Cascade"})
+    config.update({"network_def::_target_": "common.methods.omnet.Cascade"})
     cascade = _trained(config.get_parsed_content("network_def"), cascade_demo, device)
     return [
         *_windows_rows(one_pass, config.get_parsed_content("inferer"), cases, device),

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from common.data.phantoms import HeadPhantom
 from common.files import whole_file
+from common.methods.mmfnet import HeadPhantom
 
 CT_SIZE = (320, 320, 100)  # voxels
 CT_SPACING = (1.0, 1.0, 2.5)  # mm

@@ -27,23 +27,15 @@ from fire.trace import FireTrace
 from monai.bundle import ConfigParser
 
 from .data.datalist import write_datalist
-from .data.intensity import intensity_file, intensity_of
-from .data.phantoms import write_cohort
+from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .files import read_json
 from .logs import show_any_text
 from .options import RULES, SWITCH, check_setting, check_value, flag, whole
 from .packaging import pack_bundle, verify_package
-from .reporting import (
-    compare,
-    draw_bland_altman,
-    draw_outlines,
-    draw_roc,
-    read_class_scores,
-    read_classes,
-    read_scores,
-)
+from .phantoms import write_cohort
+from .reporting import compare, draw_bland_altman, draw_outlines, draw_roc, read_class_scores, read_classes, read_scores
 
 HELP = {"-h", "--help"}
 

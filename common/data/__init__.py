@@ -2,11 +2,9 @@
 
 from .cases import find_cases, load_cases, rank_share
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
-from .dicom_seg import WriteDicomSegd
 from .foreground import check_foreground
-from .intensity import intensity_of, keep_intensity, read_intensity
+from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .spacing import CheckSpacingd, grid_summary
-from .streams import StreamsDataset
 from .volumes import AtomicNibabelWriter, VolumeReader
 
 __all__ = [
@@ -15,9 +13,7 @@ __all__ = [
     "CaseSampler",
     "CheckSpacingd",
     "SampledCacheDataset",
-    "StreamsDataset",
     "VolumeReader",
-    "WriteDicomSegd",
     "check_foreground",
     "find_cases",
     "grid_summary",

@@ -5,4 +5,9 @@ from .data import examine_data
 from .findings import Findings
 from .machine import examine_machine
 
-__all__ = ["Findings", "examine_bundle", "examine_data", "examine_machine"]
+__all__ = [
+    "Findings",
+    "examine_bundle",
+    "examine_data",
+    "examine_machine",
+]

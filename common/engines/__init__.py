@@ -3,9 +3,6 @@
 from .case_evaluator import CaseEvaluator
 from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
-from .iterative import iterative_update
-from .one_pass import one_pass
-from .self_transfer import self_transfer
 from .staged_trainer import StagedTrainer
 from .stages import Plateau, Stage
 from .supervised import supervised
@@ -16,10 +13,7 @@ __all__ = [
     "Plateau",
     "Stage",
     "StagedTrainer",
-    "iterative_update",
     "load_weights",
-    "one_pass",
     "save_whole",
-    "self_transfer",
     "supervised",
 ]

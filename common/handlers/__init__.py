@@ -2,4 +2,6 @@
 
 from .progress import Progress
 
-__all__ = ["Progress"]
+__all__ = [
+    "Progress",
+]

@@ -3,4 +3,7 @@
 from .pack import pack_bundle
 from .verify import verify_package
 
-__all__ = ["pack_bundle", "verify_package"]
+__all__ = [
+    "pack_bundle",
+    "verify_package",
+]

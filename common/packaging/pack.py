@@ -18,11 +18,11 @@ import nibabel as nib
 import torch
 from monai.bundle import ConfigParser
 
-from ..data.phantoms import write_cohort
 from ..engines.checkpoints import read_weights, save_whole
 from ..errors import InputError, root_cause
 from ..files import PARTIAL, check_replaceable, dense_json, failures_of_writing, make_folder, read_json, sha256
 from ..geometry import same_grid
+from ..phantoms import write_cohort
 from ..record import RECORD_FILE, apply_settings, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, literal, setting_of

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import gastric
 from benchmarks.gastric import LiteralMAMTLN, gastric_rows, largest_difference
-from common.networks import MAMTLN
+from common.methods.mamtln import MAMTLN
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "planes": (8, 16, 16, 16), "blocks": (1, 1, 1, 1), "cardinality": 4, "norm_groups": 8}

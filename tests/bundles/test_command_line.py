@@ -21,7 +21,7 @@ from common.engines.staged_trainer import STATE_FILE
 from common.files import CLAIM
 from common.reporting import read_scores, write_scores
 
-from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, results_in, sure_of_parts
+from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, results_in, sure_of_parts
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 

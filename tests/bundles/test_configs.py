@@ -21,10 +21,10 @@ from monai.data import MetaTensor
 
 from common.data import load_cases
 from common.engines import Stage
-from common.networks import MMFNet
+from common.methods.mmfnet import MMFNet
 
 from ..conftest import BUNDLES
-from .conftest import MMFNET, OMNET, parameters, parser_of
+from ..workflows import MMFNET, OMNET, parameters, parser_of
 
 FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*.json"))]
 

@@ -15,7 +15,7 @@ from common.errors import InputError, root_cause
 
 from ..conftest import BUNDLES
 from ..dicom_series import voxels_of_segments, write_series
-from .conftest import MAMTLN_CT, MPUNET, OMNET, parser_of, results_in
+from ..workflows import MAMTLN_CT, MPUNET, OMNET, parser_of, results_in
 
 pydicom = pytest.importorskip("pydicom")
 codes = pytest.importorskip("pydicom.sr.codedict").codes

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from common.transforms import ReturnToScand
 
 from ..conftest import BUNDLES
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
 
 AFFINES = 200  # of each bundle
 BALL, CENTRE = 24.0, np.array([4.0, -7.0, 5.0])  # the object, in mm

@@ -18,16 +18,16 @@ import torch
 from monai.bundle import ConfigParser
 from monai.bundle import run as bundle_run
 
-from common.data.phantoms import LiverPhantom
 from common.errors import InputError, root_cause
 from common.labels import channel_def, class_regions
+from common.methods.mpunet import LiverPhantom
 from common.metrics import SegmentationScores
 from common.packaging.configs import merged
 from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabel
 from common.reporting import read_scores
 
 from ..conftest import BUNDLES
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, parser_of
+from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, parser_of
 
 LIVER_AND_TUMOUR = [(MPUNET, "ablations/tumour"), (MAMTLN_CT, "ablations/lits")]
 KIDNEY = {"labels": {"kidney": 1, "cyst": 2}, "regions": {}, "segments": {}}

@@ -12,7 +12,7 @@ import pytest
 
 from common.reporting import read_scores
 
-from .conftest import MAMTLN_CT, MPUNET, MULTIRNET
+from ..workflows import MAMTLN_CT, MPUNET, MULTIRNET
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-data.md"
 

@@ -34,13 +34,13 @@ from monai.data import MetaTensor
 from common.__main__ import main
 from common.errors import InputError
 from common.files import sha256
-from common.networks import MPUNet
+from common.methods.mpunet import MPUNet
 from common.packaging import pack, pack_bundle, verify_package
 from common.packaging.checksums import check_checksums
 from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
-from .conftest import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
+from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
 from .test_metadata import SCHEMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
@@ -118,7 +118,7 @@ def test_it_holds_only_the_code_it_needs(made: Path) -> None:
     networks = {bundle.name: bundle.name.rpartition("_")[2] for bundle in BUNDLES}
     for name, network in networks.items():
         code = made / name / f"{name}_v0_1_0"
-        assert (code / "networks" / f"{network}.py").exists()
+        assert (code / "methods" / network / "network.py").exists()
         others = set(networks.values()) - {network}
         assert not [path for path in code.rglob("*.py") if path.stem in others]
         assert not (code / "packaging").exists() and not (code / "__main__.py").exists()
@@ -405,7 +405,7 @@ def test_network_in_and_out(package: Path) -> None:
 
 def test_load_builds_the_network_with_its_weights(package: Path) -> None:
     network = load(package.name, bundle_dir=str(package.parent), device="cpu")
-    assert type(network).__module__.startswith(f"{package.name}_v0_1_0.networks")
+    assert type(network).__module__.startswith(f"{package.name}_v0_1_0.methods")
     weights = torch.load(package / "models" / "model.pt", weights_only=True)
     assert network.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())

@@ -23,7 +23,7 @@ from common.errors import root_cause
 from common.reporting import read_scores
 
 from ..conftest import BUNDLES
-from .conftest import BUSY, MMFNET, MPUNET
+from ..workflows import BUSY, MMFNET, MPUNET
 from .test_configs import compositions
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)

@@ -23,7 +23,7 @@ from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record
 
 from ..conftest import BUNDLES
-from .conftest import MPUNET, OMNET
+from ..workflows import MPUNET, OMNET
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 

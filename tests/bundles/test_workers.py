@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
 
 
 @pytest.mark.parametrize("bundle", [MMFNET, OMNET, MAMTLN_CT, MPUNET, MULTIRNET], ids=lambda bundle: bundle.name)

@@ -19,7 +19,7 @@ from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps, results_in
+from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps, results_in
 
 MODALITIES = {
     MMFNET: ("T1", "T2", "CET1"),

@@ -12,7 +12,7 @@ import torch
 
 from common.errors import is_input_error, root_cause
 
-from .conftest import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
 
 CT, MRI = (MAMTLN_CT, MPUNET, MULTIRNET), (MMFNET, OMNET)
 PADDING = -2000

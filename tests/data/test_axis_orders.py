@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, SaveImaged
 
-from common.data import AtomicNibabelWriter, VolumeReader, WriteDicomSegd
-from common.transforms import ResampleAxesd, ReturnToScand
+from common.data import AtomicNibabelWriter, VolumeReader
+from common.transforms import ResampleAxesd, ReturnToScand, WriteDicomSegd
 
 ORDERS = [np.array([axes, signs]).T for axes in permutations(range(3)) for signs in product((1, -1), repeat=3)]
 TURN = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

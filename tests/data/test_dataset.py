@@ -14,7 +14,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransf
 
 from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, share_of_batch
 from common.errors import InputError
-from common.transforms import RandWindowd
+from common.methods.mmfnet import RandWindowd
 
 
 @pytest.fixture

@@ -14,9 +14,12 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from common.data.phantoms import LiverPhantom, LungPhantom, Phantom, PhantomRecipe, StomachPhantom
 from common.doctor import Findings, examine_data
 from common.doctor.anatomy import CheckAnatomyd
+from common.methods.mamtln import StomachPhantom
+from common.methods.mpunet import LiverPhantom
+from common.methods.multirnet import LungPhantom
+from common.phantoms import Phantom, PhantomRecipe
 
 PHANTOMS: Mapping[str, PhantomRecipe] = {
     "liver": LiverPhantom(size=(52, 44, 32), spacing=(5.5, 5.5, 6.5)),

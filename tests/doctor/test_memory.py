@@ -37,9 +37,9 @@ def test_steps_of_an_expression(bundle: Path) -> None:
     config = read_config(bundle, "train")
     config["normalize"] = [
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [20, 4, 4]},
-        {"_target_": "common.transforms.SelectChannelsd", "keys": "image", "channels": [1]},
-        {"_target_": "common.transforms.CropBraind", "keys": "image"},
-        {"_target_": "common.transforms.PatchCentresd", "keys": "label"},
+        {"_target_": "common.methods.mmfnet.SelectChannelsd", "keys": "image", "channels": [1]},
+        {"_target_": "common.methods.omnet.CropBraind", "keys": "image"},
+        {"_target_": "common.methods.omnet.PatchCentresd", "keys": "label"},
         {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [2, 2, 2]},
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [99, 99, 99]},
     ]
@@ -64,7 +64,7 @@ def test_an_unknown_step_is_named(bundle: Path) -> None:
 
 def test_crop_to_a_size(bundle: Path) -> None:
     config = read_config(bundle, "inference")
-    crop = {"_target_": "common.transforms.CropBodyd", "keys": "image", "roi_size": "@spacing", "margin": [1, 2, 0]}
+    crop = {"_target_": "common.methods.mmfnet.CropBodyd", "keys": "image", "roi_size": "@spacing", "margin": [1, 2, 0]}
     config["spacing"] = [6, 8, 4]
     config["preprocessing"]["transforms"] = [crop]
     assert Preprocessing(config, "preprocessing")(Header(Path(), (20, 20, 9), 1, np.eye(4)), 1).shape == (8, 12, 9)

@@ -18,7 +18,7 @@ from common.engines.staged_trainer import STATE_FILE
 from common.engines.stages import adam
 from common.errors import InputError
 
-from .conftest import assert_same, in_two_processes, run_until
+from ..trainers import assert_same, in_two_processes, run_until
 
 
 class TwoForms(nn.Module):

@@ -19,7 +19,7 @@ from common.engines.staged_trainer import STATE_FILE
 from common.engines.supervised import LabelAndClass
 from common.errors import InputError
 
-from .conftest import assert_same, run_until
+from ..trainers import assert_same, run_until
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ def record(**changes: Any) -> RunRecord:
         "bundle": {"name": "b", "version": "1.0.0"},
         "settings": {
             "spacing": [1.0, 1.0, 2.0],
-            "network_def": {"_target_": "common.networks.Net", "channels": [2, 4]},
+            "network_def": {"_target_": "common.methods.net.Net", "channels": [2, 4]},
         },
         "training": {"learning_rate": 0.1},
         "fold": 0,
@@ -98,7 +98,7 @@ def test_settings_are_equal_across_packages_and_json() -> None:
     assert same_setting(packed, record().settings["network_def"])
     assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
     assert not same_setting({**packed, "norm": "batch"}, record().settings["network_def"])
-    assert not same_setting({**packed, "_target_": "common.networks.Other"}, record().settings["network_def"])
+    assert not same_setting({**packed, "_target_": "common.methods.net.Other"}, record().settings["network_def"])
 
 
 def test_order_of_labels_is_part_of_them() -> None:

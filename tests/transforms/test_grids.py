@@ -25,7 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
 from common.memory import Memory
-from common.transforms import CropBodyd, ResampleAxesd, ReturnToScand, return_to_scan
+from common.methods.mmfnet import CropBodyd
+from common.transforms import ResampleAxesd, ReturnToScand, return_to_scan
 from common.transforms.grids import axis_positions
 
 RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])

@@ -1,0 +1,306 @@
+"""MMFNet: multi-modality MRI fusion network for nasopharyngeal carcinoma.
+
+H. Chen, Y. Qi, Y. Yin, T. Li, X. Liu, X. Li, G. Gong, L. Wang, "MMFNet: A multi-modality MRI fusion network for
+segmentation of nasopharyngeal carcinoma", Neurocomputing 394 (2020), doi:10.1016/j.neucom.2020.02.002,
+arXiv:1812.10033. Equation numbers below are those of the arXiv text. No code was released.
+
+Deviations and decisions where the paper is silent:
+
+* The paper fuses skip features and does not say how the three bottom feature maps meet. They are concatenated, as
+  the paper's baseline ("MMFNet without fusion block") must do; ``bottleneck="fusion"`` runs a fifth fusion block.
+* Convolutions before batch normalisation have no bias; transposed convolutions are 2x2x2 with bias and no
+  normalisation; the last convolution is 1x1x1; the MLPs have biases and a ReLU between their two layers.
+* The standard deviation of eq. 10 is ``sqrt(var + 1e-5)`` with the population variance: the gradient of ``sqrt`` at 0
+  is infinite and a dead ReLU channel has no variance.
+* With two modalities 2c/12 is no integer; the hidden width is ``max(1, C // reduction)``.
+* The hidden layers of the MLPs are narrow (2 units at the finest level): with PyTorch's initialisation some start with
+  every ReLU at rest and give a constant. The paper says nothing of an initialisation; none is added.
+* The network ends in the sigmoid (section III-A), so overlapping windows average probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from monai.networks.blocks import Convolution
+from monai.networks.layers.factories import Pool
+from torch import Tensor, nn
+
+from ...layers.checks import check_channels, check_option, check_sizes
+
+
+class Encoder(nn.Module):
+    """VGG-like encoder (fig. 3, left): per level two 3x3x3 convolutions, whose output is the skip, then max-pooling.
+
+    Args:
+        in_channels: channels of the input.
+        channels: width of each level; one more convolution refines the pooled output of the last.
+        norm, act: normalisation and activation after each convolution, in MONAI's words.
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int], norm: str | tuple, act: str | tuple) -> None:
+        super().__init__()
+        widths = [in_channels, *channels]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_convolution(c_in, c, norm, act), _convolution(c, c, norm, act))
+            for c_in, c in pairwise(widths)
+        )
+        self.pool = Pool[Pool.MAX, 3](kernel_size=2)
+        self.bottom = _convolution(widths[-1], widths[-1], norm, act)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Skips from the finest to the coarsest level, then the bottom features."""
+        features: list[Tensor] = []
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+            x = self.pool(x)
+        features.append(self.bottom(x))
+        return features
+
+
+class ChannelAttention(nn.Module):
+    """Channel weights ``W_c`` (eq. 7 to 10): sigmoid of the sum of one MLP per global statistic.
+
+    Args:
+        channels: channels of the features, and of the weights.
+        reduction: hidden width is ``max(1, channels // reduction)``.
+        shared_mlp: one MLP for all statistics (the paper's "base" network) instead of one each.
+        use_std: add the standard deviation to average and maximum.
+    """
+
+    def __init__(self, channels: int, reduction: int, shared_mlp: bool, use_std: bool) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.shared_mlp = shared_mlp
+        self.use_std = use_std
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+            for _ in range(1 if shared_mlp else 2 + use_std)
+        )
+
+    def forward(self, f_ori: Tensor) -> Tensor:
+        flat = f_ori.flatten(2)
+        if self.use_std:
+            variance, average = torch.var_mean(flat, dim=2, correction=0)
+            pooled = [average, flat.amax(2), _standard_deviation(variance)]
+        else:
+            pooled = [flat.mean(2), flat.amax(2)]
+        weights = torch.zeros_like(pooled[0])
+        for mlp in self.mlps:
+            if self.shared_mlp:
+                for values in pooled:
+                    weights = weights + mlp(values)
+            else:
+                weights = weights + mlp(pooled.pop(0))
+        return torch.sigmoid(weights)[:, :, None, None, None]
+
+
+class SpatialAttention(nn.Module):
+    """Spatial weights ``W_s`` (eq. 11): sigmoid of a 3x3x3 convolution of the statistics along the channel axis."""
+
+    def __init__(self, use_std: bool) -> None:
+        super().__init__()
+        self.use_std = use_std
+        self.conv = nn.Conv3d(2 + use_std, 1, kernel_size=3, padding=1)
+
+    def forward(self, f_c: Tensor) -> Tensor:
+        average = f_c.mean(1, keepdim=True)
+        pooled = [average, f_c.amax(1, keepdim=True)]
+        if self.use_std:
+            variance = (f_c - average).square().mean(1, keepdim=True)
+            pooled.append(_standard_deviation(variance))
+        return torch.sigmoid(self.conv(torch.cat(pooled, 1)))
+
+
+class ResidualFusion(nn.Module):
+    """Reduction to the decoder's width and residual refinement within slices (eq. 12, 13); no activation at the end."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str | tuple, act: str | tuple) -> None:
+        super().__init__()
+        self.reduce = nn.Conv3d(in_channels, out_channels, kernel_size=1)
+        self.refine = nn.Sequential(
+            _convolution(out_channels, out_channels, norm, act, kernel_size=(3, 3, 1)),
+            nn.Conv3d(out_channels, out_channels, kernel_size=(3, 3, 1), padding=(1, 1, 0)),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        f_r = self.reduce(features)
+        return f_r + self.refine(f_r)
+
+
+class FusionBlock(nn.Module):
+    """Fusion of the concatenated features of all encoders (eq. 4 to 6), from ``in_channels`` to ``out_channels``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        reduction: int,
+        shared_mlp: bool,
+        std_pool: str,
+        norm: str | tuple,
+        act: str | tuple,
+    ) -> None:
+        super().__init__()
+        self.channel_attention = ChannelAttention(in_channels, reduction, shared_mlp, std_pool in ("both", "channel"))
+        self.spatial_attention = SpatialAttention(std_pool in ("both", "spatial"))
+        self.residual_fusion = ResidualFusion(in_channels, out_channels, norm, act)
+
+    def forward(self, f_ori: Tensor) -> Tensor:
+        f_c = self.channel_attention(f_ori) * f_ori
+        w_s = self.spatial_attention(f_c)
+        return self.residual_fusion(torch.addcmul(f_ori, f_c, w_s))  # F_ori + F_s without a tensor for F_s
+
+
+class DecoderBlock(nn.Module):
+    """Decoder block (fig. 3, right): transposed convolution, concatenation with the skip, 3x3x3 convolution."""
+
+    def __init__(
+        self, in_channels: int, skip_channels: int, out_channels: int, norm: str | tuple, act: str | tuple
+    ) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.conv = _convolution(out_channels + skip_channels, out_channels, norm, act)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.conv(torch.cat([self.up(x), skip], 1))
+
+
+class MMFNet(nn.Module):
+    """MMFNet; the defaults are the paper's network for T1, T2 and contrast-enhanced T1 (1,547,251 parameters).
+
+    Args:
+        in_channels: number of modalities, one input channel each.
+        out_channels: number of foreground classes, each a probability map of its own.
+        channels: encoder width per level, finest first.
+        norm, act: normalisation and activation, in MONAI's words.
+        separate_encoders: one encoder per modality; False stacks the modalities in a single encoder whose levels are
+            ``in_channels`` times as wide (the paper's single-encoder comparison).
+        fusion: ``"attention"``, the fusion block of section III-B, or ``"concat"``, plain skips of all encoders (the
+            paper's multi-encoder baseline; with one modality, the network of the self-transfer's first step).
+        shared_mlp: one MLP for all statistics of the channel attention (the paper's "base MMFNet").
+        std_pool: where the standard deviation is pooled: ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``.
+        reduction: reduction ratio r of the channel attention.
+        bottleneck: ``"concat"``, or ``"fusion"`` for a fifth fusion block on the bottom features.
+
+    Raises:
+        ValueError: an option outside the values above.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 1,
+        channels: Sequence[int] = (8, 16, 32, 64),
+        *,
+        norm: str | tuple = "batch",
+        act: str | tuple = "relu",
+        separate_encoders: bool = True,
+        fusion: str = "attention",
+        shared_mlp: bool = False,
+        std_pool: str = "both",
+        reduction: int = 12,
+        bottleneck: str = "concat",
+    ) -> None:
+        super().__init__()
+        check_option("fusion", fusion, ("attention", "concat"))
+        check_option("std_pool", std_pool, ("both", "channel", "spatial", "none"))
+        check_option("bottleneck", bottleneck, ("concat", "fusion"))
+        self.in_channels = in_channels
+        self.channels_per_encoder = 1 if separate_encoders else in_channels
+        self.divisor = 2 ** len(channels)
+        self.frozen_encoders = False
+
+        def fusion_block(width: int) -> FusionBlock:
+            return FusionBlock(in_channels * width, width, reduction, shared_mlp, std_pool, norm, act)
+
+        if separate_encoders:
+            self.encoders = nn.ModuleList(Encoder(1, channels, norm, act) for _ in range(in_channels))
+        else:
+            widths = [in_channels * c for c in channels]
+            self.encoders = nn.ModuleList([Encoder(in_channels, widths, norm, act)])
+        fused = fusion == "attention"
+        self.fusions = nn.ModuleList(fusion_block(c) if fused else nn.Identity() for c in channels)
+        self.bottleneck = fusion_block(channels[-1]) if bottleneck == "fusion" else nn.Identity()
+
+        decoder = []
+        below = channels[-1] if bottleneck == "fusion" else in_channels * channels[-1]
+        for c in reversed(channels):
+            decoder.append(DecoderBlock(below, c if fused else in_channels * c, c, norm, act))
+            below = c
+        self.decoder = nn.ModuleList(decoder)
+        self.head = nn.Conv3d(below, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Foreground probabilities.
+
+        Args:
+            x: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** len(channels)``.
+
+        Returns:
+            ``(B, out_channels, x, y, z)`` in float32, values in [0, 1].
+
+        Raises:
+            ValueError: another number of channels, or a spatial size that does not divide.
+        """
+        check_channels(x, self.in_channels)
+        check_sizes(x, self.divisor)
+        inputs = x.split(self.channels_per_encoder, 1)
+        per_encoder: list[list[Tensor]] = []
+        for i, encoder in enumerate(self.encoders):
+            per_encoder.append(encoder(inputs[i]))
+
+        bottom: list[Tensor] = []
+        for features in per_encoder:
+            bottom.append(features.pop())
+        x = self.bottleneck(torch.cat(bottom, 1))
+
+        skips: list[Tensor] = []
+        for level, fuse in enumerate(self.fusions):
+            skips.append(fuse(torch.cat([features[level] for features in per_encoder], 1)))
+        for block in self.decoder:
+            x = block(x, skips.pop())
+        return torch.sigmoid(self.head(x).float())
+
+    @torch.jit.ignore
+    def load_encoders(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Initialise the encoders from single-modality networks (self-transfer, section III-C).
+
+        Args:
+            states: per modality, the state dict of an ``MMFNet(in_channels=1, fusion="concat", ...)``; only its
+                encoder, batch-normalisation statistics included, is used.
+
+        Raises:
+            ValueError: another number of state dicts than encoders.
+        """
+        if len(states) != len(self.encoders):
+            raise ValueError(f"{len(states)} single-modality networks for {len(self.encoders)} encoders")
+        prefix = "encoders.0."
+        for encoder, state in zip(self.encoders, states):
+            encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    @torch.jit.ignore
+    def freeze_encoders(self, frozen: bool) -> None:
+        """Keep the encoders' weights and batch-normalisation statistics as they are (the paper's warm-up), or not."""
+        self.frozen_encoders = frozen
+        self.encoders.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MMFNet:
+        super().train(mode)
+        if self.frozen_encoders:
+            self.encoders.eval()
+        return self
+
+
+def _standard_deviation(variance: Tensor) -> Tensor:
+    return (variance + 1e-5).sqrt()
+
+
+def _convolution(
+    c_in: int, c_out: int, norm: str | tuple, act: str | tuple, kernel_size: int | tuple[int, ...] = 3
+) -> Convolution:
+    return Convolution(3, c_in, c_out, kernel_size=kernel_size, bias=False, norm=norm, act=act, adn_ordering="NA")

@@ -1,0 +1,47 @@
+"""The slices around what is segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from monai.config import KeysCollection
+from monai.transforms import Crop, MapTransform
+from torch import Tensor
+
+from ...errors import InputError
+from ...tensors import plain, source_of
+
+
+class CropSlabd(MapTransform):
+    """Crop to the slices from the first to the last with foreground, and some more on either side.
+
+    Args:
+        keys: ``(C, x, y, z)``, all on one grid.
+        label_key: foreground is where this map ``(1, x, y, z)`` is above 0.
+        margin: slices to keep on either side, as far as there are any.
+
+    Raises:
+        InputError: there is no foreground.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, label_key: str = "label", margin: int = 20, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_key = label_key
+        self.margin = margin
+        self.crop = Crop()
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        d = dict(data)
+        label = d[self.label_key]
+        found = (plain(label) > 0).any(dim=0).any(dim=0).any(dim=0).nonzero()
+        if len(found) == 0:
+            raise InputError(
+                f"{source_of(label, self.label_key)}: no foreground on the network's grid; a case without any cannot "
+                "train, take it off the data list"
+            )
+        kept = slice(max(int(found[0]) - self.margin, 0), int(found[-1]) + 1 + self.margin)
+        for key in self.key_iterator(d):
+            d[key] = self.crop(d[key], (slice(None), slice(None), slice(kept.start, min(kept.stop, d[key].shape[3]))))
+        return d

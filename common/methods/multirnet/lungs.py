@@ -1,0 +1,220 @@
+"""Transforms that find the lungs in a chest CT: their mask, their box, the box in the scan's own voxels.
+
+Arrays are ``(C, x, y, z)`` with x along left-right, y along front-back and axial slices along z.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import cc3d
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Crop, MapTransform
+from scipy import ndimage
+from torch import Tensor
+
+from ...errors import InputError
+from ...tensors import plain, source_of
+
+COARSE = 3.0  # mm, the voxels in which the lungs are looked for
+TISSUE_HU = -400.0  # lung and air are below
+AIR_HU = -1000.0  # where the scan shows none around the body
+AIR_RANGE = (-1150.0, -900.0)  # of a scanner's own air; what lies below is padding
+GAS_ABOVE_AIR = 40.0  # gas of airways and bowel is within; lung of a full breath lies 70 and more above
+SMALLEST_ML = 50.0  # both lungs together, such as their bases in a CT of the abdomen
+SMALLEST_SHARE = 0.1  # of the larger lung's volume; what is smaller is no second lung
+CLOSING = 9.0  # mm: vessels and lesions as thick as twice that belong to the lungs
+
+logger = logging.getLogger(__name__)
+
+
+def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """The lungs of a CT, as a bool ``(x, y, z)``; empty where there are none.
+
+    Lung is what is darker than tissue, has the body on all four sides within the slice and is denser than the gas of
+    airways and bowel, whose HU are those of the air around the body. Of its connected parts the two largest are kept,
+    or the largest, and closed. So lungs that reach the first or last slice are found, as is one that the field of view
+    cuts. A consolidation is as dense as the chest wall: what is larger than a vessel and open to the wall is not in the
+    mask.
+
+    All of this is done on voxels of about 3 mm, to which the mask's border is exact.
+
+    Args:
+        volume: HU, ``(x, y, z)``.
+        spacing: mm along x, y, z.
+    """
+    step = [max(1, round(COARSE / s)) for s in spacing]
+    pooled = F.avg_pool3d(plain(torch.as_tensor(volume)).float().cpu()[None, None], step, ceil_mode=True)
+    hu, size = pooled[0, 0].numpy(), np.multiply(spacing, step)
+    body = cc3d.largest_k(ndimage.binary_opening(hu > TISSUE_HU), k=1, connectivity=6) > 0
+    around = hu[(_sides(body) < 2) & (hu > AIR_RANGE[0]) & (hu < AIR_RANGE[1])]
+    gas_hu = (float(np.median(around)) if around.size else AIR_HU) + GAS_ABOVE_AIR
+    smooth = ndimage.uniform_filter(hu, 3)
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, -1]):  # where the field of view may cut a lung; the mattress is behind
+        body[edge] |= smooth[edge] > gas_hu
+    dark = cc3d.connected_components((hu < TISSUE_HU) & (_sides(body) == 4), connectivity=6)
+    # the darkest quarter: in voxels of this size most of a bowel's gas is mixed with its wall
+    darkest = ndimage.labeled_comprehension(hu, dark, range(int(dark.max()) + 1), _first_quartile, float, -np.inf)
+    darkest[0] = -np.inf  # all that is no part
+    gas = (darkest < gas_hu)[dark]
+    gas |= smooth < gas_hu  # airways, which are connected with the lungs ...
+    lung = ndimage.binary_opening(~gas)  # ... by their walls, of HU between gas and tissue, one or two voxels thick
+    parts = cc3d.largest_k(lung, k=2, connectivity=6)
+    volumes = cc3d.statistics(parts)["voxel_counts"][1:] * size.prod() / 1000
+    kept = np.flatnonzero(volumes >= SMALLEST_SHARE * volumes.max(initial=0)) + 1
+    if volumes[kept - 1].sum() < SMALLEST_ML:
+        return np.zeros(volume.shape, dtype=bool)
+    closed = _closed(np.isin(parts, kept), np.rint(CLOSING / size).astype(int))
+    for axis, (factor, length) in enumerate(zip(step, volume.shape)):
+        closed = closed.repeat(factor, axis).take(range(length), axis)
+    return closed
+
+
+def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    """The first and last index along an axis of what is in a mask."""
+    found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+    return int(found[0]), int(found[-1])
+
+
+def _first_quartile(values: np.ndarray) -> float:
+    return float(np.percentile(values, 25))
+
+
+def _sides(tissue: np.ndarray) -> np.ndarray:
+    """On how many of the four sides within its slice a voxel has tissue."""
+    count = np.zeros(tissue.shape, dtype=np.uint8)
+    for axis in (0, 1):
+        count += np.logical_or.accumulate(tissue, axis)
+        count += np.flip(np.logical_or.accumulate(np.flip(tissue, axis), axis), axis)
+    return count
+
+
+def _closed(mask: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Closing by an ellipsoid of these voxels along each axis; the volume's border does not erode."""
+    axes = np.ogrid[tuple(slice(-r, r + 1) for r in reach)]
+    ball = sum((axis / max(r, 1)) ** 2 for axis, r in zip(axes, reach)) <= 1
+    padded = np.pad(mask, [(r, r) for r in reach])
+    grown = ndimage.binary_dilation(padded, ball)
+    return ndimage.binary_erosion(grown, ball)[tuple(slice(r, r + n) for r, n in zip(reach, mask.shape))]
+
+
+class CropLungsd(MapTransform):
+    """Crop a chest CT to the box of the lungs and some tissue around.
+
+    The box reaches as far to the left of the field of view's middle as to the right: a lung without air is as dense as
+    the chest wall and cannot be seen, but has to be inside, opposite the other one.
+
+    Foreground of a label outside of the box is named in a warning. Training patches are centred on lesions wherever
+    these lie, so ``lesion_key`` enlarges the box by them. Evaluation must not use it: inference has no label.
+
+    Args:
+        keys: ``(C, x, y, z)``, all on one grid, x along left-right, as :class:`ResampleAxesd` makes it; all but
+            ``image_key`` are label maps.
+        image_key: the CT in HU, whose first channel gives :func:`lung_mask`.
+        margin: mm around the lungs; as far as the scan goes.
+        mask_key: of a new entry, the mask ``(1, x, y, z)`` in the box, bool; None for none.
+        lesion_key: label map above 0 in lesions, which the box includes; None for none.
+
+    Raises:
+        InputError: no lungs.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        image_key: str = "image",
+        margin: float = 10.0,
+        mask_key: str | None = None,
+        allow_missing_keys: bool = False,
+        lesion_key: str | None = None,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+        self.margin = margin
+        self.mask_key = mask_key
+        self.lesion_key = lesion_key
+        self.crop = Crop()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        image = d[self.image_key]
+        spacing = image.pixdim.tolist() if isinstance(image, MetaTensor) else [1.0, 1.0, 1.0]
+        mask = lung_mask(plain(image)[0], spacing)
+        if not mask.any():
+            raise InputError(self._no_lungs(image, spacing))
+        box = []
+        for axis, (size, step) in enumerate(zip(mask.shape, spacing)):
+            first, last = _extent(mask, axis)
+            margin = round(self.margin / step)
+            start, stop = first - margin, last + 1 + margin
+            if axis == 0:
+                start, stop = min(start, size - stop), max(stop, size - start)
+            box.append(slice(max(start, 0), min(stop, size)))
+        labels = {key: (plain(d[key])[0] > 0).cpu().numpy() for key in self.key_iterator(d) if key != self.image_key}
+        for key, label in labels.items():
+            whole, inside = int(label.sum()), int(label[tuple(box)].sum())
+            if inside < whole:
+                kept = "the box is enlarged by them" if key == self.lesion_key else "they are cut off"
+                logger.warning(
+                    "%s: %d of %d foreground voxels lie outside the box of the lungs and %g mm around; %s",
+                    source_of(d[key], key), whole - inside, whole, self.margin, kept,
+                )  # fmt: skip
+        lesion = labels.get(self.lesion_key)
+        if lesion is not None and lesion.any():
+            reach = [_extent(lesion, axis) for axis in range(3)]
+            box = [slice(min(s.start, first), max(s.stop, last + 1)) for s, (first, last) in zip(box, reach)]
+        for key in self.key_iterator(d):
+            d[key] = self.crop(d[key], box)
+        if self.mask_key is not None:
+            d[self.mask_key] = torch.from_numpy(mask[tuple(box)].copy())[None]
+        return d
+
+    def _no_lungs(self, image: Tensor, spacing: Sequence[float]) -> str:
+        low, high = (float(value) for value in plain(image)[0].aminmax())
+        extent = " x ".join(f"{n * s:.0f}" for n, s in zip(image.shape[1:], spacing))
+        return (
+            f"{source_of(image, self.image_key)}: no lungs were found ({extent} mm, values {low:.0f} to {high:.0f}); "
+            f"expected a chest CT in HU, where air is -1000, with at least {SMALLEST_ML:g} ml of lung in its field of "
+            "view"
+        )
+
+
+class LungBoxd(MapTransform):
+    """Where in the scan the box of :class:`CropLungsd` lies, added to the case's result.
+
+    The result gets ``"lungs": {"first": [x, y, z], "last": [x, y, z]}``, the first and the last voxel along each axis
+    of the scan as it is in its file. It follows from the affines, so that steps between the crop and the network, other
+    than padding, do not matter.
+
+    Args:
+        keys: the image as the network saw it; its ``original_affine`` and ``spatial_shape`` are the scan's.
+        result_key: the entry for the result, which may be there already.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "image", result_key: str = "result", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            image = d[key]
+            scan_affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
+            to_scan = np.linalg.solve(scan_affine, image.affine.cpu().numpy().astype(np.float64))
+            edges = [(-0.5, n - 0.5) for n in image.shape[1:]]
+            corners = np.stack(np.meshgrid(*edges, indexing="ij")).reshape(3, -1)
+            reached = to_scan[:3, :3] @ corners + to_scan[:3, 3:]
+            last = np.asarray(image.meta["spatial_shape"], dtype=int) - 1
+            first = np.ceil(reached.min(axis=1) - 1e-4).astype(int).clip(0, last)
+            end = np.floor(reached.max(axis=1) + 1e-4).astype(int).clip(0, last)
+            box = {"first": first.tolist(), "last": end.tolist()}
+            d[self.result_key] = {**d.get(self.result_key, {}), "lungs": box}
+        return d

@@ -1,0 +1,340 @@
+"""MultiR-Net: joint segmentation of COVID-19 lesions and diagnosis from chest CT, learnt iteratively.
+
+C.-F. Li, Y.-D. Xu, X.-H. Ding, J.-J. Zhao, R.-Q. Du, L.-Z. Wu, W.-P. Sun, "MultiR-Net: A Novel Joint Learning Network
+for COVID-19 segmentation and classification", Computers in Biology and Medicine 144 (2022),
+doi:10.1016/j.compbiomed.2022.105340. Equation numbers below are those of the paper. No code was released.
+
+Deviations and decisions where the paper is silent:
+
+* The paper's backbone is V-Net, without widths or counts of layers. Here it is that of MONAI's ``VNet`` without its
+  output transition: widths 16 to 256, one PReLU slope per channel, no dropout, 5x5x5 kernels. The blocks are written
+  anew: MONAI's have no kernel size and no place for reverse attention. Biases of the transposed convolutions, which
+  the normalisation after them cancels, stay as in MONAI.
+* Equation 2 calls ``F_i`` high-level features, the text and equation 3 the skip features of the encoder: these it is.
+* ``UP(F_{i+1})`` of equation 3 is what the decoder up-samples itself, normalised and not yet activated: it has the
+  width of the skip, as the paper asks, and costs nothing. ``reverse_attention="own"`` learns a separate up-sampling.
+* Equation 1 adds five sigmoids, whose sum is no probability; the introduction weighs and adds feature maps. Here the
+  maps are added and one sigmoid follows; ``fusion="mean_sigmoid"`` is the mean of the five sigmoids. The factors
+  ``eta_i`` are 1: the weights of the 1x1x1 convolutions before them have the same effect.
+* The deconvolutions of equation 1 start as trilinear interpolation and pad by repetition, or else the map would fade
+  at the borders, 8 voxels deep at the coarsest scale.
+* The segmentation is said to be added to the classifier's input once, twice to be multiplied with it: multiplied. The
+  input is the image itself in every pass; gradients go on into the segmentation.
+* The six modules of the classifier have no widths: V-Net's, halving from the second on. The feature map of the
+  segmentation that is pooled beside theirs (section 4.4) is the last of the decoder.
+* Algorithm 1 adds ``F_seg`` to the image: here the probability, in the range of the image, without a gradient from one
+  pass into the one before. ``0 -> N`` are N + 1 passes, which the dense form runs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import Convolution
+from torch import Tensor, nn
+
+from ...layers.checks import check_channels, check_option, check_sizes
+
+ENCODER_CONVOLUTIONS = (1, 2, 3, 2)  # V-Net's, per level below the finest
+DECODER_CONVOLUTIONS = (1, 1, 2, 2)  # finest level first
+
+
+class InputTransition(nn.Module):
+    """Convolution to which the image is added, its channels repeated to ``out_channels``, and a PReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.conv = _convolution(in_channels, out_channels, kernel_size=kernel_size, act=False)
+        self.act = nn.PReLU(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the sum repeats the image by broadcasting: no tensor of out_channels for it
+        groups = self.conv(x).unflatten(1, [-1, self.in_channels])
+        return self.act((groups + x.unsqueeze(1)).flatten(1, 2))
+
+
+class ResidualStage(nn.Module):
+    """Convolutions of one width around which the input is added; the last PReLU follows the sum."""
+
+    def __init__(self, channels: int, convolutions: int, kernel_size: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            *(_convolution(channels, channels, kernel_size=kernel_size) for _ in range(convolutions))
+        )
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.convs(x).add_(x))  # in place: a PReLU keeps its input for the gradient, not its output
+
+
+def reverse_attention(features: Tensor, up: Tensor) -> Tensor:
+    """``R`` (eq. 2, 3): features ``(B, C, x, y, z)`` where ``up``, of the same shape, has not found anything yet."""
+    return features * torch.neg(up).sigmoid_()  # 1 - sigmoid(up), without its cancellation
+
+
+class UpTransition(nn.Module):
+    """Up-sampling by 2, concatenation with the skip under reverse attention, convolutions.
+
+    Args:
+        in_channels: channels from the level below.
+        skip_channels: channels of the skip; there are twice as many at the output.
+        convolutions, kernel_size: of the residual stage.
+        reverse_attention: as in :class:`MultiRNet`.
+    """
+
+    __constants__ = ("erases",)
+
+    def __init__(
+        self, in_channels: int, skip_channels: int, convolutions: int, kernel_size: int, reverse_attention: str
+    ) -> None:
+        super().__init__()
+        self.erases = reverse_attention != "off"
+        self.up = _double(in_channels, skip_channels, norm="batch")
+        self.act = nn.PReLU(skip_channels)
+        self.own_up = _double(in_channels, skip_channels, norm=None) if reverse_attention == "own" else None
+        self.stage = ResidualStage(2 * skip_channels, convolutions, kernel_size)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.stage(self.merge(x, skip))
+
+    def merge(self, x: Tensor, skip: Tensor) -> Tensor:
+        up = self.up(x)
+        if self.erases:
+            skip = reverse_attention(skip, up if self.own_up is None else self.own_up(x))
+        return torch.cat([self.act(up), skip], 1)
+
+
+class UpSampling(nn.Module):
+    """``UP`` of eq. 1: a trainable transposed convolution of one channel, at first trilinear interpolation.
+
+    Args:
+        factor: even; ``(B, 1, x, y, z)`` becomes ``(B, 1, factor * x, factor * y, factor * z)``.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        tent = 1 - ((torch.arange(2 * factor) + 0.5) / factor - 1).abs()
+        self.weight = nn.Parameter(tent[:, None, None] * tent[:, None] * tent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Map and kernel get their only channel here, and with it plain strides. With those of channels_last_3d the
+        # deconvolution of PyTorch takes a path on the CPU that is 1000 times slower at factor 16.
+        padded = F.pad(x.squeeze(1), [1, 1, 1, 1, 1, 1], mode="replicate").unsqueeze(1)
+        padding = self.factor + self.factor // 2
+        return F.conv_transpose3d(padded, self.weight[None, None], stride=self.factor, padding=padding)
+
+
+class SegmentationSubnet(nn.Module):
+    """The segmentation subnet (fig. 2): V-Net, reverse attention in its skips, multi-scale fusion.
+
+    ``decoder[-1]`` gives the features on which Grad-CAM is computed. Args as in :class:`MultiRNet`.
+    """
+
+    __constants__ = ("mean_sigmoid",)
+
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], kernel_size: int, reverse_attention: str, fusion: str
+    ) -> None:
+        super().__init__()
+        self.mean_sigmoid = fusion == "mean_sigmoid"
+        self.encoder = nn.ModuleList([InputTransition(in_channels, channels[0], kernel_size)])
+        decoder: list[nn.Module] = []
+        heads: list[nn.Module] = [nn.Conv3d(2 * channels[0], 1, kernel_size=1)]
+        for level, (c, c_below) in enumerate(pairwise(channels)):
+            down = _convolution(c, c_below, kernel_size=2, strides=2, padding=0)
+            self.encoder.append(nn.Sequential(down, ResidualStage(c_below, ENCODER_CONVOLUTIONS[level], kernel_size)))
+            last = level == len(channels) - 2
+            below = c_below if last else 2 * c_below
+            decoder.append(UpTransition(below, c, DECODER_CONVOLUTIONS[level], kernel_size, reverse_attention))
+            heads.append(nn.Sequential(nn.Conv3d(below, 1, kernel_size=1), UpSampling(2 ** (level + 1))))
+        self.decoder = nn.ModuleList(reversed(decoder))
+        self.bottom_head = heads.pop()
+        self.heads = nn.ModuleList(reversed(heads))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, 1, x, y, z)`` in float32, and the features ``(B, 2 * channels[0], x, y, z)``, for an input."""
+        skips: list[Tensor] = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        x = skips.pop()
+        maps = [self.bottom_head(x)]
+        for block, head in zip(self.decoder, self.heads):
+            x = block(x, skips.pop())
+            maps.append(head(x))
+        scales = torch.stack(maps).float()
+        if self.mean_sigmoid:
+            # the logit of the mean, from log(sigmoid(-z)) = -softplus(z): no rounding to 0 or 1 in between
+            return torch.logsumexp(-F.softplus(-scales), 0) - torch.logsumexp(-F.softplus(scales), 0), x
+        return scales.sum(0), x
+
+
+class ClassifierModule(nn.Module):
+    """3x3x3 convolution with a projected shortcut, both normalised, and a ReLU after their sum."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = _convolution(in_channels, out_channels, kernel_size=3, strides=stride, act=False)
+        self.shortcut = _convolution(in_channels, out_channels, kernel_size=1, strides=stride, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).add_(self.shortcut(x)).relu_()
+
+
+class MultiRNet(nn.Module):
+    """MultiR-Net; the defaults are the paper's network for chest CT (48,689,576 parameters).
+
+    Args:
+        in_channels: channels of the image; ``channels[0]`` is a multiple of it.
+        num_classes: diagnoses; the paper's are COVID-19, community-acquired pneumonia, normal.
+        channels: width of the encoder per level, finest first, two to five levels. The convolutions per level are
+            V-Net's, counted from the finest.
+        classifier_channels: width of each module of the classifier; from the second on a module halves the size.
+        kernel_size: of V-Net's convolutions, odd.
+        reverse_attention: what the skips are erased with: ``"shared"``, the up-sampling of the decoder; ``"own"``, a
+            transposed convolution of its own (434,416 parameters more); ``"off"``, plain skips.
+        fusion: probability of the five scales: ``"logits"``, the sigmoid of their sum, or ``"mean_sigmoid"``, the mean
+            of their sigmoids.
+        task: ``"both"``, or ``"seg"`` for the segmentation subnet alone (the paper's "w/o cls").
+        iterations: passes of the dense form after the first, N of algorithm 1. The paper's segmentation is best with
+            2, its classification with 0. The form for training makes one pass; its loop is the trainer's.
+        dense: return one tensor of the last pass in place of a dict; the weights are the same.
+
+    Raises:
+        ValueError: an option outside the values above.
+    """
+
+    __constants__ = ("dense",)
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 3,
+        *,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        classifier_channels: Sequence[int] = (16, 32, 64, 128, 256, 256),
+        kernel_size: int = 5,
+        reverse_attention: str = "shared",
+        fusion: str = "logits",
+        task: str = "both",
+        iterations: int = 2,
+        dense: bool = False,
+    ) -> None:
+        super().__init__()
+        check_option("reverse_attention", reverse_attention, ("shared", "own", "off"))
+        check_option("fusion", fusion, ("logits", "mean_sigmoid"))
+        check_option("task", task, ("both", "seg"))
+        levels = len(ENCODER_CONVOLUTIONS) + 1
+        if not 2 <= len(channels) <= levels or channels[0] % in_channels != 0:
+            raise ValueError(
+                f"channels={channels!r}: expected two to {levels} widths, the first a multiple of "
+                f"in_channels={in_channels}"
+            )
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
+        if iterations < 0:
+            raise ValueError(f"iterations={iterations}: expected 0, one pass, or more")
+        self.in_channels = in_channels
+        self.divisor = 2 ** (len(channels) - 1)
+        self.iterations = iterations
+        self.dense = dense
+
+        self.segmentation = SegmentationSubnet(in_channels, channels, kernel_size, reverse_attention, fusion)
+        self.classifier: nn.Module | None = None
+        self.head: nn.Module | None = None
+        if task == "both":
+            widths = [in_channels, *classifier_channels]
+            modules = [ClassifierModule(c_in, c, 1 if i == 0 else 2) for i, (c_in, c) in enumerate(pairwise(widths))]
+            self.classifier = nn.Sequential(*modules)
+            self.head = nn.Linear(widths[-1] + 2 * channels[0], num_classes)
+
+    def forward(self, image: Tensor, previous: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Lesions and diagnosis.
+
+        Args:
+            image: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** (len(channels) - 1)``.
+            previous: probabilities of the pass before, ``(B, 1, x, y, z)``, None in the first pass.
+
+        Returns:
+            ``"seg"``, logits of the lesion ``(B, 1, x, y, z)`` in float32, and ``"class"``, logits of the diagnosis
+            ``(B, num_classes)``, of one pass; with ``dense``, of the last pass, one tensor
+            ``(B, 1 + num_classes, x, y, z)`` in float32: the probability of the lesion, then the logits of the
+            diagnosis, the same at every voxel. With ``task="seg"`` neither has the diagnosis.
+
+        Raises:
+            ValueError: another number of channels, a spatial size that does not divide, a ``previous`` of another
+                shape.
+        """
+        self.check_input(image, previous)
+        for _ in range(self.iterations if self.dense else 0):
+            previous = torch.sigmoid(self.one_pass(image, previous)[0]).detach()
+        logits, features = self.one_pass(image, previous)
+        if self.dense:
+            probability = torch.sigmoid(logits)
+            if self.classifier is None:
+                return probability
+            classes = self.classify(image * probability, features).float()[:, :, None, None, None]
+            everywhere = classes.expand(-1, -1, image.shape[2], image.shape[3], image.shape[4])
+            return torch.cat([probability, everywhere], 1)
+        outputs = {"seg": logits}
+        if self.classifier is not None:
+            outputs["class"] = self.classify(image * torch.sigmoid(logits), features)
+        return outputs
+
+    def one_pass(self, image: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits and last decoder features of the segmentation subnet for the input of algorithm 1."""
+        return self.segmentation(image if previous is None else image + previous)
+
+    def classify(self, lesions: Tensor, features: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` from the image within the lesions and the features of the segmentation."""
+        assert self.classifier is not None and self.head is not None  # TorchScript and mypy see optional ones
+        pooled = [self.classifier(lesions).mean((2, 3, 4)), features.mean((2, 3, 4))]
+        return self.head(torch.cat(pooled, 1))
+
+    def check_input(self, image: Tensor, previous: Tensor | None) -> None:
+        """Raise a ``ValueError`` that says what does not fit and what would."""
+        check_channels(image, self.in_channels)
+        check_sizes(image, self.divisor)
+        if previous is not None and previous.shape != image[:, :1].shape:
+            raise ValueError(
+                f"expected previous probabilities {list(image[:, :1].shape)}, found shape {list(previous.shape)}"
+            )
+
+
+def _convolution(
+    c_in: int, c_out: int, *, kernel_size: int, strides: int = 1, padding: int | None = None, act: bool = True
+) -> Convolution:
+    return Convolution(
+        3,
+        c_in,
+        c_out,
+        kernel_size=kernel_size,
+        strides=strides,
+        padding=padding,
+        bias=False,
+        norm="batch",
+        act=("prelu", {"num_parameters": c_out}) if act else None,
+        adn_ordering="NA",
+    )
+
+
+def _double(c_in: int, c_out: int, norm: str | None) -> Convolution:
+    """Transposed convolution 2x2x2 of stride 2, without activation."""
+    return Convolution(
+        3,
+        c_in,
+        c_out,
+        kernel_size=2,
+        strides=2,
+        padding=0,
+        output_padding=0,
+        is_transposed=True,
+        norm=norm,
+        act=None,
+        adn_ordering="N",
+    )

@@ -1,0 +1,230 @@
+"""Label maps as DICOM Segmentation objects that refer to the series they were made from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import optional_import
+
+from ..data.dicom import is_series, ordered_slices
+from ..data.dicom_headers import Slice
+from ..errors import InputError
+from ..files import read_json, whole_file
+from ..labels import check_labels, segments_of_labels
+from ..tensors import plain
+
+if TYPE_CHECKING:
+    import pydicom
+
+LONGEST = 64  # characters of a name or a description in DICOM
+REFERRED_TO = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+)  # fmt: skip
+MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber",
+)  # fmt: skip
+SERIES_NUMBER = 1000  # above those that scanners give
+UNNAMED = 255  # a label that no segment has
+
+
+class WriteDicomSegd(MapTransform):
+    """Write ``output_dir/CASE_seg.dcm``, a label map as binary DICOM Segmentation with a segment for each label.
+
+    The object belongs to the study, the frame of reference and the patient of the series that the scan was read from,
+    and each frame to a slice of it: the map has to be on the scan's grid, as :class:`common.transforms.ReturnToScand`
+    leaves it. Where several series were read, one for each modality, it is the first one's grid and the first one that
+    is referred to. Frames in which a segment is empty are left out. The entry stays as it is.
+
+    Needs the optional packages ``highdicom`` and ``itk``.
+
+    Args:
+        keys: one label map ``(1, x, y, z)`` of integers 0 to 254, read by :class:`common.data.VolumeReader`; ``case``
+            of the same data is its name.
+        output_dir: folder to write to.
+        labels: names to the values of the map; each label is a segment of its name.
+        segments: codes of each label by its name: a mapping with ``category``, ``type`` and, if it is of use,
+            ``anatomy``, each ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``. A label without
+            an entry gets the codes for any tissue.
+        metadata: the bundle's ``metadata.json``; its ``name`` and ``version`` are those of the algorithm, ``authors``
+            the manufacturer, ``intended_use`` the description. What is longer than 64 characters is cut.
+        values: the value of each label in the map, where it is not that of ``labels``.
+
+    Raises:
+        InputError: no highdicom; labels, segments or metadata of another form, or codes for a name that ``labels`` does
+            not have; and when a case is written: it was not read from a DICOM series; a value without label; headers
+            without what has to be referred to, or not valid.
+        ValueError: several keys, another number of values than of labels, or a map that is not of integers or not on
+            the scan's grid.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        labels: Mapping[str, int],
+        segments: Mapping[str, Mapping[str, Any]],
+        metadata: str | Path,
+        values: Sequence[int] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if not optional_import("highdicom")[1]:
+            raise InputError(
+                "--dicom_seg true, but writing DICOM needs the package highdicom (pip install highdicom itk)"
+            )
+        self.values = list(check_labels(labels).values() if values is None else values)
+        if len(self.keys) != 1 or len(self.values) != len(labels):
+            raise ValueError(f"keys {self.keys}, values {self.values}: expected one key, {len(labels)} values")
+        check_labels(dict(zip(labels, self.values)))
+        self.output_dir = Path(output_dir)
+        self.segments = segments_of_labels(labels, segments)
+        self.about = _read_metadata(Path(metadata))
+        _descriptions(self.segments, self.about)  # a mistake is told before the first case
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key in self.key_iterator(dict(data)):
+            if "source" not in data[key].meta:
+                raise ValueError(f"'{key}' does not say which file it was read from; read it with VolumeReader")
+            labels = plain(data[key]).cpu().numpy()
+            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}_seg.dcm")
+        return dict(data)
+
+    def _write(self, labels: np.ndarray, source: Path, path: Path) -> None:
+        if not is_series(source):
+            raise InputError(
+                f"{source}: no folder of a DICOM series, so there is nothing that {path.name} could refer to; its mask "
+                "is written as NIfTI alone, as it is without --dicom_seg true"
+            )
+        slices = ordered_slices(source)
+        if labels.shape != (1, *slices[0].size[:2], len(slices)):
+            raise ValueError(f"a map of shape {labels.shape} for {len(slices)} slices of {slices[0].size[:2]}")
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"a map of {labels.dtype}, expected integers")
+        if labels.min() < 0 or labels.max() >= UNNAMED:
+            raise InputError(
+                f"{path.stem}: labels from {labels.min()} to {labels.max()} in its mask, expected 0 to {UNNAMED - 1}; "
+                "give each label a value within these"
+            )
+        numbers = np.full(UNNAMED + 1, UNNAMED, np.uint8)
+        numbers[[0, *self.values]] = range(len(self.values) + 1)
+        frames = numbers[labels[0].transpose(2, 1, 0)]  # slice, row, column
+        if (frames == UNNAMED).any():
+            found = ", ".join(map(str, np.unique(labels[0].transpose(2, 1, 0)[frames == UNNAMED])))
+            raise InputError(
+                f"{path.stem}: value {found} in its mask, but `labels` has {', '.join(map(str, self.values))}; "
+                "name every label of the network"
+            )
+        segmentation = self._segmentation(frames, slices, source)
+        with whole_file(path) as partial:
+            segmentation.save_as(partial)
+
+    def _segmentation(self, frames: np.ndarray, slices: Sequence[Slice], folder: Path) -> pydicom.Dataset:
+        import highdicom
+
+        images = _headers(slices, folder)
+        try:
+            return highdicom.seg.Segmentation(
+                source_images=images,
+                pixel_array=frames,
+                segmentation_type="BINARY",
+                segment_descriptions=_descriptions(self.segments, self.about),
+                series_instance_uid=highdicom.UID(),
+                series_number=SERIES_NUMBER,
+                series_description=self.about["name"],
+                sop_instance_uid=highdicom.UID(),
+                instance_number=1,
+                manufacturer=self.about["authors"],
+                manufacturer_model_name=self.about["name"],
+                software_versions=self.about["version"],
+                device_serial_number="none",  # must not be empty
+                content_description=self.about["intended_use"],
+                specific_character_set="ISO_IR 192",  # UTF-8, whatever the labels are
+                omit_empty_frames=bool(frames.any()),  # an object must have a frame
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{folder}: no DICOM segmentation can be made with its headers ({error}); mend them"
+            ) from error
+
+
+def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
+    """All that the files say but their pixels, in the order of the slices, made fit to be taken over."""
+    import pydicom
+
+    # force: itk, which has read them before, also knows files without DICOM's mark
+    images = [pydicom.dcmread(s.path, stop_before_pixels=True, force=True) for s in slices]
+    for one, image in zip(slices, images):
+        missing = [keyword for keyword in REFERRED_TO if not image.get(keyword)]
+        if missing:
+            raise InputError(
+                f"{one.path}: no {', '.join(missing)} in its header, to which a DICOM segmentation refers; "
+                "export the series with all of its UIDs"
+            )
+    for keyword, expected in {"StudyInstanceUID": 1, "FrameOfReferenceUID": 1, "SOPInstanceUID": len(images)}.items():
+        found = len({image[keyword].value for image in images})
+        if found != expected:
+            raise InputError(
+                f"{folder}: {found} different {keyword} in its {len(images)} slices, expected {expected}; "
+                "export the series again"
+            )
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in images[0]:  # as an anonymisation may leave it
+            setattr(images[0], keyword, "")
+    # voxels are as thick as the step, which the headers' thickness and spacing need not be
+    step = float(np.linalg.norm(slices[-1].position - slices[0].position)) / (len(slices) - 1)
+    images[0].SliceThickness = images[0].SpacingBetweenSlices = step
+    for image in images:  # that they differ by rounding alone has been checked
+        image.ImageOrientationPatient = images[0].ImageOrientationPatient
+    return images
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    metadata = read_json(path)
+    try:
+        names = ("name", "version", "authors", "intended_use")
+        return {name: textwrap.shorten(str(metadata[name]), LONGEST, placeholder="...") for name in names}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected a bundle's metadata with name, version, authors and intended_use, for --dicom_seg true "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]) -> list[pydicom.Dataset]:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=about["name"], family=codes.cid7162.ArtificialIntelligence, version=about["version"]
+    )
+    described = []
+    for number, (label, segment) in enumerate(segments.items(), start=1):
+        try:
+            kinds = {key: highdicom.sr.CodedConcept(*code) for key, code in segment.items()}
+            anatomy = kinds.pop("anatomy", None)
+            described.append(
+                highdicom.seg.SegmentDescription(
+                    segment_number=number,
+                    segment_label=label,
+                    segmented_property_category=kinds.pop("category"),
+                    segmented_property_type=kinds.pop("type"),
+                    algorithm_type="AUTOMATIC",
+                    algorithm_identification=algorithm,
+                    anatomic_regions=None if anatomy is None else [anatomy],
+                )
+            )
+            if kinds:
+                raise ValueError(f"unknown {', '.join(kinds)}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"segments, {label}: {segment} ({type(error).__name__}: {error}); expected category, type and, if of "
+                'use, anatomy, each a code such as ["10200004", "SCT", "Liver"]'
+            ) from error
+    return described

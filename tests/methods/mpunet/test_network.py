@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from common.methods.mpunet import AdditiveUNet, MPUNet
+from common.methods.mpunet.network import AttentionGate, DecoderStage, PositionAttention, _maximum_of_neighbours
+
+NARROW = {"channels": (4, 4, 8, 8, 16)}
+PUBLISHED, UNUSED = 22_557_009, 1_049_754
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """With random biases, slopes, statistics and weight of the attention, none of which then has a trivial effect."""
+    with torch.no_grad():
+        for m in network.modules():
+            if isinstance(m, nn.BatchNorm3d):
+                m.running_mean.normal_(std=0.5)
+                m.running_var.uniform_(0.5, 2)
+            elif isinstance(m, nn.PReLU):
+                m.weight.uniform_(0.05, 0.6)
+            elif isinstance(m, PositionAttention):
+                m.gamma.fill_(0.7)
+        for name, p in network.named_parameters():
+            if name.endswith("bias"):
+                p.normal_(std=0.3)
+    return network.eval()
+
+
+def test_parameters_of_the_published_network() -> None:
+    unused = [nn.ConvTranspose3d(512, 256, 2), nn.PReLU(256), nn.Conv3d(2, 2, 1)]  # up-sampling, head
+    unused += [layer for c_in in (8, 2, 2) for layer in (nn.Conv3d(c_in, 2, 3), nn.PReLU(2))]  # decoder block
+    network = MPUNet()
+    assert sum(map(count, unused)) == UNUSED
+    assert count(network) == 21_507_255 == PUBLISHED - UNUSED
+    assert sum(b.numel() for b in network.buffers()) == 3_995
+    # The paper's checkpoint of 250.34 MB: weights of all, Adam's two moments of those that are used.
+    assert (4 * PUBLISHED + 8 * count(network)) / 2**20 == pytest.approx(250.34, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({"out_channels": 3}, 22_557_496 - UNUSED - 3),  # the unused head has 3 more too
+        ({"attention": "off"}, 21_507_255 - 82_241),
+        ({"attention": "explicit"}, 21_507_255),
+        ({"gates": False}, 21_507_255 - 66_435 - 16_835 - 4_323 - 1_139),
+        ({"fusion": "finest"}, 21_507_255 - 514 - 258 - 130),
+    ],
+)
+def test_parameters_of_the_options(options: dict, parameters: int) -> None:
+    assert count(MPUNet(**options)) == parameters
+
+
+def test_parameters_of_the_blocks() -> None:
+    network = MPUNet()
+    assert list(map(count, network.encoder)) == [7_408, 55_424, 221_440, 885_248, 3_539_968]
+    assert list(map(count, network.down)) == [4_192, 16_576, 65_920, 885_504, 3_540_480]
+    assert count(network.bottom) == 5_392_195 and count(network.bottom[3]) == 82_241
+    assert list(map(count, network.coarse_heads)) == [514, 258, 130] and count(network.head) == 66
+    stages = [*network.decoder, network.finest]
+    assert [count(stage.up) for stage in stages] == [0, 262_400, 65_664, 16_448]
+    assert [count(stage.refine) for stage in stages] == [4_425_216, 1_549_056, 387_456, 96_960]
+    assert [count(stage.gate) for stage in stages] == [66_435, 16_835, 4_323, 1_139]
+
+
+def test_two_branches_take_half_the_width_each() -> None:
+    refine = MPUNet(block="two_branch", **NARROW).finest.refine
+    # 4 + 4 channels in; branches of 2 channels, each convolution with a bias and as many slopes; 1x1x1 from 4 to 4
+    branch = {k: (8 * 2 * k**3 + 4) + (2 * 2 * k**3 + 4) for k in (3, 5)}
+    assert count(refine) == branch[3] + branch[5] + 4 * 4 + 4
+
+
+def test_sizes_of_the_published_network() -> None:
+    network = MPUNet()
+    seen: list[tuple[int, ...]] = []
+    network.bottom.register_forward_hook(lambda _, x, y: seen.extend((tuple(x[0].shape), tuple(y.shape))))
+    outputs = network(torch.randn(1, 1, 32, 32, 16))
+    assert seen == [(1, 512, 4, 4, 2), (1, 256, 4, 4, 2)]
+    assert list(outputs) == ["seg", "aux_8", "aux_4", "aux_2"]
+    assert {tuple(t.shape) for t in outputs.values()} == {(1, 2, 32, 32, 16)}
+
+
+def plain_stage(stage: DecoderStage, below: Tensor, skip: Tensor, first: bool) -> Tensor:
+    u, y = below, skip
+    if not first:
+        u = F.prelu(F.conv_transpose3d(below, stage.up[0].weight, stage.up[0].bias, 2), stage.up[1].weight)
+        y = torch.cat([u, skip], 1)
+    for i in (0, 2, 4):
+        y = convolved(stage.refine, i, y)
+    return plain_gate(stage.gate, y + u, u)
+
+
+def convolved(body: nn.Sequential, i: int, x: Tensor) -> Tensor:
+    return F.prelu(F.conv3d(x, body[i].weight, body[i].bias, padding=1), body[i + 1].weight)
+
+
+def normed(x: Tensor, norm: nn.BatchNorm3d) -> Tensor:
+    mean, var, weight, bias = (
+        t[None, :, None, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+
+def projected(body: nn.Sequential, x: Tensor) -> Tensor:
+    weight = body[0].weight[:, :, 0, 0, 0]
+    return normed(torch.einsum("oc,bcxyz->boxyz", weight, x) + body[0].bias[None, :, None, None, None], body[1])
+
+
+def plain_gate(gate: AttentionGate, x: Tensor, g: Tensor) -> Tensor:
+    hidden = (projected(gate.features, x) + projected(gate.signal, g)).clamp(min=0)
+    return x / (1 + torch.exp(-projected(gate.psi, hidden)))
+
+
+def plain_attention(attention: PositionAttention, x: Tensor) -> Tensor:
+    """Eq. 8 and 9, the matrix of all pairs written out; unscaled."""
+    c = x.shape[1]
+    weight, bias = attention.projection.weight[:, :, 0, 0, 0], attention.projection.bias
+    projected = torch.einsum("oc,bcn->bon", weight, x.flatten(2)) + bias[None, :, None]
+    q, k, v = projected[:, : c // 8], projected[:, c // 8 : c // 4], projected[:, c // 4 :]
+    energy = torch.einsum("bci,bcj->bij", q, k)
+    share = energy.exp() / energy.exp().sum(2, keepdim=True)
+    return attention.gamma * torch.einsum("bij,bcj->bci", share, v).unflatten(2, x.shape[2:]) + x
+
+
+def plain_map(head: nn.Module, x: Tensor, scale: int) -> Tensor:
+    logits = F.conv3d(x, head.conv.weight, head.conv.bias)
+    if scale > 1:
+        logits = F.interpolate(logits, scale_factor=float(scale), mode="trilinear", align_corners=False)
+    return logits.exp() / logits.exp().sum(1, keepdim=True)
+
+
+def plain_network(n: MPUNet, x: Tensor) -> dict[str, Tensor]:
+    """The published graph, step by step; in eval mode, with gates, attention and the plain stages."""
+    skips = []
+    for i in range(5):
+        stage, down = n.encoder[i].body, n.down[i].body
+        x = convolved(stage, 2, convolved(stage, 0, x)) + x
+        skips.append(x)
+        x = F.max_pool3d(x, 3, 1, 1)
+        x = F.conv3d(x, down[0].weight, down[0].bias, stride=2 if i < 3 else 1, padding=0 if i < 3 else 1)
+        x = F.elu(normed(x, down[1]))
+    b = n.bottom
+    x = F.prelu(normed(F.conv3d(x, b[0].weight, b[0].bias, padding=1), b[1]), b[2].weight)
+    x = plain_attention(b[3], x)
+    x = F.prelu(normed(F.conv3d(x, b[4].weight, b[4].bias, padding=1), b[5]), b[6].weight)
+    maps = []
+    for i, (stage, scale) in enumerate(zip([*n.decoder, n.finest], (8, 4, 2, 1))):
+        x = plain_stage(stage, x, skips[3 - i], first=i == 0)
+        maps.append(plain_map(n.head if scale == 1 else n.coarse_heads[i], x, scale))
+    return {"seg": sum(maps) / 4, "aux_8": maps[0], "aux_4": maps[1], "aux_2": maps[2]}
+
+
+def test_the_graph_against_plain_formulas() -> None:
+    network, x = lively(MPUNet(**NARROW)), torch.randn(2, 1, 16, 24, 8)
+    with torch.no_grad():
+        outputs, expected = network(x), plain_network(network, x)
+    assert list(outputs) == list(expected)
+    for name, values in outputs.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_and_their_mean() -> None:
+    network = lively(MPUNet(out_channels=3, **NARROW))
+    finest: list[Tensor] = []
+    network.head.register_forward_hook(lambda *call: finest.append(call[2]))
+    outputs = network(torch.randn(2, 1, 16, 16, 8))
+    for values in outputs.values():
+        assert values.min() >= 0 and values.max() <= 1
+        torch.testing.assert_close(values.sum(1), torch.ones(2, 16, 16, 8), rtol=0, atol=1e-6)
+    maps = [outputs["aux_8"], outputs["aux_4"], outputs["aux_2"], finest[0]]
+    torch.testing.assert_close(outputs["seg"], torch.stack(maps).mean(0), rtol=0, atol=1e-6)
+
+
+def test_the_finest_scale_alone() -> None:
+    network, single = lively(MPUNet(**NARROW)), MPUNet(fusion="finest", **NARROW).eval()
+    missing = single.load_state_dict(network.state_dict(), strict=False)
+    assert not missing.missing_keys and {k.split(".")[0] for k in missing.unexpected_keys} == {"coarse_heads"}
+    finest: list[Tensor] = []
+    network.head.register_forward_hook(lambda *call: finest.append(call[2]))
+    x = torch.randn(1, 1, 16, 16, 8)
+    network(x)
+    outputs = single(x)
+    assert list(outputs) == ["seg"] and torch.equal(outputs["seg"], finest[0])
+
+
+def test_dense_is_the_segmentation() -> None:
+    network, x = lively(MPUNet(**NARROW)), torch.randn(1, 1, 16, 16, 8)
+    seg = network(x)["seg"]
+    network.dense = True
+    assert torch.equal(network(x), seg)
+
+
+@pytest.mark.parametrize("block", ["residual", "two_branch"])
+@pytest.mark.parametrize("size", [64, 88])  # slabs of 32: with neighbours on one side, on both, and a thinner one
+def test_slabs_give_the_same_values(block: str, size: int) -> None:
+    network, x = lively(MPUNet(block=block, **NARROW)), torch.randn(1, 1, size, 8, 8)
+    calls: list[Tensor] = []
+    network.head.register_forward_hook(lambda *call: calls.append(call[2]))
+    whole = network(x)  # with gradients
+    assert len(calls) == 1
+    with torch.no_grad():
+        in_slabs = network(x)
+    assert len(calls) - 1 == math.ceil(size / 32)
+    for name, values in whole.items():
+        torch.testing.assert_close(in_slabs[name], values, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_statistics_are_of_the_whole() -> None:
+    network, x = MPUNet(dropout=0.0, **NARROW).train(), torch.randn(1, 1, 64, 8, 8)
+    with torch.no_grad():
+        seg = network(x)["seg"]
+    assert torch.equal(seg, network(x)["seg"])
+
+
+def test_maximum_of_neighbours() -> None:
+    x = torch.randn(2, 3, 5, 6, 1) - 5  # zeros at the border would show
+    expected = F.max_pool3d(x, kernel_size=3, stride=1, padding=1)
+    assert torch.equal(_maximum_of_neighbours(x), expected)
+    with torch.no_grad():
+        assert torch.equal(_maximum_of_neighbours(x), expected)
+
+
+def test_attention_starts_as_the_identity() -> None:
+    x = torch.randn(1, 16, 4, 4, 2)
+    assert torch.equal(PositionAttention(16)(x), x)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_attention_is_unscaled_with_shares_of_all_keys(linear: bool) -> None:
+    attention, x = lively(PositionAttention(64, linear)), torch.randn(2, 64, 4, 3, 5)
+    torch.testing.assert_close(attention(x), plain_attention(attention, x), rtol=1e-4, atol=1e-5)
+
+    y = attention(x)
+    with torch.no_grad():  # the usual scale would show
+        attention.projection.weight[:8] /= math.sqrt(8)
+        attention.projection.bias[:8] /= math.sqrt(8)
+    assert (attention(x) - y).abs().max() > 0.1
+
+
+def test_attention_knows_no_positions() -> None:
+    attention, x = lively(PositionAttention(16)), torch.randn(1, 16, 3, 4, 2)
+    order = torch.randperm(24)
+
+    def permuted(t: Tensor) -> Tensor:
+        return t.flatten(2)[:, :, order].unflatten(2, (3, 4, 2))
+
+    torch.testing.assert_close(attention(permuted(x)), permuted(attention(x)))
+
+
+@pytest.mark.parametrize("peaked", [1, 5])
+def test_linear_attention_equals_the_explicit_form_in_value_and_gradient(peaked: int) -> None:
+    linear, explicit = lively(PositionAttention(256)), PositionAttention(256, linear=False)
+    with torch.no_grad():
+        linear.projection.weight[:64] *= peaked  # queries and keys
+    explicit.load_state_dict(linear.state_dict())
+    inputs = [torch.randn(1, 256, 16, 16, 6, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    weights = torch.randn(inputs[0].shape)
+    gradients = []
+    for attention, x in zip((linear, explicit), inputs):
+        y = attention(x.requires_grad_())
+        (y * weights).sum().backward()
+        gradients.append(
+            [y.detach(), x.grad, *(p.grad for name, p in attention.named_parameters() if name != "key.bias")]
+        )
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * max(1.0, float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_linear_attention_takes_the_flash_kernel(layout: torch.memory_format) -> None:
+    attention, x = PositionAttention(256), torch.randn(2, 256, 4, 4, 2).to(memory_format=layout)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises if it cannot
+        attention(x.requires_grad_()).sum().backward()
+
+
+def test_gate() -> None:
+    gate = lively(AttentionGate(8, 0.1))
+    x, g = torch.randn(2, 2, 8, 4, 6, 2).unbind()
+    coefficient = gate.coefficient(x, g)
+    assert coefficient.shape == (2, 1, 4, 6, 2)
+    assert coefficient.min() > 0 and coefficient.max() < 1
+    assert (gate(x, g).abs() <= x.abs()).all()
+    torch.testing.assert_close(gate(x, g), plain_gate(gate, x, g))
+
+
+@pytest.mark.parametrize(("alpha", "alphas"), [(1.0, [1] * 5), (1, [1] * 5), ("channels", [4, 8, 8, 16, 32])])
+def test_alpha_of_the_elus(alpha: float | str, alphas: list[int]) -> None:
+    network = MPUNet(elu_alpha=alpha, **NARROW)
+    assert [m.alpha for m in network.modules() if isinstance(m, nn.ELU)] == alphas
+
+
+def test_dropout_and_momentum() -> None:
+    network = MPUNet(dropout=0.3, bn_momentum=0.02, **NARROW)
+    dropouts = {name: m.p for name, m in network.named_modules() if isinstance(m, nn.Dropout)}
+    assert {name for name, p in dropouts.items() if p != 0.3} == {"encoder.0.dropout", "finest.dropout"}
+    assert dropouts["encoder.0.dropout"] == dropouts["finest.dropout"] == 0 and len(dropouts) == 9
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert len(norms) == 5 + 2 + 4 * 3 and {m.momentum for m in norms} == {0.02}
+
+
+def test_initialisation() -> None:
+    network = MPUNet()
+    for weight, fan_in in ((network.bottom[0].weight, 512 * 27), (network.decoder[1].up[0].weight, 128 * 8)):
+        assert weight.detach().std() == pytest.approx(math.sqrt(2 / (1 + 0.25**2) / fan_in), rel=0.01)
+    assert not any(p.any() for m in network.modules() if isinstance(m, nn.Conv3d) for p in [m.bias])
+    assert network.bottom[3].gamma == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "sparse"}, "attention='sparse': expected one of 'linear', 'explicit', 'off'"),
+        ({"fusion": "max"}, "fusion='max'"),
+        ({"block": "plain"}, "block='plain'"),
+        ({"elu_alpha": "width"}, "elu_alpha='width': expected one of 'channels'"),
+        ({"channels": (4, 8, 16)}, "five widths"),
+        ({"channels": (4, 4, 8, 8, 12)}, "the last a multiple of 8"),
+        ({"in_channels": 2}, "in_channels=2: expected 1 or the width of the first level, 16"),
+    ],
+)
+def test_options_that_there_are_not(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MPUNet(**options)
+
+
+def test_sizes_that_do_not_divide() -> None:
+    with pytest.raises(ValueError, match="spatial size 20 is not divisible by 8; pad to 24"):
+        MPUNet(**NARROW)(torch.zeros(1, 1, 16, 20, 16))
+    with pytest.raises(ValueError, match="spatial size 24 is not divisible by 16; pad to 32"):
+        AdditiveUNet()(torch.zeros(1, 1, 16, 16, 24))
+
+
+def plain_unet(n: AdditiveUNet, x: Tensor) -> dict[str, Tensor]:
+    skips = []
+    for i in range(4):
+        x = F.max_pool3d(F.conv3d(x, n.encoder[i][0].weight, n.encoder[i][0].bias, padding=1), 2).clamp(min=0)
+        skips.append(x)
+    outputs = {}
+    for i, conv in enumerate([n.decoder[0][0], n.decoder[1][0], n.decoder[2][0], n.last[0]]):
+        if i < 3:
+            outputs[f"aux_{16 >> i}"] = plain_map(n.coarse_heads[i], x, 16 >> i)
+        x = F.conv3d(x, conv.weight, conv.bias, padding=1)
+        x = F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False).clamp(min=0)
+        if i < 3:
+            x = x + skips[2 - i]
+    outputs["seg"] = plain_map(n.head, x, 1)
+    return outputs
+
+
+def test_the_baseline_against_plain_formulas() -> None:
+    network, x = lively(AdditiveUNet(out_channels=3, channels=(4, 5, 6, 8))), torch.randn(2, 1, 16, 32, 16)
+    outputs, expected = network(x), plain_unet(network, x)
+    assert list(outputs) == ["aux_16", "aux_8", "aux_4", "seg"]
+    for name, values in outputs.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-5)
+    network.dense = True
+    assert torch.equal(network(x), outputs["seg"])
+
+
+def test_the_baseline_has_the_published_size() -> None:
+    network = AdditiveUNet()
+    assert count(network) == 2_326_638
+    assert count(AdditiveUNet(out_channels=3)) == 2_327_092
+    adam = torch.optim.Adam(network.parameters())
+    sum(values.square().sum() for values in network(torch.randn(1, 1, 16, 16, 16)).values()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+    adam.step()
+    file = io.BytesIO()
+    torch.save({"network": network.state_dict(), "optimizer": adam.state_dict()}, file)
+    assert file.tell() / 2**20 == pytest.approx(26.65, abs=0.02)  # table 6

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+from scipy import ndimage
+
+from common.errors import InputError
+from common.methods.omnet import BratsLabelsd, CropBraind, NormalizeBraind, ToBratsd, brain_mask, to_brats
+from common.methods.omnet.brain import LABEL_CODES
+
+SHAPE = (40, 36, 30)
+AFFINE = np.array([[-1.0, 0, 0, 5], [0, -1, 0, 50], [0, 0, 2, -7], [0, 0, 0, 1]])
+SLICES = (slice(9, 27), slice(7, 31), slice(5, 23))
+
+
+def ball() -> np.ndarray:
+    """An ellipsoid that fills the box ``SLICES``."""
+    grid = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
+    terms = [((g - (s.start + s.stop - 1) / 2) / ((s.stop - s.start) / 2)) ** 2 for g, s in zip(grid, SLICES)]
+    return np.sum(terms, axis=0) < 1
+
+
+BRAIN = ball()
+
+
+def scan(background: float = 0.0, noise: float = 0.0, low: float = 200, high: float = 900) -> np.ndarray:
+    """Two modalities of uniform values in the brain, in a background of one value and normal noise everywhere."""
+    rng = np.random.default_rng(0)
+    image = np.where(BRAIN, rng.uniform(low, high, (2, *SHAPE)), background)
+    return (image + noise * rng.standard_normal(image.shape)).astype(np.float32)
+
+
+def tensor(array: np.ndarray, name: str = "P_flair.nii.gz") -> MetaTensor:
+    return MetaTensor(array.astype(np.float32), affine=AFFINE, meta={"filename_or_obj": name})
+
+
+def overlap(mask: torch.Tensor) -> float:
+    found = mask.numpy()
+    return 2 * (found & BRAIN).sum() / (found.sum() + BRAIN.sum())
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        scan(),
+        scan(background=-1.37, low=-1.3, high=4),
+        scan(background=1024.0, low=1100, high=2000),
+        scan(background=300.0, low=-50, high=200),  # darker than its background
+        scan() / 900 - 3,
+    ],
+    ids=["zero", "normalised", "offset", "dark", "slope and intercept"],
+)
+def test_a_constant_background_is_told_exactly(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(brain_mask(image), BRAIN)
+    assert brain_mask(tensor(image)).dtype == torch.bool and not isinstance(brain_mask(tensor(image)), MetaTensor)
+
+
+def test_zeros_mean_non_zero_in_any_modality() -> None:
+    image = scan()
+    image[0, 15:20, 15:20, 10:15] = 0  # a hole in one modality
+    image[:, 12, 12, 12] = 0  # and in all
+    image[1, 2, 2, 2] = 1e-4  # a speck
+    image[0, 3, 3, 3] = -5
+    np.testing.assert_array_equal(brain_mask(image), (image != 0).any(0))
+    assert not brain_mask(image)[12, 12, 12] and brain_mask(image)[2, 2, 2] and brain_mask(image)[3, 3, 3]
+
+
+def test_a_brain_that_reaches_the_border() -> None:
+    image = scan()[:, 11:, :, 7:]
+    assert (image[:, 0] != 0).any() and (image[..., 0] != 0).any()
+    np.testing.assert_array_equal(brain_mask(image), (image != 0).any(0))
+
+
+CROPS = {
+    "slab": np.s_[:, :, 11:18],
+    "thin": np.s_[:, :, 14:16],
+    "tight": SLICES,
+    "tight slab": (*SLICES[:2], slice(11, 17)),
+    "sagittal": np.s_[14:22, :, :],
+    "half": np.s_[:18, 7:31, 5:23],
+    "corner": np.s_[9:18, 7:19, 5:14],
+}
+
+
+@pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
+@pytest.mark.parametrize(("factor", "offset"), [(1, 0), (0.37, -11.3), (1, 1024), (1e-3, -3), (-1, 500)])
+def test_crops_with_a_constant_background_are_exact(crop: tuple[slice, ...], factor: float, offset: float) -> None:
+    image = (scan(low=1, high=900) * np.float32(factor) + np.float32(offset))[(slice(None), *crop)]
+    np.testing.assert_array_equal(brain_mask(image), BRAIN[crop])
+
+
+@pytest.mark.parametrize("crop", [CROPS[name] for name in ("slab", "thin", "tight", "tight slab", "sagittal", "half")])
+@pytest.mark.parametrize("offset", [0.0, -2000.0])
+def test_crops_with_a_background_of_noise(crop: tuple[slice, ...], offset: float) -> None:
+    image = scan(noise=8)
+    image = np.hypot(image, 8 * np.random.default_rng(1).standard_normal(image.shape)).astype(np.float32) + offset
+    found = brain_mask(image[(slice(None), *crop)]).numpy()
+    truth = BRAIN[crop]
+    assert 2 * (found & truth).sum() > 0.995 * (found.sum() + truth.sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("noise", [0.0, 10.0])
+def test_a_crop_from_within_the_brain_is_refused(seed: int, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    tissue = ndimage.gaussian_filter(rng.normal(0, 1, (2, 40, 40, 40)), (0, 2, 2, 2))
+    image = 400 + 100 * tissue / tissue.std() + noise * rng.standard_normal(tissue.shape)
+    image[:, 10:16, 10:16, 10:16] += 600  # a bright tumour
+    message = r"P_flair.nii.gz: channel 0: no brain can be told from the background: .* give a skull-stripped volume"
+    with pytest.raises(InputError, match=message):
+        NormalizeBraind("image")({"image": tensor(image)})
+    with pytest.raises(InputError, match="no brain"):
+        BratsLabelsd("label")({"image": tensor(image), "label": tensor(np.zeros((1, 40, 40, 40)))})
+
+
+def test_one_step_above_the_background_is_brain() -> None:
+    image = scan(background=1024)
+    image[:, 3, 3, 3] = np.nextafter(np.float32(1024), np.float32(2000)) + np.float32(0.01)
+    assert brain_mask(image)[3, 3, 3]
+
+
+@pytest.mark.parametrize("value", [1e5, 3e38, -1e30])
+def test_a_hot_block_leaves_the_contrast_of_the_brain(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    intact = scan()
+    damaged = intact.copy()
+    damaged[0, 17:20, 17:20, 13:16] = value
+    expected, found = (NormalizeBraind("image")({"image": tensor(v)})["image"] for v in (intact, damaged))
+    untouched = damaged == intact
+    torch.testing.assert_close(found[untouched], expected[untouched], atol=0.15, rtol=0)
+    assert "P_flair.nii.gz: channel 0: 27 voxels lie far beyond all others" in caplog.text
+
+
+@pytest.mark.parametrize("offset", [0.0, 500.0, -2000.0])
+@pytest.mark.parametrize("kind", ["normal", "magnitude", "rounded"])
+def test_a_background_of_noise(offset: float, kind: str) -> None:
+    image = scan(noise=10)
+    if kind == "magnitude":  # Rician, as a scanner's
+        image = np.hypot(image, 10 * np.random.default_rng(1).standard_normal(image.shape)).astype(np.float32)
+    if kind == "rounded":
+        image = np.round(image / 20)  # a background of mostly 0, some 1 and -1
+        assert 0.5 < (image[:, 0] == 0).mean() < 0.9
+    image += offset
+    image[:, 17:20, 17:20, 13:16] = offset  # a dark ventricle
+    image[:, 3, 3, 3] = 800 + offset  # a bright spot outside
+    mask = brain_mask(image)
+    assert overlap(mask) > 0.999
+    assert mask[18, 18, 14] and not mask[3, 3, 3]
+
+
+def test_modalities_may_have_different_backgrounds() -> None:
+    image = scan()
+    image[0] = np.where(BRAIN, image[0], -4)
+    image[1] = scan(noise=8)[1]
+    assert overlap(brain_mask(image)) > 0.999
+    only = scan()
+    only[1] = 7  # a modality without any contrast adds nothing
+    np.testing.assert_array_equal(brain_mask(only), BRAIN)
+
+
+def test_what_resampling_leaves_of_a_constant_is_background() -> None:
+    image = scan(background=1000.0, low=1100, high=2000)
+    jitter = np.random.default_rng(1).choice([-1e-4, 0, 1e-4], image.shape, p=[0.02, 0.96, 0.02])
+    np.testing.assert_array_equal(brain_mask((image + jitter).astype(np.float32)), BRAIN)
+
+
+def test_a_volume_of_the_usual_size_takes_well_under_a_second() -> None:
+    image = torch.zeros(4, 240, 240, 155)
+    image[:, 50:190, 40:200, 10:150] = torch.rand(4, 140, 160, 140) + 1
+    for volume in (image, image + torch.rand(240, 240, 155) * 0.1):
+        seconds = []
+        for _ in range(3):
+            start = time.thread_time()
+            mask = brain_mask(volume)
+            seconds.append(time.thread_time() - start)
+        assert mask.sum() == 140 * 160 * 140
+        assert min(seconds) < 1, seconds
+
+
+def test_normalisation_is_of_the_brain_of_each_modality() -> None:
+    image = scan()
+    data = {"image": tensor(np.stack([image[0], 5 * image[1] - 3000 * BRAIN])), "other": 1}
+    before = data["image"].clone()
+    result = NormalizeBraind("image")(data)["image"]
+    assert torch.equal(data["image"], before) and isinstance(result, MetaTensor) and result.dtype == torch.float32
+    for found, source in zip(result.numpy(), before.numpy().astype(np.float64)):
+        expected = (source - source[BRAIN].mean()) / source[BRAIN].std()
+        np.testing.assert_allclose(found[BRAIN], expected[BRAIN], atol=1e-4)
+        assert (found[~BRAIN] == 0).all()
+    np.testing.assert_array_equal(result.affine, AFFINE)
+    np.testing.assert_array_equal(brain_mask(result), BRAIN)
+
+
+def test_normalisation_does_not_depend_on_offset_and_scale() -> None:
+    plain = NormalizeBraind("image")({"image": tensor(scan())})["image"]
+    for factor, offset in ((1.0, 1000.0), (1e-6, 0.0), (-2.0, 30.0)):
+        moved = NormalizeBraind("image")({"image": tensor(scan() * factor + offset)})["image"]
+        torch.testing.assert_close(moved * np.sign(factor), plain, atol=1e-3, rtol=0)
+    noisy = NormalizeBraind("image")({"image": tensor(scan(noise=5) - 100)})["image"].numpy()
+    assert abs(noisy[:, BRAIN].mean()) < 0.02 and np.mean(noisy[:, ~BRAIN] == 0) > 0.999
+
+
+def test_deviation_has_a_floor() -> None:
+    image = scan() * 1e-12
+    result = NormalizeBraind("image")({"image": tensor(image)})["image"].numpy()
+    expected = (image[0] - image[0][BRAIN].mean(dtype=np.float64)) / 1e-8
+    np.testing.assert_allclose(result[0][BRAIN], expected[BRAIN], rtol=1e-3, atol=1e-6)
+
+
+def test_no_brain_and_no_contrast_are_errors() -> None:
+    with pytest.raises(InputError, match=r"P_flair.nii.gz: no brain"):
+        NormalizeBraind("image")({"image": tensor(np.full((2, *SHAPE), 3.0))})
+    with pytest.raises(InputError, match=r"P_flair.nii.gz: no brain"):
+        CropBraind("image")({"image": tensor(np.zeros((2, *SHAPE)))})
+    image = scan()
+    image[1] = BRAIN * 7
+    with pytest.raises(InputError, match=r"P_flair.nii.gz: channel 1 has no contrast: every voxel of the brain is 7"):
+        NormalizeBraind("image")({"image": tensor(image)})
+
+
+@pytest.mark.parametrize(
+    ("divisor", "margin", "shape"),
+    [
+        (1, 0, (18, 24, 18)),
+        (8, 0, (24, 24, 24)),
+        ((8, 16, 4), 0, (24, 32, 20)),
+        (8, 1, (24, 32, 24)),
+        (64, 0, (64,) * 3),
+    ],
+)
+def test_crop_holds_the_brain_on_a_size_of_the_network(
+    divisor: int | tuple[int, ...], margin: int, shape: tuple[int, ...]
+) -> None:
+    image, index = scan(), np.arange(np.prod(SHAPE)).reshape(1, *SHAPE)
+    crop = CropBraind(["image", "index"], divisor=divisor, margin=margin)
+    data = pickle.loads(pickle.dumps(crop))({"image": tensor(image), "index": tensor(index)})
+    assert data["image"].shape == (2, *shape) and data["index"].shape == (1, *shape)
+    assert (data["image"] != 0).any(0).sum() == BRAIN.sum()
+
+    # every voxel is where its affine says: what it holds is what the scan holds there
+    to_scan = np.linalg.inv(AFFINE) @ data["index"].affine.numpy()
+    np.testing.assert_array_equal(data["image"].affine, data["index"].affine)
+    np.testing.assert_allclose(to_scan[:3, :3], np.eye(3))
+    positions = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) + np.round(to_scan[:3, 3]).astype(int)
+    inside = ((positions >= 0) & (positions < SHAPE)).all(-1)
+    x, y, z = positions[inside].T
+    np.testing.assert_array_equal(data["index"][0].numpy()[inside], index[0, x, y, z])
+    np.testing.assert_array_equal(data["image"].numpy()[:, inside], image[:, x, y, z])
+    assert (data["image"].numpy()[:, ~inside] == 0).all()
+
+
+def test_a_prediction_returns_through_invertd() -> None:
+    steps = Compose([CropBraind("image")])
+    data = steps({"image": tensor(scan())})
+    data["pred"] = MetaTensor((data["image"] != 0).any(0, keepdim=True).float().as_tensor(), meta=data["image"].meta)
+    back = Invertd("pred", steps, orig_keys="image", nearest_interp=False)(data)["pred"]
+    np.testing.assert_array_equal(back[0].numpy(), BRAIN)
+    np.testing.assert_array_equal(back.affine, AFFINE)
+
+
+def labels(values: dict[int, float]) -> np.ndarray:
+    """A label map with these values at x = 12, 13, ... of the brain."""
+    label = np.zeros((1, *SHAPE), np.float32)
+    for i, value in enumerate(values.values()):
+        label[0, 14 + i, 18, 14] = value
+    return label
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        ("brats", {1: 1, 2: 2, 4: 3}),
+        ("brats2015", {1: 1, 2: 2, 3: 1, 4: 3}),
+        ("brats2023", {1: 1, 2: 2, 3: 3}),
+        ("msd_task01", {1: 2, 2: 1, 3: 3}),
+    ],
+)
+def test_label_codes(code: str, meaning: dict[int, int]) -> None:
+    data = {"image": tensor(scan()), "label": tensor(labels(dict.fromkeys(meaning, 0)), "P_seg.nii.gz")}
+    for i, value in enumerate(meaning):
+        data["label"][0, 14 + i, 18, 14] = value
+    data["label"][0, 0, 0, 0] = 2  # drawn outside the brain
+    result = BratsLabelsd("label")({**data, "label_code": code})["label"]
+    expected = np.where(BRAIN, 4, 0)
+    for i, index in enumerate(meaning.values()):
+        expected[14 + i, 18, 14] = index
+    expected[0, 0, 0] = meaning[2]
+    np.testing.assert_array_equal(result[0].numpy(), expected)
+    np.testing.assert_array_equal(result.affine, AFFINE)
+    np.testing.assert_array_equal(BratsLabelsd("label", code=code)(data)["label"], result)
+
+    back = to_brats(result, code)
+    merged = data["label"].numpy().copy()
+    if code == "brats2015":
+        merged[merged == 3] = 1  # two values of one class
+    np.testing.assert_array_equal(back, merged)
+    np.testing.assert_array_equal(back.affine, AFFINE)
+    np.testing.assert_array_equal(ToBratsd("pred", code)({"pred": result})["pred"], back)
+
+
+def test_output_labels_of_a_challenge() -> None:
+    classes = torch.tensor([0, 1, 2, 3, 4])
+    assert to_brats(classes).tolist() == [0, 1, 2, 4, 0]
+    assert to_brats(classes, "brats2023").tolist() == [0, 1, 2, 3, 0]
+    assert to_brats(classes, "msd_task01").tolist() == [0, 2, 1, 3, 0]
+    assert all(set(codes.values()) == {1, 2, 3} for codes in LABEL_CODES.values())
+
+
+def test_a_label_that_is_nearly_an_integer() -> None:
+    label = tensor(labels({0: 0.99999997, 1: 3.9999, 2: 1e-7}))
+    result = BratsLabelsd("label")({"image": tensor(scan()), "label": label})["label"]
+    assert result[0, 14:17, 18, 14].tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "message"),
+    [
+        ({0: 3}, "brats", r"P_seg.nii.gz: values 3, but labels of code brats are 0, 1, 2, 4; list the data with"),
+        ({0: 4, 1: 1}, "brats2023", r"values 4, but labels of code brats2023 are 0, 1, 2, 3"),
+        ({0: 1.5, 1: -1, 2: 255}, "brats", r"values -1, 1.5, 255, but"),
+        ({0: 1}, "brats2017", r"label_code brats2017: expected one of brats, brats2015, brats2023, msd_task01"),
+    ],
+)
+def test_labels_of_another_code(values: dict[int, float], code: str, message: str) -> None:
+    data = {"image": tensor(scan()), "label": tensor(labels(values), "P_seg.nii.gz"), "label_code": code}
+    with pytest.raises(InputError, match=message):
+        BratsLabelsd("label")(data)
