@@ -188,7 +188,7 @@ def way_back(workload: Workload, work: Path, device: torch.device, repeats: int)
     zoo = Pipeline(workload.zoo, workload, work / "out" / "way_back", device)
     ours = Pipeline(workload.ours, workload, work / "out" / "way_back", device)
     case, invert = zoo.way_back()
-    our_case, return_to_scan = ours.way_back()
+    our_case, resample_to_scan = ours.way_back()
     with torch.no_grad():
         image = case["image"].as_tensor()[None].to(device)
         scores = zoo.evaluator.inferer(image, zoo.evaluator.network.eval())[0].softmax(0)
@@ -200,7 +200,7 @@ def way_back(workload: Workload, work: Path, device: torch.device, repeats: int)
 
         return call
 
-    calls = {"zoo": run("zoo", case, invert), "ours": run("ours", our_case, return_to_scan)}
+    calls = {"zoo": run("zoo", case, invert), "ours": run("ours", our_case, resample_to_scan)}
     figures = Figures(interleaved(calls, repeats, device, title=f"{workload.title}, way back"), device)
     figures.print(f"{workload.title}, way back")
     zoo_labels, our_labels = (np.asarray(results[name].cpu()).astype(np.uint8) for name in ("zoo", "ours"))

@@ -32,7 +32,7 @@ from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .files import read_json
 from .logs import show_any_text
-from .options import RULES, SWITCH, check_setting, check_value, flag, whole
+from .options import RULES, SWITCH, check_setting, check_value, parse_bool, whole
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .reporting import compare, draw_bland_altman, draw_outlines, draw_roc, read_class_scores, read_classes, read_scores
@@ -186,8 +186,8 @@ def scores(*runs: str, folds: bool = False, common_cases: bool = False) -> None:
         compare(
             {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()},
             {name: read_class_scores(path) for name, path in of_classes.items() if path.exists()},
-            flag(folds),
-            flag(common_cases),
+            parse_bool(folds),
+            parse_bool(common_cases),
         )
     )
 
@@ -318,7 +318,7 @@ def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
 
     def switch(text: str) -> bool:
         check_value(parameter.name, text, {parameter.name: SWITCH})
-        return flag(text)
+        return parse_bool(text)
 
     if parameter.annotation in (int, int | None, float):
         return number

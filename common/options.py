@@ -156,7 +156,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["modalities", "classes"], NAMES),
     "precision": words("auto", "bfloat16", "float32"),
     "section": words("training", "validation", "test"),
-    "task": words("both", "seg", "cls"),
+    "task": words("both", "seg", "class"),
     "weighting": words("uncertainty", "equal"),
     "label_code": unless_null(words("brats", "brats2015", "brats2023", "msd_task01")),
 }
@@ -207,7 +207,7 @@ def check_value(name: str, value: Any, rules: Mapping[str, Rule] = RULES) -> Non
         raise UsageError(f"--{name} {value}: expected {rule.expected}")
 
 
-def flag(value: bool | str) -> bool:
+def parse_bool(value: bool | str) -> bool:
     """Return a switch of a config, which the command line gives as the word ``true`` or ``false``.
 
     Raises:
@@ -224,9 +224,9 @@ def mixed_precision(amp: bool | str, device: torch.device | str) -> bool:
     Raises:
         UsageError: ``amp`` on another device, where it would do nothing.
     """
-    if flag(amp) and torch.device(device).type != "cuda":
+    if parse_bool(amp) and torch.device(device).type != "cuda":
         raise UsageError(f"--amp true, but the device is {device}; mixed precision needs CUDA")
-    return flag(amp)
+    return parse_bool(amp)
 
 
 def is_bundle_command() -> bool:

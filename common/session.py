@@ -15,7 +15,7 @@ import torch.distributed as dist
 from .errors import InputError, end_in_one_line, show_input_errors_in_one_line
 from .files import claim_folder
 from .logs import LOG_FILE, NOTICES, QUIET_LOGGERS, log_to, quiet_loggers, show_any_text
-from .options import check_setting, check_settings, flag, is_bundle_command, literal, mixed_precision, setting_of
+from .options import check_setting, check_settings, is_bundle_command, literal, mixed_precision, parse_bool, setting_of
 
 __all__ = [  # configs take these from here
     "LOG_FILE",
@@ -23,9 +23,9 @@ __all__ = [  # configs take these from here
     "QUIET_LOGGERS",
     "check_setting",
     "check_settings",
-    "flag",
     "literal",
     "mixed_precision",
+    "parse_bool",
     "quiet_loggers",
     "setting_of",
     "start_session",

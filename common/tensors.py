@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 
-def plain(tensor: Tensor) -> Tensor:
+def as_tensor(tensor: Tensor) -> Tensor:
     """The same memory without the affine, whose upkeep each operation would pay for."""
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 

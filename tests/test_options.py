@@ -20,10 +20,10 @@ from common.options import (
     RULES,
     check_value,
     command_line_texts,
-    flag,
     is_bundle_command,
     literal,
     mixed_precision,
+    parse_bool,
     refuse_unknown_options,
 )
 
@@ -202,13 +202,13 @@ def test_texts_of_a_command_line() -> None:
 
 @pytest.mark.parametrize(("value", "meaning"), [(True, True), (False, False), ("true", True), ("False", False)])
 def test_a_switch_is_a_word_or_a_value(value: bool | str, meaning: bool) -> None:
-    assert flag(value) is meaning
+    assert parse_bool(value) is meaning
 
 
 @pytest.mark.parametrize("value", ["yes", "", "1", 1])
 def test_a_switch_is_nothing_else(value: Any) -> None:
     with pytest.raises(UsageError, match=f"^{value!r}: expected true or false$"):
-        flag(value)
+        parse_bool(value)
 
 
 def test_mixed_precision_needs_cuda() -> None:

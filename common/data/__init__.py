@@ -1,7 +1,7 @@
 """From files to cases: finding, listing, reading, writing and sampling them."""
 
-from .cases import find_cases, load_cases, rank_share
-from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, share_of_batch
+from .cases import find_cases, load_cases, shard_for_rank
+from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, batch_size_per_rank
 from .foreground import check_foreground
 from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .spacing import CheckSpacingd, grid_summary
@@ -14,13 +14,13 @@ __all__ = [
     "CheckSpacingd",
     "SampledCacheDataset",
     "VolumeReader",
+    "batch_size_per_rank",
     "check_foreground",
     "find_cases",
     "grid_summary",
     "intensity_of",
     "keep_intensity",
     "load_cases",
-    "rank_share",
     "read_intensity",
-    "share_of_batch",
+    "shard_for_rank",
 ]

@@ -133,7 +133,7 @@ def find_cases(
     return with_distinct_names(cases, path)
 
 
-def rank_share(cases: list[dict], at_least: int = 0) -> list[dict]:
+def shard_for_rank(cases: list[dict], at_least: int = 0) -> list[dict]:
     """This process's part of the cases in a distributed run; all of them in an ordinary one.
 
     Raises:

@@ -57,7 +57,7 @@ class SampledCacheDataset(CacheDataset):
         return super().__getitem__(case)
 
 
-def share_of_batch(batch_size: int) -> int:
+def batch_size_per_rank(batch_size: int) -> int:
     """This process's part of a batch in a distributed run.
 
     Raises:

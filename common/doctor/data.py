@@ -96,7 +96,7 @@ def examine_data(
             headers[section][where] = found[0]
     check_leaks(findings, lists, by_content=not headers_only)
     if not headers_only:
-        check_labels(findings, lists, segments=train.get("task") != "cls")
+        check_labels(findings, lists, segments=train.get("task") != "class")
     lines = _summary(lists, headers)
     for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
         try:

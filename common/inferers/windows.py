@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..memory import check_memory
-from ..tensors import plain
+from ..tensors import as_tensor
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -99,7 +99,7 @@ class WindowInferer(SlidingWindowInferer):
         Raises:
             ValueError: the network returns anything but one tensor of the window's size.
         """
-        image = plain(inputs)
+        image = as_tensor(inputs)
         shape = image.shape[2:]
         roi = fall_back_tuple(self.roi_size, shape)
         kept = fall_back_tuple(self.keep, roi)

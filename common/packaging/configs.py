@@ -135,7 +135,7 @@ class Rewriting:
         return self._expression(value) if isinstance(value, str) and value.startswith("$") else value
 
     def _expression(self, expression: str) -> str:
-        """An expression with references in place of imported names: ``$flag(@resume)`` is ``$@flag(@resume)``."""
+        """Put references in place of imported names: ``$parse_bool(@resume)`` becomes ``$@parse_bool(@resume)``."""
         text = ReferenceResolver.normalize_id(expression[1:])
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         places = []

@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 
 from ..data.cases import SECTIONS
 from ..errors import InputError, show_input_errors_in_one_line
-from ..options import Given, flag, running_config, setting_of
+from ..options import Given, parse_bool, running_config, setting_of
 from .cases import case_identities, digest_of, first_names
 from .making import listed_cases
 from .run_record import RunRecord, record_path, records_of
@@ -132,7 +132,7 @@ def _use_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
     if record.fold is None or fold == record.fold:
         return
     if fold is not None:
-        if flag(parser.get("allow_seen_cases", False)):
+        if parse_bool(parser.get("allow_seen_cases", False)):
             return
         raise InputError(
             f"fold: {fold} here, {record.fold} in {path}: the weights have seen the cases of other folds in training; "
@@ -175,7 +175,7 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
                     why = "" if case["image"] in images else f" (the same patient, {case['patient']}, as {other})"
                     seen.append(f"{case['case']} in {role}{why}")
     seen = list(dict.fromkeys(seen))
-    if seen and flag(allow):
+    if seen and parse_bool(allow):
         logger.warning(
             "%d cases were seen in training: their scores are no test of the weights (%s)", len(seen), first_names(seen)
         )

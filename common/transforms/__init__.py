@@ -7,7 +7,7 @@ from .grids import ResampleAxesd
 from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
-from .return_to_scan import DecideLabeld, ReturnToScand
+from .resample_to_scan import DecideLabeld, ResampleToScand
 
 __all__ = [
     "CheckHounsfieldd",
@@ -19,7 +19,7 @@ __all__ = [
     "DecideLabeld",
     "LabelValuesd",
     "ResampleAxesd",
-    "ReturnToScand",
+    "ResampleToScand",
     "SplitClassesd",
     "WriteDicomSegd",
 ]

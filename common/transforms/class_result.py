@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import InputError
-from ..tensors import plain, source_of
+from ..tensors import as_tensor, source_of
 
 
 class SplitClassesd(MapTransform):
@@ -48,7 +48,7 @@ class SplitClassesd(MapTransform):
             channels = len(d[key]) - len(self.classes)
             if channels < 0:
                 raise ValueError(f"'{key}' of shape {list(d[key].shape)} for the classes {', '.join(self.classes)}")
-            values = plain(d[key])[channels:, 0, 0, 0].tolist()
+            values = as_tensor(d[key])[channels:, 0, 0, 0].tolist()
             if any(map(math.isnan, values)):
                 raise InputError(
                     f"{source_of(d[key], key)}: no part of it was given to the network, so it has no class"

@@ -17,7 +17,7 @@ from ..data.dicom_headers import Slice
 from ..errors import InputError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
-from ..tensors import plain
+from ..tensors import as_tensor
 
 if TYPE_CHECKING:
     import pydicom
@@ -38,7 +38,7 @@ class WriteDicomSegd(MapTransform):
     """Write ``output_dir/CASE_seg.dcm``, a label map as binary DICOM Segmentation with a segment for each label.
 
     The object belongs to the study, the frame of reference and the patient of the series that the scan was read from,
-    and each frame to a slice of it: the map has to be on the scan's grid, as :class:`common.transforms.ReturnToScand`
+    and each frame to a slice of it: the map has to be on the scan's grid, as :class:`common.transforms.ResampleToScand`
     leaves it. Where several series were read, one for each modality, it is the first one's grid and the first one that
     is referred to. Frames in which a segment is empty are left out. The entry stays as it is.
 
@@ -92,7 +92,7 @@ class WriteDicomSegd(MapTransform):
         for key in self.key_iterator(dict(data)):
             if "source" not in data[key].meta:
                 raise ValueError(f"'{key}' does not say which file it was read from; read it with VolumeReader")
-            labels = plain(data[key]).cpu().numpy()
+            labels = as_tensor(data[key]).cpu().numpy()
             self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}_seg.dcm")
         return dict(data)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry import grid_difference, to_ras
 from ..memory import check_memory
-from ..tensors import affine_of, plain, source_of
+from ..tensors import affine_of, as_tensor, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ResampleAxesd(MapTransform):
     ``Orientationd`` followed by ``Spacingd`` (border continued), which interpolates in all directions at once, in
     float64, and centres the grids of some oblique scans half a voxel off. A scan with sheared axes (a tilted gantry)
     goes through ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, and the grid made here
-    (``resampled_affine``, ``resampled_shape``), for ``ReturnToScand``; MONAI's ``Invertd`` cannot undo this step.
+    (``resampled_affine``, ``resampled_shape``), for ``ResampleToScand``; MONAI's ``Invertd`` cannot undo this step.
 
     All keys get the grid of the first, the image: a label is never resampled onto a grid of its own.
 
@@ -152,9 +152,9 @@ class ResampleAxesd(MapTransform):
                     f"{source_of(volume, key)}: another grid than {source_of(first, self.keys[0])}: {difference}; "
                     "resample it onto the image"
                 )
-            result = self._resample(plain(volume).float(), affine, new_affine, new_shape, mode)
+            result = self._resample(as_tensor(volume).float(), affine, new_affine, new_shape, mode)
             if mode == "nearest":
-                _name_lost(plain(volume), result, source_of(volume, key), new_affine)
+                _name_lost(as_tensor(volume), result, source_of(volume, key), new_affine)
             grid = {"resampled_affine": new_affine.copy(), "resampled_shape": np.array(new_shape)}
             d[key] = placed(result, new_affine, {**volume.meta, **grid})
         return d
@@ -171,7 +171,7 @@ class ResampleAxesd(MapTransform):
             )
         original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64)
         meta = {**volume.meta, "original_affine": original, "space": SpaceKeys.RAS}
-        return placed(plain(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
+        return placed(as_tensor(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
 
     def _resample(
         self, volume: Tensor, affine: np.ndarray, new_affine: np.ndarray, new_shape: Sequence[int], mode: str
@@ -180,7 +180,7 @@ class ResampleAxesd(MapTransform):
         if parallel is None:
             resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
             moved = MetaTensor(volume, affine=torch.as_tensor(affine))
-            return plain(resample(moved, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape))
+            return as_tensor(resample(moved, dst_affine=torch.as_tensor(new_affine), spatial_size=new_shape))
         axes, positions = parallel
         return sample_along_axes(volume.permute(0, *(a + 1 for a in axes)), positions, mode)
 

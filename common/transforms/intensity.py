@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensors import plain, source_of
+from ..tensors import as_tensor, source_of
 
 SAMPLE = 300_000  # voxels that show how the values of a volume are distributed
 FEW_VALUES = 16  # different values, of which no scan has so few
@@ -47,7 +47,7 @@ class CheckHounsfieldd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            volume = plain(d[key])
+            volume = as_tensor(d[key])
             if volume.dtype == torch.uint16:  # of which torch has no minimum
                 volume = volume.int()
             lowest, highest = (float(value) for value in volume.aminmax())
@@ -100,7 +100,7 @@ class CheckMRId(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            for number, channel in enumerate(plain(d[key])):
+            for number, channel in enumerate(as_tensor(d[key])):
                 values = _sample(channel)
                 fault = _not_mri(values)
                 if fault is not None:
@@ -155,7 +155,7 @@ def without_hot_voxels(volume: Tensor, name: str) -> Tensor:
 
 def _sample(volume: Tensor) -> np.ndarray:
     """Values of a volume, all or as many as :data:`SAMPLE` drawn uniformly, float64."""
-    array = plain(volume).cpu().numpy()
+    array = as_tensor(volume).cpu().numpy()
     if array.size > SAMPLE:
         rng = np.random.default_rng(0)
         array = array[tuple(rng.integers(n, size=SAMPLE) for n in array.shape)]
@@ -194,7 +194,7 @@ class ClipScaled(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             result = torch.empty_like(d[key], dtype=torch.float32)
-            plain(result).copy_(plain(d[key])).clamp_(self.low, self.high).sub_(self.zero).div_(self.divisor)
+            as_tensor(result).copy_(as_tensor(d[key])).clamp_(self.low, self.high).sub_(self.zero).div_(self.divisor)
             d[key] = result
         return d
 

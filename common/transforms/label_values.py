@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..labels import check_labels
-from ..tensors import plain
+from ..tensors import as_tensor
 
 
 class LabelValuesd(MapTransform):
@@ -39,10 +39,10 @@ class LabelValuesd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             label = d[key]
-            if int(plain(label).max()) >= len(self.values):
-                raise ValueError(f"'{key}' holds class {int(plain(label).max())} of {len(self.values) - 1} labels")
+            if int(as_tensor(label).max()) >= len(self.values):
+                raise ValueError(f"'{key}' holds class {int(as_tensor(label).max())} of {len(self.values) - 1} labels")
             if self.values != list(range(len(self.values))):
                 result = label.clone()
-                plain(result).copy_(plain(label).new_tensor(self.values)[plain(label).long()])
+                as_tensor(result).copy_(as_tensor(label).new_tensor(self.values)[as_tensor(label).long()])
                 d[key] = result
         return d

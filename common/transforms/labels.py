@@ -17,7 +17,7 @@ from monai.transforms import MapTransform
 from ..errors import InputError
 from ..geometry import grid_difference, to_ras, turn_onto
 from ..labels import check_labels, classes_of_values, map_to_type, read_label_map, warn_of_other_names
-from ..tensors import affine_of, plain, source_of
+from ..tensors import affine_of, as_tensor, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class CheckLabeld(MapTransform):
         for key in self.key_iterator(d):
             name = source_of(d[key], key)
             label = _on_grid(d[key], image, name)
-            classes = self._classes(plain(label), name)
+            classes = self._classes(as_tensor(label), name)
             d[key] = MetaTensor(classes, meta=label.meta) if isinstance(label, MetaTensor) else classes
         return d
 
@@ -119,7 +119,7 @@ def _on_grid(label: torch.Tensor, image: torch.Tensor, name: str) -> torch.Tenso
         to_ras(volume.meta, source_of(volume, what)) @ affine_of(volume)
         for volume, what in ((label, name), (image, "image"))
     )
-    voxels, affine = turn_onto(plain(label)[0].cpu().numpy(), affine, onto)
+    voxels, affine = turn_onto(as_tensor(label)[0].cpu().numpy(), affine, onto)
     difference = grid_difference(voxels.shape, affine, image.shape[1:], onto)
     if difference:
         raise InputError(f"{name}: another grid than its image's: {difference}; resample it onto the image")

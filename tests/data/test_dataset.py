@@ -12,7 +12,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform, Randomizable
 
-from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, share_of_batch
+from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, batch_size_per_rank
 from common.errors import InputError
 from common.methods.mmfnet import RandWindowd
 
@@ -73,11 +73,11 @@ def test_samples_that_cannot_be_shared_are_refused(processes: Callable) -> None:
 
 
 def test_a_batch_is_shared_evenly_or_refused(processes: Callable) -> None:
-    assert share_of_batch(8) == 8
+    assert batch_size_per_rank(8) == 8
     processes(1, 4)
-    assert share_of_batch(8) == 2
+    assert batch_size_per_rank(8) == 2
     with pytest.raises(InputError, match="a batch of 6 cannot be shared by 4 processes"):
-        share_of_batch(6)
+        batch_size_per_rank(6)
 
 
 def test_more_samples_than_cases_and_fewer() -> None:

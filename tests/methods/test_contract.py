@@ -126,7 +126,7 @@ NETWORKS = [
         True,
     ),
     Case("mamtln, segmentation", mamtln(task="seg"), MAMTLN_SHAPE, 2, SUPERVISED, SUPERVISION, True),
-    Case("mamtln, class", mamtln(task="cls", num_classes=3), MAMTLN_SHAPE, 3, {"class": 3}, any_size=True),
+    Case("mamtln, class", mamtln(task="class", num_classes=3), MAMTLN_SHAPE, 3, {"class": 3}, any_size=True),
     Case(
         "mamtln, baseline",
         mamtln(use_va=False, use_asa=False, use_ta=False, use_sds=False),

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Randomizable
 from torch import Tensor
 
-from ...tensors import plain
+from ...tensors import as_tensor
 
 
 class InPlaned(Randomizable, MapTransform):
@@ -37,10 +37,10 @@ class InPlaned(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         volumes: dict[Hashable, Tensor] = {key: d[key] for key in self.key_iterator(d)}
-        slices = {key: plain(volume).permute(0, 3, 1, 2).flatten(0, 1) for key, volume in volumes.items()}
+        slices = {key: as_tensor(volume).permute(0, 3, 1, 2).flatten(0, 1) for key, volume in volumes.items()}
         for key, image in self.transforms({**d, **slices}).items():
             if key in volumes:
                 before = volumes[key]
-                after = plain(image).unflatten(0, (before.shape[0], before.shape[3])).permute(0, 2, 3, 1)
+                after = as_tensor(image).unflatten(0, (before.shape[0], before.shape[3])).permute(0, 2, 3, 1)
                 d[key] = MetaTensor(after).copy_meta_from(before) if isinstance(before, MetaTensor) else after
         return d

@@ -399,7 +399,7 @@ class MAMTLN(nn.Module):
         in_channels: channels of the image.
         out_channels: channels of the segmentation, the background's first.
         num_classes: classes of the whole image.
-        task: "both", "seg" without the classification branch, or "cls" without the segmentation branch and without
+        task: "both", "seg" without the classification branch, or "class" without the segmentation branch and without
             deep supervision, which has segmentations for its target.
         width: channels of everything after the backbone, a multiple of 4.
         planes: channels of the grouped convolutions of each scale; the features have twice as many.
@@ -441,7 +441,7 @@ class MAMTLN(nn.Module):
         dense: bool = False,
     ) -> None:
         super().__init__()
-        check_option("task", task, ("both", "seg", "cls"))
+        check_option("task", task, ("both", "seg", "class"))
         check_option("norm", norm, ("batch", "group"))
         if len(planes) != SCALES or len(blocks) != SCALES:
             raise ValueError(f"planes={planes!r}, blocks={blocks!r}: expected {SCALES} numbers each")
@@ -455,7 +455,7 @@ class MAMTLN(nn.Module):
         self.backbone = Backbone(in_channels, planes, blocks, cardinality, backbone_norm, pool_stride)
         self.project = nn.ModuleList(_convolution(2 * p, width, 1, norm_groups) for p in planes)
         self.va = VALayer(width, norm_groups) if use_va else None
-        supervised = use_sds and task != "cls"
+        supervised = use_sds and task != "class"
         self.fusion_va = Fusion(SCALES * width, width, norm_groups) if use_asa or supervised else None
         self.asa = None
         if use_asa:
@@ -463,7 +463,7 @@ class MAMTLN(nn.Module):
         self.aux_va = PointwiseConvolution(width, out_channels) if supervised else None
         self.fusion_asa = Fusion(SCALES * width, width, norm_groups) if supervised else None
         self.aux_asa = PointwiseConvolution(width, out_channels) if supervised else None
-        self.seg = SegmentationBranch(width, norm_groups, use_ta, out_channels) if task != "cls" else None
+        self.seg = SegmentationBranch(width, norm_groups, use_ta, out_channels) if task != "class" else None
         self.cls = ClassificationBranch(width, norm_groups, use_ta, num_classes) if task != "seg" else None
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
-from ...tensors import plain
+from ...tensors import as_tensor
 
 
 class TumourVoxelsd(MapTransform):
@@ -37,7 +37,7 @@ class TumourVoxelsd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
-        label = plain(torch.as_tensor(d[self.first_key(d)]))
+        label = as_tensor(torch.as_tensor(d[self.first_key(d)]))
         d[self.output_key] = torch.isin(label, label.new_tensor(self.labels)).flatten().nonzero()[:, 0].int().cpu()
         return d
 
@@ -83,7 +83,7 @@ class RandCropTumourd(Randomizable, MapTransform):
         start = self.randomize(d.pop(self.voxels_key), d[self.first_key(d)].shape[1:])
         for key, fill in self.key_iterator(d, self.fill):
             box = tuple(slice(first, first + size) for first, size in zip(start, self.roi_size))
-            patch = plain(d[key])[(slice(None), *box)]
+            patch = as_tensor(d[key])[(slice(None), *box)]
             missing = [size - n for size, n in zip(self.roi_size, patch.shape[1:])]
             padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]  # the last axis first
             d[key] = F.pad(patch, padding, value=fill) if any(padding) else patch.clone()

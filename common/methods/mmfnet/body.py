@@ -16,7 +16,7 @@ from monai.transforms import Crop, InvertibleTransform, MapTransform, Pad
 from skimage.filters import threshold_otsu
 
 from ...errors import InputError
-from ...tensors import plain, source_of
+from ...tensors import as_tensor, source_of
 from ...transforms.intensity import without_hot_voxels
 
 SMALLEST_SIGNAL = 0.25  # of the volume's body: a slice whose bright part is darker holds noise alone
@@ -115,7 +115,7 @@ class NormalizeBodyd(MapTransform):
             image = d[key]
             spacing = float(image.pixdim[:2].mean()) if isinstance(image, MetaTensor) else 1.0
             normalised = torch.empty_like(image, dtype=torch.float32)
-            for c, (channel, result) in enumerate(zip(plain(image), plain(normalised))):
+            for c, (channel, result) in enumerate(zip(as_tensor(image), as_tensor(normalised))):
                 name = f"{source_of(image, key)}: channel {c}"
                 channel = without_hot_voxels(channel.detach(), name)
                 volume = channel.cpu().numpy()

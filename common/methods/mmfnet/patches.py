@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from ...tensors import plain
+from ...tensors import as_tensor
 
 
 def window_starts(slices: int, size: int, step: int) -> list[int]:
@@ -106,7 +106,7 @@ class RandWindowd(Randomizable, MapTransform):
         for key in self.key_iterator(d):
             if window is None:
                 window = self.randomize(d[key].shape[3] - 2 * self.margin[2])
-            volume = plain(torch.as_tensor(d[key]))
+            volume = as_tensor(torch.as_tensor(d[key]))
             mode = "nearest" if key in self.label_keys else "bilinear"
             d[key] = cut_window(volume, size=self.roi_size, mode=mode, **window)
         return d

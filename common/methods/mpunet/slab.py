@@ -9,7 +9,7 @@ from monai.transforms import Crop, MapTransform
 from torch import Tensor
 
 from ...errors import InputError
-from ...tensors import plain, source_of
+from ...tensors import as_tensor, source_of
 
 
 class CropSlabd(MapTransform):
@@ -35,7 +35,7 @@ class CropSlabd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         label = d[self.label_key]
-        found = (plain(label) > 0).any(dim=0).any(dim=0).any(dim=0).nonzero()
+        found = (as_tensor(label) > 0).any(dim=0).any(dim=0).any(dim=0).nonzero()
         if len(found) == 0:
             raise InputError(
                 f"{source_of(label, self.label_key)}: no foreground on the network's grid; a case without any cannot "

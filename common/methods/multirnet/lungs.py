@@ -20,7 +20,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ...errors import InputError
-from ...tensors import plain, source_of
+from ...tensors import as_tensor, source_of
 
 COARSE = 3.0  # mm, the voxels in which the lungs are looked for
 TISSUE_HU = -400.0  # lung and air are below
@@ -50,7 +50,7 @@ def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarr
         spacing: mm along x, y, z.
     """
     step = [max(1, round(COARSE / s)) for s in spacing]
-    pooled = F.avg_pool3d(plain(torch.as_tensor(volume)).float().cpu()[None, None], step, ceil_mode=True)
+    pooled = F.avg_pool3d(as_tensor(torch.as_tensor(volume)).float().cpu()[None, None], step, ceil_mode=True)
     hu, size = pooled[0, 0].numpy(), np.multiply(spacing, step)
     body = cc3d.largest_k(ndimage.binary_opening(hu > TISSUE_HU), k=1, connectivity=6) > 0
     around = hu[(_sides(body) < 2) & (hu > AIR_RANGE[0]) & (hu < AIR_RANGE[1])]
@@ -145,7 +145,7 @@ class CropLungsd(MapTransform):
         d = dict(data)
         image = d[self.image_key]
         spacing = image.pixdim.tolist() if isinstance(image, MetaTensor) else [1.0, 1.0, 1.0]
-        mask = lung_mask(plain(image)[0], spacing)
+        mask = lung_mask(as_tensor(image)[0], spacing)
         if not mask.any():
             raise InputError(self._no_lungs(image, spacing))
         box = []
@@ -156,7 +156,9 @@ class CropLungsd(MapTransform):
             if axis == 0:
                 start, stop = min(start, size - stop), max(stop, size - start)
             box.append(slice(max(start, 0), min(stop, size)))
-        labels = {key: (plain(d[key])[0] > 0).cpu().numpy() for key in self.key_iterator(d) if key != self.image_key}
+        labels = {
+            key: (as_tensor(d[key])[0] > 0).cpu().numpy() for key in self.key_iterator(d) if key != self.image_key
+        }
         for key, label in labels.items():
             whole, inside = int(label.sum()), int(label[tuple(box)].sum())
             if inside < whole:
@@ -176,7 +178,7 @@ class CropLungsd(MapTransform):
         return d
 
     def _no_lungs(self, image: Tensor, spacing: Sequence[float]) -> str:
-        low, high = (float(value) for value in plain(image)[0].aminmax())
+        low, high = (float(value) for value in as_tensor(image)[0].aminmax())
         extent = " x ".join(f"{n * s:.0f}" for n, s in zip(image.shape[1:], spacing))
         return (
             f"{source_of(image, self.image_key)}: no lungs were found ({extent} mm, values {low:.0f} to {high:.0f}); "

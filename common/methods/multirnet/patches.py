@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import Crop, MapTransform, Pad, Randomizable
 from torch import Tensor
 
-from ...tensors import plain
+from ...tensors import as_tensor
 
 
 class LesionCentresd(MapTransform):
@@ -47,8 +47,8 @@ class LesionCentresd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        lesion = (plain(d[self.first_key(d)])[0] > 0).cpu().numpy()
-        lungs = plain(d.pop(self.lungs_key))[0].cpu().numpy()
+        lesion = (as_tensor(d[self.first_key(d)])[0] > 0).cpu().numpy()
+        lungs = as_tensor(d.pop(self.lungs_key))[0].cpu().numpy()
         centres = self._of_lesions(lesion) if lesion.any() else self._of_lungs(lungs)
         d[self.output_key] = torch.from_numpy(np.rint(centres).astype(np.int32))
         return d
@@ -111,7 +111,7 @@ class RandCropAtd(Randomizable, MapTransform):
         for key in self.key_iterator(d):
             inside, outside = _window(centre, self.roi_size, d[key].shape[1:])
             padding = [side for pair in reversed(outside) for side in pair]  # the last axis first
-            window = plain(d[key])[(slice(None), *inside)]
+            window = as_tensor(d[key])[(slice(None), *inside)]
             d[key] = F.pad(window, padding) if any(padding) else window.clone()
         return d
 

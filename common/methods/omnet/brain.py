@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from ...errors import InputError
 from ...labels import check_labels, classes_of_values, read_label_map, warn_of_other_names
-from ...tensors import plain, source_of
+from ...tensors import as_tensor, source_of
 from ...transforms.intensity import without_hot_voxels
 
 TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
@@ -65,7 +65,7 @@ def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
             within the brain.
     """
     image = torch.as_tensor(image)
-    channels = plain(image)
+    channels = as_tensor(image)
     mask = torch.zeros_like(channels[0], dtype=torch.bool)
     in_noise = mask.clone()
     for number, channel in enumerate(channels):
@@ -147,7 +147,7 @@ class NormalizeBraind(MapTransform):
             image = d[key]
             brain = _brain(image, str(key))
             normalised = torch.zeros_like(image, dtype=torch.float32)
-            for c, channel in enumerate(plain(image)):
+            for c, channel in enumerate(as_tensor(image)):
                 name = f"{source_of(image, key)}: channel {c}"
                 values = without_hot_voxels(channel, name)[brain]
                 deviation, mean = torch.std_mean(values.double(), correction=0)
@@ -156,7 +156,7 @@ class NormalizeBraind(MapTransform):
                         f"{name} has no contrast: every voxel of the brain is {float(values[0]):g}; give the modality "
                         "that the channel stands for"
                     )
-                plain(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
+                as_tensor(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
             d[key] = normalised
         return d
 
@@ -251,14 +251,14 @@ class BratsLabelsd(MapTransform):
         classes_of = self.mapped or _classes_of(code, self.labels)
         brain = brain_mask(d[self.image_key])
         for key in self.key_iterator(d):
-            label = plain(d[key])
+            label = as_tensor(d[key])
             classes = torch.zeros_like(d[key], dtype=torch.float32)
-            plain(classes)[:, brain.to(label.device)] = OTHER_BRAIN
+            as_tensor(classes)[:, brain.to(label.device)] = OTHER_BRAIN
             known = label.abs() <= 0.01
             for value, index in classes_of.items():
                 here = (label - value).abs() <= 0.01
                 if index:
-                    plain(classes)[here] = index
+                    as_tensor(classes)[here] = index
                 known |= here
             if not known.all():
                 shown = ", ".join(f"{v:g}" for v in label[~known].unique().tolist()[:6])
@@ -288,7 +288,7 @@ def to_brats(
     """
     result = torch.zeros_like(classes)
     for value, index in reversed(list(_classes_of(code, labels).items())):  # of two values for a class, the first
-        plain(result)[plain(classes) == index] = value
+        as_tensor(result)[as_tensor(classes) == index] = value
     return result
 
 

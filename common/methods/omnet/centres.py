@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from ...tensors import dilate, plain
+from ...tensors import as_tensor, dilate
 from .brain import CORE, TUMOUR
 
 
@@ -32,7 +32,7 @@ class PatchCentresd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor | dict[str, Tensor]]:
         d: dict = dict(data)
-        label = plain(torch.as_tensor(d[self.first_key(d)]))
+        label = as_tensor(torch.as_tensor(d[self.first_key(d)]))
         tumour = torch.isin(label, label.new_tensor(TUMOUR))
         masks = {
             "brain": label != 0,

@@ -11,7 +11,7 @@ from monai.transforms import MapTransform
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
-from ...tensors import dilate, plain
+from ...tensors import as_tensor, dilate
 from .brain import OTHER_BRAIN
 
 COARSE, FINE, ENHANCING = slice(0, 5), slice(5, 10), slice(10, 12)  # channels of the three tasks
@@ -50,7 +50,7 @@ class FuseTasksd(MapTransform):
             channels = (COARSE, FINE, ENHANCING)[self.levels - 1].stop
             if len(scores) < channels:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)}: expected {channels} channels")
-            label = self._fuse(plain(scores))
+            label = self._fuse(as_tensor(scores))
             d[key] = MetaTensor(label, meta=dict(scores.meta)) if isinstance(scores, MetaTensor) else label
         return d
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...data.dataset import SampledCacheDataset
 from ...errors import InputError
-from ...tensors import plain
+from ...tensors import as_tensor
 
 
 class StreamsDataset(SampledCacheDataset):
@@ -83,7 +83,7 @@ class StreamsDataset(SampledCacheDataset):
 
 def _cut(volume: Tensor, centre: Sequence[int], size: Sequence[int]) -> Tensor:
     """The patch of this size around a voxel of ``(C, x, y, z)``, within the volume."""
-    volume = plain(volume)
+    volume = as_tensor(volume)
     box: list[slice] = []
     padding: list[int] = []
     for c, s, n in zip(centre, size, volume.shape[1:]):

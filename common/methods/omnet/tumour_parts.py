@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from scipy.cluster.vq import kmeans, vq
 from torch import Tensor
 
-from ...tensors import plain
+from ...tensors import as_tensor
 
 CORE, OEDEMA, ENHANCING = 1, 2, 3  # classes; the first is necrosis and non-enhancing tumour
 LARGE_PART = 2000  # voxels; such a part is never removed
@@ -71,7 +71,7 @@ class CleanTumourd(MapTransform):
                 raise ValueError(f"'{key}' of shape {list(label.shape)} for an image of {list(image.shape)}")
             cleaned = label[0].cpu().numpy().astype(np.uint8)  # a copy
             parts = _remove_small(cleaned)
-            self._return_to_core(cleaned, parts, plain(image))
+            self._return_to_core(cleaned, parts, as_tensor(image))
             result = torch.as_tensor(cleaned, device=label.device).to(label.dtype)[None]
             d[key] = MetaTensor(result, meta=dict(label.meta)) if isinstance(label, MetaTensor) else result
         return d

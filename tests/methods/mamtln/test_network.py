@@ -411,7 +411,7 @@ def test_channels_last_gives_the_same() -> None:
 # Forms and options.
 
 
-@pytest.mark.parametrize("task", ["both", "seg", "cls"])
+@pytest.mark.parametrize("task", ["both", "seg", "class"])
 def test_the_dense_form_is_segmentation_then_class(task: str) -> None:
     network, image = narrow(task=task, out_channels=3), torch.randn(2, 1, 20, 17, 4, dtype=torch.float64)
     outputs = network(image)
@@ -419,7 +419,7 @@ def test_the_dense_form_is_segmentation_then_class(task: str) -> None:
     pred = network(image)
 
     expected = []
-    if task != "cls":
+    if task != "class":
         expected.append(outputs["seg"])
     if task != "seg":
         expected.append(outputs["class"].view(2, 2, 1, 1, 1) * torch.ones(1, 1, 20, 17, 4))
@@ -428,7 +428,7 @@ def test_the_dense_form_is_segmentation_then_class(task: str) -> None:
         == {
             "both": {"aux_va", "aux_asa", "seg", "class"},
             "seg": {"aux_va", "aux_asa", "seg"},
-            "cls": {"class"},
+            "class": {"class"},
         }[task]
     )
     assert torch.equal(pred, torch.cat(expected, 1))
@@ -452,8 +452,8 @@ def test_the_dense_form_leaves_out_deep_supervision(use_asa: bool) -> None:
         ({"use_sds": False}, {"aux_va", "aux_asa", "fusion_asa"}),
         ({"use_asa": False, "use_sds": False}, {"asa", "aux_va", "aux_asa", "fusion_va", "fusion_asa"}),
         ({"task": "seg"}, {"cls"}),
-        ({"task": "cls"}, {"seg", "aux_va", "aux_asa", "fusion_asa"}),
-        ({"task": "cls", "use_asa": False}, {"seg", "asa", "aux_va", "aux_asa", "fusion_va", "fusion_asa"}),
+        ({"task": "class"}, {"seg", "aux_va", "aux_asa", "fusion_asa"}),
+        ({"task": "class", "use_asa": False}, {"seg", "asa", "aux_va", "aux_asa", "fusion_va", "fusion_asa"}),
     ],
 )
 def test_what_an_option_excludes_is_not_built(options: dict, missing: set[str]) -> None:
@@ -472,7 +472,7 @@ def test_without_task_attention_only_the_masks_are_gone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "all"}, "task='all': expected one of 'both', 'seg', 'cls'"),
+        ({"task": "all"}, "task='all': expected one of 'both', 'seg', 'class'"),
         ({"norm": "instance"}, "norm='instance'"),
         ({"blocks": (1, 1)}, r"blocks=\(1, 1\): expected 4 numbers"),
         ({"asa_refine": True, "use_asa": False}, "asa_refine=True: expected use_asa=True"),

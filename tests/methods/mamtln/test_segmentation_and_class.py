@@ -173,7 +173,7 @@ def test_outputs_of_other_tasks_raise(tasks: list[str], maps: dict[str, Tensor])
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"tasks": ["seg", "cls"]}, "expected a list of 'seg', 'class' or both"),
+        ({"tasks": ["seg", "classes"]}, "expected a list of 'seg', 'class' or both"),
         ({"tasks": []}, "expected a list of 'seg', 'class' or both"),
         ({"tasks": ["seg", "seg"]}, "expected a list of 'seg', 'class' or both"),
         ({"weighting": "none"}, "weighting 'none': expected 'uncertainty' or 'equal'"),

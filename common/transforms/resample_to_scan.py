@@ -12,14 +12,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, SpatialResample
 from torch import Tensor
 
-from ..tensors import affine_of, plain
+from ..tensors import affine_of, as_tensor
 from .grids import axis_positions, corners_of, placed, sample_along_axes
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
 
-class ReturnToScand(MapTransform):
+class ResampleToScand(MapTransform):
     """A network's output on its own grid, as a label map or as probabilities on the grid of the scan.
 
     The output is interpolated linearly and then decided, as by MONAI's ``Invertd`` and ``AsDiscreted``. Where all eight
@@ -67,7 +67,7 @@ class ReturnToScand(MapTransform):
         box, affine = _without_padding(image)
         parallel = axis_positions(scan_affine, scan_shape, affine)
         for key in self.key_iterator(d):
-            scores = plain(d[key])
+            scores = as_tensor(d[key])
             if scores.shape[1:] != image.shape[1:]:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)} for an image of {list(image.shape)}")
             given = len(scores) == 1 and not scores.is_floating_point()  # labels, which need no decision
@@ -108,7 +108,7 @@ class ReturnToScand(MapTransform):
         mode = "nearest" if given else "bilinear"
         resample = SpatialResample(mode=mode, padding_mode="border", dtype=torch.float32)
         moved = MetaTensor(scores, affine=torch.as_tensor(affine))
-        values = plain(resample(moved, dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape))
+        values = as_tensor(resample(moved, dst_affine=torch.as_tensor(scan_affine), spatial_size=scan_shape))
         if given:
             result = values.to(torch.uint8)
         else:
@@ -136,7 +136,7 @@ def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
 
 
 class DecideLabeld(MapTransform):
-    """A network's output as a label map on its own grid, decided as :class:`ReturnToScand` does.
+    """A network's output as a label map on its own grid, decided as :class:`ResampleToScand` does.
 
     Args:
         keys: outputs ``(C, x, y, z)``, which become label maps ``(1, x, y, z)``, uint8.
@@ -150,7 +150,7 @@ class DecideLabeld(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = _decide(plain(d[key]), self.threshold)[None]
+            d[key] = _decide(as_tensor(d[key]), self.threshold)[None]
         return d
 
 
