@@ -473,7 +473,7 @@ def test_probabilities_are_refused(value: float) -> None:
 
     with pytest.raises(InputError, match=f"prediction: value {value:g}, expected integer labels; give label maps"):
         SegmentationScores()(broken, labels)
-    with pytest.raises(InputError, match=f"truth holds the value {value:g}: expected integer labels"):
+    with pytest.raises(InputError, match=f"truth: value {value:g}, expected integer labels"):
         SegmentationScores()(labels, broken)
 
 
