@@ -133,7 +133,7 @@ def test_a_method_of_fixed_labels_says_so(bundle: Path, count: int) -> None:
     config, metadata = configs_of(bundle)
     changed = merged(config, KIDNEY)
     relabel(metadata, config, changed)
-    message = "labels: 2 of them .kidney 1, cyst 2.; this " + ("network segments one" if count == 1 else "method nests")
+    message = "labels: 2 labels .kidney 1, cyst 2.; this " + ("network segments one" if count == 1 else "method nests")
     with pytest.raises(InputError, match=message):
         check_package_labels(changed, metadata)
     for name, step in (("train", "load"), ("inference", "postprocessing")):
