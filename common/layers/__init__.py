@@ -1,7 +1,11 @@
-"""Layers and checks that several networks share, and the ensemble of networks."""
+"""Layers, forms and checks that several networks share, and the ensemble of networks."""
 
 from .ensemble import MeanEnsemble
+from .forms import TwoForms, append_class, split_class
 
 __all__ = [
     "MeanEnsemble",
+    "TwoForms",
+    "append_class",
+    "split_class",
 ]

@@ -2,10 +2,11 @@
 
 from .brain import BratsLabelsd, CropBraind, NormalizeBraind, ToBratsd, brain_mask, to_brats
 from .cascade import CascadeInferer
+from .cascade_network import Cascade, SingleTaskNet
 from .centres import PatchCentresd
 from .fusion import FuseTasksd
 from .loss import MultiTaskCrossEntropy
-from .network import Cascade, OMNet, SingleTaskNet
+from .network import OMNet
 from .phantom import BRAIN_DISTRACTORS, BRAIN_SIGNALS, BrainPhantom
 from .streams import StreamsDataset
 from .training import one_pass

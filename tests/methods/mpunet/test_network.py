@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from common.methods.mpunet import AdditiveUNet, MPUNet
-from common.methods.mpunet.network import AttentionGate, DecoderStage, PositionAttention, _maximum_of_neighbours
+from common.methods.mpunet.attention import AttentionGate, PositionAttention
+from common.methods.mpunet.network import DecoderStage, maximum_of_neighbours
 
 NARROW = {"channels": (4, 4, 8, 8, 16)}
 PUBLISHED, UNUSED = 22_557_009, 1_049_754
@@ -223,12 +224,12 @@ def test_batch_statistics_are_of_the_whole() -> None:
     assert torch.equal(seg, network(x)["seg"])
 
 
-def test_maximum_of_neighbours() -> None:
+def testmaximum_of_neighbours() -> None:
     x = torch.randn(2, 3, 5, 6, 1) - 5  # zeros at the border would show
     expected = F.max_pool3d(x, kernel_size=3, stride=1, padding=1)
-    assert torch.equal(_maximum_of_neighbours(x), expected)
+    assert torch.equal(maximum_of_neighbours(x), expected)
     with torch.no_grad():
-        assert torch.equal(_maximum_of_neighbours(x), expected)
+        assert torch.equal(maximum_of_neighbours(x), expected)
 
 
 def test_attention_starts_as_the_identity() -> None:
