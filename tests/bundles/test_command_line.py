@@ -21,7 +21,12 @@ from common.engines.staged_trainer import STATE_FILE
 from common.files import CLAIM
 from common.reporting import read_scores, write_scores
 
-from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, results_in, sure_of_parts
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.multirnet.tiny import MULTIRNET
+from ..methods.omnet.tiny import OMNET, sure_of_parts
+from ..workflows import BUSY, results_in
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
@@ -63,8 +68,8 @@ def bundle_run(tmp_path: Path, config_files: Callable) -> Callable[..., list[str
 
 
 @pytest.fixture
-def weights(busy: Path) -> Path:
-    return busy / "model.pt"
+def weights(busy_weights: Callable) -> Path:
+    return busy_weights(MMFNET) / "model.pt"
 
 
 def assert_ends_in_one_line(done: subprocess.CompletedProcess, *words: str) -> None:

@@ -24,7 +24,9 @@ from common.engines import Stage
 from common.methods.mmfnet import MMFNet
 
 from ..conftest import BUNDLES
-from ..workflows import MMFNET, OMNET, parameters, parser_of
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.omnet.tiny import OMNET
+from ..workflows import parameters, parser_of
 
 FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*.json"))]
 

@@ -15,7 +15,10 @@ from common.errors import InputError, root_cause
 
 from ..conftest import BUNDLES
 from ..dicom_series import voxels_of_segments, write_series
-from ..workflows import MAMTLN_CT, MPUNET, OMNET, parser_of, results_in
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.omnet.tiny import OMNET
+from ..workflows import parser_of, results_in
 
 pydicom = pytest.importorskip("pydicom")
 codes = pytest.importorskip("pydicom.sr.codedict").codes

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
-from ..workflows import MMFNET
+from ..methods.mmfnet.tiny import MMFNET
 
 # The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
 TEXT = {"type": "string", "minLength": 1}

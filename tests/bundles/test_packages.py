@@ -40,7 +40,11 @@ from common.packaging.checksums import check_checksums
 from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
-from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.multirnet.tiny import MULTIRNET
+from ..workflows import BUSY, TINY, assert_label_maps
 from .test_metadata import SCHEMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from scipy import ndimage
 
 from common.engines.staged_trainer import STATE_FILE
 from common.errors import root_cause
 from common.methods.mamtln import MAMTLN
 from common.reporting import read_class_scores, read_scores
 
-from ...workflows import MAMTLN_CT, MPUNET, assert_class_maps, assert_label_maps, parameters, results_in
+from ...workflows import assert_class_maps, assert_label_maps, parameters, results_in
 from ...workflows import parser_of as configs_of
+from .tiny import INTENSITY, MAMTLN_CT
 
 CLASSES = ["negative", "positive"]
 # Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
@@ -51,15 +54,14 @@ def focal_name(gamma: float, alpha: float, eta: float) -> str:
 
 def parser_of(*names: str) -> ConfigParser:
     parser = configs_of(MAMTLN_CT, *names)
-    parser["intensity"] = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
+    parser["intensity"] = INTENSITY
     return parser
 
 
 @pytest.fixture
 def busy(busy_weights: Callable) -> Path:
     folder = busy_weights(MAMTLN_CT)
-    intensity = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
-    (folder / "intensity.json").write_text(json.dumps(intensity))
+    (folder / "intensity.json").write_text(json.dumps(INTENSITY))
     return folder
 
 
@@ -181,9 +183,27 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
     assert written - {"scores.csv", "made_by.json"} == expected.get(name, of_classes | segmented)
 
 
-def test_liver_and_tumour(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    """The paper's second data set: no class, two structures."""
-    small: dict[str, Any] = {"dataset_dir": str(cohort(MPUNET)), "max_epochs": 1}
+@pytest.fixture
+def livers(cohort: Callable, tmp_path: Path) -> Path:
+    """Write the cohort with labels of a liver around each tumour and without classes."""
+    shutil.copytree(cohort(MAMTLN_CT), tmp_path / "livers")
+    for path in (tmp_path / "livers" / "labels").iterdir():
+        label = nib.load(path)
+        tumour = np.asarray(label.dataobj) > 0
+        liver = ndimage.binary_dilation(tumour, iterations=3)
+        nib.save(nib.Nifti1Image((liver + tumour).astype(np.uint8), label.affine), path)
+    listing = json.loads((tmp_path / "livers" / "dataset.json").read_text())
+    for section in ("training", "validation", "test"):
+        for case in listing[section]:
+            del case["class"]
+    listing["labels"] = {"background": 0, "liver": 1, "tumour": 2}
+    (tmp_path / "livers" / "dataset.json").write_text(json.dumps(listing))
+    return tmp_path / "livers"
+
+
+def test_liver_and_tumour(workflow: Callable, livers: Path, tmp_path: Path) -> None:
+    """Train and evaluate on data like the paper's second data set: two structures, no class."""
+    small: dict[str, Any] = {"dataset_dir": str(livers), "max_epochs": 1}
     workflow(MAMTLN_CT, "train", "ablations/lits", **small).run()
     workflow(MAMTLN_CT, "train", "evaluate", "ablations/lits", **small).run()
     row = read_scores(tmp_path / "out" / "scores.csv")[0]

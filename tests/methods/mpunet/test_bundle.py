@@ -13,7 +13,8 @@ import torch
 from common.methods.mpunet import MPUNet
 from common.reporting import read_scores
 
-from ...workflows import MPUNET, assert_label_maps, parameters, parser_of
+from ...workflows import assert_label_maps, parameters, parser_of
+from .tiny import MPUNET
 
 SCORES = ["Dice", "accuracy", "precision", "specificity", "IoU", "MCC", "recall", "NPV"]
 ABLATIONS = {  # parameters of the network

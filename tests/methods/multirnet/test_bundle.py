@@ -21,7 +21,8 @@ from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
 from common.reporting import read_class_scores, read_classes, read_scores
 
-from ...workflows import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps, parameters, parser_of, results_in
+from ...workflows import assert_class_maps, assert_label_maps, parameters, parser_of, results_in
+from .tiny import MULTIRNET, TINY
 
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
@@ -352,4 +353,4 @@ def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
 
 def test_the_phantoms_of_the_tests_have_every_class(cohort: Callable) -> None:
     listing = json.loads((cohort(MULTIRNET) / "dataset.json").read_text())
-    assert {case["class"] for case in listing["training"]} == set(PHANTOMS[MULTIRNET.name].classes) == set(CLASSES)
+    assert {case["class"] for case in listing["training"]} == set(TINY.phantom.classes) == set(CLASSES)

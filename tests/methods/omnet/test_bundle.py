@@ -20,7 +20,8 @@ from common.errors import root_cause
 from common.methods.omnet import Cascade, OMNet
 from common.reporting import read_scores
 
-from ...workflows import OMNET, assert_label_maps, results_in, sure_of_parts
+from ...workflows import assert_label_maps, results_in
+from .tiny import OMNET, sure_of_parts
 
 MODALITIES = ("FLAIR", "T1", "CET1", "T2")
 REGIONS = {"complete": (1, 2, 4), "core": (1, 4), "enhancing": (4,)}
