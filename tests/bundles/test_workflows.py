@@ -17,7 +17,7 @@ import torch
 from common.data import SampledCacheDataset
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import InputError, root_cause
-from common.reporting import read_scores
+from common.results import read_scores
 
 from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps, results_in
 
