@@ -21,7 +21,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from ..errors import CasesFailedError, InputError, failure_of_case
-from ..reporting import (
+from ..results import (
     check_table,
     class_probabilities,
     class_row,

@@ -19,7 +19,7 @@ import torch
 from common.__main__ import VERBS, main
 from common.engines.staged_trainer import STATE_FILE
 from common.files import CLAIM
-from common.reporting import read_scores, write_scores
+from common.results import read_scores, write_scores
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mmfnet.tiny import MMFNET

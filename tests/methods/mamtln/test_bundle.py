@@ -18,7 +18,7 @@ from scipy import ndimage
 from common.engines.staged_trainer import STATE_FILE
 from common.errors import root_cause
 from common.methods.mamtln import MAMTLN
-from common.reporting import read_class_scores, read_scores
+from common.results import read_class_scores, read_scores
 
 from ...workflows import assert_class_maps, assert_label_maps, parameters, results_in
 from ...workflows import parser_of as configs_of

@@ -19,7 +19,7 @@ from monai.losses import DiceLoss, TverskyLoss
 from common.engines.staged_trainer import STATE_FILE, StagedTrainer
 from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
-from common.reporting import read_class_scores, read_classes, read_scores
+from common.results import read_class_scores, read_classes, read_scores
 
 from ...workflows import assert_class_maps, assert_label_maps, parameters, parser_of, results_in
 from .tiny import MULTIRNET, TINY
