@@ -23,10 +23,10 @@ SIZED = ("CropBodyd",)  # crops to a size that the config gives
 CHOOSING = ("SelectChannelsd",)  # leave out channels
 KEEPING = (  # neither grid nor channels change; so do the steps called Check...
     "BratsLabelsd", "CastToTyped", "ClassIndexd", "ClipChannelsd", "ClipScaled", "ClipStandardized", "DeleteItemsd",
-    "EnsureChannelFirstd", "LesionCentresd", "LoadImaged", "MapLabelValued", "NormalizeBodyd", "NormalizeBraind",
-    "ToDeviced", "TumourVoxelsd",
+    "EnsureChannelFirstd", "FindLesionCentresd", "LoadImaged", "MapLabelValued", "NormalizeBodyd", "NormalizeBraind",
+    "ToDeviced", "FindTumourVoxelsd",
 )  # fmt: skip
-INDICES = {"PatchCentresd": 4}  # bytes a voxel that a step adds to a cached case, at most
+INDICES = {"FindPatchCentresd": 4}  # bytes a voxel that a step adds to a cached case, at most
 PROCESS = 0.7e9  # bytes of Python, PyTorch and MONAI before a volume is read
 
 

@@ -21,7 +21,7 @@ from monai.data import MetaTensor
 
 from common.data import load_cases
 from common.engines import Stage
-from common.methods.mmfnet import MMFNet
+from common.methods.mmfnet import ClipChannelsd, MMFNet
 
 from ..conftest import BUNDLES
 from ..methods.mmfnet.tiny import MMFNET
@@ -239,7 +239,7 @@ def test_an_ablation_is_the_papers(name: str) -> None:
     assert [stage.name for stage in built] == stages
     assert built[-1].network is network
     assert built[-1].weights == "model.pt"
-    used = [parser["modalities"][channel] for channel in parser["channels"]]
+    used = [parser["modalities"][channel] for channel in parser.get_parsed_content("channels")]
     assert network.in_channels == len(used)
     if stages == SCRATCH:
         assert (built[0].learning_rate, built[0].max_epochs, built[0].patience) == (1e-3, 100, 10)
@@ -283,9 +283,9 @@ def test_the_defaults_are_the_papers() -> None:
     assert {key: parser[key] for key in settings} == settings
     inference = parser_of(MMFNET, "inference")
     assert inference.get().keys() > {"modalities", "channels", "spacing", "roi_size", "window_step"}
-    for steps in (parser["clip"], inference["preprocessing::transforms"]):
-        (clip,) = (step for step in steps if step["_target_"].endswith("ClipChannelsd"))
-        assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
+    for steps in (parser.get_parsed_content("clip"), inference.get_parsed_content("preprocessing").transforms):
+        (clip,) = (step for step in steps if isinstance(step, ClipChannelsd))
+        assert clip.ranges.tolist() == [[-2, 1], [-3, 2], [-2, 3.5]]
     loss = parser.get_parsed_content("loss")
     assert (loss.smooth_nr, loss.smooth_dr, loss.batch, loss.sigmoid) == (1, 1, True, False)
     assert parser.get_parsed_content("case_loss").batch is False

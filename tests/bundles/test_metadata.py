@@ -17,6 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
+from common.methods.mmfnet import clipping_ranges
 from common.results import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
@@ -171,9 +172,9 @@ def test_the_tensors_are_those_of_the_configs(bundle: Path, metadata: dict[str, 
 def test_the_value_range_is_that_of_the_clipping() -> None:
     parser = ConfigParser()
     parser.read_config(files(MMFNET)["config_file"])
-    (clip,) = (t for t in parser["preprocessing"]["transforms"] if t["_target_"].endswith("ClipChannelsd"))
+    ranges = clipping_ranges(parser["modalities"])
     image = json.loads(Path(files(MMFNET)["meta_file"]).read_text())["network_data_format"]["inputs"]["image"]
-    assert image["value_range"] == [min(low for low, _ in clip["ranges"]), max(high for _, high in clip["ranges"])]
+    assert image["value_range"] == [min(low for low, _ in ranges), max(high for _, high in ranges)]
 
 
 def assert_within(values: Any, limits: list[float]) -> None:

@@ -39,7 +39,7 @@ def test_steps_of_an_expression(bundle: Path) -> None:
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [20, 4, 4]},
         {"_target_": "common.methods.mmfnet.SelectChannelsd", "keys": "image", "channels": [1]},
         {"_target_": "common.methods.omnet.CropBraind", "keys": "image"},
-        {"_target_": "common.methods.omnet.PatchCentresd", "keys": "label"},
+        {"_target_": "common.methods.omnet.FindPatchCentresd", "keys": "label"},
         {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [2, 2, 2]},
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [99, 99, 99]},
     ]

@@ -18,6 +18,7 @@ from skimage.filters import threshold_otsu
 from ...errors import InputError
 from ...tensors import as_tensor, source_of
 from ...transforms.intensity import without_hot_voxels
+from ...transforms.patches import patch_box
 
 SMALLEST_SIGNAL = 0.25  # of the volume's body: a slice whose bright part is darker holds noise alone
 
@@ -46,7 +47,7 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
             bright = image >= 0.5 * _otsu(image)
             if float(image[bright].mean()) >= signal:
                 inside[:] = bright.numpy()
-                _close(inside, closing_radius)
+                close_slice(inside, closing_radius)
     return np.ascontiguousarray(mask.transpose(1, 2, 0))
 
 
@@ -57,7 +58,7 @@ def _otsu(image: torch.Tensor) -> float:
     return threshold_otsu(hist=(counts, low + width * (np.arange(256) + 0.5)))
 
 
-def _close(mask: np.ndarray, radius: float) -> None:
+def close_slice(mask: np.ndarray, radius: float) -> None:
     """Closing of one slice, in place; SciPy's takes ten times as long, which was half of a case's preparation."""
     square = round(radius * 0.4)
     diamond = round(radius) - square
@@ -128,35 +129,6 @@ class NormalizeBodyd(MapTransform):
         return d
 
 
-class ClipChannelsd(MapTransform):
-    """Limit each channel to its own range.
-
-    Args:
-        keys: images ``(C, x, y, z)``.
-        ranges: lowest and highest value per channel.
-
-    Raises:
-        InputError: another number of channels than ranges.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, ranges: Sequence[tuple[float, float]], allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.ranges = torch.tensor(ranges, dtype=torch.float32)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            if len(d[key]) != len(self.ranges):
-                raise InputError(
-                    f"'{key}' has {len(d[key])} channels, expected {len(self.ranges)}, one per clipping range"
-                )
-            low, high = self.ranges.to(d[key].device)[:, :, None, None, None].unbind(1)
-            d[key] = torch.clamp(d[key], low, high)
-        return d
-
-
 class CropBodyd(MapTransform, InvertibleTransform):
     """Crop to a fixed in-plane size around the centre of the body and to the slices of the body.
 
@@ -194,15 +166,12 @@ class CropBodyd(MapTransform, InvertibleTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         box_start, box_end = body_box(d[self.source_key][0].detach().cpu().numpy())
-        size = np.array([self.roi_size[0], self.roi_size[1], max(self.roi_size[2], box_end[2] - box_start[2])])
+        region = np.array([self.roi_size[0], self.roi_size[1], max(self.roi_size[2], box_end[2] - box_start[2])])
         start = np.array([*((box_start + box_end - self.roi_size) // 2)[:2], box_start[2]]) - self.margin
-        end = start + size + 2 * self.margin
         for key in self.key_iterator(d):
-            shape = np.asarray(d[key].shape[1:])
-            inside = tuple(slice(int(max(a, 0)), int(min(b, n))) for a, b, n in zip(start, end, shape))
-            outside = [(0, 0), *((int(max(-a, 0)), int(max(b - n, 0))) for a, b, n in zip(start, end, shape))]
+            inside, outside = patch_box(start, region + 2 * self.margin, d[key].shape[1:])
             value = 0.0 if key in self.label_keys else self.pad_value
-            d[key] = self.pad(self.crop(d[key], inside), to_pad=outside, value=value)
+            d[key] = self.pad(self.crop(d[key], tuple(inside)), to_pad=[(0, 0), *outside], value=value)
         return d
 
     def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:

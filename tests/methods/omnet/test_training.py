@@ -16,7 +16,7 @@ from common.data import CaseSampler
 from common.engines import StagedTrainer
 from common.engines.staged_trainer import STATE_FILE
 from common.errors import InputError
-from common.methods.omnet import Cascade, MultiTaskCrossEntropy, OMNet, PatchCentresd, StreamsDataset, one_pass
+from common.methods.omnet import Cascade, FindPatchCentresd, MultiTaskCrossEntropy, OMNet, StreamsDataset, one_pass
 
 from ...trainers import assert_same, in_two_processes, run_until
 
@@ -259,7 +259,7 @@ class Phantomd(MapTransform):
 
 
 def loader(batch_size: int = 2) -> DataLoader:
-    transform = Compose([Phantomd("image"), PatchCentresd("label", dilation=1)])
+    transform = Compose([Phantomd("image"), FindPatchCentresd("label", dilation=1)])
     dataset = StreamsDataset([{"number": i} for i in range(3)], transform, (8, 8, 4))
     return DataLoader(dataset, batch_size=batch_size, sampler=CaseSampler(3, 6))
 

@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.methods.omnet import CleanTumourd
-from common.methods.omnet.tumour_parts import two_clusters
+from common.methods.omnet.postprocessing import two_clusters
 
 SHAPE = (60, 50, 40)
 

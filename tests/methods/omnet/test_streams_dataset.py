@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
-from monai.transforms import Compose, MapTransform
+from monai.transforms import Compose, MapTransform, ToDeviced
 from torch import Tensor
 
 from common.data import CaseSampler
 from common.errors import InputError
-from common.methods.omnet import PatchCentresd, StreamsDataset
+from common.methods.omnet import FindPatchCentresd, StreamsDataset
 
 SHAPE, ROI = (12, 10, 9), (6, 4, 5)
 BRAIN = (slice(1, 11), slice(2, 10), slice(0, 8))
@@ -28,7 +28,7 @@ def classes(tumour: tuple[int, int, int] | None, core: bool = True) -> Tensor:
 
 
 class Numberedd(MapTransform):
-    """An image whose voxels tell the case and where they are, as the bundle caches it."""
+    """Make an image whose voxels hold the number of the case and their position, in the cached types."""
 
     calls = 0
 
@@ -46,7 +46,7 @@ CASES: list[dict[str, Any]] = [
     {"number": 2.0, "tumour": (8, 7, 1)},
     {"number": 3.0, "tumour": (8, 7, 1), "core": False},
 ]
-TRANSFORM = Compose([Numberedd("image"), PatchCentresd("label", dilation=1)])
+TRANSFORM = Compose([Numberedd("image"), FindPatchCentresd("label", dilation=1)])
 
 
 def streams(cases: list[dict[str, Any]] = CASES, **options: Any) -> StreamsDataset:
@@ -55,7 +55,7 @@ def streams(cases: list[dict[str, Any]] = CASES, **options: Any) -> StreamsDatas
 
 
 def place(patch: Tensor) -> tuple[int, list[int]]:
-    """The case and the first voxel of a patch of the image."""
+    """Return the case and the first voxel of a patch of the image."""
     case, *start = patch[:, 0, 0, 0].int().tolist()
     return case, start
 
@@ -71,19 +71,19 @@ def test_a_sample_is_one_patch_of_each_stream() -> None:
         for image, label in zip(sample["image"], sample["label"], strict=True):
             case, start = place(image)
             box = tuple(slice(s, s + n) for s, n in zip(start, ROI, strict=True))
-            cached = dataset._cache[case]
+            cached = TRANSFORM(CASES[case])
             assert torch.equal(image, cached["image"].as_tensor()[(slice(None), *box)])
             assert torch.equal(label, cached["label"].as_tensor()[(slice(None), *box)])
 
 
 def starts(voxels: Tensor) -> set[tuple[int, ...]]:
-    """First voxels of the patches around these, moved into the volume."""
+    """Return the first voxels of the patches around these, moved into the volume."""
     first = voxels - torch.tensor([n // 2 for n in ROI])
     last = torch.tensor([n - r for n, r in zip(SHAPE, ROI, strict=True)])
     return set(map(tuple, torch.minimum(first.clamp(min=0), last).tolist()))
 
 
-def test_centres_are_the_voxels_of_the_stream_and_patches_lie_in_the_volume() -> None:
+def test_patches_are_centred_on_the_voxels_of_their_stream() -> None:
     dataset = streams(CASES[2:3])
     seen: list[set] = [set(), set(), set()]
     for seed in range(3000):
@@ -106,7 +106,7 @@ def test_voxels_are_drawn_uniformly() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_the_first_stream_has_the_case_of_the_index_and_the_others_any_that_has_voxels(index: int) -> None:
+def test_the_first_stream_uses_the_case_of_the_index(index: int) -> None:
     dataset = streams()
     cases = torch.tensor([[place(image)[0] for image in dataset[index, seed]["image"]] for seed in range(600)])
     assert (cases[:, 0] == index).all()
@@ -115,24 +115,24 @@ def test_the_first_stream_has_the_case_of_the_index_and_the_others_any_that_has_
     assert (cases[:, 1] != cases[:, 2]).any()
 
 
-def test_streams_are_drawn_apart() -> None:
+def test_streams_draw_independently_of_each_other() -> None:
     dataset = streams(streams=("core", "brain", "brain"))
     samples = [dataset[0, seed]["image"] for seed in range(40)]
     assert sum(torch.equal(one, other) for _, one, other in samples) < 5
 
 
-def test_the_first_stream_too_needs_voxels() -> None:
+def test_a_case_without_voxels_is_replaced_in_the_first_stream() -> None:
     dataset = streams(streams=("core", "brain"))
     assert {place(dataset[1, seed]["image"][0])[0] for seed in range(50)} == {0, 2}
     assert {place(dataset[2, seed]["image"][0])[0] for seed in range(50)} == {2}
 
 
-def test_a_stream_that_no_case_has_is_refused() -> None:
+def test_a_stream_without_voxels_in_any_case_is_refused() -> None:
     with pytest.raises(InputError, match="none of 2 training cases has a voxel of 'core' to centre a patch on"):
         streams([CASES[1], CASES[3]])
 
 
-def test_the_same_pair_is_the_same_sample_in_any_order() -> None:
+def test_a_pair_gives_the_same_sample_in_any_order() -> None:
     dataset, other = streams(), streams()
     pairs = [(case, seed) for case in range(4) for seed in (0, 7, 2**32 - 1)]
     samples = {pair: dataset[pair]["image"] for pair in pairs}
@@ -141,7 +141,7 @@ def test_the_same_pair_is_the_same_sample_in_any_order() -> None:
     assert len({tuple(sample.flatten().tolist()) for sample in samples.values()}) == len(pairs)
 
 
-def test_worker_processes_draw_the_same() -> None:
+def test_worker_processes_draw_the_same_patches() -> None:
     dataset = streams()
     alone, shared = (
         list(DataLoader(dataset, sampler=CaseSampler(4, 8), batch_size=2, num_workers=workers)) for workers in (0, 2)
@@ -151,28 +151,26 @@ def test_worker_processes_draw_the_same() -> None:
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
 
 
-def test_nothing_is_written_into_the_cache() -> None:
-    dataset = streams()
+def test_the_cache_is_not_written() -> None:
     for options in ({}, {"roi_size": SHAPE}, {"streams": ("brain",), "roi_size": SHAPE}):
         dataset = streams(**options)
-        before = [{key: case[key].clone() for key in ("image", "label")} for case in dataset._cache]
         for seed in range(5):
+            before = {key: patch.clone() for key, patch in dataset[0, seed].items()}
             for patch in dataset[0, seed].values():
                 patch.fill_(9)
-        for case, kept in zip(dataset._cache, before, strict=True):
-            assert all(torch.equal(case[key], kept[key]) for key in kept)
+            assert all(torch.equal(patch, before[key]) for key, patch in dataset[0, seed].items())
     assert Numberedd.calls == 4
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_part_of_the_cases_may_be_cached(rate: float) -> None:
+def test_samples_do_not_depend_on_the_cached_share(rate: float) -> None:
     whole, part = streams(), streams(cache_rate=rate)
     assert Numberedd.calls <= 3  # what tells that every stream has voxels
     for pair in [(0, 5), (1, 5), (3, 5), (3, 6)]:
         assert torch.equal(whole[pair]["image"], part[pair]["image"])
 
 
-def test_a_smaller_volume_is_filled_with_zeros_on_both_sides() -> None:
+def test_zeros_fill_both_sides_of_a_small_volume() -> None:
     sample = streams(CASES[:1], roi_size=(15, 4, 11))[0, 3]
     for image, label in zip(sample["image"], sample["label"], strict=True):
         _, start = place(image[:, 1:, :, 1:])  # of 3 voxels missing one is before, of 2 one
@@ -186,11 +184,7 @@ def test_a_smaller_volume_is_filled_with_zeros_on_both_sides() -> None:
 
 @pytest.mark.gpu
 def test_the_cache_may_lie_on_the_gpu() -> None:
-    def to_gpu(data: dict) -> dict:
-        return {**data, **{key: data[key].cuda() for key in ("image", "label")}}
-
-    dataset = StreamsDataset(CASES, TRANSFORM, ROI)
-    dataset._cache = [to_gpu(case) for case in dataset._cache]
-    sample = dataset[0, 3]
+    transform = Compose([*TRANSFORM.transforms, ToDeviced(["image", "label"], "cuda")])
+    sample = StreamsDataset(CASES, transform, ROI)[0, 3]
     assert sample["image"].is_cuda and sample["label"].is_cuda
     assert torch.equal(sample["image"].cpu(), streams()[0, 3]["image"])

@@ -6,13 +6,13 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from common.methods.omnet import PatchCentresd
+from common.methods.omnet import FindPatchCentresd
 
 SHAPE = (17, 15, 13)
 
 
 def label() -> Tensor:
-    """Brain from the third voxel on, a tumour in the middle, one voxel of tumour in the corner outside of the brain."""
+    """Return brain from the third voxel on, a tumour in its middle, and one voxel of tumour outside the brain."""
     classes = torch.zeros(1, *SHAPE)
     classes[:, 2:, 2:, 2:] = 4
     classes[:, 8, 7:9, 6] = torch.tensor([1.0, 2.0])
@@ -22,7 +22,7 @@ def label() -> Tensor:
 
 
 def centres(classes: Tensor, **options: object) -> dict[str, set[tuple[int, ...]]]:
-    found = PatchCentresd("label", **options)({"label": classes})["centres"]
+    found = FindPatchCentresd("label", **options)({"label": classes})["centres"]
     assert all(type(v) is Tensor and v.dtype == torch.int32 and v.device.type == "cpu" for v in found.values())
     return {name: set(zip(*(i.tolist() for i in np.unravel_index(v.numpy(), SHAPE)))) for name, v in found.items()}
 
@@ -48,18 +48,18 @@ def test_the_paper_dilates_by_5() -> None:
 
 
 @pytest.mark.parametrize("classes", [label().to(torch.uint8), label().half(), MetaTensor(label())])
-def test_every_kind_of_label(classes: Tensor) -> None:
+def test_labels_of_any_type_give_the_same_centres(classes: Tensor) -> None:
     before = classes.clone()
     assert centres(classes) == centres(label())
     assert torch.equal(classes, before)
 
 
-def test_a_case_without_tumour() -> None:
+def test_without_tumour_only_the_brain_has_centres() -> None:
     found = centres(4 * (label() != 0))
     assert found["brain"] and not found["tumour"] and not found["core"]
 
 
-def test_the_other_entries_stay() -> None:
+def test_other_entries_of_the_case_stay() -> None:
     case = {"label": label(), "image": "image"}
-    result = PatchCentresd("label", output_key="places")(case)
+    result = FindPatchCentresd("label", output_key="places")(case)
     assert result.keys() == {"label", "image", "places"} and case.keys() == {"label", "image"}
