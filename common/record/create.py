@@ -1,4 +1,4 @@
-"""Making the record of a training from its config."""
+"""Create the record of a training from its config."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ def run_record(
     fold: int | None,
     seed: int,
 ) -> RunRecord | None:
-    """Make the record of the training whose config this is called from.
+    """Create the record of the training; the training's config calls this.
 
     Args:
         recorded: names of the settings to record.
-        train_cases, validation_cases: cases of the data sets; in a distributed run, this process's part of the second.
-        dataset_dir: folder of the data list, which names the test cases; without a list there are none.
-        fold: cross-validation fold.
+        train_cases: cases of the training data set.
+        validation_cases: cases of the validation data set; in a distributed run, those of this process.
+        dataset_dir: folder of the data list, which names the test cases; without a list, there are no test cases.
+        fold: cross-validation fold, or None.
         seed: seed of the training.
 
     Returns:
-        the record, in the first process of a distributed run; None in the others.
+        the record; None in all but the first process of a distributed run.
 
     Raises:
-        InputError: no label of a list has foreground, and the network only segments.
+        InputError: no label of a data set has foreground, and the network only segments.
     """
     parser, _ = running_config()
-    # a network that also classifies learns from cases without a lesion, too
+    # A network that also classifies learns from cases without a lesion, too.
     segments = parser.get("task") in (None, "seg")
     for section, cases in (("training", train_cases), ("validation", validation_cases)):
         check_foreground(cases, section, needed=segments)
@@ -83,14 +84,15 @@ def _is_on_disk(case: Mapping) -> bool:
     return "image" in case and files_of(case)[0].exists()
 
 
-def listed_cases(root: Path, section: str, fold: int | None) -> list[dict]:
+def read_cases(root: Path, section: str, fold: int | None) -> list[dict]:
+    """Read the cases of one section of a data list, with absolute paths of their images."""
     return [resolve_case(root, item, (), labelled=False) for item in read_lists(root, (), fold).get(section) or []]
 
 
 def _test_cases(root: Path, fold: int | None) -> list[dict]:
     if not (root / "dataset.json").is_file():
         return []
-    cases = listed_cases(root, "test", fold)
+    cases = read_cases(root, "test", fold)
     for case in cases:
         if isinstance(case.get("label"), str):
             case["label"] = str(root / case["label"])
@@ -98,7 +100,7 @@ def _test_cases(root: Path, fold: int | None) -> list[dict]:
 
 
 def _command() -> str:
-    """Return the command line without the folders of absolute paths, which tell about the machine."""
+    """Return the command line without the folders of absolute paths, which would describe the machine."""
     words = (
         ["python", "-m", "monai.bundle", *sys.argv[1:]] if "bundle" in Path(sys.argv[0]).parts else ["python", "..."]
     )
@@ -108,5 +110,5 @@ def _command() -> str:
 def _own_version() -> str:
     try:
         return importlib.metadata.version("monai-paper-bundles")
-    except importlib.metadata.PackageNotFoundError:  # a package carries the code without an installation
+    except importlib.metadata.PackageNotFoundError:  # the code runs without an installation, as in a package
         return "not installed"
