@@ -6,7 +6,7 @@ from .channels import SelectChannelsd
 from .network import MMFNet
 from .patches import RandWindowd
 from .phantom import HEAD_DISTRACTORS, HEAD_SIGNALS, HeadPhantom
-from .training import self_transfer
+from .training import training_stages
 
 __all__ = [
     "HEAD_DISTRACTORS",
@@ -21,5 +21,5 @@ __all__ = [
     "SelectChannelsd",
     "average_precision",
     "body_box",
-    "self_transfer",
+    "training_stages",
 ]
