@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -111,21 +111,21 @@ class UncertaintyWeightedLoss(nn.Module):
         self,
         seg_loss: Callable[[Tensor, Tensor], Tensor],
         stage_weights: Mapping[str, float] = _STAGE_WEIGHTS,
-        tasks: Sequence[str] = ("seg", "class"),
+        task: str = "both",
         weighting: str = "uncertainty",
         lowest: float = -10.0,
     ) -> None:
         super().__init__()
-        if sorted(tasks) not in (["class"], ["seg"], ["class", "seg"]):
-            raise InputError(f"tasks {tasks!r}: expected a list of 'seg', 'class' or both")
+        if task not in ("seg", "class", "both"):
+            raise InputError(f"task {task!r}: expected 'seg', 'class' or 'both'")
         if weighting not in ("uncertainty", "equal"):
             raise InputError(f"weighting '{weighting}': expected 'uncertainty' or 'equal'")
         self.seg_loss = seg_loss
         self.stage_weights = dict(stage_weights)
-        self.tasks = tuple(tasks)
+        self.tasks = ("seg", "class") if task == "both" else (task,)
         self.lowest = lowest
-        learned = weighting == "uncertainty" and len(tasks) > 1
-        self.log_variances = nn.Parameter(torch.zeros(len(tasks))) if learned else None
+        learned = weighting == "uncertainty" and task == "both"
+        self.log_variances = nn.Parameter(torch.zeros(2)) if learned else None
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """A scalar in float32.

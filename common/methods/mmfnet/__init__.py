@@ -18,7 +18,7 @@ from .channels import ClipChannelsd, SelectChannelsd, clipping_ranges
 from .network import MMFNet
 from .patches import RandCropRotatedPatchd
 from .phantom import HEAD_DISTRACTORS, HEAD_SIGNALS, HeadPhantom
-from .training import self_transfer
+from .training import training_stages
 
 __all__ = [
     "HEAD_DISTRACTORS",
@@ -34,5 +34,5 @@ __all__ = [
     "average_precision",
     "body_box",
     "clipping_ranges",
-    "self_transfer",
+    "training_stages",
 ]
