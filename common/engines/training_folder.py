@@ -126,9 +126,7 @@ class TrainingFolder:
         """
         for key in [*own, *saved]:
             if own.get(key) != saved.get(key):
-                raise InputError(
-                    f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}"
-                )
+                raise InputError(f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}")
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state."""
