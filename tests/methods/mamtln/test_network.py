@@ -6,20 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.methods.mamtln import MAMTLN
-from common.methods.mamtln.network import (
-    ASAModule,
-    Bottleneck,
-    ClassificationBranch,
-    Fusion,
-    Merge,
-    NormalisedConvolution,
-    SegmentationBranch,
-    TaskAttention,
-    VABlock,
-    VALayer,
-    WeightedFusion,
-    pointwise,
-)
+from common.methods.mamtln.attention import ASAModule, TaskAttention, VABlock, VALayer, WeightedFusion
+from common.methods.mamtln.backbone import Bottleneck, NormalisedConvolution
+from common.methods.mamtln.blocks import Fusion, Merge, pointwise
+from common.methods.mamtln.network import ClassificationBranch, SegmentationBranch
 
 W, GROUPS = 16, 8
 NARROW = {"width": W, "planes": (8, 16, 16, 16), "blocks": (2, 1, 1, 1), "cardinality": 4, "norm_groups": GROUPS}

@@ -314,7 +314,7 @@ def test_load_encoders_is_strict() -> None:
     network = MMFNet(channels=(4, 8))
     state = MMFNet(1, fusion="concat", channels=(4, 8)).state_dict()
 
-    with pytest.raises(ValueError, match="2 single-modality networks for 3 encoders"):
+    with pytest.raises(ValueError, match="expected 3 state dicts, one for each encoder, found 2"):
         network.load_encoders([state, state])
     incomplete = {k: v for k, v in state.items() if k != "encoders.0.bottom.conv.weight"}
     with pytest.raises(RuntimeError, match=r"Missing key.*bottom.conv.weight"):
