@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from common.methods.mpunet import AdditiveUNet, MPUNet
 from common.methods.mpunet.attention import AttentionGate, PositionAttention
 from common.methods.mpunet.network import DecoderStage, maximum_of_neighbours
+
+from ..networks import TwoFormsTests
 
 NARROW = {"channels": (4, 4, 8, 8, 16)}
 PUBLISHED, UNUSED = 22_557_009, 1_049_754
@@ -36,6 +39,46 @@ def lively(network: nn.Module) -> nn.Module:
             if name.endswith("bias"):
                 p.normal_(std=0.3)
     return network.eval()
+
+
+class TestMPUNet(TwoFormsTests):
+    network = MPUNet
+    options: ClassVar[dict[str, Any]] = NARROW
+    image = (2, 1, 16, 24, 8)
+    out_channels = 2
+    heads: ClassVar[dict[str, int]] = {"seg": 2, "aux_8": 2, "aux_4": 2, "aux_2": 2}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 4, "out_channels": 3}
+    other_out_channels = 3
+    without_gradient = r"(down\.\d\.body\.0|bottom\.[04]|gate\.\w+\.0)\.bias"  # batch normalisation takes these away
+
+    def prepare(self, network: nn.Module) -> None:
+        for module in network.modules():
+            if isinstance(module, PositionAttention):
+                nn.init.constant_(module.gamma, 0.7)  # at the start, 0, the attention gets no gradient
+
+
+class TestExplicitAttention(TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "attention": "explicit"}
+
+
+class TestFinestScale(TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "fusion": "finest"}
+    heads: ClassVar[dict[str, int]] = {"seg": 2}
+
+
+class TestTwoBranchesWithoutAttentionAndGates(TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "block": "two_branch", "attention": "off", "gates": False}
+
+
+class TestAdditiveUNet(TwoFormsTests):
+    network = AdditiveUNet
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8, 8, 8)}
+    image = (2, 1, 16, 32, 16)
+    out_channels = 2
+    heads: ClassVar[dict[str, int]] = {"aux_16": 2, "aux_8": 2, "aux_4": 2, "seg": 2}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "out_channels": 3}
+    other_out_channels = 3
+    not_in_inference = "coarse_heads"  # the inference form is the finest map alone
 
 
 def test_parameters_of_the_published_network() -> None:

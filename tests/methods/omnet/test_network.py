@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.methods.omnet import Cascade, OMNet, SingleTaskNet
 from common.methods.omnet.network import Backbone, CrossTaskGuidedAttention, ResidualBlock, channel_importance
+
+from ..networks import NetworkTests, TwoFormsTests
 
 CONVOLUTIONS = (nn.Conv3d, nn.ConvTranspose3d)
 TASKS = ("coarse", "tumour", "enhancing")
@@ -40,6 +43,42 @@ def cga(task: str = "tumour", spatial_weights: bool = True) -> CrossTaskGuidedAt
 
 def features_and_guide(batch: int = 2) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, 6, 6, 5, 4).relu(), 2 * torch.randn(batch, 5, 6, 5, 4)
+
+
+class TestOMNet(TwoFormsTests):
+    network = OMNet
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8)}
+    image = (2, 4, 16, 12, 8)
+    out_channels = 5 + 5 + 2
+    heads: ClassVar[dict[str, int]] = {"coarse": 5, "tumour": 5, "enhancing": 2}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": (6, 4, 3)}
+    other_out_channels = 6 + 4 + 3
+
+
+class TestStatisticsOfWindows(TestOMNet):
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8), "statistics_window": (8, 8, 8)}
+
+
+class TestPlainHeads(TestOMNet):
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8), "attention": None}
+
+
+class TestSqueezeAndExcitation(TestOMNet):
+    # 64 channels make 8 hidden units; of few, all may be dead at the start, and nothing before them has a gradient
+    options: ClassVar[dict[str, Any]] = {"channels": (64, 4), "attention": "se"}
+
+
+class TestCascade(TestOMNet):
+    network = Cascade
+
+
+class TestSingleTaskNet(NetworkTests):
+    network = SingleTaskNet
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8)}
+    image = (2, 4, 16, 12, 8)
+    out_channels = 5
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": 3}
+    other_out_channels = 3
 
 
 # Parameter counts of the released network description.
@@ -586,12 +625,6 @@ def test_a_cascade_of_another_number_of_tasks_raises() -> None:
 def test_patches_that_do_not_fit_raise(kind: type, dense: bool, number: int) -> None:
     with pytest.raises(ValueError, match=r"patches: expected three tensors"):
         kind(channels=(4, 6, 8), dense=dense)(torch.zeros(2, 4, 8, 8, 8), number * [torch.tensor([0])])
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 8, 8, 8), (1, 4, 8, 8), (4, 8, 8, 8)])
-def test_wrong_shape_raises(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected an input \(B, 4, x, y, z\), found shape \["):
-        narrow()(torch.zeros(shape))
 
 
 def test_size_of_the_paper_network_must_be_a_multiple_of_8() -> None:
