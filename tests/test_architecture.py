@@ -31,7 +31,7 @@ IMPORTS: dict[str, set[str]] = {
     "phantoms": {"errors", "files"},
     "handlers": set(),
     "metrics": {"errors", "labels"},
-    "inferers": {"errors", "memory", "tensors"},
+    "inferers": {"errors", "layers", "memory", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
     "record": {"data", "errors", "files", "options"},

@@ -1,6 +1,6 @@
-"""The interface of every network, which released weights and configs rely on, against ``interfaces.json``.
+"""Compare the interface of every network with ``interfaces.json``; released weights and configs rely on it.
 
-``python -m tests.methods.test_interfaces`` rewrites the file, after a change that is meant.
+Run ``python -m tests.methods.test_interfaces`` to rewrite the file after an intended change.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.layers import TwoForms
+
 FILE = Path(__file__).with_name("interfaces.json")
 FACTS = json.loads(FILE.read_text())
 
@@ -26,7 +28,7 @@ def network_class(path: str) -> type[nn.Module]:
 
 
 def state_facts(network: nn.Module) -> dict[str, str]:
-    """For each part of a network: the number of its tensors, and a digest of their names and shapes."""
+    """Return for each part of a network the number of its tensors, and a digest of their names and shapes."""
     parts: dict[str, list[str]] = {}
     for key, value in network.state_dict().items():
         parts.setdefault(key.split(".")[0], []).append(f"{key} {list(value.shape)}")
@@ -37,28 +39,25 @@ def state_facts(network: nn.Module) -> dict[str, str]:
 
 
 def output_facts(network: nn.Module, image: Tensor) -> Any:
+    """Return the shape of the output, or of every entry of a dict."""
     output = network(image)
-    return (
-        list(output.shape)
-        if isinstance(output, Tensor)
-        else {name: list(value.shape) for name, value in output.items()}
-    )
+    if isinstance(output, Tensor):
+        return list(output.shape)
+    return {name: list(value.shape) for name, value in output.items()}
 
 
 def facts_of(path: str, options: dict[str, Any], shape: list[int]) -> dict[str, Any]:
     """Return the facts of a network of the published size, built without memory for its weights."""
     kind = network_class(path)
-    forms = {str(dense).lower(): {"dense": dense} for dense in (False, True)}
-    if "dense" not in inspect.signature(kind).parameters:
-        forms = {"only": {}}
-    states, outputs = [], {}
     with torch.device("meta"):
-        for form, option in forms.items():
-            network = kind(**options, **option).eval()
-            states.append(state_facts(network))
-            outputs[form] = output_facts(network, torch.zeros(shape))
-    assert all(state == states[0] for state in states)
-    return {"state": states[0], "outputs": outputs}
+        if issubclass(kind, TwoForms):
+            network = kind(**options, dense=True).eval()
+            forms = {"false": network.training_form(), "true": network}
+        else:
+            network = kind(**options).eval()
+            forms = {"only": network}
+        outputs = {name: output_facts(form, torch.zeros(shape)) for name, form in forms.items()}
+    return {"state": state_facts(network), "outputs": outputs}
 
 
 @pytest.mark.parametrize("path", FACTS["signatures"])

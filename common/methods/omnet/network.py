@@ -288,7 +288,7 @@ class OMNet(ThreeTasks):
             tumour = self.heads["tumour"](features, coarse)
             enhancing = self.heads["enhancing"](features, tumour)
             return [coarse, tumour, enhancing]
-        windows, size = cut_into_windows(features, window), features.shape[2:]
+        windows, size = cut_into_windows(features, window), list(features.shape[2:])
         tumour = self.heads["tumour"](windows, cut_into_windows(coarse, window))
         enhancing = self.heads["enhancing"](windows, tumour)
         return [coarse, join_windows(tumour, size), join_windows(enhancing, size)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from common.methods.multirnet.network import (
     UpTransition,
     reverse_attention,
 )
+
+from ..networks import TwoFormsTests
 
 MODES = ("shared", "own", "off")
 
@@ -74,6 +77,36 @@ def naive_unit(x: Tensor, unit: nn.Module) -> Tensor:
     """Convolution without bias, with padding that keeps the size, normalisation, PReLU."""
     weight = unit.conv.weight
     return naive_prelu(naive_norm(F.conv3d(x, weight, padding=weight.shape[2] // 2), unit.adn.N), unit.adn.A)
+
+
+class TestMultiRNet(TwoFormsTests):
+    network = MultiRNet
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 6, 8), "classifier_channels": (4, 6, 8), "kernel_size": 3}
+    image = (2, 1, 16, 12, 8)
+    out_channels = 1 + 3
+    heads: ClassVar[dict[str, int]] = {"seg": 1, "class": 3}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": 4}
+    other_out_channels = 1 + 4
+    without_gradient = r"\.up\.conv\.bias"  # batch normalisation takes these biases away
+
+
+class TestOwnUpSamplingAndMeanOfSigmoids(TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {
+        **TestMultiRNet.options,
+        "reverse_attention": "own",
+        "fusion": "mean_sigmoid",
+        "iterations": 0,
+    }
+
+
+class TestWithoutReverseAttention(TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {**TestMultiRNet.options, "reverse_attention": "off", "iterations": 1}
+
+
+class TestSegmentationAlone(TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {**TestMultiRNet.options, "task": "seg"}
+    out_channels = other_out_channels = 1
+    heads: ClassVar[dict[str, int]] = {"seg": 1}
 
 
 # Parameters.
