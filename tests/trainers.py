@@ -20,6 +20,8 @@ from torch import Tensor
 
 from common.engines import Stage, StagedTrainer, TrainingFolder
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
@@ -31,11 +33,12 @@ def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
         validation: torch.Tensor,
         ckpt_dir: Path = tmp_path / "models",
         resume: bool = False,
+        device: torch.device = CPU,
         **options: Any,
     ) -> StagedTrainer:
         cases = [{"image": image, "label": image[:1]} for image in validation]
         evaluator = SupervisedEvaluator(
-            device=torch.device("cpu"),
+            device=device,
             val_data_loader=DataLoader(cases, batch_size=1),
             network=stages[0].network,
             inferer=SimpleInferer(),

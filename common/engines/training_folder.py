@@ -77,8 +77,8 @@ class TrainingFolder:
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             missing = STATE_KEYS - state.keys() if isinstance(state, dict) else STATE_KEYS
             raise InputError(
-                f"{path}: expected a training state, found a file without {', '.join(sorted(missing))}; resume with the "
-                "version that wrote it, or train into another --ckpt_dir"
+                f"{path}: expected a training state, found a file without {', '.join(sorted(missing))}; resume with "
+                "the version that wrote it, or train into another --ckpt_dir"
             )
         names = [stage.name for stage in stages]
         if state["stages"] != names:
@@ -126,9 +126,7 @@ class TrainingFolder:
         """
         for key in [*own, *saved]:
             if own.get(key) != saved.get(key):
-                raise InputError(
-                    f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}"
-                )
+                raise InputError(f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}")
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state."""

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from common.data import SampledCacheDataset
-from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.engines import StagedTrainer
+from common.engines.training_folder import STATE_FILE
 from common.errors import InputError, root_cause
 from common.reporting import read_scores
 

@@ -32,7 +32,7 @@ from ..trainers import assert_same, in_two_processes, run_until
 
 
 class TwoForms(nn.Module):
-    """A network with batch normalisation and dropout, whose dense form returns one tensor."""
+    """Apply batch normalisation and dropout; the dense form returns one tensor."""
 
     def __init__(self, dense: bool = True) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
     engine = trainer(stages, batches(), VOLUMES)
     engine.run()
     assert epochs == [epoch for epoch in range(1, 31) for _ in range(3)]
-    assert engine.state.metrics["train_loss"] < 1e-3  # towards the zeros of this batch
+    assert engine.state.metrics["train_loss"] < 1e-3  # the targets are all 0
     batch = next(iter(batches()))
     _, label = engine.evaluator.prepare_batch(batch, torch.device("cpu"), False)
     assert torch.equal(label, batch["label"])
@@ -216,7 +216,7 @@ def run(make: Callable, folder: Path, *, interrupt: int | None = None, resume: b
 
 
 @pytest.mark.parametrize("interrupt", [1, 4, 6, 8])
-def test_dropout_too_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+def test_a_resumed_training_has_the_same_dropout(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
     whole = run(trainer, tmp_path / "whole")
     run(trainer, tmp_path / "parts", interrupt=interrupt)
     torch.rand(5)  # a resumed run is elsewhere in this stream
@@ -225,7 +225,7 @@ def test_dropout_too_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Pa
     assert all(torch.equal(whole["network"][key], resumed["network"][key]) for key in whole["network"])
 
 
-def test_the_seed_is_that_of_dropout(trainer: Callable, tmp_path: Path) -> None:
+def test_the_seed_decides_the_dropout(trainer: Callable, tmp_path: Path) -> None:
     one, same, other = (run(trainer, tmp_path / str(i), seed=seed)["network"] for i, seed in enumerate((1, 1, 2)))
     assert torch.equal(one["body.0.weight"], same["body.0.weight"])
     assert not torch.equal(one["body.0.weight"], other["body.0.weight"])
@@ -244,7 +244,7 @@ def test_every_epoch_has_other_dropout(trainer: Callable) -> None:
 
 
 class Weighed(nn.Module):
-    """Two losses and what the weights of them cost, of which the second begins with the second epoch."""
+    """Weight two losses with trained parameters; the second loss begins with the second epoch."""
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class Weighed(nn.Module):
         return (0.5 * (-self.log_variance).exp() * losses + 0.5 * self.log_variance).sum()
 
 
-def test_the_parameters_of_a_loss_are_trained_without_weight_decay(trainer: Callable, tmp_path: Path) -> None:
+def test_loss_parameters_train_without_weight_decay(trainer: Callable, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, loss = conv(), Weighed()
     plain, weighed = copy.deepcopy((network, loss))
@@ -286,7 +286,7 @@ def test_the_parameters_of_a_loss_are_trained_without_weight_decay(trainer: Call
     assert_same(dict(saved), {"log_variance": loss.log_variance.detach()})
 
 
-def test_a_loss_goes_on_in_the_next_stage_and_is_told_its_epochs(trainer: Callable) -> None:
+def test_a_loss_trains_on_in_the_next_stage_and_gets_epochs(trainer: Callable) -> None:
     loss = Weighed()
     stages = [Stage("one", conv(), adam(0.1), 2), Stage("two", conv(), adam(0.0), 3)]
     engine = trainer(stages, batches(), VOLUMES, loss_function=loss)
@@ -298,11 +298,13 @@ def test_a_loss_goes_on_in_the_next_stage_and_is_told_its_epochs(trainer: Callab
 
 
 def plateau_of(**options: Any) -> Callable:
-    return functools.partial(Plateau, **{"factor": 0.5, "patience": 1, "threshold": 0.1, "smoothing": 0.25, "lowest": 0.0, **options})
+    return functools.partial(
+        Plateau, **{"factor": 0.5, "patience": 1, "threshold": 0.1, "smoothing": 0.25, "lowest": 0.0, **options}
+    )
 
 
 def weighed(make: Callable, folder: Path, interrupt: int | None = None, **options: Any) -> Any:
-    """Two stages of three epochs; the plateau lowers the rate of the second after each but its first two."""
+    """Train two stages; the plateau lowers the rate in every epoch of the second but its first."""
     torch.manual_seed(0)
     loss = options.pop("loss_function", None) or Weighed()
     plateau = options.pop("plateau", plateau_of(threshold=9.0, patience=0))
@@ -316,7 +318,7 @@ def weighed(make: Callable, folder: Path, interrupt: int | None = None, **option
 
 
 @pytest.mark.parametrize("interrupt", [5, 10, 13, 17, 20])
-def test_loss_and_plateau_go_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+def test_loss_and_plateau_resume_exactly(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
     whole = weighed(trainer, tmp_path / "whole")
     weighed(trainer, tmp_path / "parts", interrupt)
     parts = weighed(trainer, tmp_path / "parts", resume=True)
@@ -346,7 +348,7 @@ def test_a_state_of_another_loss_is_refused(trainer: Callable, tmp_path: Path) -
 
 
 class Given(nn.Module):
-    """The loss of each epoch, whatever the output."""
+    """Return the given loss of each epoch, for any output."""
 
     def __init__(self, values: list[float]) -> None:
         super().__init__()
@@ -418,7 +420,7 @@ def test_a_plateau_of_other_values_is_refused(options: dict) -> None:
 
 
 class Level(nn.Module):
-    """A network whose output, which the fixture validates by, is that given for the epoch."""
+    """Return the level given for the epoch in validation, which the fixture scores."""
 
     def __init__(self, levels: list[float]) -> None:
         super().__init__()
@@ -438,7 +440,7 @@ class Level(nn.Module):
 def levelled(
     make: Callable, levels: list[float], interrupt: int | None = None, rate: float = 0.01, **options: Any
 ) -> Any:
-    """One stage of an epoch for each level, at most, and of three updates in each."""
+    """Train one stage with at most one epoch for each level and three updates in each epoch."""
     torch.manual_seed(0)
     network = Level(levels)
     length, patience = options.pop("length", len(levels)), options.pop("patience", None)
@@ -469,7 +471,7 @@ def test_validations_with_patience(
 
 
 def test_validations_with_a_plateau(trainer: Callable) -> None:
-    """Every epoch counts for the plateau, and its last is validated."""
+    """Every epoch counts for the plateau, and the last one is validated."""
     options = {"plateau": plateau_of(lowest=0.125), "rate": 1.0, "loss_function": Given(FALLING)}
     engine = levelled(trainer, 16 * [1.0], val_interval=5, **options)
     assert engine.stage.network.validated == [5, 10, 12]
@@ -478,7 +480,7 @@ def test_validations_with_a_plateau(trainer: Callable) -> None:
 
 @pytest.mark.parametrize("interrupt", [2, 8, 14, 17])  # in epochs 1, 3, 5, 6
 @pytest.mark.parametrize("plateau", [None, plateau_of(threshold=9.0, patience=0)])
-def test_validations_go_on_as_if_uninterrupted(
+def test_validations_resume_exactly(
     trainer: Callable, tmp_path: Path, interrupt: int, plateau: Callable | None
 ) -> None:
     levels = [9.0, 4.0, 1.0, 5.0, 3.0, 6.0, 2.0, 1.0]
@@ -508,7 +510,7 @@ ENDINGS = {
 
 
 def ended(make: Callable, ending: str, **options: Any) -> Any:
-    """A training that is complete after three epochs."""
+    """Run a training that is complete after three epochs."""
     engine = levelled(make, [1.0] + 15 * [2.0], **ENDINGS[ending], **options)
     assert engine.state.epoch == 3
     return engine
@@ -560,7 +562,7 @@ def test_rounds_after_a_complete_training_have_all_their_epochs(
 
 
 class Shared(Weighed):
-    """Also trains a parameter on what one of two processes alone sees."""
+    """Also train a parameter on batches that only one of two processes gets."""
 
     def __init__(self, start: float) -> None:
         super().__init__(start)

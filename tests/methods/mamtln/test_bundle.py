@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.mamtln import MAMTLN
 from common.reporting import read_class_scores, read_scores

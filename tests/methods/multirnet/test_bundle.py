@@ -16,7 +16,8 @@ import torch
 from ignite.engine import Events
 from monai.losses import DiceLoss, TverskyLoss
 
-from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.engines import StagedTrainer
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
 from common.reporting import read_class_scores, read_classes, read_scores
