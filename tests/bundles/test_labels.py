@@ -29,7 +29,7 @@ from common.reporting import read_scores
 from ..conftest import BUNDLES
 from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, parser_of
 
-LIVER_AND_TUMOUR = [(MPUNET, "ablations/tumour"), (MAMTLN_CT, "ablations/lits")]
+LIVER_AND_TUMOUR = [(MPUNET, "tasks/tumour"), (MAMTLN_CT, "tasks/lits")]
 KIDNEY = {"labels": {"kidney": 1, "cyst": 2}, "regions": {}, "segments": {}}
 
 

@@ -279,7 +279,7 @@ def test_early_stopping_ends_a_stage(workflow: Callable, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(("word", "resumes"), [("true", True), ("True", True), ("false", False)])
 def test_switches_are_words_on_the_command_line(workflow: Callable, word: str, resumes: bool) -> None:
-    assert workflow(MMFNET, "train", resume=word).trainer.resume is resumes
+    assert workflow(MMFNET, "train", resume=word).trainer.folder.resume is resumes
 
 
 def test_another_word_for_a_switch_is_refused(workflow: Callable) -> None:
