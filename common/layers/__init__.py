@@ -1,7 +1,8 @@
 """Layers and checks that several networks share, and the ensemble of networks."""
 
-from .ensemble import MeanEnsemble
+from .ensemble import MeanEnsemble, mean_ensemble
 
 __all__ = [
     "MeanEnsemble",
+    "mean_ensemble",
 ]

@@ -24,7 +24,7 @@ from ..files import PARTIAL, check_replaceable, dense_json, failures_of_writing,
 from ..geometry import same_grid
 from ..phantoms import write_cohort
 from ..record import RECORD_FILE, apply_settings, read_record, record_path
-from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..results import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, literal, setting_of
 from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums

@@ -19,7 +19,7 @@ import torch
 from common.__main__ import VERBS, main
 from common.engines.training_folder import STATE_FILE
 from common.files import CLAIM
-from common.reporting import read_scores, write_scores
+from common.results import read_scores, write_scores
 
 from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, results_in, sure_of_parts
 

@@ -24,7 +24,7 @@ from common.methods.mpunet import LiverPhantom
 from common.metrics import SegmentationScores
 from common.packaging.configs import merged
 from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabel
-from common.reporting import read_scores
+from common.results import read_scores
 
 from ..conftest import BUNDLES
 from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, parser_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.reporting import read_scores
+from common.results import read_scores
 
 from ..workflows import MAMTLN_CT, MPUNET, MULTIRNET
 

@@ -20,7 +20,7 @@ from monai.transforms import Compose, Transform
 
 from common.data import load_cases
 from common.errors import root_cause
-from common.reporting import read_scores
+from common.results import read_scores
 
 from ..conftest import BUNDLES
 from ..workflows import BUSY, MMFNET, MPUNET

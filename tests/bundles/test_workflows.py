@@ -18,7 +18,7 @@ from common.data import SampledCacheDataset
 from common.engines import StagedTrainer
 from common.engines.training_folder import STATE_FILE
 from common.errors import InputError, root_cause
-from common.reporting import read_scores
+from common.results import read_scores
 
 from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, assert_label_maps, results_in
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .marks import own_table
+from .tables import own_table
 
 SHOWN = 3  # cases in a message
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.reporting import compare, mean_scores, read_scores, score_table, write_scores
+from common.results import compare, mean_scores, read_scores, score_table, write_scores
 
 NAN = math.nan
 SCORES = [

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json, whole_file
-from .marks import own_table
 from .scores import aligned
+from .tables import own_table
 
 PROBABILITY = "probability "
 SCORE_HEADER = ["name", "value"]
