@@ -148,7 +148,7 @@ def scheduled(
     ("optimizer", "lr_scheduler", "message"),
     [
         (adam(0.1), None, "optimizer: Adam here, SGD in"),
-        (sgd(0.2), None, "optimizer::0::lr: 0.2 here, 0.1 in"),
+        (functools.partial(sgd(0.1), momentum=0.5), None, "optimizer::0::momentum: 0.5 here, 0 in"),
         (sgd(0.1), functools.partial(StepLR, step_size=2), "lr_scheduler: StepLR here, None in"),
     ],
 )
@@ -159,6 +159,18 @@ def test_a_resumed_training_keeps_its_optimizer(
     other = Stage("one", conv(), optimizer, 1, lr_scheduler)
     with pytest.raises(InputError, match=message):
         trainer([other], batches(), VOLUMES, ckpt_dir=tmp_path, resume=True).run()
+
+
+@pytest.mark.parametrize("lr_scheduler", [functools.partial(StepLR, step_size=2, gamma=0.5), None])
+def test_a_resumed_training_may_have_another_rate(
+    trainer: Callable, tmp_path: Path, lr_scheduler: Callable | None
+) -> None:
+    stages = [[Stage("one", conv(), sgd(rate), 4, lr_scheduler)] for rate in (0.5, 0.25)]
+    run_until(trainer(stages[0], batches(), VOLUMES, ckpt_dir=tmp_path), 5)  # in the second epoch
+    watch = Watch()
+    trainer(stages[1], batches(), VOLUMES, ckpt_dir=tmp_path, resume=True, train_handlers=[watch]).run()
+    rates = [[0.25], [0.125], [0.125]] if lr_scheduler else 3 * [[0.25]]
+    assert watch.rates[::3] == rates
 
 
 def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
