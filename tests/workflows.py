@@ -14,6 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from common.engines import Stage
 from common.files import CLAIM
 from common.phantoms import write_cohort
 
@@ -123,6 +124,23 @@ def parser_of(bundle: Path, *names: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in names])
     return parser
+
+
+def overlay(bundle: Path, name: str) -> str:
+    """Return an overlay of a bundle with its folder, ``ablations`` or ``tasks``."""
+    (file,) = (bundle / "configs").glob(f"*/{name}.json")
+    return f"{file.parent.name}/{name}"
+
+
+def rates_of(stage: Stage, epochs: int) -> list[float]:
+    """Return the learning rates of the first parameter group in the first epochs of a stage."""
+    optimizer, scheduler = stage.start_optimizer()
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def parameters(network: torch.nn.Module) -> int:

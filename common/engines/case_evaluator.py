@@ -1,4 +1,4 @@
-"""Evaluation and inference over cases, of which a broken one does not stop the others."""
+"""Evaluate or infer cases; a broken case does not stop the others."""
 
 from __future__ import annotations
 
@@ -37,60 +37,61 @@ from .case_results import CaseResults
 
 logger = logging.getLogger(__name__)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+SCORES, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CaseEvaluator(SupervisedEvaluator):
-    """Evaluate the cases of a :class:`CaseDataset` as MONAI's evaluator does, one case a batch.
+    """Evaluate the cases of a :class:`CaseDataset` as MONAI's evaluator does, with one case in a batch.
 
-    While the network computes a case, the next one is read and prepared, and the one before is post-processed, scored
-    and written, each in a thread of its own. An iteration of the engine is a finished case: handlers and metrics, such
-    as MONAI's ``MeanDice`` and ``MetricsSaver``, see it after post-processing in ``state.batch`` and ``state.output``,
-    lists of one dictionary. ``FORWARD_COMPLETED`` alone comes before, with the batch and the network's output.
+    While the network computes a case, one thread reads and prepares the next case. Another thread post-processes,
+    scores and writes the previous case. An iteration of the engine is a finished case: handlers and metrics, such as
+    MONAI's ``MeanDice`` and ``MetricsSaver``, see it after post-processing in ``state.batch`` and ``state.output``,
+    lists of one dictionary. Only ``FORWARD_COMPLETED`` fires earlier, with the batch and the network's output.
 
-    A case that fails, in reading, in the network or in post-processing, is reported in one line and left out of the
-    scores and of the iterations; the others are done. A fault that is not the case's ends the run at once: a full
+    A case that fails in reading, in the network or in post-processing is reported in one line. It is left out of the
+    scores and of the iterations, and the other cases are done. A fault of the whole run ends the run at once: a full
     disk, weights that are not finite, an interruption, an error of a handler.
 
     Where the post-processed case has a ``result``, as :class:`common.transforms.SplitClassesd` makes it, its class is
     written and scored too. Scores of the class are computed once, from all cases; they are not means over cases.
 
     Args:
-        metrics: per entry of the post-processed output, the metrics of it: name to a function of prediction and truth
-            ``(1, C, x, y, z)``, such as MONAI's metric objects, that gives one value, or a dictionary of names and
-            values, which then replace its own name. ``state.metrics`` has their means over the cases where they are
-            defined, NaN where they are for none; ``state.metric_details`` has the values of the cases, ``(N, 1)``.
-        truth_key: entry of the case with the ground truth that a finished case is compared with. Handlers find it in
-            the output under this name and as ``label``.
-        scores_file: CSV of the scores, a row per case; the table is also logged.
+        metrics: per entry of the post-processed output, its metrics: name to a function of prediction and ground truth
+            ``(1, C, x, y, z)``, such as MONAI's metric objects. The function returns one value, or a dictionary of
+            names and values, which then replace its own name. ``state.metrics`` has the means over the cases where a
+            value is defined, NaN if no case has one. ``state.metric_details`` has the values of the cases, ``(N, 1)``.
+        truth_key: entry of the case with the ground truth for a finished case. Handlers find it in the output under
+            this name and as ``label``.
         postprocessing: transform of the case and its output together, as MONAI's evaluators apply it.
         results_dir: folder for ``CASE_class.json``, the class and the probabilities of each case that has a result.
         class_scores: function of the probabilities ``(N, classes)``, float32, and the true classes ``(N,)``, int64, of
-            all cases to names and values; in ``state.metrics`` they are called ``class NAME``. A case's true class is
-            its ``class``, an index; cases without one, or without a result, are left out.
-        classes_file: CSV of the true and predicted class and the probabilities, a row per case.
-        class_scores_file: CSV of the class scores, ``name,value``; they are also logged.
+            all cases; returns names and values, which ``state.metrics`` has as ``class NAME``. The true class of a case
+            is its ``class``, an index. Cases without a true class or without a result are left out.
+        scores_dir: folder for tables. ``scores.csv`` has a row for each case. With class scores, ``classes.csv`` has
+            the true and the predicted class and the probabilities of each case, and ``class_scores.csv`` has
+            ``name,value``. The tables are also logged.
         case_results: keeps a record beside the results of each case.
-        made_by: what makes the scores, such as the SHA-256 of the weights, by names. A file of scores that lies there
-            is replaced only if this evaluator made it by the same and nobody changed it since.
-        kwargs: as for ``SupervisedEvaluator``.
+        made_by: origin of the scores, such as the SHA-256 of the weights, by names. A table in ``scores_dir`` is
+            replaced only if the same origin made it and nobody changed it since.
+        kwargs: passed on to ``SupervisedEvaluator``.
+
+    Attributes:
+        failures: reason of the failure of each case that failed, by the name of the case.
 
     Raises:
-        CasesFailedError: from ``run`` of every process, after the last case, if any failed; that of the first process
-            names them all.
-        InputError: from ``run``: two cases have one name, or a fault that is not the case's.
+        CasesFailedError: by ``run`` in every process, after the last case, if any failed; the first process names all.
+        InputError: by ``run``, if two cases have one name, or if the whole run has a fault.
     """
 
     def __init__(
         self,
         metrics: Mapping[str, Mapping[str, Callable]] | None = None,
         truth_key: str = "truth",
-        scores_file: str | Path | None = None,
         postprocessing: Callable[[dict], dict] | None = None,
         results_dir: str | Path | None = None,
         class_scores: Callable[[Tensor, Tensor], Mapping[str, float]] | None = None,
-        classes_file: str | Path | None = None,
-        class_scores_file: str | Path | None = None,
+        scores_dir: str | Path | None = None,
         case_results: CaseResults | None = None,
         iteration_update: Callable[[Engine, Any], Any] | None = None,
         val_handlers: Sequence | None = None,
@@ -103,27 +104,26 @@ class CaseEvaluator(SupervisedEvaluator):
         self.metrics = metrics or {}
         self.metrics_of_handlers = {*(kwargs.get("key_val_metric") or ()), *(kwargs.get("additional_metrics") or ())}
         self.truth_key = truth_key
-        self.scores_file = scores_file
         self.finish = postprocessing
         self.results_dir = results_dir
         self.class_scores = class_scores
-        self.classes_file = classes_file
-        self.class_scores_file = class_scores_file
+        self.scores_dir = Path(scores_dir) if scores_dir is not None else None
         self.case_results = case_results
         self.made_by = made_by
-        self.failures: list[str] = []
+        self.failures: dict[str, str] = {}
         self.scores: list[dict[str, Any]] = []
         self.classes: list[dict[str, Any]] = []
         self.names: set[str] = set()
         self.predicting = self.complete = False
 
     def run(self, global_epoch: int = 1) -> None:
-        self.failures, self.scores, self.classes, self.names = [], [], [], set()
+        """Do all cases."""
+        self.failures, self.scores, self.classes, self.names = {}, [], [], set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
-        for file in (self.scores_file, self.classes_file, self.class_scores_file):
-            if file is not None:
-                check_table(file, self.made_by)
+        if self.scores_dir is not None:
+            for table in (SCORES,) if self.class_scores is None else (SCORES, CLASSES, CLASS_SCORES):
+                check_table(self.scores_dir / table, self.made_by)
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if equal := [name for name, times in Counter(_gather(self.data_loader.listed_names())).items() if times > 1]:
             raise _equal_names(equal)
@@ -134,23 +134,22 @@ class CaseEvaluator(SupervisedEvaluator):
         if idist.get_rank() == 0:
             logger.info("%d of %d cases done", len(self.scores), len(self.scores) + len(self.failures))
         done = len(self.scores)
+        failed = list(self.failures)
         if self.case_results is not None:
-            self.failures += self.case_results.failed_before
+            failed += self.case_results.failed_before
             done += self.case_results.done_before
-        if self.failures:
+        if failed:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
-            listed = ":\n  " + "\n  ".join(self.failures) if idist.get_rank() == 0 else "; the first process lists them"
-            raise CasesFailedError(
-                f"{len(self.failures)} of {done + len(self.failures)} cases failed{listed}", all_failed=not done
-            )
+            named = f": {', '.join(failed)}" if idist.get_rank() == 0 else "; the first process names them"
+            raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 
     def fire_event(self, event_name: Any) -> None:
-        """Fire an event; that of a completed model comes when the case is finished."""
+        """Fire an event; ``MODEL_COMPLETED`` waits until the case is finished."""
         if not (self.predicting and event_name == IterationEvents.MODEL_COMPLETED):
             super().fire_event(event_name)
 
     def finished_cases(self, batches: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
-        """Yield case and output, finished, of each case that succeeds; meanwhile the next ones are on their way."""
+        """Yield each case that succeeds and its output after post-processing, while the next cases are in progress."""
         finishing: tuple[str, Future] | None = None
         with ThreadPoolExecutor(1) as finisher:
             for batch in batches:
@@ -203,7 +202,7 @@ class CaseEvaluator(SupervisedEvaluator):
     def _finish(
         self, batch: dict[str, Any], output: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-        """Post-process, write and score a case: the case, its output, the row of its scores, and that of its class."""
+        """Post-process, write and score a case; return it, its output, its row of scores and its row of classes."""
         batch, output = (Decollated(keys=None, detach=True)(data)[0] for data in (batch, output))
         if self.case_results is not None:
             self.case_results.begin(batch["case"])
@@ -241,16 +240,16 @@ class CaseEvaluator(SupervisedEvaluator):
         self.state.batch = self.state.output = None
 
     def _failure(self, name: str, error: Exception) -> str:
-        """Return what a case's failure is reported as.
+        """Return the line that reports the failure of a case.
 
         Raises:
-            InputError: it is not the case's.
+            InputError: if the whole run has the fault.
         """
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, _WeightsError):
                 raise cause
-            if isinstance(cause, OSError) and cause.errno in _FULL:
+            if isinstance(cause, OSError) and cause.errno in FULL:
                 raise InputError(
                     f"case {name}: {cause.filename or 'results'} cannot be written ({cause.strerror}); "
                     f"{len(self.scores)} of {self.state.epoch_length} cases are done; free space and run again"
@@ -260,14 +259,14 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _fail(self, name: str, message: str) -> None:
         logger.error("case %s: %s", name, message)
-        self.failures.append(f"{name}: {message}")
+        self.failures[name] = message
         if self.case_results is not None:
             self.case_results.failed(name, message)
 
     def _complete(self) -> None:
         """Gather the scores of all processes into ``state``, write them, and log them."""
         self.complete = True
-        self.failures, scores = _gather(self.failures), _gather(self.scores)
+        self.failures, scores = dict(_gather([*self.failures.items()])), _gather(self.scores)
         for name, mean in mean_scores(scores).items():
             if name in self.metrics_of_handlers:
                 logger.warning("score '%s': a metric of a handler has the same name, and is in state.metrics", name)
@@ -275,9 +274,9 @@ class CaseEvaluator(SupervisedEvaluator):
             self.state.metrics[name] = mean
             self.state.metric_details[name] = torch.tensor([[row[name]] for row in scores])
         self.scores = sorted(scores, key=lambda row: row["case"])
-        if idist.get_rank() == 0 and self.scores_file is not None and self.scores:
-            write_scores(self.scores, self.scores_file, self.made_by)
-            logger.info("scores of each case are in %s\n%s", self.scores_file, score_table(self.scores))
+        if idist.get_rank() == 0 and self.scores_dir is not None and self.scores:
+            write_scores(self.scores, self.scores_dir / SCORES, self.made_by)
+            logger.info("scores of each case are in %s\n%s", self.scores_dir / SCORES, score_table(self.scores))
         if self.class_scores is not None:
             self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
 
@@ -291,19 +290,18 @@ class CaseEvaluator(SupervisedEvaluator):
         values = class_scores(torch.tensor(probabilities), torch.tensor(true))
         self.state.metrics.update(named_class_scores(values))
         if idist.get_rank() == 0:
-            if self.classes_file is not None:
-                write_scores(rows, self.classes_file, self.made_by)
-            if self.class_scores_file is not None:
-                write_class_scores(values, self.class_scores_file, self.made_by)
+            if self.scores_dir is not None:
+                write_scores(rows, self.scores_dir / CLASSES, self.made_by)
+                write_class_scores(values, self.scores_dir / CLASS_SCORES, self.made_by)
             logger.info("classes of %d cases\n%s", len(rows), class_table(rows, values))
 
 
 class _WeightsError(InputError):
-    """Report weights with which every case would fail."""
+    """Report weights that make every case fail."""
 
 
 class _Completion:
-    """The first handler: completes the scores before others read them."""
+    """Complete the scores, as the first handler, before others read them."""
 
     @staticmethod
     def attach(engine: CaseEvaluator) -> None:
@@ -311,7 +309,7 @@ class _Completion:
 
 
 class _FinishedCases:
-    """A loader of finished cases, whose next batch is read while the current one is in use."""
+    """Load finished cases; read the next batch while the current one is in use."""
 
     def __init__(self, evaluator: CaseEvaluator, loader: Iterable) -> None:
         self.evaluator = evaluator
@@ -324,7 +322,7 @@ class _FinishedCases:
         return self.evaluator.finished_cases(self._read_ahead())
 
     def listed_names(self) -> list[str]:
-        """Return the names of the cases, as far as the loader's data set lists them."""
+        """Return the names of the cases if the loader's data set has a list of them."""
         dataset = getattr(self.loader, "dataset", None)
         cases = getattr(dataset, "data", dataset)
         return [case["case"] for case in cases if "case" in case] if isinstance(cases, list) else []
@@ -341,17 +339,19 @@ class _FinishedCases:
 
 def _equal_names(names: list[str]) -> InputError:
     return InputError(
-        f"two cases are called {', '.join(names)}, and one's results would replace the other's; "
-        "give each a name of its own as its 'case' in the data list"
+        f"two cases are called {', '.join(names)}, so the results of one would replace those of the other; "
+        "give each case a different 'case' in the data list"
     )
 
 
 def _all_finite(values: Tensor) -> bool:
-    """Return whether no value is infinite or NaN; a sum is several times as fast as a look at each."""
+    """Return whether no value is infinite or NaN."""
+    # a sum is several times as fast as a look at each value
     return bool(values.sum(dtype=torch.float32).isfinite())
 
 
 def _gather(items: list) -> list:
+    """Return the items of all processes."""
     if idist.get_world_size() == 1:
         return items
     parts: list[list] = [[] for _ in range(idist.get_world_size())]

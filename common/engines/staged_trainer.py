@@ -22,7 +22,7 @@ from ..errors import InputError
 from .batches import ImageAndLabel
 from .processes import average_gradients, broadcast
 from .stages import Stage, total_epochs, trained_parameters
-from .training_folder import TrainingFolder, cpu_state, optimizer_settings
+from .training_folder import TrainingFolder, change_rate, cpu_state, optimizer_settings
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ class StagedTrainer(SupervisedTrainer):
         self.folder.restore(self.optimizer, state["optimizer"], "optimizer")
         if self.lr_scheduler is not None:
             self.folder.restore(self.lr_scheduler, state["lr_scheduler"], "lr_scheduler")
+        change_rate(self.optimizer, self.lr_scheduler, self.settings, state["settings"])
         self.state.epoch = state["epoch"]
         self.state.iteration = state["epoch"] * self.state.epoch_length
         self.first_epoch = state["first_epoch"]

@@ -20,6 +20,7 @@ STATE_KEYS = {
     *("stages", "stage", "epoch", "first_epoch", "weights_epoch", "best_metric", "best_metric_epoch"),
     *("network", "loss", "optimizer", "lr_scheduler", "settings"),
 }
+RATES = ("lr", "initial_lr", "base_lrs", "_last_lr")  # follow from the learning rate of the first epoch
 OTHER_FOLDER = "resume with the config of that training, or train into another --ckpt_dir"
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,8 @@ class TrainingFolder:
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             missing = STATE_KEYS - state.keys() if isinstance(state, dict) else STATE_KEYS
             raise InputError(
-                f"{path}: expected a training state, found a file without {', '.join(sorted(missing))}; resume with the "
-                "version that wrote it, or train into another --ckpt_dir"
+                f"{path}: expected a training state, found a file without {', '.join(sorted(missing))}; resume with "
+                "the version that wrote it, or train into another --ckpt_dir"
             )
         names = [stage.name for stage in stages]
         if state["stages"] != names:
@@ -122,10 +123,10 @@ class TrainingFolder:
             saved: the same of the training that wrote the state.
 
         Raises:
-            InputError: a setting differs.
+            InputError: a setting other than the learning rate differs.
         """
         for key in [*own, *saved]:
-            if own.get(key) != saved.get(key):
+            if own.get(key) != saved.get(key) and key.rpartition("::")[2] not in RATES:
                 raise InputError(f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}")
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -164,3 +165,19 @@ def optimizer_settings(optimizer: torch.optim.Optimizer, lr_scheduler: Any) -> d
     if lr_scheduler is not None:
         settings |= {f"lr_scheduler::{key}": value for key, value in lr_scheduler.state_dict().items()}
     return settings
+
+
+def change_rate(optimizer: torch.optim.Optimizer, lr_scheduler: Any, own: Mapping, saved: Mapping) -> None:
+    """Give a resumed training another learning rate, as if all of its stage had begun with it.
+
+    Args:
+        optimizer: optimiser with its saved state.
+        lr_scheduler: scheduler with its saved state, or None.
+        own, saved: as for :meth:`TrainingFolder.check_settings`.
+    """
+    rates = [(own[key], saved[key]) for key in own if key.startswith("optimizer::") and key.endswith("::lr")]
+    factors = [1.0 if new == old else new / old for new, old in rates]
+    for group, factor in zip(optimizer.param_groups, factors):
+        group |= {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
+    if hasattr(lr_scheduler, "base_lrs"):
+        lr_scheduler.base_lrs = [rate * factor for rate, factor in zip(lr_scheduler.base_lrs, factors)]

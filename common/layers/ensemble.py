@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -31,3 +31,13 @@ class MeanEnsemble(nn.Module):
             assert isinstance(output, Tensor)  # the inference form
             total = output if i == 0 else total + output
         return total / len(self.networks)
+
+
+def mean_ensemble(build: Callable[[], nn.Module], count: int) -> MeanEnsemble:
+    """Return an ensemble of networks of one kind.
+
+    Args:
+        build: returns a new network.
+        count: number of networks.
+    """
+    return MeanEnsemble([build() for _ in range(count)])

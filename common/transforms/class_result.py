@@ -29,6 +29,8 @@ class SplitClassesd(MapTransform):
         ValueError: several keys, fewer channels than classes, or channels that are no probabilities.
     """
 
+    ending = "_class.json"  # of the file that CaseEvaluator makes of the result
+
     def __init__(
         self,
         keys: KeysCollection,

@@ -64,6 +64,8 @@ class WriteDicomSegd(MapTransform):
             the scan's grid.
     """
 
+    ending = "_seg.dcm"
+
     def __init__(
         self,
         keys: KeysCollection,
@@ -93,7 +95,7 @@ class WriteDicomSegd(MapTransform):
             if "source" not in data[key].meta:
                 raise ValueError(f"'{key}' does not say which file it was read from; read it with VolumeReader")
             labels = as_tensor(data[key]).cpu().numpy()
-            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}_seg.dcm")
+            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}{self.ending}")
         return dict(data)
 
     def _write(self, labels: np.ndarray, source: Path, path: Path) -> None:

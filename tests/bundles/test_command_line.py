@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from common.__main__ import VERBS, main
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.files import CLAIM
 from common.results import read_scores, write_scores
 

@@ -26,7 +26,7 @@ pytest.importorskip("itk", reason="DICOM needs itk")
 pytest.importorskip("highdicom", reason="DICOM segmentations need highdicom")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the wrappers that itk is made with
 
-OVERLAYS = [(bundle, ()) for bundle in BUNDLES] + [(MPUNET, ("ablations/tumour",)), (MAMTLN_CT, ("ablations/lits",))]
+OVERLAYS = [(bundle, ()) for bundle in BUNDLES] + [(MPUNET, ("tasks/tumour",)), (MAMTLN_CT, ("tasks/lits",))]
 
 
 def as_series(image: Path, folder: Path) -> Path:

@@ -178,7 +178,7 @@ def test_folders_data_sets_and_engines(create: Callable, bundle: Path, tmp_path:
     flow.initialize()
     trainer, evaluator = flow.trainer, flow.evaluator
     assert trainer.data_loader.dataset is data and evaluator.data_loader.dataset is held
-    assert trainer.ckpt_dir == tmp_path / "root" / "models"
+    assert trainer.folder.path == tmp_path / "root" / "models"
     flow.evaluator = evaluator
     flow.initialize()
     assert flow.trainer is not trainer and flow.trainer.evaluator is evaluator

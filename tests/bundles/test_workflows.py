@@ -14,7 +14,8 @@ import torch
 from ignite.engine import Events
 
 from common.data import SampledCacheDataset
-from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.engines import StagedTrainer
+from common.engines.training_folder import STATE_FILE
 from common.errors import InputError, root_cause
 
 from ..workflows import BUNDLES, FOUND, METHOD, MODALITIES, PLAIN, TINY, bundles
@@ -146,7 +147,7 @@ def test_damaged_weights_are_refused(workflow: Callable, trained: Path) -> None:
 
 @pytest.mark.parametrize(("word", "resumes"), [("true", True), ("True", True), ("false", False)])
 def test_a_switch_takes_true_and_false_as_words(workflow: Callable, word: str, resumes: bool) -> None:
-    assert workflow(PLAIN, "train", resume=word).trainer.resume is resumes
+    assert workflow(PLAIN, "train", resume=word).trainer.folder.resume is resumes
 
 
 def test_another_word_for_a_switch_is_refused(workflow: Callable) -> None:

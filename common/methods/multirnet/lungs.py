@@ -199,6 +199,8 @@ class LungBoxd(MapTransform):
         result_key: the entry for the result, which may be there already.
     """
 
+    ending = "_class.json"  # of the file that CaseEvaluator makes of the result
+
     def __init__(
         self, keys: KeysCollection = "image", result_key: str = "result", allow_missing_keys: bool = False
     ) -> None:

@@ -16,7 +16,8 @@ import torch
 from ignite.engine import Events
 from monai.losses import DiceLoss, TverskyLoss
 
-from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.engines import StagedTrainer
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
 from common.results import read_class_scores, read_classes, read_scores
@@ -61,11 +62,11 @@ def test_the_defaults_are_the_papers() -> None:
     parser = parser_of(MULTIRNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 48_689_576 and network.dense and network.iterations == 2
-    assert (stage.max_epochs, stage.learning_rate, stage.weights, stage.patience) == (500, 3e-4, "model.pt", 100)
-    optimizer = stage.optimizer(network, 3e-4)
+    assert (stage.max_epochs, stage.lr_scheduler, stage.weights, stage.patience) == (500, None, "model.pt", 100)
+    optimizer, _ = stage.start_optimizer()
     assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups
-    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.9, 0.999), 0)
     settings = {
         "batch_size": 4,
         "updates_per_epoch": 36,  # 144 cases, three of four folds of the paper's 192

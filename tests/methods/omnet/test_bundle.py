@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.omnet import Cascade, OMNet
 from common.results import read_scores
