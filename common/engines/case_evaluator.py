@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents, engine_apply_transform
@@ -34,6 +34,7 @@ from ..results import (
     write_scores,
 )
 from .case_results import CaseResults
+from .finished_cases import FinishedCases, gather
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class CaseEvaluator(SupervisedEvaluator):
     ) -> None:
         super().__init__(decollate=False, val_handlers=[_Completion(), *(val_handlers or ())], **kwargs)
         self.predict = iteration_update or super()._iteration
-        self.data_loader: Any = _FinishedCases(self, kwargs["val_data_loader"])
+        self.data_loader: Any = FinishedCases(self, kwargs["val_data_loader"])
         self.metrics = metrics or {}
         self.metrics_of_handlers = {*(kwargs.get("key_val_metric") or ()), *(kwargs.get("additional_metrics") or ())}
         self.truth_key = truth_key
@@ -125,10 +126,13 @@ class CaseEvaluator(SupervisedEvaluator):
             for table in (SCORES,) if self.class_scores is None else (SCORES, CLASSES, CLASS_SCORES):
                 check_table(self.scores_dir / table, self.made_by)
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
-        if equal := [name for name, times in Counter(_gather(self.data_loader.listed_names())).items() if times > 1]:
+        if equal := [name for name, times in Counter(gather(self.data_loader.listed_names())).items() if times > 1]:
             raise _equal_names(equal)
         if self.state.epoch_length:
-            super().run(global_epoch)
+            try:
+                super().run(global_epoch)
+            finally:
+                self.data_loader.close()
         if not self.complete:  # no case, or none that succeeded
             self._complete()
         if idist.get_rank() == 0:
@@ -148,10 +152,10 @@ class CaseEvaluator(SupervisedEvaluator):
         if not (self.predicting and event_name == IterationEvents.MODEL_COMPLETED):
             super().fire_event(event_name)
 
-    def finished_cases(self, batches: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
+    def finished_cases(self, batches: Generator[dict]) -> Generator[tuple[dict, dict]]:
         """Yield each case that succeeds and its output after post-processing, while the next cases are in progress."""
         finishing: tuple[str, Future] | None = None
-        with ThreadPoolExecutor(1) as finisher:
+        with closing(batches), ThreadPoolExecutor(1) as finisher:
             for batch in batches:
                 name = batch["case"][0]
                 if name in self.names:
@@ -266,7 +270,7 @@ class CaseEvaluator(SupervisedEvaluator):
     def _complete(self) -> None:
         """Gather the scores of all processes into ``state``, write them, and log them."""
         self.complete = True
-        self.failures, scores = dict(_gather([*self.failures.items()])), _gather(self.scores)
+        self.failures, scores = dict(gather([*self.failures.items()])), gather(self.scores)
         for name, mean in mean_scores(scores).items():
             if name in self.metrics_of_handlers:
                 logger.warning("score '%s': a metric of a handler has the same name, and is in state.metrics", name)
@@ -278,7 +282,7 @@ class CaseEvaluator(SupervisedEvaluator):
             write_scores(self.scores, self.scores_dir / SCORES, self.made_by)
             logger.info("scores of each case are in %s\n%s", self.scores_dir / SCORES, score_table(self.scores))
         if self.class_scores is not None:
-            self._score_classes(self.class_scores, sorted(_gather(self.classes), key=lambda row: row["case"]))
+            self._score_classes(self.class_scores, sorted(gather(self.classes), key=lambda row: row["case"]))
 
     def _score_classes(
         self, class_scores: Callable[[Tensor, Tensor], Mapping[str, float]], rows: list[dict[str, Any]]
@@ -308,35 +312,6 @@ class _Completion:
         engine.add_event_handler(Events.EPOCH_COMPLETED, engine._complete)
 
 
-class _FinishedCases:
-    """Load finished cases; read the next batch while the current one is in use."""
-
-    def __init__(self, evaluator: CaseEvaluator, loader: Iterable) -> None:
-        self.evaluator = evaluator
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[dict, dict]]:
-        return self.evaluator.finished_cases(self._read_ahead())
-
-    def listed_names(self) -> list[str]:
-        """Return the names of the cases if the loader's data set has a list of them."""
-        dataset = getattr(self.loader, "dataset", None)
-        cases = getattr(dataset, "data", dataset)
-        return [case["case"] for case in cases if "case" in case] if isinstance(cases, list) else []
-
-    def _read_ahead(self) -> Iterator[dict]:
-        batches = iter(self.loader)
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(next, batches, None)
-            while (batch := coming.result()) is not None:
-                coming = reader.submit(next, batches, None)
-                yield batch
-                del batch
-
-
 def _equal_names(names: list[str]) -> InputError:
     return InputError(
         f"two cases are called {', '.join(names)}, so the results of one would replace those of the other; "
@@ -348,12 +323,3 @@ def _all_finite(values: Tensor) -> bool:
     """Return whether no value is infinite or NaN."""
     # a sum is several times as fast as a look at each value
     return bool(values.sum(dtype=torch.float32).isfinite())
-
-
-def _gather(items: list) -> list:
-    """Return the items of all processes."""
-    if idist.get_world_size() == 1:
-        return items
-    parts: list[list] = [[] for _ in range(idist.get_world_size())]
-    dist.all_gather_object(parts, items)
-    return [item for part in parts for item in part]

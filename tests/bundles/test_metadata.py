@@ -163,9 +163,11 @@ def test_the_tensors_are_those_of_the_configs(bundle: Path, metadata: dict[str, 
     assert image["spatial_shape"] == pred["spatial_shape"]
     for size, roi in zip(image["spatial_shape"], parser["roi_size"], strict=True):  # "8*n" is any multiple of 8
         assert size == roi or roi % int(re.fullmatch(r"(\d+)\*n", size)[1]) == 0  # type: ignore[index]
-    (save,) = (t for t in parser["postprocessing"]["transforms"] if t["_target_"] == "SaveImaged")
+    (save,) = (
+        t for t in parser["postprocessing"]["transforms"] if t["_target_"] == "common.transforms.AtomicSaveImaged"
+    )
     written = formats["post_processed_outputs"]["pred"]
-    assert written["dtype"] == save["output_dtype"]
+    assert written["dtype"] == save.get("output_dtype", "uint8")
     assert [int(key) for key in written["channel_def"]] == list(range(written["value_range"][1] + 1))
 
 

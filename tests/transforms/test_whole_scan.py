@@ -47,7 +47,7 @@ STEPS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("lean", [0.0, 3e-4, 0.4])
-def test_every_voxel_of_a_turned_scan_comes_back(steps: list[Any], lean: float) -> None:
+def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: float) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         image = Compose(steps)({"image": scan(random_affine(rng, lean))})["image"]
@@ -63,7 +63,7 @@ def test_every_voxel_of_a_turned_scan_comes_back(steps: list[Any], lean: float) 
         assert labels.all()
 
 
-def test_the_grid_begins_at_the_least_corner_and_ends_at_the_greatest() -> None:
+def test_the_grid_reaches_from_corner_to_corner() -> None:
     rng = np.random.default_rng(4)
     resample = ResampleAxesd("image", pixdim=(1.3, 0.9, 2.1))
     corners = np.stack([*np.meshgrid(*((0, n - 1) for n in SHAPE), indexing="ij"), np.ones((2, 2, 2))]).reshape(4, -1)

@@ -199,7 +199,7 @@ class LungBoxd(MapTransform):
         result_key: the entry for the result, which may be there already.
     """
 
-    ending = "_class.json"  # of the file that CaseEvaluator makes of the result
+    ending = "_class.json"  # CaseEvaluator writes the result to CASE_class.json
 
     def __init__(
         self, keys: KeysCollection = "image", result_key: str = "result", allow_missing_keys: bool = False
