@@ -126,6 +126,7 @@ class NetworkTests:
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(output), network(x), rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.slow
     def test_compiled_equals_eager(self) -> None:
         network, x = self.build().eval(), torch.randn(self.image)
         torch.compiler.reset()
@@ -166,3 +167,9 @@ class TwoFormsTests(NetworkTests):
         network, trained = self.build(), self.build(dense=False)
         assert not trained.dense and list(trained.state_dict()) == list(network.state_dict())
         network.load_state_dict(trained.state_dict())
+
+
+class Variant:
+    """Mark the tests of a variant, derived from those of its network: only the network itself is compiled."""
+
+    test_compiled_equals_eager = None  # it takes seconds

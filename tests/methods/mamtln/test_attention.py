@@ -22,13 +22,13 @@ from .formulas import (
 
 
 @pytest.mark.parametrize("maps", [scales()[::-1], [torch.cat(scales()[2:], 1), scales()[1]], scales()[2:]])
-def test_shares_of_a_convolution_are_that_of_the_concatenation(maps: list[Tensor]) -> None:
+def test_merge_equals_convolution_of_the_concatenation(maps: list[Tensor]) -> None:
     layer = trained(Merge(sum(m.shape[1] for m in maps), W, GROUPS))
     equal(layer(maps), cgp(layer, torch.cat([up(m, maps[-1]) for m in maps], 1)))
 
 
 @pytest.mark.parametrize("branches", [1, 2, 3, 4])
-def test_va_block(branches: int) -> None:
+def test_va_block_against_its_equations(branches: int) -> None:
     block = trained(VABlock(W, branches))
     x = torch.randn(2, W, 9, 8, 6, dtype=torch.float64)
 
@@ -51,7 +51,7 @@ def test_va_block(branches: int) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_fusion_weights(n: int) -> None:
+def test_fusion_weights_are_a_normalised_mean(n: int) -> None:
     layer = WeightedFusion(n).double()
     assert layer.weights().tolist() == pytest.approx([1 / (n + 1e-4)] * n)
     assert layer.weights().sum().item() == pytest.approx({2: 0.99995, 3: 0.99997}[n], abs=5e-6)
@@ -70,7 +70,7 @@ def test_fusion_weights(n: int) -> None:
     equal(layer(maps), mean * torch.sigmoid(mean))
 
 
-def test_va_layer() -> None:
+def test_va_layer_against_its_equations() -> None:
     layer, p = trained(VALayer(W, GROUPS)), scales()
     f, td, bu = layer.blocks, layer.top_down, layer.bottom_up
 
@@ -90,7 +90,7 @@ def test_va_layer() -> None:
 
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize(("scale", "steps"), [(0, 0), (1, 1), (2, 2)])
-def test_asa_module(scale: int, steps: int, refine: bool) -> None:
+def test_asa_module_against_its_equations(scale: int, steps: int, refine: bool) -> None:
     module, maps = trained(ASAModule(W, GROUPS, steps, refine)), scales()
     v, multi_scale = maps[scale], scales()[0]
 

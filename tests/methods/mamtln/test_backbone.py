@@ -36,14 +36,14 @@ def test_sizes_of_the_features(size: tuple[int, int, int]) -> None:
     }
 
 
-def test_the_pooling_may_keep_the_slices() -> None:
+def test_pool_stride_keeps_the_slices() -> None:
     with torch.no_grad():
         features = MAMTLN(**NARROW, pool_stride=(2, 2, 1)).backbone(torch.randn(1, 1, 32, 32, 7))
     assert [f.shape[2:] for f in features] == [(8, 8, 7), (4, 4, 7), (2, 2, 7), (2, 2, 7)]
 
 
 @pytest.mark.parametrize(("c", "stride", "dilation"), [(32, (1, 1, 1), 1), (32, (1, 1, 1), 2), (12, (2, 2, 1), 1)])
-def test_bottleneck(c: int, stride: tuple[int, int, int], dilation: int) -> None:
+def test_bottleneck_against_its_formula(c: int, stride: tuple[int, int, int], dilation: int) -> None:
     block = trained(Bottleneck(c, 16, stride, dilation, 4, ("batch", {})))
     x = torch.randn(2, c, 5, 6, 4, dtype=torch.float64)
 
@@ -62,7 +62,7 @@ def test_bottleneck(c: int, stride: tuple[int, int, int], dilation: int) -> None
         equal(block(x), expected)  # folded
 
 
-def test_a_shortcut_is_projected_where_it_must_be() -> None:
+def test_shortcut_is_projected_if_size_or_width_change() -> None:
     layers = MAMTLN().backbone.layers
     projected = [[not isinstance(block.shortcut, nn.Identity) for block in layer] for layer in layers]
     assert projected == [[True] + [False] * 2, [True] + [False] * 3, [True] + [False] * 5, [False] * 3]
@@ -70,7 +70,7 @@ def test_a_shortcut_is_projected_where_it_must_be() -> None:
     assert {block.conv2.conv.groups for layer in layers for block in layer} == {32}
 
 
-def test_normalisation_is_folded_without_a_gradient_only() -> None:
+def test_normalisation_is_folded_in_inference_only() -> None:
     layer = trained(NormalisedConvolution(3, 8, ("batch", {}), 3))
     calls: list[Tensor] = []
     layer.norm.register_forward_hook(lambda *args: calls.append(args[2]))
@@ -87,7 +87,7 @@ def test_normalisation_is_folded_without_a_gradient_only() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
-def test_pointwise(memory_format: torch.memory_format) -> None:
+def test_pointwise_equals_a_1x1x1_convolution(memory_format: torch.memory_format) -> None:
     x = torch.randn(2, 6, 5, 4, 3, dtype=torch.float64).contiguous(memory_format=memory_format)
     weight, bias = torch.randn(4, 6, 1, 1, 1, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.methods.mamtln import MAMTLN
 from common.methods.mamtln.network import ClassificationBranch, SegmentationBranch
 
-from ..networks import TwoFormsTests
+from ..networks import TwoFormsTests, Variant
 from .formulas import (
     GROUPS,
     NARROW,
@@ -44,7 +44,7 @@ class TestMAMTLN(TwoFormsTests):
         nn.init.constant_(network.backbone.stem[0].norm.bias, -1.5)
 
 
-class TestReleasedWithGroupNormalisation(TestMAMTLN):
+class TestReleasedWithGroupNormalisation(Variant, TestMAMTLN):
     options: ClassVar[dict[str, Any]] = {
         **TestMAMTLN.options,
         "asa_refine": True,
@@ -53,21 +53,21 @@ class TestReleasedWithGroupNormalisation(TestMAMTLN):
     }
 
 
-class TestSegmentationAlone(TestMAMTLN):
+class TestSegmentationAlone(Variant, TestMAMTLN):
     options: ClassVar[dict[str, Any]] = {**TestMAMTLN.options, "task": "seg"}
     out_channels = 2
     heads: ClassVar[dict[str, int]] = {"aux_va": 2, "aux_asa": 2, "seg": 2}
     other_out_channels = 3
 
 
-class TestClassAlone(TestMAMTLN):
+class TestClassAlone(Variant, TestMAMTLN):
     options: ClassVar[dict[str, Any]] = {**TestMAMTLN.options, "task": "class", "num_classes": 3}
     out_channels = 3
     heads: ClassVar[dict[str, int]] = {"class": 3}
     other_out_channels = 4
 
 
-class TestBaseline(TestMAMTLN):
+class TestBaseline(Variant, TestMAMTLN):
     options: ClassVar[dict[str, Any]] = {
         **TestMAMTLN.options,
         **dict.fromkeys(("use_va", "use_asa", "use_ta", "use_sds"), False),
@@ -142,7 +142,7 @@ def test_normalisations() -> None:
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_segmentation_branch(attention: bool) -> None:
+def test_segmentation_branch_against_its_formula(attention: bool) -> None:
     branch, a = trained(SegmentationBranch(W, GROUPS, attention, 3)), scales()
     s2 = attended(branch.attention2, [torch.cat([a[3], a[2]], 1), a[1]])
     s1 = attended(branch.attention1, [s2, a[0]])
@@ -150,7 +150,7 @@ def test_segmentation_branch(attention: bool) -> None:
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_classification_branch(attention: bool) -> None:
+def test_classification_branch_against_its_equations(attention: bool) -> None:
     branch, a = trained(ClassificationBranch(W, GROUPS, attention, 3)), scales()
     t2 = attended(branch.attention2, [down(branch.down[0], a[0]), a[1]])
     t3 = attended(branch.attention3, [down(branch.down[1], t2), a[2]])
@@ -160,7 +160,7 @@ def test_classification_branch(attention: bool) -> None:
 
 @pytest.mark.parametrize("use_va", [True, False])
 @pytest.mark.parametrize("use_asa", [True, False])
-def test_whole_network(use_va: bool, use_asa: bool) -> None:
+def test_whole_network_against_its_formulas(use_va: bool, use_asa: bool) -> None:
     """Heads after the up-sampling, fusions of maps of the finest size."""
     network = narrow(use_va=use_va, use_asa=use_asa, out_channels=3)
     image = torch.randn(2, 1, 33, 28, 7, dtype=torch.float64)
@@ -199,7 +199,7 @@ def test_channels_last_gives_the_same() -> None:
 
 
 @pytest.mark.parametrize("task", ["both", "seg", "class"])
-def test_the_dense_form_is_segmentation_then_class(task: str) -> None:
+def test_inference_form_is_segmentation_then_class(task: str) -> None:
     network, image = narrow(task=task, out_channels=3), torch.randn(2, 1, 20, 17, 4, dtype=torch.float64)
     outputs = network(image)
     network.dense = True
@@ -222,7 +222,7 @@ def test_the_dense_form_is_segmentation_then_class(task: str) -> None:
 
 
 @pytest.mark.parametrize("use_asa", [True, False])
-def test_the_dense_form_leaves_out_deep_supervision(use_asa: bool) -> None:
+def test_inference_form_skips_deep_supervision(use_asa: bool) -> None:
     network, called = narrow(use_asa=use_asa, dense=True), set()
     for name, module in network.named_children():
         module.register_forward_hook(lambda *_, name=name: called.add(name))
@@ -243,13 +243,13 @@ def test_the_dense_form_leaves_out_deep_supervision(use_asa: bool) -> None:
         ({"task": "class", "use_asa": False}, {"seg", "asa", "aux_va", "aux_asa", "fusion_va", "fusion_asa"}),
     ],
 )
-def test_what_an_option_excludes_is_not_built(options: dict, missing: set[str]) -> None:
+def test_excluded_parts_are_not_built(options: dict, missing: set[str]) -> None:
     assert {name for name, _ in MAMTLN(**NARROW).named_children()} - {
         name for name, _ in MAMTLN(**NARROW, **options).named_children()
     } == missing
 
 
-def test_without_task_attention_only_the_masks_are_gone() -> None:
+def test_use_ta_removes_only_the_masks() -> None:
     whole, plain = (set(MAMTLN(**NARROW, use_ta=ta).state_dict()) for ta in (True, False))
     attentions = ("seg.attention1", "seg.attention2", "cls.attention2", "cls.attention3")
     assert whole - plain == {f"{name}.mask.{kind}" for name in attentions for kind in ("weight", "bias")}
@@ -265,12 +265,12 @@ def test_without_task_attention_only_the_masks_are_gone() -> None:
         ({"asa_refine": True, "use_asa": False}, "asa_refine=True: expected use_asa=True"),
     ],
 )
-def test_options_that_there_cannot_be(options: dict, message: str) -> None:
+def test_unknown_option_raises(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MAMTLN(**{**NARROW, **options})
 
 
-def test_an_image_of_which_one_voxel_remains() -> None:
+def test_image_that_shrinks_to_one_voxel_raises() -> None:
     network = narrow()
     with pytest.raises(ValueError, match=r"\[16, 16, 2\] leaves one voxel .* beyond \[16, 16, 2\]"):
         network(torch.zeros(1, 1, 16, 16, 2, dtype=torch.float64))

@@ -33,7 +33,7 @@ def test_attention_is_unscaled_with_shares_of_all_keys(linear: bool) -> None:
     assert (attention(x) - y).abs().max() > 0.1
 
 
-def test_attention_knows_no_positions() -> None:
+def test_attention_ignores_the_order_of_positions() -> None:
     attention, x = lively(PositionAttention(16)), torch.randn(1, 16, 3, 4, 2)
     order = torch.randperm(24)
 
@@ -44,7 +44,7 @@ def test_attention_knows_no_positions() -> None:
 
 
 @pytest.mark.parametrize("peaked", [1, 5])
-def test_linear_attention_equals_the_explicit_form_in_value_and_gradient(peaked: int) -> None:
+def test_linear_attention_equals_the_explicit_form(peaked: int) -> None:
     linear, explicit = lively(PositionAttention(256)), PositionAttention(256, linear=False)
     with torch.no_grad():
         linear.projection.weight[:64] *= peaked  # queries and keys
@@ -69,7 +69,7 @@ def test_linear_attention_takes_the_flash_kernel(layout: torch.memory_format) ->
         attention(x.requires_grad_()).sum().backward()
 
 
-def test_gate() -> None:
+def test_gate_against_its_equations() -> None:
     gate = lively(AttentionGate(8, 0.1))
     x, g = torch.randn(2, 2, 8, 4, 6, 2).unbind()
     coefficient = gate.coefficient(x, g)

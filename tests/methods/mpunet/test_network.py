@@ -12,7 +12,7 @@ from common.methods.mpunet import AdditiveUNet, MPUNet
 from common.methods.mpunet.attention import PositionAttention
 from common.methods.mpunet.network import maximum_of_neighbours
 
-from ..networks import TwoFormsTests
+from ..networks import TwoFormsTests, Variant
 from .formulas import (
     NARROW,
     convolved,
@@ -43,16 +43,16 @@ class TestMPUNet(TwoFormsTests):
                 nn.init.constant_(module.gamma, 0.7)  # at the start, 0, the attention gets no gradient
 
 
-class TestExplicitAttention(TestMPUNet):
+class TestExplicitAttention(Variant, TestMPUNet):
     options: ClassVar[dict[str, Any]] = {**NARROW, "attention": "explicit"}
 
 
-class TestFinestScale(TestMPUNet):
+class TestFinestScale(Variant, TestMPUNet):
     options: ClassVar[dict[str, Any]] = {**NARROW, "fusion": "finest"}
     heads: ClassVar[dict[str, int]] = {"seg": 2}
 
 
-class TestTwoBranchesWithoutAttentionAndGates(TestMPUNet):
+class TestTwoBranchesWithoutAttentionAndGates(Variant, TestMPUNet):
     options: ClassVar[dict[str, Any]] = {**NARROW, "block": "two_branch", "attention": "off", "gates": False}
 
 
@@ -140,7 +140,7 @@ def test_the_graph_against_plain_formulas() -> None:
         torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_probabilities_and_their_mean() -> None:
+def test_seg_is_the_mean_of_the_probability_maps() -> None:
     network = lively(MPUNet(out_channels=3, **NARROW))
     finest: list[Tensor] = []
     network.head.register_forward_hook(lambda *call: finest.append(call[2]))
@@ -152,7 +152,7 @@ def test_probabilities_and_their_mean() -> None:
     torch.testing.assert_close(outputs["seg"], torch.stack(maps).mean(0), rtol=0, atol=1e-6)
 
 
-def test_the_finest_scale_alone() -> None:
+def test_finest_scale_alone_equals_the_finest_map() -> None:
     network, single = lively(MPUNet(**NARROW)), MPUNet(fusion="finest", **NARROW).eval()
     missing = single.load_state_dict(network.state_dict(), strict=False)
     assert not missing.missing_keys and {k.split(".")[0] for k in missing.unexpected_keys} == {"coarse_heads"}
@@ -164,7 +164,7 @@ def test_the_finest_scale_alone() -> None:
     assert list(outputs) == ["seg"] and torch.equal(outputs["seg"], finest[0])
 
 
-def test_dense_is_the_segmentation() -> None:
+def test_inference_form_is_the_segmentation() -> None:
     network, x = lively(MPUNet(**NARROW)), torch.randn(1, 1, 16, 16, 8)
     seg = network(x)["seg"]
     network.dense = True
@@ -186,7 +186,7 @@ def test_slabs_give_the_same_values(block: str, size: int) -> None:
         torch.testing.assert_close(in_slabs[name], values, rtol=1e-5, atol=1e-6)
 
 
-def test_batch_statistics_are_of_the_whole() -> None:
+def test_batch_statistics_cover_the_whole_image() -> None:
     network, x = MPUNet(dropout=0.0, **NARROW).train(), torch.randn(1, 1, 64, 8, 8)
     with torch.no_grad():
         seg = network(x)["seg"]
@@ -236,12 +236,12 @@ def test_initialisation() -> None:
         ({"in_channels": 2}, "in_channels=2: expected 1 or the width of the first level, 16"),
     ],
 )
-def test_options_that_there_are_not(options: dict, message: str) -> None:
+def test_unknown_option_raises(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MPUNet(**options)
 
 
-def test_sizes_that_do_not_divide() -> None:
+def test_sizes_that_do_not_divide_raise() -> None:
     with pytest.raises(ValueError, match="spatial size 20 is not divisible by 8; pad to 24"):
         MPUNet(**NARROW)(torch.zeros(1, 1, 16, 20, 16))
     with pytest.raises(ValueError, match="spatial size 24 is not divisible by 16; pad to 32"):

@@ -62,7 +62,7 @@ def test_one_pass_equals_three_networks_of_the_same_weights() -> None:
             torch.testing.assert_close(single(image), outputs[task], rtol=0, atol=1e-6)
 
 
-def test_dense_form_of_the_single_task() -> None:
+def test_inference_form_of_a_single_task_is_the_softmax() -> None:
     network = trained(SingleTaskNet(num_classes=3, channels=(4, 6))).eval()
     dense = SingleTaskNet(num_classes=3, channels=(4, 6), dense=True).eval()
     dense.load_state_dict(network.state_dict())
@@ -89,7 +89,7 @@ def test_the_networks_of_the_cascade_run_on_their_patches_only(training: bool) -
     assert {name.split(".")[1] for name, p in cascade.named_parameters() if p.grad is not None} == {"tumour"}
 
 
-def test_dense_form_of_the_cascade() -> None:
+def test_inference_form_of_the_cascade_is_the_softmax() -> None:
     network, image = trained(Cascade(channels=(4, 6))).eval(), torch.randn(2, 4, 8, 8, 8)
     dense = Cascade(channels=(4, 6), dense=True).eval()
     dense.load_state_dict(network.state_dict())

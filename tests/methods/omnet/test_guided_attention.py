@@ -50,7 +50,7 @@ def test_cga_and_its_gradients_follow_the_equations(task: str, spatial: bool) ->
     )
 
 
-def test_channel_importance() -> None:
+def test_channel_importance_is_a_share() -> None:
     features, p_t = torch.randn(2, 6, 50).relu(), torch.rand(2, 1, 50)
     p = torch.cat([p_t, 1 - p_t], 1)
     m = channel_importance(features, p)
@@ -67,7 +67,7 @@ def test_channel_importance() -> None:
 
 
 @pytest.mark.parametrize("task", ["tumour", "enhancing"])
-def test_the_maps_of_a_guide_sum_to_1(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guide_maps_sum_to_1(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     maps = []
     monkeypatch.setattr(
         "common.methods.omnet.network.channel_importance", lambda f, p: maps.append(p) or channel_importance(f, p)
@@ -84,7 +84,7 @@ def test_the_maps_of_a_guide_sum_to_1(task: str, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(maps[1], torch.tensor([1.0, 0.0]).view(1, 2, 1).expand(2, 2, 120))
 
 
-def test_a_certain_guide_leaves_one_pathway() -> None:
+def test_certain_guide_leaves_one_pathway() -> None:
     module, (features, guide) = cga(), features_and_guide()
     module.merge = nn.Identity()
     guide[:, [0, 4]] = -200
@@ -106,7 +106,7 @@ def test_equal_pathways_make_the_spatial_weights_irrelevant() -> None:
         torch.testing.assert_close(module(features, guide), s_t)
 
 
-def test_features_of_zeros() -> None:
+def test_features_of_zeros_stay_finite() -> None:
     module, (features, guide) = cga(), features_and_guide()
     features = torch.zeros_like(features, requires_grad=True)
     output = module(features, guide)
@@ -116,7 +116,7 @@ def test_features_of_zeros() -> None:
     assert features.grad.isfinite().all()
 
 
-def test_recalibrated_features_are_never_formed() -> None:
+def test_recalibrated_features_are_not_formed() -> None:
     class Largest(TorchDispatchMode):
         numel = 0
 
@@ -154,7 +154,7 @@ def test_every_window_has_its_own_statistics(window: tuple[int, int, int]) -> No
         torch.testing.assert_close(network(image), windowed(network, image, window), rtol=1e-4, atol=1e-5)
 
 
-def test_one_window_is_the_whole_tile() -> None:
+def test_a_single_window_equals_the_whole_tile() -> None:
     network, other = narrow(), narrow(statistics_window=(16, 12, 8))
     other.load_state_dict(network.state_dict())
     image, larger = torch.randn(2, 4, 16, 12, 8), torch.randn(1, 4, 32, 12, 8)

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.methods.omnet import Cascade, OMNet, SingleTaskNet
 
-from ..networks import TwoFormsTests
+from ..networks import TwoFormsTests, Variant
 from .formulas import (
     CONVOLUTIONS,
     PATCHES,
@@ -31,15 +31,15 @@ class TestOMNet(TwoFormsTests):
     other_out_channels = 6 + 4 + 3
 
 
-class TestStatisticsOfWindows(TestOMNet):
+class TestStatisticsOfWindows(Variant, TestOMNet):
     options: ClassVar[dict[str, Any]] = {"channels": (4, 8), "statistics_window": (8, 8, 8)}
 
 
-class TestPlainHeads(TestOMNet):
+class TestPlainHeads(Variant, TestOMNet):
     options: ClassVar[dict[str, Any]] = {"channels": (4, 8), "attention": None}
 
 
-class TestSqueezeAndExcitation(TestOMNet):
+class TestSqueezeAndExcitation(Variant, TestOMNet):
     # 64 channels make 8 hidden units; of few, all may be dead at the start, and nothing before them has a gradient
     options: ClassVar[dict[str, Any]] = {"channels": (64, 4), "attention": "se"}
 
@@ -121,7 +121,7 @@ def test_initialisation(network: type) -> None:
             assert m.weight.mean().item() == pytest.approx(0, abs=0.05 * m.weight.std().item())
 
 
-def test_paper_network_on_a_patch_of_the_paper() -> None:
+def test_paper_network_runs_on_the_papers_patch() -> None:
     network, shapes = OMNet().eval(), {}
     network.backbone.dropout.register_forward_hook(lambda *args: shapes.update(bottom=args[2].shape))
     image = torch.randn(1, 4, 32, 32, 16)
@@ -177,7 +177,7 @@ def test_dropout_is_of_single_elements_at_the_bottom() -> None:
 
 
 @pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
-def test_tasks_are_trained_independently(attention: str | None) -> None:
+def test_each_task_trains_its_own_head(attention: str | None) -> None:
     for task in TASKS:
         network = narrow(attention=attention, channels=(8, 6)).train()
         output = network(torch.randn(2, 4, 8, 8, 8))[task]
@@ -189,7 +189,7 @@ def test_tasks_are_trained_independently(attention: str | None) -> None:
 
 
 @pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
-def test_dense_form_is_the_softmax_of_every_task(attention: str | None) -> None:
+def test_inference_form_is_the_softmax_of_every_task(attention: str | None) -> None:
     network = narrow(attention=attention, channels=(8, 6))
     dense = OMNet(attention=attention, channels=(8, 6), dense=True).eval()
     dense.load_state_dict(network.state_dict())
@@ -204,7 +204,7 @@ def test_dense_form_is_the_softmax_of_every_task(attention: str | None) -> None:
 
 @pytest.mark.parametrize("attention", ["cga", "se", None])
 @pytest.mark.parametrize("training", [True, False])
-def test_patches(attention: str | None, training: bool) -> None:
+def test_heads_return_their_patches(attention: str | None, training: bool) -> None:
     """Plain heads run on their patches; with CGA all heads run on all, as guides, and logits are chosen."""
     network = narrow(attention=attention, channels=(8, 6), dropout=0.0).train(training)
     state = {key: value.clone() for key, value in network.state_dict().items()}
