@@ -147,7 +147,7 @@ def test_every_case_is_scored_by_its_own_code(workflow: Callable, busy: Path, co
         workflow(OMNET, "train", "evaluate", dataset_dir=str(tmp_path)).run()
     message = str(error.value.__cause__)
     assert message.startswith("1 of 5 cases failed:")
-    assert "values 4, but labels of code brats2023 are 0, 1, 2, 3" in message
+    assert "values 4, but label_code brats2023 has 0, 1, 2, 3" in message
     rows = read_scores(tmp_path / "out" / "scores.csv")
     assert len({row.pop("case") for row in rows}) == 4
     assert rows[1:] == rows[:1] * 3
