@@ -84,7 +84,14 @@ def add_apart(
 
 
 def irregular(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:
-    """Return the mask of a random ellipsoid with smooth bumps; ``diameter`` is that of a ball of its volume, mm."""
+    """Return the mask of a random ellipsoid with smooth bumps on its surface.
+
+    Args:
+        rng: source of randomness.
+        points: ``(3, x, y, z)`` in mm.
+        centre: mm.
+        diameter: mm, diameter of a ball with the volume of the ellipsoid without bumps.
+    """
     radii = np.exp(rng.normal(0, 0.12, 3))
     return bumpy(rng, points, centre, radii * (diameter / 2 / radii.prod() ** (1 / 3)))
 
