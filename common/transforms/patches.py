@@ -15,8 +15,8 @@ from ..tensors import as_tensor
 
 
 def centred_start(centre: Sequence[int], size: Sequence[int]) -> list[int]:
-    """Return the first voxel of the patch that has ``centre`` in its middle; of an even size, the voxel after it."""
-    return [int(c) - n // 2 for c, n in zip(centre, size)]
+    """Return the first voxel of the patch around ``centre``, which is the voxel after the middle if a size is even."""
+    return [c - n // 2 for c, n in zip(centre, size)]
 
 
 def move_inside(start: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> list[int]:

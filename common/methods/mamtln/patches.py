@@ -73,8 +73,8 @@ class RandCropTumourPatchd(Randomizable, MapTransform):
     def randomize(self, centres: Tensor, shape: Sequence[int]) -> list[int]:
         """Draw the first voxel of a patch in a volume of ``shape`` ``(x, y, z)``."""
         if self.R.random_sample() < self.tumour_share and len(centres) > 0:
-            centre = np.unravel_index(int(centres[self.R.randint(len(centres))]), shape)
-            start = centred_start(centre, self.roi_size)
+            flat = int(centres[self.R.randint(len(centres))])
+            start = centred_start([int(c) for c in np.unravel_index(flat, shape)], self.roi_size)
         else:
             start = [int(self.R.randint(max(n - size, 0) + 1)) for n, size in zip(shape, self.roi_size)]
         return move_inside(start, self.roi_size, shape)

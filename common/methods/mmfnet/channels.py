@@ -78,8 +78,8 @@ class SelectChannelsd(MapTransform):
             count = len(d[key])
             if max(self.channels) >= count:
                 raise InputError(
-                    f"{source_of(d[key], key)}: channels {self.channels}, but the image has {count} of them (one for "
-                    f'each of the modalities), numbered from 0; give --channels "{list(range(count))}"'
+                    f"{source_of(d[key], key)}: channels is {self.channels}, but the image has only {count}, one for "
+                    f'each of the modalities, numbered from 0; give --channels "{list(range(count))}"'
                 )
             if self.channels != list(range(count)):
                 d[key] = d[key][self.channels]

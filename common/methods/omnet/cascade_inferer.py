@@ -1,4 +1,4 @@
-"""Inference by three networks, the second and third only where those before found something."""
+"""Infer with the model cascade, each later network only where the networks before it found something."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from ...tensors import dilate
 
 
 class CascadeInferer(WindowInferer):
-    """Windows through a model cascade, whose networks each have a task, coarse to fine.
+    """Infer sliding windows with a model cascade of three networks, coarse to fine.
 
-    The first network sees all windows; the second those that meet the coarse tumour or its surroundings; the third
-    those that meet the core, there, of what the second says. :class:`FuseTasksd` makes the same of
-    it as if all saw everything. A network for which no window is left computes one, which does not count.
+    The first network computes all windows. The second computes the windows that meet the coarse tumour with its
+    margin. The third computes the windows that meet the core, which the second network found in that region.
+    :class:`FuseTasksd` returns the same label map as if each network had computed all windows. A network without any
+    window computes one, and its result is not used.
 
     Args:
         roi_size, sw_batch_size, overlap, mode, precision, empty, keep: as for :class:`WindowInferer`; where a network
             computes no window, the probability of its class 0 is 1.
-        gated: False computes all windows by all networks.
-        tumour: classes of the coarse task that are tumour, where they have more than half of the probability.
+        gated: whether later networks skip windows; False computes all windows with all networks.
+        tumour: classes of the coarse task that are tumour; they need more than half of the probability together.
         core: classes of the second task that are the core.
-        margin: voxels around the coarse tumour, along all axes and diagonals, that the second task decides.
+        margin: voxels around the coarse tumour, along all axes and diagonals, in which the second task decides.
+
+    Raises:
+        ValueError: the network has no attribute ``nets`` with three networks.
     """
 
     def __init__(
@@ -49,13 +53,16 @@ class CascadeInferer(WindowInferer):
         self.margin = margin
 
     def _infer(self, tiles: Tiles, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Probabilities of the three tasks, one after the other.
+        """Return the probabilities of the three tasks, joined along the channels.
 
-        ``network`` has the three networks, which return logits, as a ``ModuleDict`` in its attribute ``nets``.
+        The attribute ``nets`` of ``network`` is a ``ModuleDict`` of the three networks, which return logits.
         """
         nets = getattr(network, "nets", {})
         if len(nets) != 3:
-            raise ValueError(f"{type(network).__name__} is no cascade: expected three networks in its attribute 'nets'")
+            raise ValueError(
+                f"{type(network).__name__} is not a cascade: found {len(nets)} networks in its attribute 'nets'; "
+                "expected 3, as a Cascade has"
+            )
         outputs: list[Tensor] = []
         places = tiles.filled
         for task, net in enumerate(nets.values()):
@@ -67,12 +74,14 @@ class CascadeInferer(WindowInferer):
                 core = torch.isin(found, torch.tensor(self.core, device=found.device))
                 places = meeting(places, core & region)
             output = self._compute(tiles, places, 0.0, _Probabilities(net), *args, **kwargs)
-            output[:, :1] += output.sum(1, keepdim=True) == 0  # where no window was computed
+            output[:, :1] += output.sum(1, keepdim=True) == 0  # class 0 where no window was computed
             outputs.append(output)
         return torch.cat(outputs, 1)
 
 
 class _Probabilities:
+    """Apply a network, then the softmax over its classes."""
+
     def __init__(self, network: Callable[..., Tensor]) -> None:
         self.network = network
 

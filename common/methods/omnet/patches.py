@@ -112,7 +112,8 @@ class StreamsDataset(SampledCacheDataset):
                 centres = item["centres"][stream]
                 if len(centres) > 0:
                     shape = item["label"].shape[1:]
-                    centre = np.unravel_index(int(centres[int(rng.integers(len(centres)))]), shape)
+                    flat = int(centres[int(rng.integers(len(centres)))])
+                    centre = [int(c) for c in np.unravel_index(flat, shape)]
                     start = move_inside(centred_start(centre, self.roi_size), self.roi_size, shape)
                     return {key: cut_patch(item[key], start, self.roi_size) for key in ("image", "label")}
                 self._without.add((case, stream))

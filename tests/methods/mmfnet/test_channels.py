@@ -42,6 +42,6 @@ def test_selected_channels_keep_order_and_affine() -> None:
 
 
 def test_a_channel_that_the_image_lacks_is_refused() -> None:
-    message = r"P1_T1.nii.gz: channels \[0, 2\], but the image has 2 .* give --channels .\[0, 1\]"
+    message = r"P1_T1.nii.gz: channels is \[0, 2\], but the image has only 2.* give --channels .\[0, 1\]"
     with pytest.raises(InputError, match=message):
         SelectChannelsd("image", [0, 2])({"image": image(2)})

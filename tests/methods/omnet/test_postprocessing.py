@@ -16,7 +16,7 @@ def volume() -> np.ndarray:
 
 
 def modalities(bright: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
-    """Four modalities, T1c third, of noise around 0; T1c 3 where ``bright``."""
+    """Return four modalities of noise around 0, T1c third; T1c is 3 where ``bright``."""
     image = np.random.default_rng(seed).normal(0, 0.1, (4, *SHAPE)).astype(np.float32)
     if bright is not None:
         image[2, bright] += 3
@@ -26,7 +26,7 @@ def modalities(bright: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
 def clean(label: np.ndarray, image: np.ndarray | None = None, **options: int) -> np.ndarray:
     data = {"image": torch.from_numpy(modalities() if image is None else image), "pred": torch.from_numpy(label)[None]}
     found = CleanTumourd("pred", **options)(data)["pred"]
-    assert torch.equal(data["pred"][0], torch.from_numpy(label))  # is as it was
+    assert torch.equal(data["pred"][0], torch.from_numpy(label))  # the input is not changed
     assert found.shape == data["pred"].shape and found.dtype == data["pred"].dtype
     return found[0].numpy()
 
@@ -35,7 +35,7 @@ def clean(label: np.ndarray, image: np.ndarray | None = None, **options: int) ->
 
 
 def parts(*sizes: int) -> np.ndarray:
-    """Class 3, which step 2 leaves as it is, in separate parts of these sizes."""
+    """Return class 3, which step 2 does not change, in separate components of these sizes."""
     label = volume()
     for i, size in enumerate(sizes):
         label[4 * i].reshape(-1)[:size] = 3
@@ -53,14 +53,14 @@ def parts(*sizes: int) -> np.ndarray:
         ((), ()),
     ],
 )
-def test_parts_below_a_tenth_of_the_largest_are_removed(sizes: tuple[int, ...], kept: tuple[int, ...]) -> None:
+def test_components_below_a_tenth_of_the_largest_are_removed(sizes: tuple[int, ...], kept: tuple[int, ...]) -> None:
     found = clean(parts(*sizes))
     left = [int((found[4 * i : 4 * i + 3] > 0).sum()) for i in range(len(sizes))]
     assert tuple(n for n in left if n) == kept
     np.testing.assert_array_equal(clean(found), found)
 
 
-def test_a_part_of_2000_voxels_stays_beside_any_other() -> None:
+def test_a_component_of_2000_voxels_stays() -> None:
     label = np.full((40, *SHAPE[1:]), 3, np.uint8)
     label[:, :, 20] = 0
     label[:2, :, 20:] = label[20:, :, 20:] = 0  # two large parts, the second smaller
@@ -74,7 +74,7 @@ def test_a_part_of_2000_voxels_stays_beside_any_other() -> None:
         np.testing.assert_array_equal(found[:40], padded[:40])
 
 
-def test_parts_touch_by_corners_and_across_classes() -> None:
+def test_components_connect_by_corners_and_across_classes() -> None:
     label = volume()
     label[:20, :10, :10] = 3
     label[20, 10, 10] = 2  # a corner of the block
@@ -88,7 +88,7 @@ def test_parts_touch_by_corners_and_across_classes() -> None:
 
 
 def tumour(oedema: int = 1000, enhancing: int = 0, core: int = 0, at: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """One part of these voxels, in slabs from x = ``at`` on, and where its oedema's second half is."""
+    """Return one component of these voxels, from x = ``at`` on, and the mask of the second half of its oedema."""
     line = np.concatenate([np.full(enhancing, 3), np.full(core, 1), np.full(oedema, 2)]).astype(np.uint8)
     label = volume()
     label[at:].reshape(-1)[: len(line)] = line
@@ -110,7 +110,7 @@ def test_the_darker_half_of_the_oedema_becomes_core() -> None:
     assert np.isin(found, (1, 3))[np.isin(label, (1, 3))].all()
 
 
-def test_darker_is_meant_after_contrast() -> None:
+def test_the_cluster_darker_after_contrast_becomes_core() -> None:
     label, second = tumour()
     image = modalities()
     image[:2, second] += 5  # what tells the clusters
@@ -125,31 +125,29 @@ def test_darker_is_meant_after_contrast() -> None:
     ("enhancing", "oedema", "changes"),
     [(49, 951, True), (50, 950, False), (0, 1000, True), (99, 901, False), (100, 900, False)],
 )
-def test_little_of_the_part_enhances(enhancing: int, oedema: int, changes: bool) -> None:
-    """A twentieth of the part, in a tumour of one part, which is more often met than a tenth."""
+def test_a_component_changes_if_little_of_it_enhances(enhancing: int, oedema: int, changes: bool) -> None:
     label, bright = tumour(oedema, enhancing)
     assert (clean(label, modalities(bright)) != label).any() == changes
 
 
 @pytest.mark.parametrize(("enhancing", "changes"), [(199, True), (200, False)])
-def test_little_of_the_tumour_enhances(enhancing: int, changes: bool) -> None:
-    """A tenth of all; the first part, of oedema alone, is little in any case."""
+def test_nothing_changes_if_a_tenth_of_the_tumour_enhances(enhancing: int, changes: bool) -> None:
     label, bright = tumour(oedema=1000)
     second, _ = tumour(oedema=1000 - enhancing, enhancing=enhancing, at=30)
     both = np.maximum(label, second)
     assert (both > 0).sum() == 2000
     found = clean(both, modalities(bright))
     assert (found != both).any() == changes
-    np.testing.assert_array_equal(found[30:], both[30:])  # which has more than a twentieth
+    np.testing.assert_array_equal(found[30:], both[30:])  # more than a twentieth of it enhances
 
 
 @pytest.mark.parametrize(("enhancing", "changes"), [(999, True), (1000, False)])
-def test_a_part_with_1000_enhancing_voxels_stays(enhancing: int, changes: bool) -> None:
+def test_a_component_with_1000_enhancing_voxels_stays(enhancing: int, changes: bool) -> None:
     label, bright = tumour(oedema=25000 - enhancing, enhancing=enhancing)
     assert (clean(label, modalities(bright)) != label).any() == changes
 
 
-def test_shares_are_of_what_step_1_leaves() -> None:
+def test_step_2_counts_only_what_step_1_leaves() -> None:
     for size, changes in ((99, True), (100, False)):  # 198 of 1198 voxels would be more than a tenth
         label, bright = tumour(oedema=1000)
         label[40].reshape(-1)[:size] = label[50].reshape(-1)[:size] = 3
@@ -158,8 +156,7 @@ def test_shares_are_of_what_step_1_leaves() -> None:
         assert (found == 3).any() != changes
 
 
-def test_each_part_has_its_own_clusters() -> None:
-    """T1c of the second part lies between the two halves of the first."""
+def test_each_component_has_its_own_clusters() -> None:
     first, bright = tumour(oedema=1000)
     second, dim = tumour(oedema=1000, at=30)
     image = modalities(bright)
@@ -171,17 +168,17 @@ def test_each_part_has_its_own_clusters() -> None:
 
 
 @pytest.mark.parametrize("voxels", [0, 1])
-def test_fewer_than_two_voxels_of_oedema_stay(voxels: int) -> None:
+def test_fewer_than_two_voxels_of_oedema_do_not_change(voxels: int) -> None:
     label, _ = tumour(oedema=voxels, core=50)
     np.testing.assert_array_equal(clean(label), label)
 
 
-def test_two_voxels_are_two_clusters() -> None:
+def test_two_voxels_form_two_clusters() -> None:
     label, bright = tumour(oedema=2, core=50)
     assert (clean(label, modalities(bright)) == 1).sum() == 51
 
 
-def test_clusters_of_equal_brightness_stay() -> None:
+def test_equally_bright_clusters_do_not_change() -> None:
     label, second = tumour()
     image = modalities()
     image[0, second] += 5
@@ -191,11 +188,11 @@ def test_clusters_of_equal_brightness_stay() -> None:
     np.testing.assert_array_equal(clean(label, image), label)
 
 
-def test_no_tumour_stays_none() -> None:
+def test_an_empty_map_stays_empty() -> None:
     assert not clean(volume()).any()
 
 
-def test_the_result_does_not_depend_on_what_was_drawn_before() -> None:
+def test_the_result_does_not_depend_on_global_seeds() -> None:
     label, _ = tumour(oedema=3000)
     image = modalities() * 10  # no clear clusters
     first = clean(label, image)
@@ -206,8 +203,8 @@ def test_the_result_does_not_depend_on_what_was_drawn_before() -> None:
     assert 0 < (first == 1).sum() < 3000
 
 
-def test_two_clusters_are_the_best_of_many_starts() -> None:
-    """Four groups at the corners of a long rectangle: the split across its length is right, the other is a trap."""
+def test_the_best_of_several_starts_is_taken() -> None:
+    """Use four groups at the corners of a long rectangle, where a bad start finds the split along its length."""
     rng = np.random.default_rng(0)
     corners = np.array([[0.0, 0], [0, 1], [1.6, 0], [1.6, 1]])
     values = np.concatenate([corner + rng.normal(0, 0.01, (20, 2)) for corner in corners])
@@ -217,7 +214,7 @@ def test_two_clusters_are_the_best_of_many_starts() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_a_metatensor_keeps_its_place_and_type(dtype: torch.dtype) -> None:
+def test_a_metatensor_keeps_its_metadata_and_type(dtype: torch.dtype) -> None:
     label, bright = tumour()
     affine = np.diag([-1.0, 1, 2, 1])
     pred = MetaTensor(torch.from_numpy(label)[None].to(dtype), affine=affine, meta={"filename_or_obj": "P1"})
@@ -228,7 +225,7 @@ def test_a_metatensor_keeps_its_place_and_type(dtype: torch.dtype) -> None:
     np.testing.assert_array_equal(found[0].numpy(), clean(label, modalities(bright)))
 
 
-def test_another_grid_than_the_images_is_refused() -> None:
+def test_a_map_on_another_grid_is_refused() -> None:
     data = {"image": torch.zeros(4, 3, 4, 5), "pred": torch.zeros(1, 3, 4, 6)}
-    with pytest.raises(ValueError, match=r"'pred' of shape \[1, 3, 4, 6\] for an image of \[4, 3, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"'pred' has the shape \[1, 3, 4, 6\], but the image has \[4, 3, 4, 5\]"):
         CleanTumourd("pred")(data)

@@ -1,5 +1,3 @@
-"""A cascade that looks only where there is something left to say."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -22,7 +20,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 
 class Task(nn.Module):
-    """Logits by a rule, at each voxel; notes how many windows it is given."""
+    """Return logits by a rule at each voxel, and count the windows."""
 
     def __init__(self, classes: int, rule: Any) -> None:
         super().__init__()
@@ -37,7 +35,7 @@ class Task(nn.Module):
 
 
 class ByRule(nn.Module):
-    """Channel 0 holds coarse classes, channel 1 fine ones, channel 2 what enhances; each voxel says its own."""
+    """Decide each voxel by the image: channel 0 holds coarse classes, channel 1 fine ones, channel 2 enhancement."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ def fuse(scores: Tensor, margin: int = 5) -> Tensor:
 
 
 def scene() -> Tensor:
-    """In 36 windows of 8x8x8, a coarse tumour of 2 voxels at the corner of one, and fine classes around."""
+    """Return 36 windows of 8x8x8 with a coarse tumour of 2 voxels at the corner of one, and fine classes around."""
     image = torch.zeros(1, 3, 32, 24, 24)
     image[0, 0, 8:10, 8, 8] = 2
     image[0, 1] = 2
@@ -63,8 +61,8 @@ def scene() -> Tensor:
     return image
 
 
-def test_each_network_sees_the_windows_that_are_left() -> None:
-    """The region is 3..14 along x and 3..13 along y and z, so that 2 x 2 x 2 windows meet it, and one the core."""
+def test_later_networks_compute_only_windows_with_a_finding() -> None:
+    # the region is 3..14 along x and 3..13 along y and z: 2 x 2 x 2 windows meet it, one meets the core
     network, image = ByRule(), scene()
     found = CascadeInferer((8, 8, 8), 2, 0, **FLOAT32)(image, network)
     assert network.windows == [4 * 3 * 3, 8, 1]
@@ -83,7 +81,7 @@ def test_each_network_sees_the_windows_that_are_left() -> None:
     assert torch.equal(fuse(everywhere), fuse(found)) and not torch.equal(everywhere, found)
 
 
-def test_the_core_counts_inside_the_region_only() -> None:
+def test_core_outside_the_region_does_not_count() -> None:
     network, image = ByRule(), scene()
     image[0, 1] = 1
     image[0, 1, :, :14, :14] = 2
@@ -93,7 +91,7 @@ def test_the_core_counts_inside_the_region_only() -> None:
 
 
 @pytest.mark.parametrize(("shift", "windows"), [(0, 1), (1, 2)])
-def test_the_region_reaches_the_margin(shift: int, windows: int) -> None:
+def test_the_region_includes_the_margin(shift: int, windows: int) -> None:
     image = torch.zeros(1, 3, 16, 8, 8)
     image[0, 0, 2 + shift, 2, 2] = 1
     network = ByRule()
@@ -104,7 +102,7 @@ def test_the_region_reaches_the_margin(shift: int, windows: int) -> None:
     assert network.windows[1] == 1
 
 
-def test_without_a_tumour_the_others_compute_one_window_that_does_not_count() -> None:
+def test_without_a_tumour_the_result_is_empty() -> None:
     network, image = ByRule(), torch.zeros(1, 3, 32, 24, 24)
     image[:, 1:] = 1
     found = CascadeInferer((8, 8, 8), 4, 0, **FLOAT32)(image, network)
@@ -113,7 +111,7 @@ def test_without_a_tumour_the_others_compute_one_window_that_does_not_count() ->
     assert not fuse(found).any()
 
 
-def test_empty_windows_are_seen_by_none() -> None:
+def test_no_network_computes_empty_windows() -> None:
     network, image = ByRule(), scene()
     image[0, 1:] = 0
     image[0, 1, 8, 8, 8] = 1
@@ -128,7 +126,7 @@ def test_empty_windows_are_seen_by_none() -> None:
 
 
 def trained(network: nn.Module) -> nn.Module:
-    """Weights with which classes change from place to place, and the coarse task finds some of them."""
+    """Set statistics with which the classes change from voxel to voxel."""
     for m in network.modules():
         if isinstance(m, nn.BatchNorm3d):
             nn.init.normal_(m.running_mean, std=0.3)
@@ -137,7 +135,7 @@ def trained(network: nn.Module) -> nn.Module:
 
 
 def case_with_a_tumour(cascade: nn.Module, inferer: WindowInferer) -> Tensor:
-    """An image, and last layers such that all classes are met in its windows, and a few voxels are coarse tumour."""
+    """Return an image, after scaling the last layers so that all classes occur and a few voxels are coarse tumour."""
     image = torch.randn(1, 4, 32, 16, 16)
     tasks = list(cascade.nets.values())
     for net in tasks:
@@ -152,7 +150,7 @@ def case_with_a_tumour(cascade: nn.Module, inferer: WindowInferer) -> Tensor:
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 @pytest.mark.parametrize("empty", [None, (0, 0)])
-def test_the_label_map_is_that_of_all_three_everywhere(scheme: dict[str, Any], empty: Any) -> None:
+def test_the_label_map_equals_that_without_gating(scheme: dict[str, Any], empty: Any) -> None:
     network = trained(Cascade(channels=(4, 8), dense=True))
     image = case_with_a_tumour(network, WindowInferer(**scheme, **FLOAT32))
     if empty:
@@ -176,7 +174,7 @@ def test_the_label_map_is_that_of_all_three_everywhere(scheme: dict[str, Any], e
     assert first > second or scheme not in (SCHEMES["beside each other"], SCHEMES["centres"])
 
 
-def test_each_case_of_a_batch_is_gated_for_itself() -> None:
+def test_each_case_of_a_batch_is_gated_on_its_own() -> None:
     network, image = ByRule(), torch.cat([scene(), torch.zeros_like(scene())])
     found = CascadeInferer((8, 8, 8), 3, 0, **FLOAT32)(image, network)
     assert network.windows == [72, 8, 1]
@@ -184,7 +182,7 @@ def test_each_case_of_a_batch_is_gated_for_itself() -> None:
     assert not fuse(found)[1].any()
 
 
-def test_one_pass_is_the_cascade_of_networks_that_share_their_backbone() -> None:
+def test_omnet_equals_a_cascade_with_a_shared_backbone() -> None:
     one_pass = trained(OMNet(attention=None, channels=(4, 8), dense=True))
     cascade = Cascade(channels=(4, 8), dense=True)
     for net, head in zip(cascade.nets.values(), one_pass.heads.values()):
@@ -197,12 +195,14 @@ def test_one_pass_is_the_cascade_of_networks_that_share_their_backbone() -> None
     assert fuse(expected).any()
 
 
-def test_a_metatensor_stays_one() -> None:
+def test_a_metatensor_keeps_its_affine() -> None:
     affine = torch.diag(torch.tensor([2.0, 1, 3, 1], dtype=torch.float64))
     found = CascadeInferer((8, 8, 8), **FLOAT32)(MetaTensor(scene(), affine=affine), ByRule())
     assert isinstance(found, MetaTensor) and torch.equal(found.affine, affine)
 
 
 def test_another_network_is_refused() -> None:
-    with pytest.raises(ValueError, match="OMNet is no cascade: expected three networks in its attribute 'nets'"):
+    with pytest.raises(
+        ValueError, match="OMNet is not a cascade: found 0 networks in its attribute 'nets'; expected 3"
+    ):
         CascadeInferer((8, 8, 8))(torch.zeros(1, 4, 8, 8, 8), OMNet(channels=(4, 8)))
