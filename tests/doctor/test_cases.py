@@ -14,12 +14,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from common.packaging.modules import needed_modules
 
 from common.doctor import Findings, examine_data
 from common.errors import InputError
 from common.memory import Memory
 from common.packaging.configs import Rewriting
-from common.packaging.modules import needed_modules
 
 COMMON = Path(__file__).parents[2] / "common"
 
@@ -149,12 +149,12 @@ def test_damaged_file(examine: Callable, tmp_path: Path) -> None:
 
 def test_a_case_that_no_memory_holds(examine: Callable, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.memory.main_memory", lambda: Memory(3_000_000_000, 3_000_000_000))
-    wide = np.diag([5000.0, 5000.0, 4.0, 1.0])
+    wide = np.diag([100.0, 100.0, 4.0, 1.0])
     for seed, name in enumerate(("T1", "T2")):
-        write_nifti(f"data/test_{name}.nii.gz", np.random.default_rng(seed).random((12, 10, 6), np.float32), wide)
-    write_nifti("data/test_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), wide)
+        write_nifti(f"data/test_{name}.nii.gz", np.random.default_rng(seed).random((200, 180, 6), np.float32), wide)
+    write_nifti("data/test_gtv.nii.gz", np.ones((200, 180, 6), np.uint8), wide)
     ((kind, where, what),) = examine()
-    assert (kind, where) == ("failure", "test t") and "test_gtv.nii.gz: resampling 12 x 10 x 6 voxels of 5000" in what
+    assert (kind, where) == ("failure", "test t") and "test_gtv.nii.gz: resampling 200 x 180 x 6 voxels of 100" in what
     assert "GB of memory, but 3.0 GB are at hand" in what
     assert examine.findings.lines[-1].startswith("inference of the largest case: about")  # type: ignore[attr-defined]
 

@@ -33,6 +33,8 @@ class FindPatchCentresd(MapTransform):
         output_key: key of the new entry.
     """
 
+    bytes_per_voxel = 4  # int32; the three lists together have no more entries than the brain's box has voxels
+
     def __init__(self, keys: KeysCollection = "label", dilation: int = 5, output_key: str = "centres") -> None:
         super().__init__(keys)
         self.dilation = dilation
