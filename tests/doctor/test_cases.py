@@ -18,8 +18,8 @@ import pytest
 from common.doctor import Findings, examine_data
 from common.errors import InputError
 from common.memory import Memory
+from common.packaging.code import code_of
 from common.packaging.configs import Rewriting
-from common.packaging.modules import needed_modules
 
 COMMON = Path(__file__).parents[2] / "common"
 
@@ -289,7 +289,7 @@ def test_a_package_s_own_code(
     package = "two_of_three_v0"
     configs = {name: json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in ("inference", "train")}
     rewriting = Rewriting(configs, "common", package)
-    for file, source in needed_modules(COMMON, rewriting.names).items():
+    for file, source in code_of(COMMON, rewriting.names).items():
         (bundle / package / file).parent.mkdir(parents=True, exist_ok=True)
         (bundle / package / file).write_text(source)
     for name, config in configs.items():
