@@ -38,9 +38,7 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**{**fields, **changes})
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "Müller", "M\udcc3\udcbcller"]
-)  # the last as Python reads it under a locale of ASCII
+@pytest.mark.parametrize("name", ["a", "Müller", "M\udcc3\udcbcller"])  # the last under a locale of ASCII
 def test_written_record_is_read_back(tmp_path: Path, name: str) -> None:
     written = record(train_cases=[{**CASE, "case": name}])
     written.write(tmp_path)
