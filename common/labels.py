@@ -1,7 +1,7 @@
-"""The labels of a bundle: their names and values, regions of them, and what the values in a file mean.
+"""The labels of a bundle: their names and values, their unions (regions), and the meaning of the values in a file.
 
-``labels`` maps names to the values that label maps on disk hold. The class of a label inside a network is its position
-in ``labels``, from 1; class 0 is the background.
+``labels`` maps names to the values in label maps on disk. Inside a network, the class of a label is its position in
+``labels``, from 1; class 0 is the background.
 """
 
 from __future__ import annotations
@@ -20,27 +20,24 @@ from .files import read_json
 logger = logging.getLogger(__name__)
 
 BACKGROUND, UNUSED = "background", "unused"  # names of values in metadata.json
-LARGEST_VALUE = 254  # label maps have 8 bits, and 255 marks places in between
-LONGEST_NAME = 64  # characters of a name in DICOM
-SHOWN = 6  # values that a message lists
+LARGEST_VALUE = 254  # label maps have 8 bits, and resampling marks undecided voxels with 255
+LONGEST_NAME = 64  # characters, the limit of a name in DICOM
+SHOWN = 6  # largest number of values in a message
 EXAMPLE = 'such as --label_map "{1: 1, 2: 1}"'
-TISSUE = {key: ["85756007", "SCT", "Tissue"] for key in ("category", "type")}  # codes of a label that has none
+TISSUE = {key: ["85756007", "SCT", "Tissue"] for key in ("category", "type")}  # codes of a label without its own
 SPELLINGS = {"tumor": "tumour", "tumors": "tumour", "tumours": "tumour", "cancer": "tumour", "edema": "oedema"}
 
 
 def check_labels(labels: Any, count: int | None = None) -> dict[str, int]:
-    """Check the setting ``labels``.
+    """Check the setting ``labels`` and return it as a plain dictionary.
 
     Args:
-        labels: names to values, without the background.
-        count: number of labels that the method segments; None for any.
-
-    Returns:
-        the labels as they are, of plain integers.
+        labels: mapping from names to values, without the background.
+        count: number of labels that the method segments; None for any number.
 
     Raises:
-        InputError: no mapping, an empty or a double name, a value that is no integer from 1 to 254 or there twice,
-            another number of labels than ``count``.
+        InputError: ``labels`` is not a mapping; a name is empty or occurs twice; a value is not an integer from 1 to
+            254 or occurs twice; or the number of labels is not ``count``.
     """
     if not isinstance(labels, Mapping) or not labels:
         raise InputError(f"labels: {labels!r}; expected names and values, such as {{'liver': 1, 'tumour': 2}}")
@@ -56,32 +53,33 @@ def check_labels(labels: Any, count: int | None = None) -> dict[str, int]:
     if len(set(names)) < len(names) or len(set(values)) < len(values):
         raise InputError(f"labels: {dict(labels)}; expected different names and different values")
     if count is not None and len(labels) != count:
-        raise InputError(f"labels: {len(labels)} of them ({shown_labels(labels)}); {_only(labels, count)}")
+        raise InputError(f"labels: {len(labels)} labels ({shown_labels(labels)}); {_fix_of_count(labels, count)}")
     return dict(labels)
 
 
 def shown_labels(labels: Mapping[str, int]) -> str:
-    """Return the labels as a message lists them: ``liver 1, tumour 2``."""
+    """Return the labels as text for a message, such as ``liver 1, tumour 2``."""
     return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
-def _only(labels: Mapping[str, int], count: int) -> str:
+def _fix_of_count(labels: Mapping[str, int], count: int) -> str:
+    """Return how to reach the number of labels that a method segments, for a message."""
     if count > 1:
-        return f"this method nests its tasks for exactly {count} labels; rename them, but keep their number and order"
+        return f"this method nests its tasks for exactly {count} labels; keep their number and order, names may change"
     name = " and ".join(labels)[:LONGEST_NAME].strip()
     merged = ", ".join(f"{value}: 1" for value in labels.values())
     return f'this network segments one; merge them: --labels "{{\'{name}\': 1}}" --label_map "{{{merged}}}"'
 
 
 def class_regions(labels: Mapping[str, int], regions: Mapping[str, Sequence] | None = None) -> dict[str, list[int]]:
-    """Return the classes of each region that is scored.
+    """Return the classes of each region.
 
     Args:
-        labels: names to values.
-        regions: names to lists of label names or values; without any, each label is a region.
+        labels: mapping from names to values.
+        regions: mapping from names to lists of label names or values; without it, each label is a region.
 
     Raises:
-        InputError: a region without labels, or with one that ``labels`` does not have.
+        InputError: a region is empty, or has a label that ``labels`` does not have.
     """
     classes: dict[Any, int] = {}
     for number, (name, value) in enumerate(check_labels(labels).items(), start=1):
@@ -100,7 +98,7 @@ def class_regions(labels: Mapping[str, int], regions: Mapping[str, Sequence] | N
 
 
 def channel_def(labels: Mapping[str, int]) -> dict[str, str]:
-    """Return what each value of a label map is called, as ``metadata.json`` has it."""
+    """Return the name of each value of a label map, in the form of ``channel_def`` in ``metadata.json``."""
     names = {0: BACKGROUND, **{value: name for name, value in labels.items()}}
     return {str(value): names.get(value, UNUSED) for value in range(max(names) + 1)}
 
@@ -112,17 +110,17 @@ def check_agreement(
     out_channels: int | None,
     channels: Mapping[str, str] | None,
 ) -> None:
-    """Check that everything in a bundle speaks of the same labels.
+    """Check that the settings and the metadata of a bundle agree on its labels.
 
     Args:
-        labels: names to values.
-        regions: names to labels.
-        segments: codes of a DICOM segmentation.
-        out_channels: width of the network, the background included; None where it is no setting.
-        channels: the ``channel_def`` of the label map in ``metadata.json``; None to leave it out.
+        labels: mapping from names to values.
+        regions: mapping from names to lists of labels.
+        segments: codes of a DICOM segmentation, by label name.
+        out_channels: number of output channels of the network, the background included; None if it is not a setting.
+        channels: ``channel_def`` of the label map in ``metadata.json``; None skips this check.
 
     Raises:
-        InputError: the first that does not agree, with both values.
+        InputError: an entry does not agree; the message has both values.
     """
     class_regions(labels, regions)
     segments_of_labels(labels, segments)
@@ -142,16 +140,16 @@ def check_agreement(
 
 
 def read_label_map(label_map: Any, labels: Mapping[str, int]) -> dict[int, int]:
-    """Read the setting ``label_map``: values in a file to values of ``labels``, or to 0 for the background.
+    """Read the setting ``label_map``, which maps values in a file to values of ``labels``, or to 0, the background.
 
     Args:
-        label_map: an object, the keys of which JSON makes texts, or a list of pairs. A value that it does not name
-            stays what it is; an empty one changes nothing.
-        labels: names to values.
+        label_map: mapping, or list of pairs; the keys may be text, as in JSON. Values without an entry stay as they
+            are.
+        labels: mapping from names to values.
 
     Raises:
-        InputError: another form, a value that is no integer, two values for one, another value for the background, a
-            result that ``labels`` does not have, or a label that nothing would be mapped to any more.
+        InputError: ``label_map`` has another form; a value is not an integer; one value is mapped to two; 0 is mapped
+            to a label; ``labels`` does not have a result; or no value is left for a label.
     """
     pairs = list(label_map.items()) if isinstance(label_map, Mapping) else label_map
     if isinstance(pairs, str) or not isinstance(pairs, Sequence) or any(not _is_pair(pair) for pair in pairs):
@@ -178,14 +176,14 @@ def read_label_map(label_map: Any, labels: Mapping[str, int]) -> dict[int, int]:
 
 
 def classes_of_values(labels: Mapping[str, int], label_map: Mapping[int, int]) -> dict[int, int]:
-    """Return the class of each value that a file may hold, 0 for the background among them."""
+    """Return the class of each value that a file may contain, the background included."""
     classes = {value: number for number, value in enumerate((0, *labels.values()))}
     kept = {value: number for value, number in classes.items() if value not in label_map}
     return kept | {source: classes[result] for source, result in label_map.items()}
 
 
-def map_to_type(found: Sequence[float], labels: Mapping[str, int], label_map: Mapping[int, int]) -> str:
-    """Return what a message says of values that no label has: the option that gives each of them one."""
+def suggest_label_map(found: Sequence[float], labels: Mapping[str, int], label_map: Mapping[int, int]) -> str:
+    """Return the option ``--label_map`` that gives each unknown value a label, as the end of a message."""
     values = [int(value) for value in found if math.isfinite(value) and value == int(value)]
     known = {**{value: value for value in labels.values()}, **label_map}
     if len(found) > SHOWN or len(values) < len(found):
@@ -196,7 +194,7 @@ def map_to_type(found: Sequence[float], labels: Mapping[str, int], label_map: Ma
 
 
 def warn_of_other_names(dataset_dir: str | Path, labels: Mapping[str, int], label_map: Mapping[int, int]) -> None:
-    """Log one warning where the data list names its labels, and other things by a value than the bundle does."""
+    """Log a warning if the data list gives other names to its label values than the bundle."""
     found = names_in_list(dataset_dir)
     names = {value: name for name, value in labels.items()}
     other = []
@@ -207,7 +205,7 @@ def warn_of_other_names(dataset_dir: str | Path, labels: Mapping[str, int], labe
             other.append(f"{there} where `labels` has {names.get(value, 'nothing')}")
     if other:
         logger.warning(
-            "%s: its labels are not those of this bundle: %s; if they are others, set --labels and --label_map",
+            "%s: its labels are not those of this bundle: %s; for other structures, set --labels and --label_map",
             Path(dataset_dir) / "dataset.json",
             "; ".join(other),
         )
@@ -217,13 +215,13 @@ def segments_of_labels(labels: Mapping[str, int], segments: Any) -> dict[str, Ma
     """Return the codes of each label for a DICOM segmentation, in the order of the labels.
 
     Args:
-        labels: names to values.
-        segments: names to codes; a label without an entry gets those for any tissue, so that it never passes for
-            another structure.
+        labels: mapping from names to values.
+        segments: mapping from names to codes. A label without an entry gets the codes of any tissue, so that it is not
+            taken for another structure.
 
     Raises:
-        InputError: no mapping of names to mappings, or an entry for a name that ``labels`` does not have: its codes,
-            and perhaps those of its neighbours, are of another bundle's labels.
+        InputError: ``segments`` is not a mapping from names to mappings, or it has a name that ``labels`` does not
+            have. The codes then belong to the labels of another bundle.
     """
     if not isinstance(segments, Mapping) or not all(isinstance(codes, Mapping) for codes in segments.values()):
         raise InputError(
@@ -240,10 +238,10 @@ def segments_of_labels(labels: Mapping[str, int], segments: Any) -> dict[str, Ma
 
 
 def names_in_list(dataset_dir: str | Path) -> dict[int, str]:
-    """Return the values and names that ``dataset_dir/dataset.json`` says of labels, without the background.
+    """Return the label values and names of ``dataset_dir/dataset.json``, without the background.
 
-    Its ``labels`` may go from values to names, from names to values, or be a list of names. Without such a file, or
-    with one of another form, there are none: reading the cases reports what is wrong with it.
+    Its ``labels`` may map values to names or names to values, or be a list of names. Without a valid file the result is
+    empty; an error in the file is reported where the cases are read.
     """
     try:
         listing = read_json(Path(dataset_dir) / "dataset.json")
@@ -253,7 +251,7 @@ def names_in_list(dataset_dir: str | Path) -> dict[int, str]:
 
 
 def _named_values(named: Any) -> dict[int, str]:
-    """Values and names of a data list's ``labels``: value to name, name to value or to values, or a list of names."""
+    """Return the values and names in ``labels`` of a data list, in any of its forms."""
     if isinstance(named, list):
         named = dict(enumerate(named))
     found: dict[int, str] = {}
@@ -266,7 +264,7 @@ def _named_values(named: Any) -> dict[int, str]:
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether all words of one name are in the other: ``tumour`` and ``liver_tumor``."""
+    """Return whether one name contains all words of the other, such as ``tumour`` and ``liver_tumor``."""
     a, b = _words(one), _words(other)
     return bool(a and b) and (a <= b or b <= a)
 
@@ -280,7 +278,7 @@ def _is_pair(pair: Any) -> bool:
 
 
 def _integer(value: Any) -> int | None:
-    """A whole number, which JSON's keys hold as a text."""
+    """Return a whole number, which may be text as in the keys of JSON, or None for anything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):

@@ -1,4 +1,4 @@
-"""The memory at hand, and refusing what needs more before any of it is taken."""
+"""Free memory, and the check that an allocation fits it before it is made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import InputError
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS = Path("/proc/self")
-# Of a cgroup: its limit, what it uses, and what begins the names of the cache that the kernel gives back, by version.
+# Files of a control group, for versions 2 and 1: limit, use, and the prefix of the cache entries in memory.stat.
 CGROUP_FILES = (
     ("memory.max", "memory.current", ""),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -19,17 +19,17 @@ CGROUP_FILES = (
 
 
 class Memory(NamedTuple):
-    """Bytes."""
+    """Hold free and total memory, in bytes."""
 
     free: int
     total: int
 
 
 def main_memory() -> Memory | None:
-    """Return what this process may still take of the main memory, and the most that it could ever take.
+    """Return the free and the total main memory of this process, or None if the system does not report it.
 
-    The least counts of the machine's available memory, the limits of its control groups (container, batch job), and
-    the limit of its address space (``ulimit -v``). None where the system does not tell.
+    It is the smallest of three: the machine's available memory, what the limits of the control groups leave (container,
+    batch job), and what the limit of the address space leaves (``ulimit -v``).
     """
     try:
         page = os.sysconf("SC_PAGE_SIZE")
@@ -40,23 +40,25 @@ def main_memory() -> Memory | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
-        pass  # sysconf counts the disk cache as used
+        pass  # keep the value of sysconf, which counts the disk cache as used
     for limit, left in [*_cgroups(), *_address_space(page)]:
         free, total = min(free, left), min(total, limit)
     return Memory(max(free, 0), total)
 
 
-def check_memory(where: str, what: str, need: int, fix: str = "use a machine with more, or a smaller scan") -> None:
-    """Check that an allocation fits the memory at hand.
+def check_memory(
+    where: str, what: str, need: int, fix: str = "use a machine with more memory, or a smaller scan"
+) -> None:
+    """Check that an allocation fits the free memory.
 
     Args:
-        where: the file, for the message.
-        what: what needs the memory, for the message.
-        need: bytes.
-        fix: what helps, for the message.
+        where: name of the file, for the message.
+        what: name of the step that needs the memory, for the message.
+        need: size of the allocation, in bytes.
+        fix: remedy, for the message.
 
     Raises:
-        InputError: more bytes than are at hand; the message has both numbers.
+        InputError: the free memory is smaller; the message has both numbers.
     """
     memory = main_memory()
     if memory is not None and need > memory.free:
@@ -64,7 +66,7 @@ def check_memory(where: str, what: str, need: int, fix: str = "use a machine wit
 
 
 def size(count: float) -> str:
-    """Return bytes to read: ``812 bytes``, ``45 MB``, ``3.2 GB`` or ``16.0 TB``; 10**9 bytes are a GB."""
+    """Return a number of bytes as text: ``812 bytes``, ``45 MB``, ``3.2 GB`` or ``16.0 TB``; a GB has 10**9 bytes."""
     for unit, name in ((1e12, "TB"), (1e9, "GB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -72,7 +74,7 @@ def size(count: float) -> str:
 
 
 def _cgroups() -> Iterator[tuple[int, int]]:
-    """Give limit and rest of each control group that this process is in."""
+    """Yield limit and free memory, in bytes, of each control group of this process."""
     try:
         entries = [line.split(":", 2) for line in (PROCESS / "cgroup").read_text().splitlines()]
     except OSError:
@@ -82,7 +84,7 @@ def _cgroups() -> Iterator[tuple[int, int]]:
             continue
         root = CGROUPS / "memory" if controllers else CGROUPS
         own = root / path.strip("/")
-        # in a container, the path may be that of the host, and the root is the container's own group
+        # in a container, the path may be the host's, and the root is the container's own group
         for folder in dict.fromkeys([own, *(p for p in own.parents if p.is_relative_to(root))]):
             for limit, used, prefix in CGROUP_FILES:
                 try:
@@ -91,11 +93,12 @@ def _cgroups() -> Iterator[tuple[int, int]]:
                     caches = (f"{prefix}inactive_file", f"{prefix}active_file")
                     cached = sum(int(value) for name, value in kept if name in caches)
                 except (OSError, ValueError):
-                    continue  # no such group, or one without a limit: "max"
+                    continue  # no such group, or no limit ("max")
                 yield most, most - taken + cached
 
 
 def _address_space(page: int) -> Iterator[tuple[int, int]]:
+    """Yield limit and free part of the address space, in bytes, if it has a limit."""
     try:
         import resource
     except ImportError:  # not on Windows

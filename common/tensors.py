@@ -1,4 +1,4 @@
-"""What transforms, data sets and inferers do with the tensor of a volume alike."""
+"""Functions on the tensor of a volume that transforms, data sets and inferers share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def as_tensor(tensor: Tensor) -> Tensor:
-    """The same memory without the affine, whose upkeep each operation would pay for."""
+    """Return the plain tensor of the same memory; operations on a ``MetaTensor`` copy its metadata each time."""
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
@@ -19,12 +19,12 @@ def affine_of(tensor: MetaTensor) -> np.ndarray:
 
 
 def source_of(tensor: Tensor, key: object) -> str:
-    """For messages: the file that a volume was read from, or else the key under which it stands."""
+    """Return the file that a volume was read from, or its key if there is none, for messages."""
     return str(tensor.meta.get("filename_or_obj", key)) if isinstance(tensor, MetaTensor) else str(key)
 
 
 def dilate(mask: Tensor, margin: int) -> Tensor:
-    """Masks ``(B, x, y, z)`` and all within ``margin`` voxels of them, along the axes and diagonals."""
+    """Return masks ``(B, x, y, z)`` grown by ``margin`` voxels along the axes and the diagonals."""
     grown = mask.float()
     for axis in range(3):
         reach = [margin if i == axis else 0 for i in range(3)]

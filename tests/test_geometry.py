@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.geometry import grid_difference, same_grid, to_ras, turn_onto
+from common.geometry import check_voxel_size, grid_difference, same_grid, to_ras, turn_onto
 
 SHAPE = (11, 9, 7)
 AFFINE = np.array([[0.72, -0.35, 0, -32], [0.21, 1.2, 0, 3], [0, 0, 3, 7], [0, 0, 0, 1]])
@@ -28,11 +28,11 @@ def test_the_far_corner_counts(axis: int) -> None:
     assert grid_difference(SHAPE, AFFINE @ np.diag(scale), SHAPE, AFFINE) == expected
 
 
-def test_another_shape_is_another_grid() -> None:
+def test_grids_of_different_shapes_differ() -> None:
     assert grid_difference((11, 9, 6), AFFINE, SHAPE, AFFINE) == "shape [11, 9, 6], expected [11, 9, 7]"
 
 
-def test_turning_keeps_places_values_and_channels() -> None:
+def test_turning_axes_keeps_positions_and_values() -> None:
     volume = np.random.default_rng(0).random((*SHAPE, 2))
     other = AFFINE[:, [2, 0, 1, 3]] @ np.diag([-1, 1, -1, 1])
     turned, affine = turn_onto(volume, AFFINE, other)
@@ -44,9 +44,17 @@ def test_turning_keeps_places_values_and_channels() -> None:
     assert same is volume and unchanged is AFFINE
 
 
-def test_the_space_of_the_metadata_decides() -> None:
+def test_the_matrix_to_ras_follows_the_space() -> None:
     np.testing.assert_array_equal(np.diag(to_ras({"space": "LPS"}, "P1")), [-1, -1, 1, 1])
     np.testing.assert_array_equal(np.diag(to_ras({"space": "right-posterior-inferior"}, "P1")), [1, -1, -1, 1])
     np.testing.assert_array_equal(to_ras({}, "P1"), np.eye(4))
     with pytest.raises(InputError, match="P1: its space is 'scanner-xyz', expected 'RAS' or 'LPS'; convert its affine"):
         to_ras({"space": "scanner-xyz"}, "P1")
+
+
+def test_voxel_sizes_outside_those_of_scanners_are_refused() -> None:
+    for spacing in ((0.01, 0.5, 100), (100, 0.01, 5)):
+        check_voxel_size(np.diag([*spacing, 1.0]), "P1")
+    for spacing in ((0.0099, 0.5, 5), (0.5, 4000, 5), (0.5, 0.5, np.nan)):
+        with pytest.raises(InputError, match=r"P1: voxels of .* mm, expected 0\.01 to 100 mm .*; correct the spacing"):
+            check_voxel_size(np.diag([*spacing, 1.0]), "P1")

@@ -14,9 +14,9 @@ from common.labels import (
     check_labels,
     class_regions,
     classes_of_values,
-    map_to_type,
     read_label_map,
     segments_of_labels,
+    suggest_label_map,
     warn_of_other_names,
 )
 
@@ -40,21 +40,21 @@ CODES = {"category": ["91723000", "SCT", "Anatomical Structure"], "type": ["1020
         ({"liver": 1, "Liver ": 2}, "expected different names and different values"),
     ],
 )
-def test_labels_that_are_not_valid(labels: Any, message: str) -> None:
+def test_invalid_labels_are_refused(labels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_labels(labels)
 
 
-def test_more_labels_than_the_method_segments() -> None:
+def test_a_wrong_number_of_labels_is_refused() -> None:
     fix = '--labels "{\'ground glass and consolidation\': 1}" --label_map "{1: 1, 3: 1}"'
-    with pytest.raises(InputError, match=r"labels: 2 of them \(ground glass 1, consolidation 3\)") as error:
+    with pytest.raises(InputError, match=r"labels: 2 labels \(ground glass 1, consolidation 3\)") as error:
         check_labels({"ground glass": 1, "consolidation": 3}, count=1)
     assert str(error.value).endswith(f"this network segments one; merge them: {fix}")
     with pytest.raises(InputError, match="nests its tasks for exactly 3 labels"):
         check_labels(LABELS, count=3)
 
 
-def test_regions_by_names_and_by_values_are_classes() -> None:
+def test_regions_of_names_or_values_become_classes() -> None:
     labels = {"core": 1, "oedema": 2, "enhancing": 4}
     assert class_regions(labels) == {"core": [1], "oedema": [2], "enhancing": [3]}
     by_name = {"whole": ["core", "oedema", "enhancing"], "hot": ["enhancing"]}
@@ -71,7 +71,7 @@ def test_regions_by_names_and_by_values_are_classes() -> None:
         ({"whole": [3]}, "regions: whole has 3, but labels are liver 1, tumour 2"),
     ],
 )
-def test_regions_of_other_labels(regions: Any, message: str) -> None:
+def test_regions_of_unknown_labels_are_refused(regions: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         class_regions(LABELS, regions)
 
@@ -79,12 +79,12 @@ def test_regions_of_other_labels(regions: Any, message: str) -> None:
 @pytest.mark.parametrize(
     "label_map", [{"3": 2, "1": 1}, {3: 2, 1: 1}, [[3, 2], [1, 1]], [("3", "2"), (1, 1)], {3.0: 2}, {"3": 2, 3: 2}]
 )
-def test_every_form_of_a_label_map(label_map: Any) -> None:
+def test_every_form_of_a_label_map_is_read(label_map: Any) -> None:
     mapped = read_label_map(label_map, LABELS)
     assert classes_of_values(LABELS, mapped) == {0: 0, 1: 1, 2: 2, 3: 2}
 
 
-def test_a_label_map_goes_to_values_and_they_to_classes() -> None:
+def test_a_label_map_gives_values_and_they_give_classes() -> None:
     labels = {"kidney": 5, "cyst": 3}
     mapped = read_label_map({1: 5, 5: 3, 7: 0}, labels)
     assert classes_of_values(labels, mapped) == {0: 0, 1: 1, 5: 2, 3: 2, 7: 0}
@@ -107,21 +107,21 @@ def test_a_label_map_goes_to_values_and_they_to_classes() -> None:
         ({1: 1, 2: 1}, "label_map: 2 to 1, so that nothing is left for tumour 2 of `labels`"),
     ],
 )
-def test_a_label_map_that_is_not_valid(label_map: Any, message: str) -> None:
+def test_an_invalid_label_map_is_refused(label_map: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_label_map(label_map, LABELS)
 
 
-def test_the_option_that_a_message_gives_is_accepted() -> None:
-    """For random values: after it is typed, each of them is a label or the background."""
+def test_the_suggested_label_map_is_accepted() -> None:
+    """With the option from the message, each of some random values is a label or the background."""
     rng = np.random.default_rng(0)
     for _ in range(100):
         labels = {f"label {value}": int(value) for value in rng.permutation(6)[: rng.integers(1, 4)] + 1}
         found = sorted({*rng.integers(-3, 12, rng.integers(1, 6)).tolist()} - {0})
-        text = map_to_type(found, labels, {})
+        text = suggest_label_map(found, labels, {})
         typed = eval(text.partition("--label_map ")[2].partition(" (")[0].strip('"'))
         assert {*found} <= classes_of_values(labels, read_label_map(typed, labels)).keys()
-    assert map_to_type([0.5, 1], LABELS, {}) == "; write the label map with whole numbers, one for each label"
+    assert suggest_label_map([0.5, 1], LABELS, {}) == "; write the label map with whole numbers, one for each label"
 
 
 LISTED = {
@@ -132,7 +132,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize("form", LISTED)
-def test_a_list_that_calls_its_labels_otherwise(form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_names_labels_of_other_names(form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": LISTED[form]}))
     warn_of_other_names(tmp_path, LABELS, {})
     (record,) = caplog.records
@@ -155,7 +155,7 @@ def test_a_list_that_calls_its_labels_otherwise(form: str, tmp_path: Path, caplo
         [],
     ],
 )
-def test_a_list_that_agrees_or_names_nothing(named: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_for_equal_or_missing_names(named: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": named}))
     for labels, mapped in ((LABELS, {}), ({"liver": 1}, {1: 1, 2: 1})):
         warn_of_other_names(tmp_path, labels, mapped)
@@ -163,7 +163,7 @@ def test_a_list_that_agrees_or_names_nothing(named: Any, tmp_path: Path, caplog:
     assert not caplog.records
 
 
-def test_values_that_nothing_uses_have_a_place() -> None:
+def test_channel_def_lists_unused_values() -> None:
     assert channel_def({"core": 1, "hot": 4, "oedema": 2}) == {
         **{"0": "background", "1": "core", "2": "oedema", "3": "unused", "4": "hot"}
     }
@@ -187,7 +187,7 @@ def test_values_that_nothing_uses_have_a_place() -> None:
         ({"channels": {"0": "liver", "1": "tumour"}}, "channel_def .* is 0 liver, 1 tumour, but labels are"),
     ],
 )
-def test_what_does_not_agree(change: dict[str, Any], message: str) -> None:
+def test_settings_that_disagree_are_refused(change: dict[str, Any], message: str) -> None:
     agreeing = {
         "labels": LABELS,
         "regions": {"liver": ["liver", "tumour"]},
@@ -200,7 +200,7 @@ def test_what_does_not_agree(change: dict[str, Any], message: str) -> None:
         check_agreement(**{**agreeing, **change})  # type: ignore[arg-type]
 
 
-def test_codes_in_the_order_of_the_labels() -> None:
+def test_segment_codes_follow_the_order_of_labels() -> None:
     found = segments_of_labels({"tumour": 1, "liver": 2}, {"liver": CODES})
     assert [*found] == ["tumour", "liver"] and found["liver"] == CODES
     assert found["tumour"]["type"] == ["85756007", "SCT", "Tissue"]

@@ -1,4 +1,4 @@
-"""The memory at hand: the least of what machine, control groups and the process's own limit leave."""
+"""Free memory: the smallest of what the machine, its control groups and the process limit leave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.memory import Memory, check_memory, main_memory, size
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put this process into a control group, and its files where the system would have them."""
+    """Return a function that writes the files of a control group and puts this process into it."""
     monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
 
     def be_in(line: str, folder: str, **content: object) -> None:
@@ -29,7 +29,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return be_in
 
 
-def test_memory_is_known_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_memory_is_found_if_the_system_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = main_memory()
     assert found is not None and 0 < found.free <= found.total
     monkeypatch.delattr("os.sysconf")
@@ -37,34 +37,34 @@ def test_memory_is_known_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", ["/job/step", "/"], ids=["of the host", "in a container"])
-def test_a_control_group_limits(group: Callable, path: str) -> None:
+def test_a_control_group_limits_the_memory(group: Callable, path: str) -> None:
     cache = "anon 1\ninactive_file 200000\nactive_file 50000"
     files = {"memory__max": 10**6, "memory__current": 9 * 10**5, "memory__stat": cache}
     group(f"0::{path}", path.strip("/"), **files)
     assert main_memory() == Memory(350_000, 10**6)
 
 
-def test_a_group_above_counts_too(group: Callable) -> None:
+def test_a_parent_control_group_limits_the_memory(group: Callable) -> None:
     group("0::/job/step", "job", memory__max=5000, memory__current=2000, memory__stat="anon 1")
     group("0::/job/step", "job/step", memory__max="max", memory__current=1, memory__stat="anon 1")
     assert main_memory() == Memory(3000, 5000)
 
 
-def test_a_control_group_of_version_1_limits(group: Callable) -> None:
+def test_a_control_group_of_version_1_limits_the_memory(group: Callable) -> None:
     files = {"memory__limit_in_bytes": 7000, "memory__usage_in_bytes": 6000, "memory__stat": "total_inactive_file 500"}
-    group("4:cpu,memory:/docker/abc", "memory", **files)  # its path is that of the host
+    group("4:cpu,memory:/docker/abc", "memory", **files)  # the path is that of the host
     assert main_memory() == Memory(1500, 7000)
 
 
-def test_a_limit_of_address_space_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_space_limit_limits_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda which: (10**12, 10**12))
     most = main_memory()
-    monkeypatch.setattr("resource.getrlimit", lambda which: (1 << 20, 1 << 20))  # less than this process has taken
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1 << 20, 1 << 20))  # less than this process uses
     assert main_memory() == Memory(0, 1 << 20)
     assert most is not None and most.total > 1 << 20
 
 
-def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_allocation_above_the_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(3_000_000_000, 8_000_000_000))
     check_memory("a.nii", "reading", 3_000_000_000)
     with pytest.raises(InputError, match=r"^a\.nii: reading needs 3\.2 GB of memory, but 3\.0 GB are at hand; use"):
@@ -76,5 +76,5 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("count", "text"), [(812, "812 bytes"), (45e6, "45 MB"), (3.21e9, "3.2 GB"), (1.6e13, "16.0 TB")]
 )
-def test_bytes_are_readable(count: float, text: str) -> None:
+def test_bytes_are_shown_with_units(count: float, text: str) -> None:
     assert size(count) == text

@@ -1,4 +1,4 @@
-"""Inference of a volume by windows."""
+"""Run a network over a volume, window by window."""
 
 from .class_activation import ClassActivationInferer
 from .classifying import ClassifyingWindowInferer

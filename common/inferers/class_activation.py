@@ -1,4 +1,4 @@
-"""Where in a volume a network sees its class."""
+"""Maps of the voxels that a predicted class depends on."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from .windows import Tiles, WindowInferer
 
 
 class ClassActivationInferer(WindowInferer):
-    """Grad-CAM (Selvaraju et al., ICCV 2017) by windows, of a network whose last output channels are class logits.
+    """Compute Grad-CAM (Selvaraju et al., ICCV 2017) by windows for a network that returns class logits last.
 
-    Of each window, the positive part of the layer's channels weighted by the mean gradient of the class logit,
-    interpolated to the window (MONAI's ``GradCAM``); averaged over windows as outputs are. Windows are not scaled one
-    by one, so that one with little evidence stays darker than one with much. Of a layer that the network uses several
-    times, such as in passes, the last time counts. No hook and no gradient stays with the network.
+    The map of a window is MONAI's ``GradCAM``: the positive part of the layer's channels, weighted by the mean gradient
+    of the class logit and interpolated to the window's size. :class:`WindowInferer` averages the maps of the windows.
+    They are not scaled one by one, so a window with little evidence stays darker than one with much.
+
+    If the network uses the layer several times, as in several passes, the last use counts. No hook and no gradient
+    remains on the network.
 
     Args:
-        roi_size: window ``(x, y, z)``, in voxels.
-        num_classes: the last channels of the network's output.
-        target_layers: name of the layer, dotted; its output is ``(B, C, x, y, z)`` at any resolution.
-        target_class: index of the class to explain; None, the likeliest of each window.
-        options: as for :class:`WindowInferer`.
+        roi_size: window size ``(x, y, z)``, in voxels.
+        num_classes: number of class logits, the last channels of the network's output.
+        target_layers: dotted name of the layer; its output is ``(B, C, x, y, z)`` at any resolution.
+        target_class: index of the class to explain; None takes the most probable class of each window.
+        options: options of :class:`WindowInferer`.
 
     Returns:
-        from the call, ``(B, 1, x, y, z)``, 0 to 1: a part of the volume's largest value; zeros where there is none.
+        from the call, tensor ``(B, 1, x, y, z)``, values 0 to 1, as fractions of the case's largest value. All are 0
+        if nothing in the volume supports the class.
 
     Raises:
-        InputError: a class out of range, or, from the call, a layer that the network does not have or use, that gives
-            no map, or that the class does not depend on.
+        InputError: the class is out of range; or, from the call, the network does not have or use the layer, its output
+            is not a map, or the class does not depend on it.
     """
 
     def __init__(
@@ -55,28 +58,32 @@ class ClassActivationInferer(WindowInferer):
         layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
         if self.target_layers not in layers:
             known = ", ".join(name for name in layers if name and name.count(".") < 2)
-            raise InputError(f"target_layers {self.target_layers}: no such layer; {type(network).__name__} has {known}")
+            raise InputError(
+                f"target_layers {self.target_layers}: {type(network).__name__} has no such layer; give one of {known}"
+            )
         trained = [p for p in layers[""].parameters() if p.requires_grad]
         hooks = _LastUse(network, self.target_layers, self.num_classes, args, kwargs)
         explain = GradCAM(hooks, self.target_layers, postprocessing=lambda activation: activation)
         try:
-            for parameter in trained:  # whose gradients would keep all that comes before the layer
+            for parameter in trained:  # their gradients would keep all activations before the layer
                 parameter.requires_grad_(False)
             output = super()._infer(tiles, explain, self.target_class)
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
         if not torch.stack(hooks.depends).any():
-            raise InputError(f"target_layers {self.target_layers}: the class does not depend on it; choose another one")
+            raise InputError(
+                f"target_layers {self.target_layers}: the class does not depend on this layer; choose another one"
+            )
         largest = output.amax((1, 2, 3, 4), keepdim=True)
         return output.div_(torch.where(largest > 0, largest, 1))
 
 
 class _LastUse(ModelWithHooks):
-    """What a layer gave at last, and the gradient of the class logit there.
+    """Return the last output of a layer and the gradient of the class logit there.
 
-    MONAI's own class leaves its hooks on the network, computes the gradients of all parameters, and joins the last
-    output of a layer that is used several times with the gradient of the first.
+    MONAI's own class leaves its hooks on the network and computes the gradients of all parameters. For a layer that is
+    used several times, it combines the last output with the first gradient.
     """
 
     def __init__(self, network: Any, layer: str, num_classes: int, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -84,7 +91,7 @@ class _LastUse(ModelWithHooks):
         self.num_classes = num_classes
         self.args = args
         self.kwargs = kwargs
-        self.depends: list[Tensor] = []  # of each batch, whether any gradient is not 0
+        self.depends: list[Tensor] = []  # whether any gradient is not 0, one flag for each batch
 
     def __call__(
         self, x: Tensor, class_idx: int | None = None, retain_graph: bool = False
@@ -94,9 +101,11 @@ class _LastUse(ModelWithHooks):
 
         def cut(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or output.dim() != 5:
-                raise InputError(f"target_layers {layer}: its output is no map (B, C, x, y, z)")
+                raise InputError(
+                    f"target_layers {layer}: its output is not a map (B, C, x, y, z); choose another layer"
+                )
             uses.append(output.detach().requires_grad_())
-            return uses[-1].clone()  # what follows may write into it
+            return uses[-1].clone()  # later layers may write in place
 
         handle = self.get_layer(layer).register_forward_hook(cut)
         try:
@@ -106,9 +115,9 @@ class _LastUse(ModelWithHooks):
         finally:
             handle.remove()
         if not uses:
-            raise InputError(f"target_layers {layer}: the network does not use it")
+            raise InputError(f"target_layers {layer}: the network does not use this layer; choose another one")
         used, gradient = uses[-1], torch.zeros_like(uses[-1])
-        if score.requires_grad:  # because of the layer, since no parameter does
+        if score.requires_grad:  # no parameter does, so the layer is the reason
             (gradient,) = torch.autograd.grad(score, used, retain_graph=retain_graph, materialize_grads=True)
         self.depends.append(gradient.any())
         return logits.detach(), (used.detach(),), (gradient.contiguous(),)

@@ -1,4 +1,4 @@
-"""Inference by windows of networks that segment the volume and tell its class."""
+"""Sliding-window inference for networks that segment a volume and classify it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ VOTES = ("foreground", "volume")
 
 
 class ClassifyingWindowInferer(WindowInferer):
-    """Windows through a network that returns segmentation channels and, after them, class logits.
+    """Run a network that returns segmentation channels, followed by class logits, over a volume.
 
-    Segmentation channels are averaged as :class:`WindowInferer` does. Of the class logits, which are constant over a
-    window, the softmax of each window is a vote; the votes that count make the probabilities of the case. A window at
-    the border counts like any other, with the zeros around the image. Foreground is where the largest of several
-    segmentation channels is not the first, or where the only one, a probability, is at least 0.5.
+    :class:`WindowInferer` averages the segmentation channels. The class logits are constant over a window, and their
+    softmax is the window's vote. The votes together give the class probabilities of the case. A window that reaches
+    into the padding around the image has the same vote as any other.
+
+    A voxel is foreground if the largest of several segmentation channels is not the first. A single channel is a
+    probability, and the voxel is foreground from 0.5 on.
 
     Args:
-        roi_size: window ``(x, y, z)``, in voxels.
-        num_classes: the last channels of the network's output; a network that returns no others has no foreground. Of
-            0, as in a variant without classes, all is as in :class:`WindowInferer`.
-        vote: ``"foreground"``: the mean over the windows that hold predicted foreground, or else over all that were
-            computed. ``"volume"``: the mean weighted by each window's predicted foreground voxels, or else plain.
-        options: as for :class:`WindowInferer`; ``fill`` is of the segmentation channels.
+        roi_size: window size ``(x, y, z)``, in voxels.
+        num_classes: number of class logits, the last channels of the network's output. A network without other
+            channels has no foreground. With 0, the result is that of :class:`WindowInferer`.
+        vote: ``"foreground"`` averages over the windows with predicted foreground, or over all computed windows if
+            there are none. ``"volume"`` weights each window by its predicted foreground voxels, or equally if there are
+            none.
+        options: options of :class:`WindowInferer`; ``fill`` applies to the segmentation channels.
 
     Returns:
-        from the call, ``(B, C + num_classes, x, y, z)``: the C segmentation channels, then the probabilities of the
-        case, constant; NaN where no window of the case was computed.
+        from the call, tensor ``(B, C + num_classes, x, y, z)``: C segmentation channels, then the probabilities of the
+        case, constant over the volume. They are NaN if no window of the case was computed.
 
     Raises:
-        InputError: another vote.
-        ValueError: from the call, a network that returns fewer channels than classes.
+        InputError: ``vote`` is unknown.
+        ValueError: from the call, the network returns fewer channels than classes.
     """
 
     def __init__(self, roi_size: Sequence[int], num_classes: int, vote: str = "foreground", **options: Any) -> None:
@@ -57,21 +60,23 @@ class ClassifyingWindowInferer(WindowInferer):
 
 
 class _Ballot:
-    """The network's segmentation channels; what its windows say of the class is kept, on their device."""
+    """Return the network's segmentation channels, and keep the votes of the windows, on their device."""
 
     def __init__(self, network: Callable[..., Any], num_classes: int) -> None:
         self.network = network
         self.num_classes = num_classes
-        self.votes: list[Tensor] = []  # (windows, classes) of each batch
-        self.voxels: list[Tensor] = []  # of foreground, (windows,)
+        self.votes: list[Tensor] = []  # probabilities (windows, classes), one tensor for each batch
+        self.voxels: list[Tensor] = []  # numbers of foreground voxels (windows,), one tensor for each batch
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self.network(*args, **kwargs)
         if not isinstance(outputs, Tensor) or outputs.dim() != 5:
-            return outputs  # which the inferer refuses
+            return outputs  # the inferer raises
         channels = outputs.shape[1] - self.num_classes
         if channels < 0:
-            raise ValueError(f"the network returned {list(outputs.shape)}, expected {self.num_classes} class logits")
+            raise ValueError(
+                f"the network returned {list(outputs.shape)}, expected {self.num_classes} class logits in its channels"
+            )
         segmentation, logits = outputs.split([channels, self.num_classes], 1)
         self.votes.append(logits[..., 0, 0, 0].float().softmax(1))
         several = channels > 1
@@ -80,7 +85,13 @@ class _Ballot:
         return segmentation
 
     def count(self, cases: Sequence[int], num_cases: int, vote: str) -> Tensor:
-        """Probabilities ``(num_cases, classes)`` from the windows of these cases, in their order."""
+        """Return the class probabilities ``(num_cases, classes)``.
+
+        Args:
+            cases: index of the case of each window, in the order in which the windows were computed.
+            num_cases: number of cases in the batch.
+            vote: as for :class:`ClassifyingWindowInferer`.
+        """
         votes, voxels = torch.cat(self.votes)[: len(cases)], torch.cat(self.voxels)[: len(cases)]
         owners = torch.tensor(cases, dtype=torch.long, device=votes.device)
         own = (owners == torch.arange(num_cases, device=votes.device)[:, None]).float()  # (cases, windows)

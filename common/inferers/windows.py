@@ -1,4 +1,4 @@
-"""Sliding-window inference that computes only what it must."""
+"""Sliding-window inference in less time and memory than MONAI's."""
 
 from __future__ import annotations
 
@@ -20,58 +20,60 @@ from ..tensors import as_tensor
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
-Place = tuple[Any, ...]  # index of the case, all channels, and a window's centre
+Place = tuple[Any, ...]  # index of the case, all channels, and the slices of a window's centre
 
 
 class Tiles(NamedTuple):
-    """How windows lie in an image; without ``keep``, the centre of a window is all of it."""
+    """Hold the windows of a batch of images; without ``keep``, the centre of a window is the whole window."""
 
     image: Tensor  # (B, C, x, y, z), with the margins of the outermost windows
-    roi: Sequence[int]  # size of a window
-    centre: Sequence[slice]  # in the window
-    shape: Sequence[int]  # of what all centres cover
-    places: list[Place]  # of the centres, in what they cover
-    filled: list[Place]  # those where the image is not empty
+    roi: Sequence[int]  # window size (x, y, z), in voxels
+    centre: Sequence[slice]  # the kept voxels of a window, along x, y, z
+    shape: Sequence[int]  # size (x, y, z) of the region that the centres cover together
+    places: list[Place]  # all centres, as indices into this region
+    filled: list[Place]  # the centres where the image is not empty
 
 
-def meeting(places: list[Place], mask: Tensor) -> list[Place]:
-    """The places that hold a voxel of a mask ``(B, x, y, z)``."""
+def places_in_mask(places: list[Place], mask: Tensor) -> list[Place]:
+    """Return the places that contain a voxel of a mask ``(B, x, y, z)``."""
     held = torch.stack([mask[place].any() for place in places]) if places else mask[:0]  # one transfer from a GPU
     return [place for place, holds in zip(places, held.tolist()) if holds]
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that it is the faster choice there."""
+    """Return whether the device has instructions for bfloat16, which then is faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    tell: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # PyTorch 2.10 has none
-    capabilities = tell() if device.type == "cpu" else {}
+    read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # PyTorch 2.10 has none
+    capabilities = read() if device.type == "cpu" else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 class WindowInferer(SlidingWindowInferer):
-    """MONAI's ``SlidingWindowInferer``, with the same windows and weights, in less time and memory.
+    """Run a network over a volume with the windows and weights of MONAI's ``SlidingWindowInferer``.
 
-    The network runs channels-last and, where the device has instructions for it, in bfloat16; windows that hold nothing
-    are not computed; outputs are summed in place, in float32. The network must return one tensor of the window's size.
+    It needs less time and memory than MONAI's. The network runs channels-last, and in bfloat16 if the device has
+    instructions for it. Empty windows are skipped. Outputs are summed in place, in float32.
+
+    The network must return one tensor of the window's size.
 
     Args:
-        roi_size: window ``(x, y, z)``, in voxels.
-        sw_batch_size: windows computed together.
-        overlap: of neighbouring windows, as a part of the window, for all axes or each.
-        mode: weight of a window's voxels: ``"constant"`` or ``"gaussian"``.
-        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the device has instructions for it.
-        empty: a window whose voxels all lie in this range ``(lowest, highest)``, in every channel, is not computed; one
-            number is the highest. ``(0, 0)`` is the range of a background of zeros, whatever else there is. None
-            computes all windows.
-        fill: the output, for each channel or all, where no window was computed.
-        keep: size of a window's centre, in voxels, outside of which nothing of it is used; -1, all along this axis.
-            Windows are this far apart, ``overlap`` and ``mode`` have no meaning, and zeros around the image let each
-            voxel lie in just one centre. Of an odd margin, the smaller half comes before the centre. A window is empty
-            if its centre is.
+        roi_size: window size ``(x, y, z)``, in voxels.
+        sw_batch_size: number of windows in a batch.
+        overlap: overlap of neighbouring windows as a fraction of the window, one for all axes or one for each.
+        mode: weights of a window's voxels, ``"constant"`` or ``"gaussian"``.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16 if the device has instructions for it.
+        empty: range ``(lowest, highest)`` of an empty window. A window is skipped if all its voxels, in every channel,
+            lie in this range. One number is the highest value. ``(0, 0)`` fits a background of zeros. None skips none.
+        fill: output where no window was computed, one value for all channels or one for each.
+        keep: size ``(x, y, z)`` of a window's centre, in voxels; -1 keeps the whole axis. Only the centre of a window
+            is used. The centres tile the image, which is padded with zeros, so each voxel lies in exactly one centre.
+            ``overlap`` and ``mode`` then have no effect. The smaller half of an odd margin comes before the centre. A
+            window is empty if its centre is.
 
     Raises:
-        InputError: another precision, or, from the call, a ``keep`` larger than the window.
+        InputError: the precision is unknown; or, from the call, ``keep`` is larger than the window, or the sum of the
+            outputs does not fit the memory.
     """
 
     def __init__(
@@ -94,7 +96,15 @@ class WindowInferer(SlidingWindowInferer):
         self.keep = keep
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """``(B, C, x, y, z)`` to the network's output at the same size, float32.
+        """Return the network's output for an image, at the image's size.
+
+        Args:
+            inputs: image ``(B, C, x, y, z)``.
+            network: callable, windows ``(b, C, *roi_size)`` -> one tensor ``(b, channels, *roi_size)``.
+            args, kwargs: further arguments for the network.
+
+        Returns:
+            tensor ``(B, channels, x, y, z)``, float32; a ``MetaTensor`` with the image's metadata if the image is one.
 
         Raises:
             ValueError: the network returns anything but one tensor of the window's size.
@@ -105,7 +115,7 @@ class WindowInferer(SlidingWindowInferer):
         kept = fall_back_tuple(self.keep, roi)
         margins = [r - k for r, k in zip(roi, kept)]
         if min(margins) < 0:
-            raise InputError(f"keep {list(kept)}: expected no more than the window of {list(roi)}")
+            raise InputError(f"keep {list(kept)} is larger than the window {list(roi)}; give a smaller one")
         missing = [max(k - n, 0) if self.keep is None else -n % k for k, n in zip(kept, shape)]
         pads = [(m // 2 + d // 2, (m - m // 2) + (d - d // 2)) for m, d in zip(missing, margins)]  # as MONAI splits
         if any(missing) or any(margins):
@@ -117,7 +127,7 @@ class WindowInferer(SlidingWindowInferer):
         return MetaTensor(output, meta=dict(inputs.meta)) if isinstance(inputs, MetaTensor) else output
 
     def _infer(self, tiles: Tiles, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """The output for what windows keep of the image."""
+        """Return the output for the region that the centres cover."""
         return self._compute(tiles, tiles.filled, self.fill, network, *args, **kwargs)
 
     def _tiles(self, image: Tensor, roi: Sequence[int], keep: Sequence[int]) -> Tiles:
@@ -132,7 +142,7 @@ class WindowInferer(SlidingWindowInferer):
             low, high = self.empty if isinstance(self.empty, Sequence) else (-math.inf, self.empty)
             x, y, z = (slice(c.start, c.start + n) for c, n in zip(centre, shape))
             covered = image[:, :, x, y, z]
-            filled = meeting(places, ((covered < low) | (covered > high)).any(1))
+            filled = places_in_mask(places, ((covered < low) | (covered > high)).any(1))
         return Tiles(image, roi, centre, shape, places, filled)
 
     def _compute(
@@ -144,10 +154,10 @@ class WindowInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """The output from some of the windows, and ``fill`` where there is none; one window is computed at least."""
+        """Return the output of the windows at ``places``, and ``fill`` elsewhere."""
         image, roi = tiles.image, tiles.roi
         x, y, z = tiles.centre
-        computed = places or tiles.places[:1]  # at least one, which tells the number of channels
+        computed = places or tiles.places[:1]  # at least one: its output has the number of channels
         bfloat16 = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(image.device))
         mode = self.mode if self.keep is None else "constant"
         keep = [c.stop - c.start for c in tiles.centre]
@@ -165,12 +175,15 @@ class WindowInferer(SlidingWindowInferer):
             expected = (len(batch), *patches.shape[2:])
             if not isinstance(outputs, Tensor) or (*outputs.shape[:1], *outputs.shape[2:]) != expected:
                 found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-                raise ValueError(f"the network returned {found} for a window of {list(patches.shape)}")
+                raise ValueError(
+                    f"the network returned {found} for windows {list(patches.shape)}, "
+                    f"expected one tensor {[len(batch), 'channels', *patches.shape[2:]]}"
+                )
             if summed is None:
                 if image.device.type == "cpu":
                     voxels = " x ".join(map(str, tiles.shape))
                     need = 4 * len(image) * outputs.shape[1] * math.prod(tiles.shape)
-                    check_memory(f"{voxels} voxels", f"summing {outputs.shape[1]} outputs of windows", need)
+                    check_memory(f"{voxels} voxels", f"the sum of {outputs.shape[1]} output channels", need)
                 summed = image.new_zeros(len(image), outputs.shape[1], *tiles.shape, dtype=torch.float32)
             for place, output in zip(batch, outputs[:, :, x, y, z]):
                 summed[place].addcmul_(output.float(), weight)

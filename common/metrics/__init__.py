@@ -1,4 +1,4 @@
-"""Metrics that MONAI does not have, or not per case."""
+"""Metrics that MONAI does not have, or does not compute per case."""
 
 from .classification_scores import ClassificationScores
 from .mean_score import MeanScore

@@ -1,4 +1,4 @@
-"""Scores of a classification over the cases of an evaluation."""
+"""Scores of a classification over all cases of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from ..errors import InputError
 
 
 class ClassificationScores:
-    """Scores of the class probabilities of all cases; a case counts as the class of its highest probability.
+    """Compute scores from the class probabilities of all cases; the predicted class is the most probable one.
 
-    Of two classes with one named ``positive``, as tests for a disease have it:
+    With two classes and the name of the ``positive`` one, as in a test for a disease:
 
     ===========  ==============================  ==============================================
     score        meaning                         NaN if
     ===========  ==============================  ==============================================
-    accuracy     right cases / all               there is no case
+    accuracy     correct cases / all cases       there is no case
     AUC          area under the ROC curve        all cases are of one class
-    precision    TP / (TP + FP)                  no case counts as positive
+    precision    TP / (TP + FP)                  no case is predicted positive
     recall       TP / (TP + FN)                  no case is positive
     specificity  TN / (TN + FP)                  no case is negative
-    F1           2 TP / (2 TP + FP + FN)         no case is positive and none counts as positive
+    F1           2 TP / (2 TP + FP + FN)         no case is positive or predicted positive
     ===========  ==============================  ==============================================
 
-    Otherwise each class is taken against the rest, and ``macro`` is the plain mean over the classes. It is NaN if the
-    value of one class is: a class that is never predicted must not raise the mean of the others.
+    Otherwise each class is compared with all others, and ``macro`` is the unweighted mean over the classes. It is NaN
+    if the value of one class is NaN: a class that is never predicted must not raise the mean of the others.
 
     ===============  =======================================  =====================================
     score            meaning                                  NaN if
     ===============  =======================================  =====================================
-    accuracy         right cases / all                        there is no case
+    accuracy         correct cases / all cases                there is no case
     macro recall     mean of TP / (TP + FN)                   a class has no case
-    macro precision  mean of TP / (TP + FP)                   no case counts as one of the classes
-    F1               harmonic mean of the two; 0 if both are  one of the two is
-    macro AUC        mean of the areas below                  a class has no case, or all of them
-    AUC ``<class>``  area under the ROC curve of the class    that class has no case, or all of them
+    macro precision  mean of TP / (TP + FP)                   a class is never predicted
+    F1               harmonic mean of both; 0 if both are 0   one of both is NaN
+    macro AUC        mean of the AUCs of the classes          a class has no case, or all cases
+    AUC ``<class>``  area under the ROC curve of the class    the class has no case, or all cases
     ===============  =======================================  =====================================
 
-    This F1 is that of MultiR-Net's tables, and not the mean of the F1 of each class. Tied probabilities count half in
-    an AUC, as in MONAI's ``compute_roc_auc``, which computes it.
+    This F1 is the one in MultiR-Net's tables, not the mean of the F1 of each class. MONAI's ``compute_roc_auc``
+    computes the AUC; a pair of tied probabilities counts half.
 
     Args:
-        classes: names in the order of the probabilities.
-        positive: one of two classes.
+        classes: class names in the order of the probabilities.
+        positive: name of the positive class; only with two classes.
 
     Raises:
-        InputError: fewer than two classes or one twice; ``positive`` is none of two classes.
+        InputError: there are fewer than two classes, a name occurs twice, there are more than two classes beside
+            ``positive``, or ``positive`` is not one of them.
     """
 
     def __init__(self, classes: Sequence[str], positive: str | None = None) -> None:
@@ -64,14 +65,14 @@ class ClassificationScores:
         self.positive = positive
 
     def __call__(self, probabilities: ArrayLike, truth: ArrayLike) -> dict[str, float]:
-        """Scores by name, in the order of the table.
+        """Return the scores by name, in the order of the table.
 
         Args:
-            probabilities: ``(N, C)``, of each case and class.
-            truth: ``(N,)``, indices into ``classes``.
+            probabilities: probability of each case and class, ``(N, C)``.
+            truth: true class of each case as index into ``classes``, ``(N,)``.
 
         Raises:
-            InputError: other shapes, a probability that is not finite, an index of no class.
+            InputError: a shape is wrong, a probability is not finite, or an index is out of range.
         """
         p, truth, n_classes = np.asarray(probabilities, np.float64), np.asarray(truth), len(self.classes)
         if truth.ndim != 1 or p.shape != (len(truth), n_classes):
@@ -80,26 +81,28 @@ class ClassificationScores:
                 f"expected (N, {n_classes}), for {', '.join(self.classes)}, and (N,)"
             )
         if not np.isfinite(p).all():
-            raise InputError(f"case {np.argwhere(~np.isfinite(p))[0, 0]} has a class probability that is not finite")
+            raise InputError(
+                f"case {np.argwhere(~np.isfinite(p))[0, 0]}: a class probability is not finite: {p[~np.isfinite(p)][0]}"
+            )
         if not np.isin(truth, range(n_classes)).all():
             raise InputError(f"classes {np.unique(truth).tolist()}: expected indices from 0 to {n_classes - 1}")
 
         counts = np.zeros((n_classes, n_classes))  # truth by prediction
         np.add.at(counts, (truth.astype(np.intp), p.argmax(axis=1)), 1)
-        right, cases, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-        accuracy = _quotient(right.sum(), cases.sum())
+        correct, cases, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        accuracy = _quotient(correct.sum(), cases.sum())
         areas = [_auc(p[:, k], truth == k) for k in range(n_classes)]
         if self.positive is not None:
             k = self.classes.index(self.positive)
             return {
                 "accuracy": accuracy,
                 "AUC": areas[k],
-                "precision": _quotient(right[k], predicted[k]),
-                "recall": _quotient(right[k], cases[k]),
-                "specificity": _quotient(right[1 - k], cases[1 - k]),
-                "F1": _quotient(2 * right[k], cases[k] + predicted[k]),
+                "precision": _quotient(correct[k], predicted[k]),
+                "recall": _quotient(correct[k], cases[k]),
+                "specificity": _quotient(correct[1 - k], cases[1 - k]),
+                "F1": _quotient(2 * correct[k], cases[k] + predicted[k]),
             }
-        recall, precision = (statistics.fmean(map(_quotient, right, of)) for of in (cases, predicted))
+        recall, precision = (statistics.fmean(map(_quotient, correct, total)) for total in (cases, predicted))
         return {
             "accuracy": accuracy,
             "macro recall": recall,
@@ -111,7 +114,7 @@ class ClassificationScores:
 
 
 def harmonic_mean(precision: float, recall: float) -> float:
-    """``2 P R / (P + R)``; 0 if both are."""
+    """Return ``2 P R / (P + R)``, or 0 if both are 0."""
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Every score of a segmented case from one pass over its two label maps."""
+"""All scores of a segmented case from one pass over its two label maps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .surfaces import (
     Distances,
     Masks,
     hausdorff_95,
+    mean_directed,
     mean_symmetric,
-    mean_to_truth,
     surface_dice,
     surface_overlap,
     triangular_axes,
@@ -30,19 +30,19 @@ _VOXELS = " (voxels)"
 
 
 class SegmentationScores:
-    """Compute overlap and surface distances of a predicted label map and the truth, one value per score and region.
+    """Compute overlap and surface distances of a predicted label map and the ground truth, per score and region.
 
     The values equal those of MONAI 1.6.1, which passes over the volume once per metric and has no surface overlap.
 
-    Distances are between voxel centres. The surface of a mask is its voxels that have one of their 6 neighbours outside
-    the mask or outside the volume; P and T are the surfaces of prediction and truth. A distance from P to T is that of
-    one voxel of P to the nearest voxel of T, along a straight line in mm. It follows the affine, so it counts the angle
-    between the axes of a sheared scan.
+    Distances are between voxel centres. A voxel of a mask is on its surface if one of its 6 neighbours is outside the
+    mask or outside the volume. P and T are the surfaces of prediction and ground truth. A distance from P to T is the
+    one from a voxel of P to the nearest voxel of T, along a straight line in mm. It follows the affine, so it includes
+    the angle between the axes of a sheared scan.
 
-    The two surface scores are shares of area, as MONAI's ``use_subvoxels=True`` and DeepMind's surface-distance have
-    them. A surface passes each corner between 8 voxels of which some are inside the mask and some outside; the corner
-    counts by the area in mm² of the marching cubes' triangles there. It is within ``tolerance`` if the nearest corner
-    of the other surface is no farther away, in mm.
+    The two surface scores are fractions of area, as in MONAI with ``use_subvoxels=True`` and in DeepMind's
+    surface-distance. A surface passes each corner between 8 voxels of which some are inside the mask and some outside.
+    The weight of a corner is the area in mm² of the marching cubes' triangles there. A corner is within ``tolerance``
+    if the nearest corner of the other surface is at most that far away, in mm.
 
     ===============  ====================================================================================  ========
     score            meaning                                                                               unit
@@ -58,44 +58,45 @@ class SegmentationScores:
     HD95             the larger of the 95th percentiles of the distances from P to T and from T to P       mm
     ASSD             mean of the distances from P to T and from T to P, pooled                             mm
     ASD              mean of the distances from P to T                                                     mm
-    surface Dice     share of the area of both surfaces, pooled, within ``tolerance`` of the other         0 to 1
-    surface overlap  mean of two such shares, that of the prediction's surface and that of the truth's     0 to 1
-    missed           1 if the prediction is empty and the truth is not, else 0; its mean is a share        0 or 1
+    surface Dice     fraction of the area of both surfaces, pooled, within ``tolerance`` of the other      0 to 1
+    surface overlap  mean of this fraction of the prediction's surface and that of the ground truth's     0 to 1
+    missed           1 if the prediction is empty and the ground truth is not, else 0                      0 or 1
     ===============  ====================================================================================  ========
 
-    A percentile interpolates linearly between two distances. HD95, ASSD and ASD exist in voxels as well, as
-    ``HD95 (voxels)``: a step to a neighbour along any axis has length 1, and the axes are at right angles.
-    ``volume (ml)`` and ``true volume (ml)`` are the sizes of the two masks.
+    A percentile interpolates linearly between two distances. HD95, ASSD and ASD also exist in voxels, as
+    ``HD95 (voxels)``: neighbours along any axis are 1 voxel apart, and the axes are perpendicular. ``volume (ml)`` and
+    ``true volume (ml)`` are the volumes of the two masks. The mean of ``missed`` is the fraction of missed cases.
 
     Other tools define surfaces and percentiles in other ways: compare distances of one tool only. Surface overlap is
-    MultiR-Net's ASO (eq. 12) with the areas of the surfaces (eq. 11) below the fraction lines; as printed, with unions
-    there, it could not exceed 0.5, and the paper reports more.
+    MultiR-Net's ASO (eq. 12) with the areas of the surfaces (eq. 11) as denominators. The paper prints unions there.
+    With them, ASO could not exceed 0.5, but the paper reports more.
 
-    A quotient that is 0 / 0, or a distance without another end, has these values:
+    A quotient 0 / 0, or a distance to an empty mask, has these values:
 
-    - both empty: ``both_empty_overlap`` for Dice, IoU, precision, recall, MCC and the surface scores,
-      ``both_empty_distance`` for distances; specificity, NPV and accuracy are 1.
-    - exactly one empty: 0 for Dice, IoU, precision, recall, MCC and the surface scores, ``one_empty_distance`` for
-      distances.
-    - with ``without_truth``, that value for all scores of a region that the truth does not have, whatever the
-      prediction. Volumes stay: that of the prediction is then all false alarm.
-    - a mask that fills the volume, so that specificity, NPV or MCC is 0 / 0: 1 if the masks are equal, else 0.
+    - If both masks are empty: ``both_empty_overlap`` for Dice, IoU, precision, recall, MCC and the surface scores;
+      ``both_empty_distance`` for distances; 1 for specificity, NPV and accuracy.
+    - If exactly one mask is empty: 0 for Dice, IoU, precision, recall, MCC and the surface scores;
+      ``one_empty_distance`` for distances.
+    - If the ground truth is empty and ``without_truth`` is set: this value for all scores, whatever the prediction.
+      Volumes stay; the volume of the prediction then is a false alarm.
+    - If a mask fills the volume, so that specificity, NPV or MCC is 0 / 0: 1 for equal masks, else 0.
 
     The BraTS challenges use 1, 0 and 373.13 mm, the diagonal of their volume. NaN leaves a case out of a mean.
 
     Args:
         scores: names from the table, in the order of the columns.
-        regions: classes, above 0, of each region: ``{"complete": [1, 2, 3], "core": [1, 3]}`` gives the columns
-            ``Dice complete``, ``Dice core``, and so on. Without it, every class above 0 is one region without a name.
-        labels: names to values of the labels, the position of which is the class; ``regions`` then holds names or
-            values of labels, and without any each label is a region.
-        tolerance: mm, of the surface scores.
-        both_empty_overlap, both_empty_distance, one_empty_distance: see above; a distance of either unit.
-        without_truth: see above; None for the rules of the other three.
+        regions: mapping from region names to lists of classes above 0. ``{"complete": [1, 2, 3], "core": [1, 3]}``
+            gives the columns ``Dice complete``, ``Dice core``, and so on. Without it, all classes above 0 are one
+            region without a name.
+        tolerance: distance in mm for the surface scores.
+        both_empty_overlap, both_empty_distance, one_empty_distance: see above; a distance in mm and in voxels alike.
+        without_truth: see above; None applies the other three rules.
+        labels: mapping from label names to values; the position of a label is its class. ``regions`` then holds names
+            or values of labels, and without ``regions`` each label is a region.
 
     Raises:
-        InputError: no or an unknown score, a region without labels or with a label that is not above 0, a tolerance
-            that is negative or not finite.
+        InputError: ``scores`` is empty or has an unknown name; a region is empty or has a class that is not above 0; or
+            the tolerance is negative or not finite.
     """
 
     def __init__(
@@ -117,9 +118,11 @@ class SegmentationScores:
             raise InputError(f"scores {scores!r}: expected a list of names out of {', '.join(known)}")
         for region, classes in (regions or {}).items():
             if not classes or min(classes) <= 0:
-                raise InputError(f"region {region!r} of labels {list(classes)}: expected one or more values above 0")
+                raise InputError(
+                    f"region {region!r} has the classes {list(classes)}; expected one or more classes above 0"
+                )
         if not 0 <= tolerance < math.inf:
-            raise InputError(f"tolerance {tolerance} mm: expected 0 or more")
+            raise InputError(f"tolerance {tolerance} mm; expected a finite number, 0 or more")
         self.scores = tuple(scores)
         self.regions = regions
         self.tolerance = tolerance
@@ -129,26 +132,28 @@ class SegmentationScores:
         self.without_truth = without_truth
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> dict[str, float]:
-        """Return the scores of one case by column name: for each score, its regions in their order.
+        """Return the scores of one case by column name: score by score, and for each score region by region.
 
         Args:
             prediction: label map ``(1, 1, x, y, z)`` of any dtype.
-            truth: label map of the same shape. The first of the two that is a ``MetaTensor`` gives the affine, in mm;
-                without one, voxels are cubes of 1 mm.
+            truth: label map of the same shape. The affine in mm is that of the prediction if it is a ``MetaTensor``, or
+                else that of the ground truth. Without a ``MetaTensor``, voxels are cubes of 1 mm.
 
         Raises:
-            InputError: other shapes, a value that is not an integer, or an affine of axes that span no volume.
+            InputError: a shape is wrong, a value is not an integer, or the affine's axes do not span a volume.
         """
         if prediction.shape != truth.shape or prediction.ndim != 5 or prediction.shape[:2] != (1, 1):
             raise InputError(
                 f"prediction of shape {list(prediction.shape)} and truth of shape {list(truth.shape)}: "
-                "expected (1, 1, x, y, z) twice"
+                "expected (1, 1, x, y, z) for both"
             )
         axes = _axes(prediction if isinstance(prediction, MetaTensor) else truth)
         maps = _crop_foreground(_volume(prediction), _volume(truth))
         for name, volume in zip(("prediction", "truth"), maps):
             if volume.dtype.kind == "f" and (broken := volume != np.trunc(volume)).any():
-                raise InputError(f"{name} holds the value {volume[broken][0]:g}: expected integer labels")
+                raise InputError(
+                    f"{name}: value {volume[broken][0]:g}, expected integer labels; give label maps, not probabilities"
+                )
 
         regions: Mapping[str, Sequence[int] | None] = self.regions or {"": None}
         values = {}
@@ -213,7 +218,7 @@ _OVERLAPS: dict[str, Callable[[Counts], float]] = {
 _DISTANCES: dict[str, Callable[[Distances], float]] = {
     "HD95": hausdorff_95,
     "ASSD": mean_symmetric,
-    "ASD": mean_to_truth,
+    "ASD": mean_directed,
 }
 
 _SURFACES: dict[str, Callable[[Areas], float]] = {
@@ -230,27 +235,30 @@ _VOLUMES: dict[str, Callable[[Counts], float]] = {
 
 
 def _axes(image: Tensor) -> NDArray[np.float64]:
-    """Return the steps in mm along the axes of the image's grid, as :func:`triangular_axes` has them."""
+    """Return the steps in mm along the axes of the image's grid, see :func:`triangular_axes`."""
     if not isinstance(image, MetaTensor):
         return np.eye(3)
     affine = torch.as_tensor(image.affine, dtype=torch.float64, device="cpu").numpy().reshape(-1, 4, 4)[0]
     steps = affine[:3, :3]
     if not (np.isfinite(steps).all() and abs(np.linalg.det(steps)) > 1e-6 * np.linalg.norm(steps, axis=0).prod()):
-        raise InputError(f"affine {affine.tolist()}: expected finite values and axes that span a volume")
+        raise InputError(
+            f"affine {affine.tolist()}: expected finite values and axes that span a volume; correct the header"
+        )
     return triangular_axes(steps)
 
 
 def _volume(labels: Tensor) -> NDArray:
+    """Return the volume ``(x, y, z)`` of a label map as an array."""
     if isinstance(labels, MetaTensor):
         labels = labels.as_tensor()
     labels = labels.detach().cpu()
-    if labels.dtype in (torch.float16, torch.bfloat16):  # unknown to numpy, or slow there
+    if labels.dtype in (torch.float16, torch.bfloat16):  # NumPy has no bfloat16, and float16 is slow there
         labels = labels.float()
     return labels[0, 0].numpy()
 
 
 def _crop_foreground(*maps: NDArray) -> tuple[NDArray, ...]:
-    """Return the box that holds every voxel that is not 0 or less in any of the maps."""
+    """Return the maps cropped to the smallest box that contains the foreground of all of them."""
     x = _extent([m.max(axis=(1, 2)) for m in maps])
     flat = [m[x].max(axis=0, initial=0) for m in maps]
     y, z = _extent([m.max(axis=1) for m in flat]), _extent([m.max(axis=0) for m in flat])
@@ -258,11 +266,15 @@ def _crop_foreground(*maps: NDArray) -> tuple[NDArray, ...]:
 
 
 def _extent(profiles: list[NDArray]) -> slice:
-    occupied = np.flatnonzero(np.any([~(profile <= 0) for profile in profiles], axis=0))  # NaN is found as well
+    """Return the slice from the first to the last position where any profile is above 0."""
+    occupied = np.flatnonzero(
+        np.any([~(profile <= 0) for profile in profiles], axis=0)
+    )  # written so that NaN counts as foreground, and is refused later
     return slice(occupied[0], occupied[-1] + 1) if len(occupied) else slice(0)
 
 
 def _select(labels: NDArray, values: Sequence[int] | None) -> NDArray[np.bool_]:
+    """Return the mask of some classes, or of all classes above 0 without ``values``."""
     if values is None:
         return labels > 0
     mask = labels == values[0]

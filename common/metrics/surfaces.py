@@ -1,4 +1,4 @@
-"""Surfaces of a predicted and a true mask, the distances between them, and their areas."""
+"""Surfaces of a predicted mask and a ground truth mask: their distances and areas."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from monai.metrics import utils as monai_surfaces
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-_ROUNDING = 1e-5  # of a distance: headers hold an affine in single precision
+_ROUNDING = 1e-5  # relative error of a distance, since headers store the affine in single precision
 
 
 class Counts(NamedTuple):
-    """Voxels of the whole volume."""
+    """Hold the numbers of true and false positive and negative voxels of the whole volume."""
 
     tp: int
     fp: int
@@ -23,9 +23,9 @@ class Counts(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """Distances from the points of each surface to the nearest point of the other.
+    """Hold the distances from the points of each surface to the nearest point of the other.
 
-    ``shared`` points are on both surfaces; neither array holds their distance of 0.
+    ``shared`` is the number of points on both surfaces. Their distance of 0 is in neither array.
     """
 
     to_truth: NDArray[np.float64]
@@ -34,7 +34,7 @@ class Distances(NamedTuple):
 
 
 class Areas(NamedTuple):
-    """Areas of the surfaces of prediction and truth, and of what lies within the tolerance of the other surface."""
+    """Hold the areas in mm² of both surfaces, whole and within the tolerance of the other surface."""
 
     prediction: float
     truth: float
@@ -43,13 +43,15 @@ class Areas(NamedTuple):
 
 
 class Masks:
-    """Hold prediction and truth of one region: bits 1 and 2 of one array with a margin of background.
+    """Hold the masks of prediction and ground truth of one region.
+
+    They are the bits 1 and 2 of one array, with a margin of background around it.
 
     Args:
         prediction: mask ``(x, y, z)``.
         truth: mask of the same shape.
-        n_voxels: of the whole volume, from which both masks may be cropped.
-        axes: ``(3, 3)``, upper triangular; its columns are the steps in mm to the next voxel along x, y and z.
+        n_voxels: number of voxels of the whole volume, from which both masks may be cropped.
+        axes: upper triangular matrix ``(3, 3)``; its columns are the steps in mm to the next voxel along x, y and z.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class Masks:
         self._areas: dict[float, Areas] = {}
 
     def distances(self, in_mm: bool) -> Distances:
-        """Return the distances between the surface voxels of two masks, neither of which is empty.
+        """Return the distances between the surface voxels of both masks, which must not be empty.
 
         Args:
-            in_mm: else in voxels: a step to a neighbour along any axis has length 1.
+            in_mm: whether distances are in mm, or in voxels: neighbours along any axis are 1 voxel apart.
         """
         if in_mm not in self._distances:
             if self._voxels is None:
@@ -86,10 +88,10 @@ class Masks:
         return self._distances[in_mm]
 
     def areas(self, tolerance: float) -> Areas:
-        """Return the areas of the surfaces of two masks, neither of which is empty, in mm².
+        """Return the surface areas of both masks, which must not be empty, in mm².
 
         Args:
-            tolerance: mm; a distance that exceeds it by rounding only is within it.
+            tolerance: largest distance in mm; a distance that exceeds it by a rounding error counts as within.
         """
         if tolerance not in self._areas:
             points, bits, *codes = _surface_corners(self._code)
@@ -103,12 +105,12 @@ class Masks:
 
 
 def triangular_axes(steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the steps along the axes of a grid, turned so that they are upper triangular.
+    """Return the steps along the axes of a grid, rotated so that their matrix is upper triangular.
 
-    A rotation changes no length, angle or area, and a straight grid becomes its spacing on the diagonal.
+    A rotation changes no length, angle or area. For perpendicular axes, the spacing is on the diagonal.
 
     Args:
-        steps: ``(3, 3)``; its columns are the steps in mm to the next voxel along x, y and z, and span a volume.
+        steps: matrix ``(3, 3)`` that is not singular; its columns are the steps in mm to the next voxel along x, y, z.
     """
     return np.asarray(np.linalg.cholesky(steps.T @ steps).T, np.float64)
 
@@ -119,31 +121,31 @@ def hausdorff_95(distances: Distances) -> float:
 
 
 def mean_symmetric(distances: Distances) -> float:
-    """Return the mean of the distances of both directions, pooled."""
+    """Return the mean of the pooled distances of both directions."""
     to_truth, to_prediction, shared = distances
     return float(to_truth.sum() + to_prediction.sum()) / (len(to_truth) + len(to_prediction) + 2 * shared)
 
 
-def mean_to_truth(distances: Distances) -> float:
-    """Return the mean of the distances from the prediction to the truth."""
+def mean_directed(distances: Distances) -> float:
+    """Return the mean of the distances from the prediction's surface to that of the ground truth."""
     return float(distances.to_truth.sum()) / (len(distances.to_truth) + distances.shared)
 
 
 def surface_dice(areas: Areas) -> float:
-    """Return the share of both surfaces, pooled, that lies within the tolerance of the other."""
+    """Return the fraction of the pooled area of both surfaces within the tolerance of the other surface."""
     return (areas.prediction_within + areas.truth_within) / (areas.prediction + areas.truth)
 
 
 def surface_overlap(areas: Areas) -> float:
-    """Return the mean of the two shares, that of the prediction's surface and that of the truth's."""
+    """Return the mean of the fractions of each surface within the tolerance of the other surface."""
     return (areas.prediction_within / areas.prediction + areas.truth_within / areas.truth) / 2
 
 
 def _surface_voxels(code: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Find the voxels ``(n, 3)`` of the surfaces, and the bits of the masks whose surface each is on.
+    """Return the surface voxels ``(n, 3)``, and for each the bits of the masks that it is a surface voxel of.
 
-    A neighbour is a fixed step away in the flat array: the margin keeps the steps from an end of a row to the next row
-    out of the masks, and is not on a surface itself.
+    A neighbour is a fixed step away in the flat array. The margin of background is never on a surface, so a step from
+    the end of a row to the next row does no harm.
     """
     flat = code.ravel()
     _, n_y, n_z = code.shape
@@ -154,23 +156,23 @@ def _surface_voxels(code: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArr
         interior &= flat[margin + step : flat.size - margin + step]
         interior &= flat[margin - step : flat.size - margin - step]
     bits = here ^ interior
-    found = np.flatnonzero(bits != 0)  # several times as fast as of the bits themselves
+    found = np.flatnonzero(bits != 0)  # several times faster than flatnonzero(bits)
     return _points(found + margin, code.shape), bits[found]
 
 
 def _surface_corners(
     code: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Find the corners between voxels that the surfaces pass: of 8 voxels, some inside the mask and some outside.
+    """Return the corners between 8 voxels of which some are inside a mask and some outside: its surface passes them.
 
     Returns:
-        their positions ``(n, 3)`` up to a common shift; the bits of the masks whose surface passes each; and for
-        prediction and truth the code of the 8 voxels, by which MONAI orders its table of surface elements.
+        positions ``(n, 3)`` up to a common shift; for each corner the bits of the masks with a surface there; and for
+        prediction and ground truth the code of the 8 voxels, the index into MONAI's table of surface elements.
     """
     flat = code.ravel()
     _, n_y, n_z = code.shape
     some, every = flat, flat
-    for step in (n_y * n_z, n_z, 1):  # a corner beside the margin at an end of a row sees the margin of the next row
+    for step in (n_y * n_z, n_z, 1):  # steps past the end of a row meet the margin of the next row
         some, every = some[:-step] | some[step:], every[:-step] & every[step:]
     bits = some ^ every
     found = np.flatnonzero(bits != 0)
@@ -186,8 +188,8 @@ def _surface_corners(
 def _areas_of_codes(axes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the area in mm² of the surface in a cell of 8 voxels, for each of its 256 codes.
 
-    MONAI's table, which is DeepMind's, has the triangles of marching cubes as vectors along their normals in a grid of
-    1 mm. The grid's cofactors turn them into those of any grid, sheared or not.
+    MONAI's table, which is DeepMind's, has the triangles of marching cubes as normal vectors for a grid of 1 mm. The
+    matrix of cofactors transforms them to any grid, sheared or not.
     """
     normals = monai_surfaces._get_neighbour_code_to_normals_table().numpy().astype(np.float64)
     cofactors = np.linalg.det(axes) * np.linalg.inv(axes).T
@@ -197,9 +199,9 @@ def _areas_of_codes(axes: NDArray[np.float64]) -> NDArray[np.float64]:
 def _area_within(
     points: NDArray[np.float64], bits: NDArray[np.uint8], areas: NDArray[np.float64], own: int, tolerance: float
 ) -> tuple[float, float]:
-    """Return the area of the surface of the mask with bit ``own``, and that within the tolerance of the other's."""
+    """Return the area of one mask's surface, and the part of it within the tolerance of the other's surface."""
     alone, other = bits == own, _tree(points[bits & (3 - own) != 0])
-    bound = np.nextafter(tolerance * (1 + _ROUNDING), math.inf)  # the query finds what is nearer, not what is as near
+    bound = np.nextafter(tolerance * (1 + _ROUNDING), math.inf)  # the query leaves out a distance equal to the bound
     near = np.isfinite(other.query(points[alone], distance_upper_bound=bound)[0])
     shared = float(areas[bits == 3].sum())
     return float(areas[alone].sum()) + shared, float(areas[alone][near].sum()) + shared
@@ -210,14 +212,15 @@ def _points(flat: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float6
 
 
 def _tree(points: NDArray[np.float64]) -> cKDTree:
-    """Make a tree that is quick to build: points on a grid need no balance, and one query repays no tighter nodes."""
+    """Return a tree that is quick to build; for one query on grid points, a balanced or compact tree does not pay."""
     return cKDTree(points, leafsize=48, compact_nodes=False, balanced_tree=False)
 
 
 def _percentile_95(distances: NDArray[np.float64], n_zeros: int) -> float:
-    """Return the percentile by linear interpolation, at a rank in single precision as ``torch.quantile`` has it.
+    """Return the 95th percentile by linear interpolation, with a rank in single precision as in ``torch.quantile``.
 
-    Among 20 000 distances that moves the rank by up to 0.001, which counts where two distances far apart meet.
+    Among 20,000 distances, single precision moves the rank by up to 0.001. That matters between two distances that are
+    far apart.
     """
     rank = np.float32(0.95) * np.float32(n_zeros + len(distances) - 1)
     lower, upper = math.floor(rank) - n_zeros, math.ceil(rank) - n_zeros

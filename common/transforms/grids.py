@@ -1,4 +1,4 @@
-"""From a scan's grid to the network's, along the axes: what is axis-aligned needs no general resampling."""
+"""Resample a scan to the network's grid, one axis at a time where the axes of the two grids are parallel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai.utils import SpaceKeys, ensure_tuple_rep
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry import grid_difference, to_ras
+from ..geometry import check_voxel_size, grid_difference, to_ras
 from ..memory import check_memory
 from ..tensors import affine_of, as_tensor, source_of
 
@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 def axis_positions(
     to_affine: np.ndarray, to_shape: Sequence[int], from_affine: np.ndarray
 ) -> tuple[list[int], list[Tensor]] | None:
-    """Where the voxels of one grid lie in another, if the axes of the two are parallel.
+    """Return the positions of one grid's voxels along the axes of another grid, if the axes are parallel.
 
     Args:
-        to_affine: 4x4, voxels to millimetres, of the grid asked about.
-        to_shape: its size.
-        from_affine: of the grid that the answer counts in.
+        to_affine: 4x4 affine of the first grid, voxels to millimetres.
+        to_shape: size of the first grid, in voxels.
+        from_affine: 4x4 affine of the second grid.
 
     Returns:
-        for each axis of the first grid, the parallel axis of the second and the positions along it, in its voxels,
-        float64; or None where an axis is oblique by more than 0.01 voxel over its length.
+        for each axis of the first grid, the parallel axis of the second grid and the positions along it, in voxels of
+        the second grid, float64. None if an axis deviates by more than 0.01 voxel over its length.
     """
     matrix = np.linalg.solve(from_affine, to_affine)
     axes = [int(np.abs(matrix[:3, i]).argmax()) for i in range(3)]
@@ -51,27 +51,35 @@ def axis_positions(
     return axes, positions
 
 
-def corners_of(positions: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The voxels below and above each position, and the weight of the upper one; the edge continues outside."""
-    positions = positions.round(decimals=6).clamp(0, size - 1)  # what differs from a whole voxel by rounding is one
+def linear_weights(positions: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the voxel below each position, the voxel above it, and the weight of the upper one.
+
+    Args:
+        positions: places along one axis, in voxels; a place outside the volume gets the value at the edge.
+        size: number of voxels along the axis.
+        device: device of the results.
+    """
+    positions = positions.round(decimals=6).clamp(0, size - 1)  # removes rounding errors beside a voxel's centre
     below = positions.long()
     weight = (positions - below).float()
     return below.to(device), (below + 1).clamp(max=size - 1).to(device), weight.to(device)
 
 
 def sample_along_axes(volume: Tensor, positions: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
-    """Interpolate a volume at the product of three lists of positions, one axis after the other.
+    """Interpolate a volume on the grid of three lists of positions, one axis after the other.
 
     Args:
-        volume: ``(C, x, y, z)``, float32.
-        positions: along x, y and z, in voxels of ``volume``; outside, the edge continues.
+        volume: tensor ``(C, x, y, z)``, float32.
+        positions: places along x, y and z, in voxels of ``volume``; a place outside gets the value at the edge.
         mode: ``"bilinear"`` (linear along each axis) or ``"nearest"``.
 
     Returns:
-        ``(C, *[len(p) for p in positions])``.
+        tensor ``(C, len(positions[0]), len(positions[1]), len(positions[2]))``.
     """
-    for axis in sorted(range(3), key=lambda i: len(positions[i]) / volume.shape[i + 1]):  # shrink before growing
-        below, above, weight = corners_of(positions[axis], volume.shape[axis + 1], volume.device)
+    for axis in sorted(
+        range(3), key=lambda i: len(positions[i]) / volume.shape[i + 1]
+    ):  # the axis that shrinks most comes first: less to compute
+        below, above, weight = linear_weights(positions[axis], volume.shape[axis + 1], volume.device)
         if mode == "nearest" or not weight.any():
             chosen = torch.where(weight > 0.5, above, below)
             if not torch.equal(chosen, torch.arange(volume.shape[axis + 1], device=chosen.device)):
@@ -83,41 +91,44 @@ def sample_along_axes(volume: Tensor, positions: Sequence[Tensor], mode: str = "
     return volume
 
 
-def placed(volume: Tensor, affine: np.ndarray, meta: Mapping) -> MetaTensor:
+def with_affine(volume: Tensor, affine: np.ndarray, meta: Mapping) -> MetaTensor:
+    """Return the volume with this affine in place of the one in ``meta``."""
     return MetaTensor(volume, meta={**meta, "affine": torch.as_tensor(affine)})
 
 
 class ResampleAxesd(MapTransform):
-    """Orientation and voxel spacing in one pass along the axes, in float32.
+    """Resample to an orientation and a voxel size in one pass along the axes, in float32.
 
-    The new grid begins at the least corner of the scan along the new axes and reaches within half a voxel of the
-    greatest, so that no slice is lost, however the scan is turned. Grid and values are those of MONAI's
-    ``Orientationd`` followed by ``Spacingd`` (border continued), which interpolates in all directions at once, in
-    float64, and centres the grids of some oblique scans half a voxel off. A scan with sheared axes (a tilted gantry)
-    goes through ``SpatialResample`` instead. The tensor keeps an affine that says where it lies, and the grid made here
-    (``resampled_affine``, ``resampled_shape``), for ``ResampleToScand``; MONAI's ``Invertd`` cannot undo this step.
+    The new grid begins at the scan's least corner along the new axes. It ends within half a voxel of the greatest
+    corner, so that no slice is lost, however the scan is rotated. Grid and values equal those of MONAI's
+    ``Orientationd`` and ``Spacingd`` with border padding. These interpolate in all directions at once, in float64, and
+    centre the grids of some oblique scans half a voxel off.
 
-    All keys get the grid of the first, the image: a label is never resampled onto a grid of its own.
+    A scan with sheared axes (a tilted gantry) goes through MONAI's ``SpatialResample`` instead. The result carries its
+    affine. It also carries the new grid (``resampled_affine``, ``resampled_shape``) for ``ResampleToScand``. MONAI's
+    ``Invertd`` cannot invert this transform.
 
-    An affine in another coordinate system, such as ``ITKReader(affine_lps_to_ras=False)`` leaves with ``space`` LPS, is
-    converted to RAS; without ``space``, MONAI takes it for RAS. The result's affines are in RAS always.
+    All keys are resampled to the grid of the first key, the image, so that a label never gets a grid of its own.
 
-    With ``in_plane`` the voxels of a slice become squares of the size that fits its field of view: 512 x 400 voxels
-    become 256 x 200, each the mean of the four that it covers. Halfway between two voxels the nearest is the lower.
-    The slices of a sheared scan may need more voxels than ``in_plane``.
+    An affine in another coordinate system is converted to RAS. ``ITKReader(affine_lps_to_ras=False)``, for example,
+    sets ``space`` to LPS. Without ``space``, the affine counts as RAS, as in MONAI. The resulting affines are in RAS.
+
+    With ``in_plane``, the voxels of a slice become squares, and the voxel size follows from the field of view. 512 x
+    400 voxels become 256 x 200, each the mean of the four that it covers. Halfway between two voxels, ``"nearest"``
+    takes the lower one. The slices of a sheared scan may need more voxels than ``in_plane``.
 
     Args:
-        keys: ``(C, x, y, z)``, all on one grid.
-        axcodes: orientation of the axes, such as ``"RAS"``.
-        pixdim: voxel size in mm along the new axes; -1 keeps the scan's. None keeps all three.
-        mode: ``"bilinear"``, or ``"nearest"`` for a label map, for all keys or one each.
-        in_plane: number of voxels along the longer of the first two new axes, instead of the first two of ``pixdim``.
+        keys: volumes ``(C, x, y, z)``, all on one grid.
+        axcodes: orientation of the new axes, such as ``"RAS"``.
+        pixdim: voxel size along the new axes, in mm; -1 keeps the scan's size. None keeps all three.
+        mode: ``"bilinear"``, or ``"nearest"`` for a label map; one for all keys or one for each.
+        in_plane: number of voxels along the longer of the first two new axes; replaces the first two of ``pixdim``.
 
     Raises:
-        InputError: a volume without the place of its voxels or in an unknown space; a key on another grid than the
-            first, see :func:`common.geometry.grid_difference`; or a
-            new grid that the memory does not hold.
-        ValueError: ``in_plane`` and a voxel size in plane.
+        InputError: a volume has no affine, or its space is unknown; a voxel size is outside
+            :data:`common.geometry.VOXEL_MM`; a key has another grid than the first one (see
+            :func:`common.geometry.grid_difference`); or the new grid does not fit the memory.
+        ValueError: both ``in_plane`` and a voxel size in plane are given.
     """
 
     def __init__(
@@ -137,6 +148,17 @@ class ResampleAxesd(MapTransform):
         self.in_plane = in_plane
         self.mode = ensure_tuple_rep(mode, len(self.keys))
 
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return shape and spacing of the result, see :mod:`common.transforms`.
+
+        Rounding in an oblique affine can move an extent across half a voxel. The shape is the larger one then.
+        """
+        straight = np.diag([*(step * (1 + 1e-6) for step in spacing), 1.0])
+        affine, new_shape = self._grid(straight, shape)
+        return tuple(new_shape), tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         first: MetaTensor | None = None
@@ -144,6 +166,7 @@ class ResampleAxesd(MapTransform):
             volume = self._in_ras(d[key], key)
             if first is None:
                 first, (new_affine, new_shape) = volume, self._grid(affine_of(volume), volume.shape[1:])
+                check_voxel_size(affine_of(volume), source_of(volume, key))
                 _check_size(source_of(volume, key), volume, new_affine, new_shape)
             affine = affine_of(first)
             difference = grid_difference(volume.shape[1:], affine_of(volume), first.shape[1:], affine)
@@ -154,24 +177,24 @@ class ResampleAxesd(MapTransform):
                 )
             result = self._resample(as_tensor(volume).float(), affine, new_affine, new_shape, mode)
             if mode == "nearest":
-                _name_lost(as_tensor(volume), result, source_of(volume, key), new_affine)
+                _warn_of_lost_labels(as_tensor(volume), result, source_of(volume, key), new_affine)
             grid = {"resampled_affine": new_affine.copy(), "resampled_shape": np.array(new_shape)}
-            d[key] = placed(result, new_affine, {**volume.meta, **grid})
+            d[key] = with_affine(result, new_affine, {**volume.meta, **grid})
         return d
 
     def _in_ras(self, volume: Tensor, key: Hashable) -> MetaTensor:
-        """The same voxels with affines to RAS+."""
+        """Return the same voxels with affines to RAS+."""
         if not isinstance(volume, MetaTensor):
-            raise ValueError(f"expected a MetaTensor, whose affine says where it lies, not {type(volume).__name__}")
+            raise ValueError(f"expected a MetaTensor with an affine, found {type(volume).__name__}")
         name = source_of(volume, key)
-        if "original_affine" not in volume.meta:  # its affine is then the identity: nobody said where it lies
+        if "original_affine" not in volume.meta:  # the affine is then MONAI's default, the identity
             raise InputError(
-                f"{name}: a volume without 'original_affine' in its metadata, so the size and place "
-                "of its voxels are not known; hand over a file, or an Image with its affine"
+                f"{name}: a volume without 'original_affine', so size and position of its voxels are unknown; "
+                "give a file, or an image with its affine"
             )
         original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64)
         meta = {**volume.meta, "original_affine": original, "space": SpaceKeys.RAS}
-        return placed(as_tensor(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
+        return with_affine(as_tensor(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
 
     def _resample(
         self, volume: Tensor, affine: np.ndarray, new_affine: np.ndarray, new_shape: Sequence[int], mode: str
@@ -185,7 +208,7 @@ class ResampleAxesd(MapTransform):
         return sample_along_axes(volume.permute(0, *(a + 1 for a in axes)), positions, mode)
 
     def _grid(self, affine: np.ndarray, scan_shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-        """Affine and shape of the new grid of a scan."""
+        """Return affine and shape of the new grid of a scan."""
         turn = nib.orientations.ornt_transform(
             nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(self.axcodes)
         )
@@ -201,8 +224,8 @@ class ResampleAxesd(MapTransform):
         least, extent = along.min(1), np.ptp(along, axis=1)
         new_shape = np.round(extent + 1.0)
         if self.in_plane is not None:
-            # the same field of view around the same centre, but for what is below a thousandth of a voxel; of what
-            # sheared slices lean out, half a voxel is left to the edge, which a tilt by rounding does not reach
+            # The field of view and its centre stay, except for less than a thousandth of a voxel. Sheared slices lean
+            # out of it: the grid leaves out up to half a voxel of that, more than rounding in a header makes.
             scale = spacing[:2] / pixdim[:2]
             lean = np.ceil(extent[:2] - scale * (shape[:2] - 1) - 0.5).clip(0)
             new_shape[:2] = np.ceil(scale * shape[:2] - 1e-3) + lean
@@ -212,7 +235,7 @@ class ResampleAxesd(MapTransform):
 
 
 def _check_size(where: str, volume: MetaTensor, new_affine: np.ndarray, new_shape: Sequence[int]) -> None:
-    """Check that a new grid fits the memory, before any of it is taken."""
+    """Check that a new grid fits the memory, before any of it is allocated."""
     voxels, sizes = (" x ".join(map(str, n)) for n in (volume.shape[1:], new_shape))
     old_mm, new_mm = (
         " x ".join(f"{step:.4g}" for step in np.linalg.norm(affine[:3, :3], axis=0))
@@ -221,19 +244,19 @@ def _check_size(where: str, volume: MetaTensor, new_affine: np.ndarray, new_shap
     check_memory(
         where,
         f"resampling {voxels} voxels of {old_mm} mm to {sizes} of {new_mm} mm",
-        8 * max(len(volume), 1) * math.prod(new_shape),  # float32, and as much while it is interpolated
-        "correct the spacing in the header, or use a machine with more",
+        8 * max(len(volume), 1) * math.prod(new_shape),  # float32; interpolation needs as much again
+        "correct the spacing in the header, or use a machine with more memory",
     )
 
 
-def _name_lost(label: Tensor, resampled: Tensor, name: str, affine: np.ndarray) -> None:
-    """Warn of labels that no voxel of the new grid has."""
+def _warn_of_lost_labels(label: Tensor, resampled: Tensor, name: str, affine: np.ndarray) -> None:
+    """Log a warning for each label that no voxel of the new grid has."""
     for value in range(1, min(int(label.max()), 255) + 1 if label.numel() else 0):
         count = int((label == value).sum())
         if count and not (resampled == value).any():
             size = " x ".join(f"{step:.3g}" for step in np.linalg.norm(affine[:3, :3], axis=0))
             logger.warning(
-                "%s: label %d (%d voxels) is lost on the network's grid of %s mm, as no centre of a voxel lies in it; "
+                "%s: label %d (%d voxels) is lost on the network's grid of %s mm: no voxel centre lies in it; "
                 "the case counts as one without this label",
                 name, value, count, size,
             )  # fmt: skip

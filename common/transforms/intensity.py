@@ -1,6 +1,6 @@
-"""Checks of intensities, and Hounsfield units to a network's input.
+"""Checks of intensities, and scaling of Hounsfield units to a network's input.
 
-Scaling holds one volume beside its input, the result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
+Scaling allocates one volume, its result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
 """
 
 from __future__ import annotations
@@ -18,83 +18,93 @@ from torch import Tensor
 from ..errors import InputError
 from ..tensors import as_tensor, source_of
 
-SAMPLE = 300_000  # voxels that show how the values of a volume are distributed
-FEW_VALUES = 16  # different values, of which no scan has so few
-LARGEST_HU = 32768  # beyond, a value is damaged
-PADDING_HU = -1500  # below, a value is padding outside the scanner's field of view
-FAT_AND_LUNG_HU = (-900, -50)  # no part of a body is without fat, lung or a border with air
+SAMPLE = 300_000  # number of voxels that the distribution of values is estimated from
+FEW_VALUES = 16  # a volume with so few different values is not a scan
+LARGEST_HU = 32768  # a value beyond +-32768 HU is damaged
+PADDING_HU = -1500  # a value below is padding outside the scanner's field of view
+FAT_AND_LUNG_HU = (-900, -50)  # every part of a body contains fat, lung or a border with air
 SOFT_TISSUE_HU = (-200, 250)
-WITHOUT_INTERCEPT = (850, 1250)  # where soft tissue lies in a CT whose intercept of -1024 was not applied
-HOT_FACTOR = 20.0  # times the 98th percentile of the distances from the median; scans reach 5
+WITHOUT_INTERCEPT = (850, 1250)  # soft tissue in a CT if the intercept of -1024 was not applied
+HOT_FACTOR = 20.0  # multiple of the 98th percentile of the distances from the median; real scans reach 5
+
+A_LABEL = "as in a label map; it looks like a label: take it out of the folder of scans"
+GIVE_CT = "give a CT with its rescale intercept applied"
 
 logger = logging.getLogger(__name__)
 
 
 class CheckHounsfieldd(MapTransform):
-    """Check that a volume is a CT in Hounsfield units, from the distribution of its values without padding.
+    """Check that a volume is a CT in Hounsfield units, by the distribution of its values without padding.
 
-    An MRI, a label map, a probability map or a CT without its intercept is refused; a network for CT would make some
-    mask of it. Values beyond +-32768 are damage: they are limited to that, with a warning.
+    A network for CT would segment something in any volume. So an MRI, a label map, a probability map and a CT without
+    its rescale intercept are refused. Damaged values beyond +-32768 HU are clipped to that range, with a warning.
 
     Args:
-        keys: images ``(C, x, y, z)``, as read.
+        keys: images ``(C, x, y, z)``, with the values of the file.
 
     Raises:
-        InputError: fewer than 1 % of the voxels have values of fat or lung, or fewer than 3 % those of soft tissue;
-            many have values about 1000 or above 2000; or there are 16 different values or fewer.
+        InputError: fewer than 1 % of the voxels have values of fat or lung; fewer than 3 % have values of soft tissue;
+            more than 5 % are above 2000; the voxels between 850 and 1250 are more than a quarter of those of soft
+            tissue; or there are at most 16 different values.
     """
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
             volume = as_tensor(d[key])
-            if volume.dtype == torch.uint16:  # of which torch has no minimum
+            if volume.dtype == torch.uint16:  # torch cannot compute its minimum
                 volume = volume.int()
             lowest, highest = (float(value) for value in volume.aminmax())
             name = source_of(d[key], key)
             fault = _not_hounsfield(_sample(volume))
             if fault is not None:
                 raise InputError(
-                    f"{name}: values from {lowest:g} to {highest:g}, expected a CT in Hounsfield units: {fault}; "
-                    "give a CT, with its rescale intercept applied"
+                    f"{name}: values from {lowest:g} to {highest:g}, expected a CT in Hounsfield units: {fault}"
                 )
             if max(-lowest, highest) > LARGEST_HU:
                 beyond = int((volume.abs() > LARGEST_HU).sum())
                 logger.warning(
-                    "%s: %d voxels beyond +-%d HU, up to %g; limited to that", name, beyond, LARGEST_HU, highest
+                    "%s: %d voxels beyond +-%d HU, up to %g; limited to +-%d HU",
+                    name,
+                    beyond,
+                    LARGEST_HU,
+                    highest,
+                    LARGEST_HU,
                 )
                 d[key] = d[key].clamp(-LARGEST_HU, LARGEST_HU)
         return d
 
 
 def _not_hounsfield(values: np.ndarray) -> str | None:
-    """Why values cannot be those of a CT, or None."""
-    if len(np.unique(values)) <= FEW_VALUES:
-        return f"{len(np.unique(values))} different values, as in a label map"
+    """Return why values cannot come from a CT in Hounsfield units and what to do, or None if they can."""
+    if (different := len(np.unique(values))) <= FEW_VALUES:
+        return f"{different} different values, {A_LABEL}"
     values = values[(values > PADDING_HU) & (values <= LARGEST_HU)]
 
     def share(low: float, high: float) -> float:
         return float(((values > low) & (values < high)).mean()) if len(values) else 0.0
 
     if (part := share(2000, LARGEST_HU)) > 0.05:
-        return f"{part:.0%} of the voxels are above 2000, where only metal is"
+        return f"{part:.0%} of the voxels are above 2000, where only metal is; {GIVE_CT}"
     if (part := share(*FAT_AND_LUNG_HU)) < 0.01:
-        return f"{part:.1%} of the voxels are between -900 and -50, where fat and lung are"
+        return (
+            f"{part:.1%} of the voxels are between -900 and -50, where fat and lung are; this may be an MRI; {GIVE_CT}"
+        )
     if (soft := share(*SOFT_TISSUE_HU)) < 0.03:
-        return f"{soft:.1%} of the voxels are between -200 and 250, where soft tissue is"
+        return f"{soft:.1%} of the voxels are between -200 and 250, where soft tissue is; {GIVE_CT}"
     if (part := share(*WITHOUT_INTERCEPT)) > 0.25 * soft:
-        return f"{part:.0%} of the voxels are between 850 and 1250, where soft tissue is without the intercept"
+        return f"{part:.0%} of the voxels are between 850 and 1250, where soft tissue is without intercept; {GIVE_CT}"
     return None
 
 
 class CheckMRId(MapTransform):
-    """Check that each channel can be MRI, as far as its values tell.
+    """Check that each channel can be MRI, by the distribution of its values.
 
     Args:
-        keys: images ``(C, x, y, z)``, as read.
+        keys: images ``(C, x, y, z)``, with the values of the file.
 
     Raises:
-        InputError: a channel is a CT in Hounsfield units, a label map or a probability map.
+        InputError: a channel looks like a CT in Hounsfield units, a label map or a probability map.
     """
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
@@ -112,27 +122,28 @@ class CheckMRId(MapTransform):
 
 
 def _not_mri(values: np.ndarray) -> str | None:
-    """Why values cannot be those of MRI, or None."""
-    if len(np.unique(values)) <= FEW_VALUES:
-        return f"{len(np.unique(values))} different values, as in a label map"
+    """Return why values cannot come from MRI and what to do, or None if they can."""
+    if (different := len(np.unique(values))) <= FEW_VALUES:
+        return f"{different} different values, {A_LABEL}"
     above = values[values > 0.01]
     if values.min() >= 0 and values.max() <= 1 and len(above) and float((above > 0.99).mean()) > 0.1:
-        return "many values are 1, as in a probability map"
+        return "many values are 1, as in a probability map; give the scan itself"
     air = float(((values > -1100) & (values < -900)).mean())
     if air > 0.01 and values.min() > -LARGEST_HU and _not_hounsfield(values) is None:
-        return f"{air:.0%} of the voxels are air in Hounsfield units, as in a CT"
+        return f"{air:.0%} of the voxels are air in Hounsfield units, as in a CT; give an MRI"
     return None
 
 
 def without_hot_voxels(volume: Tensor, name: str) -> Tensor:
-    """Return a channel of MRI whose damaged voxels have the nearest value of the others, with a warning.
+    """Return a channel of MRI with its damaged voxels clipped to the range of the others, with a warning.
 
-    Damaged are values that lie farther from the median than 20 times the 98th percentile does; a block of 1e30 would
-    leave nothing of the contrast after a division by the standard deviation. Without any, it is the volume itself.
+    A value is damaged if its distance from the median is more than 20 times the 98th percentile of these distances. A
+    block of 1e30 would leave no contrast after a division by the standard deviation. Without damaged voxels, the volume
+    itself is returned.
 
     Args:
-        volume: ``(x, y, z)``.
-        name: what it is, for the warning.
+        volume: channel ``(x, y, z)``.
+        name: name of the channel, for the warning.
     """
     values = _sample(volume)
     median = float(np.median(values))
@@ -154,7 +165,7 @@ def without_hot_voxels(volume: Tensor, name: str) -> Tensor:
 
 
 def _sample(volume: Tensor) -> np.ndarray:
-    """Values of a volume, all or as many as :data:`SAMPLE` drawn uniformly, float64."""
+    """Return the values of a volume, float64: all of them, or :data:`SAMPLE` of them drawn uniformly."""
     array = as_tensor(volume).cpu().numpy()
     if array.size > SAMPLE:
         rng = np.random.default_rng(0)
@@ -163,16 +174,16 @@ def _sample(volume: Tensor) -> np.ndarray:
 
 
 class ClipScaled(MapTransform):
-    """Limit to a window, and map the window linearly to another range; float32.
+    """Clip to an intensity window, and map the window linearly to another range, in float32.
 
     Args:
-        keys: images ``(C, x, y, z)``; they stay as they are, the result is a new tensor.
-        low: start of the window.
-        high: its end.
-        to: what ``low`` and ``high`` become.
+        keys: images ``(C, x, y, z)``; the input stays unchanged, the result is a new tensor.
+        low: lower end of the window.
+        high: upper end of the window.
+        to: new values of ``low`` and ``high``.
 
     Raises:
-        ValueError: an empty window or range.
+        ValueError: the window or the range is empty.
     """
 
     def __init__(
@@ -185,10 +196,10 @@ class ClipScaled(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not (low < high and to[0] < to[1]):
-            raise ValueError(f"low={low}, high={high}, to={tuple(to)}: expected each to rise")
+            raise ValueError(f"low={low}, high={high}, to={tuple(to)}; expected low < high and to[0] < to[1]")
         self.low, self.high = low, high
         self.divisor = (high - low) / (to[1] - to[0])
-        self.zero = low - to[0] * self.divisor  # what becomes 0
+        self.zero = low - to[0] * self.divisor  # the intensity that is mapped to 0
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
@@ -200,11 +211,11 @@ class ClipScaled(MapTransform):
 
 
 class ClipStandardized(ClipScaled):
-    """Limit to a window, subtract a mean, divide by a standard deviation; float32.
+    """Clip to an intensity window, subtract a mean and divide by a standard deviation, in float32.
 
     Args:
-        keys: images ``(C, x, y, z)``; they stay as they are, the result is a new tensor.
-        intensity: ``low``, ``high``, ``mean`` and ``sd``, as by ``common.data.intensity_of``.
+        keys: images ``(C, x, y, z)``; the input stays unchanged, the result is a new tensor.
+        intensity: ``low``, ``high``, ``mean`` and ``sd``, as ``common.data.intensity_of`` returns them.
     """
 
     def __init__(self, keys: KeysCollection, intensity: Mapping[str, Any], allow_missing_keys: bool = False) -> None:

@@ -16,35 +16,35 @@ from monai.transforms import MapTransform
 
 from ..errors import InputError
 from ..geometry import grid_difference, to_ras, turn_onto
-from ..labels import check_labels, classes_of_values, map_to_type, read_label_map, warn_of_other_names
+from ..labels import check_labels, classes_of_values, read_label_map, suggest_label_map, warn_of_other_names
 from ..tensors import affine_of, as_tensor, source_of
 
 logger = logging.getLogger(__name__)
 
 
 class CheckLabeld(MapTransform):
-    """Check that a label map lies on its image's grid, and convert its values to classes: 0, 1, 2, ...
+    """Check that a label map lies on its image's grid, and convert its values to classes 0, 1, 2, ...
 
-    A label whose axes alone are in another order or direction than its image's is turned to them. The result has the
-    affine of the image, so that headers that differ by rounding make no two grids.
+    If only the order or the directions of the axes differ, the label's axes are turned to the image's. The result has
+    the affine of the image, so that rounding in a header does not lead to two grids.
 
-    Values within 0.01 of an integer are that integer: masks stored with a scale factor come as 0.99999997. A map of
-    background and one other value above 0, such as 0 and 255, is taken as binary where there is one label and no
-    ``label_map``.
+    A value within 0.01 of an integer counts as this integer, because a mask with a scale factor is read as 0.99999997.
+    If there is one label and no ``label_map``, a map of 0 and one positive value, such as 255, is a binary mask.
 
     Args:
         keys: label maps ``(1, x, y, z)``.
-        image_key: the image that they belong to.
-        labels: names to values; the class of a label is its position. Without it, values are classes.
-        num_classes: foreground classes, labelled 1, 2, ..., where ``labels`` is not given.
-        label_map: values in the file to values of ``labels``, see :func:`common.labels.read_label_map`. The first file
-            that holds a value of another meaning is logged.
-        count: number of labels that the method segments; None for any.
-        dataset_dir: folder with the data list; a warning says where it calls a value by another name than ``labels``.
+        image_key: key of the image that the label maps belong to.
+        num_classes: number of foreground classes, with the values 1, 2, ...; used without ``labels``.
+        labels: mapping from names to values. The class of a label is its position, from 1. Without it, values are
+            classes.
+        label_map: mapping from values in the file to values of ``labels``, see :func:`common.labels.read_label_map`. A
+            log line names the first file in which it changes a value.
+        count: number of labels that the method segments; None for any number.
+        dataset_dir: folder of the data list. A warning names the values that it calls by another name than ``labels``.
 
     Raises:
-        InputError: another grid than the image's, see :func:`common.geometry.grid_difference`; other values; labels
-            or a map that are not valid.
+        InputError: the label has another grid than the image (see :func:`common.geometry.grid_difference`) or unknown
+            values; or ``labels`` or ``label_map`` is invalid.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CheckLabeld(MapTransform):
         self.labels = numbers if labels is None else check_labels(labels, count)
         self.label_map = read_label_map(label_map, self.labels)
         self.classes = classes_of_values(self.labels, self.label_map)
-        self.said = False
+        self.logged = False
         if dataset_dir is not None:
             warn_of_other_names(dataset_dir, self.labels, self.label_map)
 
@@ -91,29 +91,32 @@ class CheckLabeld(MapTransform):
             shown = ", ".join(f"{v:g}" for v in [0, *values[:6]] if v or 0 in present)
             known = [v for v in self.classes if v]
             expected = ", ".join(map(str, known)) if len(known) < 9 else f"{min(known)} to {max(known)}"
-            fix = map_to_type(values, self.labels, self.label_map)
+            fix = suggest_label_map(values, self.labels, self.label_map)
             raise InputError(f"{name}: values {shown}, expected 0 and {expected}{fix}")
-        self._say_once(name, values)
+        self._log_once(name, values)
         result = label.clone()
         for value in values:
             result[label == value] = self.classes[int(value)]
         return result
 
-    def _say_once(self, name: str, found: list[float]) -> None:
-        """Log what the first file holds that ``label_map`` gives another meaning."""
+    def _log_once(self, name: str, found: list[float]) -> None:
+        """Log the values that ``label_map`` changes, for the first file that has any."""
         names = {0: "background", **{value: label for label, value in self.labels.items()}}
         changed = [v for v in found if self.label_map.get(int(v), v) != v]
-        if changed and not self.said:
-            self.said = True
+        if changed and not self.logged:
+            self.logged = True
             merged = ", ".join(f"{v:g} as {names[self.label_map[int(v)]]}" for v in changed)
             logger.info("%s: label_map takes %s; the same holds for all cases", name, merged)
 
 
 def _on_grid(label: torch.Tensor, image: torch.Tensor, name: str) -> torch.Tensor:
-    """The label with its voxels and its affine as the image has them."""
+    """Return the label with the axes and the affine of its image."""
     if not (isinstance(label, MetaTensor) and isinstance(image, MetaTensor)):
         if label.shape[1:] != image.shape[1:]:
-            raise InputError(f"{name}: shape {list(label.shape[1:])}, but its image has {list(image.shape[1:])}")
+            raise InputError(
+                f"{name}: shape {list(label.shape[1:])}, but its image has {list(image.shape[1:])}; "
+                "resample it onto the image"
+            )
         return label
     affine, onto = (
         to_ras(volume.meta, source_of(volume, what)) @ affine_of(volume)

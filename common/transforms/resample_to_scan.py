@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, SpatialResample
 from torch import Tensor
 
 from ..tensors import affine_of, as_tensor
-from .grids import axis_positions, corners_of, placed, sample_along_axes
+from .grids import axis_positions, linear_weights, sample_along_axes, with_affine
 
 MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
@@ -81,7 +81,7 @@ class ResampleToScand(MapTransform):
                 result = self._sheared(scores, affine, scan_affine, scan_shape)
             else:
                 result = self._parallel(scores, *parallel)
-            d[key] = placed(result, scan_affine, image.meta)
+            d[key] = with_affine(result, scan_affine, image.meta)
         return d
 
     def _parallel(self, scores: Tensor, axes: Sequence[int], positions: Sequence[Tensor]) -> Tensor:
@@ -167,7 +167,7 @@ def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], th
                 labels.narrow(axis, 1, labels.shape[axis] - 1),
             )
             labels = torch.where(first == second, first, MIXED)
-    corners = [corners_of(line, size, scores.device) for line, size in zip(positions, scores.shape[1:])]
+    corners = [linear_weights(line, size, scores.device) for line, size in zip(positions, scores.shape[1:])]
     cells = [below.clamp(max=size - 1) for (below, _, _), size in zip(corners, labels.shape)]
     (below, above, weight), *in_plane = corners
     planes = max(1, SLAB_VALUES // max(scores[:, 0].numel(), result[0].numel()))

@@ -1,4 +1,4 @@
-"""Grad-CAM by windows, of a network whose activations are known."""
+"""Grad-CAM by windows, for a network with known activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPTIONS: dict[str, Any] = {"roi_size": (4, 4, 4), "num_classes": 2, "overlap": 0
 
 
 class Known(nn.Module):
-    """Features are the image's two channels; the class logits are ``weights`` times their sums over the window."""
+    """Return class logits that are fixed weights times the sums of the image's two channels over the window."""
 
     def __init__(self, passes: int = 1) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Known(nn.Module):
 
 
 def cam(x: Tensor, target: int) -> Tensor:
-    """By the definition: each feature's gradient is its weight, everywhere."""
+    """Return the map by definition: the gradient of each feature is its weight, at every voxel."""
     first, second = ((3.0, -1.0), (-2.0, 1.0))[target]
     return (first * x[:, :1] + second * x[:, 1:]).clamp(min=0)
 
@@ -48,7 +48,7 @@ def cam(x: Tensor, target: int) -> Tensor:
 @pytest.mark.parametrize("sw_batch_size", [1, 4])
 @pytest.mark.parametrize("layer", ["encoder.0", "encoder"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_map_of_a_class(target: int, sw_batch_size: int, layer: str, frozen: bool) -> None:
+def test_map_of_a_class_equals_the_definition(target: int, sw_batch_size: int, layer: str, frozen: bool) -> None:
     network = Known().eval().requires_grad_(not frozen)
     image = torch.rand(2, 2, 12, 4, 8)
     image[1] *= 5  # each case is scaled by its own largest value
@@ -63,8 +63,8 @@ def test_map_of_a_class(target: int, sw_batch_size: int, layer: str, frozen: boo
 
 
 @pytest.mark.parametrize("sw_batch_size", [1, 2])
-def test_the_likeliest_class_of_each_window(sw_batch_size: int) -> None:
-    """The first window is of the first class, the second of the second; weak windows stay weak beside strong ones."""
+def test_each_window_explains_its_most_probable_class(sw_batch_size: int) -> None:
+    """The windows have different classes; a window with little evidence stays darker than one with much."""
     image = torch.rand(1, 2, 8, 4, 4) * 0.01
     image[0, 0, :4] += 1
     image[0, 1, 4:] += 2
@@ -99,8 +99,8 @@ def test_a_coarse_layer_is_interpolated() -> None:
     torch.testing.assert_close(found, expected / expected.max())
 
 
-def test_of_several_passes_the_last_counts() -> None:
-    """Activations and gradient belong together: of passes 1 to 3, of which the third enters the class."""
+def test_the_last_use_of_a_layer_counts() -> None:
+    """Only the third of three passes enters the class; its activations and gradient belong together."""
     network = Known(passes=3).eval()
     image = torch.rand(1, 2, 4, 4, 4)
     inferer = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)
@@ -108,7 +108,7 @@ def test_of_several_passes_the_last_counts() -> None:
     torch.testing.assert_close(inferer(image, network), expected / expected.max())
 
 
-def test_nothing_stays_with_the_network() -> None:
+def test_no_hook_or_gradient_remains_on_the_network() -> None:
     network = Known().train()
     network.head.weight.grad = torch.ones_like(network.head.weight)
     inferer = ClassActivationInferer(target_layers="encoder", **OPTIONS)
@@ -123,7 +123,7 @@ def test_nothing_stays_with_the_network() -> None:
     assert (network.head.weight.grad == 1).all()
 
 
-def test_nothing_stays_after_an_error() -> None:
+def test_no_hook_remains_after_an_error() -> None:
     network = Known()
 
     def fail(*_: Any) -> None:
@@ -135,14 +135,14 @@ def test_nothing_stays_after_an_error() -> None:
     assert not network.encoder._forward_hooks
 
 
-def test_no_evidence_is_no_map() -> None:
+def test_without_evidence_the_map_is_zero() -> None:
     image = -torch.rand(1, 2, 4, 4, 4)
     image[:, 1] = 0
     found = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)(image, Known())
     assert (found == 0).all()
 
 
-def test_in_bfloat16_it_is_close() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     image = torch.rand(1, 2, 8, 4, 4)
     options = {**OPTIONS, "target_layers": "encoder", "target_class": 0}
     with torch.no_grad():
@@ -158,20 +158,20 @@ def test_in_bfloat16_it_is_close() -> None:
     [
         (
             "decoder",
-            r"target_layers decoder: no such layer; Known has encoder, encoder.0, encoder.1, unused, head, logits",
+            r"target_layers decoder: Known has no such layer; give one of encoder, encoder.0, encoder.1, unused, head",
         ),
-        ("unused", "target_layers unused: the network does not use it"),
-        ("logits", r"target_layers logits: its output is no map \(B, C, x, y, z\)"),
-        ("head", "target_layers head: the class does not depend on it"),
+        ("unused", "target_layers unused: the network does not use this layer"),
+        ("logits", r"target_layers logits: its output is not a map \(B, C, x, y, z\)"),
+        ("head", "target_layers head: the class does not depend on this layer"),
     ],
 )
-def test_a_layer_that_cannot_be_used(layer: str, message: str) -> None:
+def test_unsuitable_layers_are_refused(layer: str, message: str) -> None:
     for network in (Known(), Known().requires_grad_(False)):
         with pytest.raises(InputError, match=message):
             ClassActivationInferer(target_layers=layer, **OPTIONS)(torch.rand(1, 2, 4, 4, 4), network)
 
 
 @pytest.mark.parametrize("target", [-1, 2])
-def test_a_class_out_of_range(target: int) -> None:
+def test_a_class_out_of_range_is_refused(target: int) -> None:
     with pytest.raises(InputError, match=f"target_class {target}: expected 0 to 1"):
         ClassActivationInferer(target_layers="encoder", target_class=target, **OPTIONS)

@@ -1,4 +1,4 @@
-"""Windows that segment and classify."""
+"""Sliding-window inference with segmentation and class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {"roi_size": (4, 4, 4), "overlap": 0, "precision": "fl
 
 
 class ByWindow:
-    """One probability, the image's first channel; two class logits, the largest value of the second, and 0."""
+    """Return the image's first channel as probability; as class logits the largest value of the second, and 0."""
 
     def __init__(self) -> None:
         self.windows: list[Tensor] = []
@@ -33,7 +33,7 @@ def sigmoid(value: float) -> float:
 
 
 def scene() -> Tensor:
-    """Four windows along x, of logits 1, 2, 3 and 4; in the second one foreground voxel, in the third three."""
+    """Return four windows along x with logits 1, 2, 3 and 4; the second has one foreground voxel, the third three."""
     image = torch.zeros(1, 2, 16, 4, 4)
     image[0, 1] = torch.arange(1, 5).repeat_interleave(4)[:, None, None]
     image[0, 0, 4, 0, 0] = 0.5
@@ -48,7 +48,7 @@ P1, P2, P3, P4 = (sigmoid(v) for v in (1.0, 2.0, 3.0, 4.0))
     ("vote", "expected"), [("foreground", (P2 + P3) / 2), ("volume", (P2 + 3 * P3) / 4)], ids=["foreground", "volume"]
 )
 @pytest.mark.parametrize("sw_batch_size", [1, 3, 8])
-def test_votes_of_windows_with_foreground(vote: str, expected: float, sw_batch_size: int) -> None:
+def test_windows_with_foreground_vote(vote: str, expected: float, sw_batch_size: int) -> None:
     image = scene()
     found = ClassifyingWindowInferer(num_classes=2, vote=vote, sw_batch_size=sw_batch_size, **OPTIONS)(
         image, ByWindow()
@@ -65,7 +65,7 @@ def test_without_foreground_all_windows_vote(vote: str) -> None:
     image[:, 0] *= 0.5
     found = ClassifyingWindowInferer(num_classes=2, vote=vote, **OPTIONS)(image, ByWindow())
     torch.testing.assert_close(found[0, 1, 0, 0, 0].item(), (P1 + P2 + P3 + P4) / 4)
-    image[:, :, 4:8] = 0  # now nothing is computed of the second
+    image[:, :, 4:8] = 0  # the second window is empty now and skipped
     found = ClassifyingWindowInferer(num_classes=2, vote=vote, empty=0, **OPTIONS)(image, ByWindow())
     torch.testing.assert_close(found[0, 1, 0, 0, 0].item(), (P1 + P3 + P4) / 3)
 
@@ -78,8 +78,8 @@ def test_probabilities_are_averaged_not_logits() -> None:
 
 
 @pytest.mark.parametrize("vote", ["foreground", "volume"])
-def test_of_several_channels_the_largest_decides(vote: str) -> None:
-    """Logits of background and two classes; equal ones are background, as the first of equals."""
+def test_the_largest_of_several_channels_is_foreground(vote: str) -> None:
+    """Logits of background and two classes; equal logits are background."""
 
     def network(x: Tensor) -> Tensor:
         logit = x[:, 3:].amax((2, 3, 4), keepdim=True).expand(-1, -1, *x.shape[2:])
@@ -98,7 +98,7 @@ def test_of_several_channels_the_largest_decides(vote: str) -> None:
     torch.testing.assert_close(found[:, :3], image[:, :3])
 
 
-def test_cases_of_a_batch_vote_apart() -> None:
+def test_each_case_of_a_batch_has_its_own_votes() -> None:
     image = torch.cat([scene(), scene(), torch.zeros(1, 2, 16, 4, 4)])
     image[1, 0] = 0
     image[1, 1, :4] = 0
@@ -108,7 +108,7 @@ def test_cases_of_a_batch_vote_apart() -> None:
 
 
 @pytest.mark.parametrize("keep", [None, (2, 2, 4)])
-def test_segmentation_is_that_of_windows(keep: Any) -> None:
+def test_segmentation_equals_that_of_window_inferer(keep: Any) -> None:
     image = torch.rand(1, 2, 11, 6, 5)
     affine = torch.diag(torch.tensor([2.0, 2, 4, 1], dtype=torch.float64))
     options = {**OPTIONS, "overlap": 0.5, "mode": "gaussian", "keep": keep, "empty": 0.3, "fill": 0.25}
@@ -120,7 +120,7 @@ def test_segmentation_is_that_of_windows(keep: Any) -> None:
 
 
 def test_windows_at_the_border_count_like_others() -> None:
-    """Windows that overlap, of an image padded with zeros along y and z: five along x, of which two hold voxel 3."""
+    """Five windows overlap along x, in an image padded along y and z; two of them contain voxel 3."""
     image = torch.rand(1, 2, 14, 3, 2) * 0.4
     image[0, 0, 3, 2, 1] = 0.5
     network = ByWindow()
@@ -130,13 +130,13 @@ def test_windows_at_the_border_count_like_others() -> None:
     torch.testing.assert_close(found[0, 1, 0, 0, 0], torch.stack(expected).mean())
 
 
-def test_a_network_may_return_the_class_alone() -> None:
+def test_without_segmentation_all_windows_vote() -> None:
     found = ClassifyingWindowInferer(num_classes=2, **OPTIONS)(scene(), lambda x: ByWindow()(x)[:, 1:])
     assert found.shape == (1, 2, 16, 4, 4)
     torch.testing.assert_close(found[0, 0, 3, 1, 2].item(), (P1 + P2 + P3 + P4) / 4)
 
 
-def test_a_network_may_have_no_class() -> None:
+def test_without_classes_the_output_is_the_segmentation() -> None:
     image = torch.rand(1, 2, 8, 4, 4)
     assert torch.equal(ClassifyingWindowInferer(num_classes=0, **OPTIONS)(image, lambda x: x), image)
 
@@ -151,7 +151,7 @@ def test_outputs_of_windows_are_not_kept() -> None:
         return torch.rand(1, 7, *x.shape[2:])
 
     ClassifyingWindowInferer(num_classes=2, **OPTIONS)(torch.rand(1, 2, 24, 4, 4), network)
-    assert outputs <= 1  # that of the window before
+    assert outputs <= 1  # the output of the previous window
 
 
 def test_arguments_reach_the_network() -> None:
@@ -162,11 +162,11 @@ def test_arguments_reach_the_network() -> None:
     torch.testing.assert_close(found[:, :1], scene()[:, :1] * 2 + 1)
 
 
-def test_what_cannot_be_used_is_refused() -> None:
+def test_a_wrong_vote_or_too_few_channels_are_refused() -> None:
     with pytest.raises(InputError, match="--vote mean: expected foreground or volume"):
         ClassifyingWindowInferer(num_classes=2, vote="mean", **OPTIONS)
     with pytest.raises(ValueError, match=r"returned \[1, 2, 4, 4, 4\], expected 3 class logits"):
         ClassifyingWindowInferer(num_classes=3, **OPTIONS)(torch.rand(1, 2, 4, 4, 4), lambda x: x)
-    for output, told in (({}, "dict"), (torch.zeros(1, 3), r"\[1, 3\]")):
-        with pytest.raises(ValueError, match=f"the network returned {told} for a window"):
+    for output, found in (({}, "dict"), (torch.zeros(1, 3), r"\[1, 3\]")):
+        with pytest.raises(ValueError, match=f"the network returned {found} for windows"):
             ClassifyingWindowInferer(num_classes=2, **OPTIONS)(torch.rand(1, 2, 4, 4, 4), lambda x: output)  # noqa: B023

@@ -1,4 +1,4 @@
-"""Windows of which only the centre counts, and windows that hold nothing where values are of both signs."""
+"""Windows with a kept centre, and empty windows in images with negative values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOAT32: dict[str, Any] = {"precision": "float32"}
 
 
 class Recorder:
-    """Returns the channels it is given, and notes the windows."""
+    """Return the input, and record the windows."""
 
     def __init__(self) -> None:
         self.windows: list[Tensor] = []
@@ -27,7 +27,7 @@ class Recorder:
 
 
 def crops(image: Tensor, roi: tuple[int, ...], keep: tuple[int, ...]) -> list[Tensor]:
-    """Windows of one case by their definition, for sizes that ``keep`` divides."""
+    """Return the windows of one case by definition, for sizes that are multiples of ``keep``."""
     before = [(r - k) // 2 for r, k in zip(roi, keep)]
     padded = torch.zeros(image.shape[1], *(n + 2 * r for n, r in zip(image.shape[2:], roi)))
     x, y, z = (slice(r, r + n) for n, r in zip(image.shape[2:], roi))
@@ -41,7 +41,7 @@ def crops(image: Tensor, roi: tuple[int, ...], keep: tuple[int, ...]) -> list[Te
     return windows
 
 
-def test_a_volume_of_brats_has_4464_windows_and_each_voxel_once() -> None:
+def test_4464_windows_cover_each_voxel_of_brats_once() -> None:
     image = torch.arange(1, 1 + 240 * 240 * 155).remainder(8191).reshape(1, 1, 240, 240, 155).float()
     counts = torch.zeros(3, dtype=torch.long)
 
@@ -55,14 +55,14 @@ def test_a_volume_of_brats_has_4464_windows_and_each_voxel_once() -> None:
 
     found = WindowInferer((32, 32, 16), 48, keep=(20, 20, 5), **FLOAT32)(image, network)
     assert counts.tolist() == [4464, 4464 * 16384, 0]
-    assert torch.equal(found, image)  # nothing of a margin, nothing twice
+    assert torch.equal(found, image)  # no margin is used, no voxel counts twice
 
 
 @pytest.mark.parametrize(
     ("roi", "keep"),
     [((6, 8, 7), (4, 3, 2)), ((6, 8, 7), (2, 1, 6)), ((3, 3, 3), (1, 1, 1)), ((4, 3, 6), (4, 3, 6))],
 )
-def test_a_window_is_a_direct_crop_of_the_padded_volume(roi: tuple[int, ...], keep: tuple[int, ...]) -> None:
+def test_a_window_is_a_crop_of_the_padded_volume(roi: tuple[int, ...], keep: tuple[int, ...]) -> None:
     image, recorder = torch.randn(1, 2, 12, 9, 6), Recorder()
     found = WindowInferer(roi, 4, keep=keep, **FLOAT32)(image, recorder)
     expected = crops(image, roi, keep)
@@ -71,7 +71,7 @@ def test_a_window_is_a_direct_crop_of_the_padded_volume(roi: tuple[int, ...], ke
     assert torch.equal(found, image)
 
 
-def test_only_the_centre_counts_and_an_odd_margin_is_smaller_before_it() -> None:
+def test_only_the_centre_counts_after_the_smaller_margin() -> None:
     def places(x: Tensor) -> Tensor:
         lines = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in x.shape[2:]), indexing="ij")
         return torch.stack(lines).expand(len(x), -1, -1, -1, -1)
@@ -93,7 +93,7 @@ def test_any_size_is_covered_once(shape: tuple[int, ...], cases: int) -> None:
     assert all(window.shape == (2, 8, 5, 4) for window in recorder.windows)
 
 
-def test_overlap_and_mode_have_no_meaning() -> None:
+def test_overlap_and_mode_have_no_effect() -> None:
     image, network = torch.randn(1, 2, 12, 9, 6), torch.nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
     plain = WindowInferer((6, 7, 4), 2, 0.0, keep=(4, 3, 2), **FLOAT32)(image, network)
     other = WindowInferer((6, 7, 4), 2, 0.75, "gaussian", keep=(4, 3, 2), **FLOAT32)(image, network)
@@ -101,7 +101,7 @@ def test_overlap_and_mode_have_no_meaning() -> None:
     assert not torch.allclose(plain, WindowInferer((6, 7, 4), 2, 0.0, **FLOAT32)(image, network), atol=1e-3)
 
 
-def test_all_of_an_axis_may_be_kept() -> None:
+def test_minus_1_keeps_a_whole_axis() -> None:
     image, recorder = torch.randn(1, 2, 12, 9, 6), Recorder()
     found = WindowInferer((-1, 7, 4), keep=(-1, 3, -1), **FLOAT32)(image, recorder)
     assert torch.equal(found, image)
@@ -109,7 +109,7 @@ def test_all_of_an_axis_may_be_kept() -> None:
     assert len(recorder.windows) == 1 * 3 * 2
 
 
-def test_a_metatensor_stays_one() -> None:
+def test_a_metatensor_gives_a_metatensor() -> None:
     affine = torch.diag(torch.tensor([2.0, 1, 3, 1], dtype=torch.float64))
     image = MetaTensor(torch.randn(1, 2, 11, 9, 7), affine=affine)
     found = WindowInferer((6, 7, 4), keep=(4, 3, 2), **FLOAT32)(image, Recorder())
@@ -117,16 +117,16 @@ def test_a_metatensor_stays_one() -> None:
     assert torch.equal(found.as_tensor(), image.as_tensor())
 
 
-def test_more_than_the_window_is_refused() -> None:
-    with pytest.raises(InputError, match=r"keep \[4, 8, 2\]: expected no more than the window of \[6, 7, 4\]"):
+def test_keep_above_the_window_is_refused() -> None:
+    with pytest.raises(InputError, match=r"keep \[4, 8, 2\] is larger than the window \[6, 7, 4\]"):
         WindowInferer((6, 7, 4), keep=(4, 8, 2), **FLOAT32)(torch.zeros(1, 1, 12, 9, 6), Recorder())
 
 
-# Windows that hold nothing.
+# Empty windows.
 
 
-def test_a_background_of_zeros_beside_negative_values() -> None:
-    """A brain of -3 to -1, of which no voxel is above the background; a corner of it is in one modality only."""
+def test_negative_values_are_not_background() -> None:
+    """The brain has values from -3 to -1, below the background of 0; one corner is in one modality only."""
     image, recorder = torch.zeros(1, 2, 12, 8, 8), Recorder()
     image[:, :, :6, :4, :4] = -3
     image[:, 1, 7, 7, 7] = -1
@@ -138,12 +138,12 @@ def test_a_background_of_zeros_beside_negative_values() -> None:
 
     recorder.windows = []
     WindowInferer((6, 4, 4), overlap=0, empty=0, **FLOAT32)(image, recorder)
-    assert len(recorder.windows) == 1  # one number is the upper end: nothing is above 0
+    assert len(recorder.windows) == 1  # one number is the upper end, and no value is above 0
 
 
 @pytest.mark.parametrize(("empty", "computed"), [((-2, 2), 2), ([-2, 3], 1), ((-4, 2), 1), ((-4, 3), 1), (None, 8)])
-def test_a_range_holds_both_its_ends(empty: Any, computed: int) -> None:
-    """One window goes down to -4, one up to 3, the others to -2 and 2; of those that are all empty, one is computed."""
+def test_both_ends_of_the_range_count_as_empty(empty: Any, computed: int) -> None:
+    """One window has -4, one has 3, the others lie within -2 to 2; if all are empty, one is computed."""
     image, recorder = torch.zeros(1, 1, 12, 8, 8), Recorder()
     image[..., ::2, ::2, ::2] = -2
     image[..., 1::2, 1::2, 1::2] = 2
@@ -153,7 +153,7 @@ def test_a_range_holds_both_its_ends(empty: Any, computed: int) -> None:
 
 
 def test_a_window_is_empty_if_its_centre_is() -> None:
-    """The one voxel is in the centre of one window, and in the margin of its neighbours."""
+    """The only voxel is in the centre of one window, and in the margins of its neighbours."""
     image, recorder = torch.zeros(1, 1, 12, 9, 6), Recorder()
     image[..., 4, 3, 2] = -1
     inferer = WindowInferer((6, 7, 4), keep=(4, 3, 2), empty=(0, 0), fill=5, **FLOAT32)
@@ -165,7 +165,7 @@ def test_a_window_is_empty_if_its_centre_is() -> None:
     assert torch.equal(found, expected)
 
 
-def test_an_image_that_holds_nothing_is_filled() -> None:
+def test_an_empty_image_is_filled() -> None:
     inferer = WindowInferer((6, 7, 4), keep=(4, 3, 2), empty=(0, 0), fill=(1, 0), **FLOAT32)
     found = inferer(torch.zeros(2, 2, 11, 9, 7), Recorder())
     assert (found[:, 0] == 1).all() and (found[:, 1] == 0).all() and found.shape == (2, 2, 11, 9, 7)

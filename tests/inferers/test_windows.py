@@ -1,4 +1,4 @@
-"""Against MONAI's inferer, whose windows and weights these are."""
+"""Compare with MONAI's inferer, which has the same windows and weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Network(nn.Module):
-    """Two channels to three, differently at each place of the window; notes what it is given."""
+    """Map two channels to three by a function that varies over the window, and record the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ SIZES = {
 
 
 class PerWindow(nn.Module):
-    """Knows where in the window a voxel is, and what else is there, but not which windows come with it."""
+    """Depend on the position in the window and on its other voxels, but not on other windows of the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         place = torch.arange(x[0, 0].numel()).reshape(x.shape[2:]) / x[0, 0].numel()
@@ -74,7 +74,7 @@ class PerWindow(nn.Module):
 @pytest.mark.parametrize("sw_batch_size", [1, 3])
 @pytest.mark.parametrize("overlap", [0.25, 0.5, (0, 0.3, 0.75)])
 @pytest.mark.parametrize("cases", [1, 2])
-def test_the_output_is_monais(
+def test_the_output_equals_monais(
     sizes: tuple[tuple[int, ...], tuple[int, ...]], mode: str, sw_batch_size: int, overlap: Any, cases: int
 ) -> None:
     shape, roi = sizes
@@ -87,7 +87,7 @@ def test_the_output_is_monais(
 
 
 @pytest.mark.parametrize("sw_batch_size", [1, 3, 1000])
-def test_a_convolution_sees_the_windows_of_monais(network: Network, sw_batch_size: int) -> None:
+def test_the_windows_are_those_of_monai(network: Network, sw_batch_size: int) -> None:
     image = torch.randn(2, 2, 11, 9, 7)
     found = WindowInferer((6, 4, 5), sw_batch_size, 0.5, precision="float32")(image, network)
     seen, network.windows = torch.cat(network.windows), []
@@ -97,7 +97,7 @@ def test_a_convolution_sees_the_windows_of_monais(network: Network, sw_batch_siz
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
-def test_windows_come_together_and_channels_last(network: Network) -> None:
+def test_windows_are_batched_and_channels_last(network: Network) -> None:
     WindowInferer((6, 4, 4), sw_batch_size=3, overlap=0, precision="float32")(torch.randn(1, 2, 12, 8, 8), network)
     assert network.batches == [3, 3, 2]
     assert all(x.is_contiguous(memory_format=torch.channels_last_3d) for x in network.windows)
@@ -112,7 +112,7 @@ def test_arguments_reach_the_network(network: Network) -> None:
     torch.testing.assert_close(louder - image.mean(), 2 * (plain - image.mean()))
 
 
-def test_a_metatensor_stays_one(network: Network) -> None:
+def test_a_metatensor_gives_a_metatensor(network: Network) -> None:
     affine = torch.tensor([[0.0, 2, 0, 1], [3, 0, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1]], dtype=torch.float64)
     plain = torch.randn(1, 2, 11, 3, 7)
     image = MetaTensor(plain.clone(), affine=affine, meta={"filename_or_obj": "P1.nii.gz"})
@@ -126,11 +126,11 @@ def test_a_metatensor_stays_one(network: Network) -> None:
     assert torch.equal(image.as_tensor(), plain)
 
 
-# Windows that hold nothing.
+# Empty windows.
 
 
-def test_empty_windows_are_not_computed(network: Network) -> None:
-    """Of eight windows beside each other, three hold something, one of them in the second channel alone."""
+def test_empty_windows_are_skipped(network: Network) -> None:
+    """Three of eight adjacent windows are not empty, one of them in the second channel alone."""
     image = torch.full((1, 2, 12, 8, 8), -0.5)
     image[:, :, 5, 3, 3] = image[:, :, 11, 3, 3] = image[:, 1, 0, 7, 7] = 1
     inferer = WindowInferer((6, 4, 4), 2, 0, precision="float32", empty=-0.5, fill=(7, -8, 9))
@@ -148,8 +148,8 @@ def test_empty_windows_are_not_computed(network: Network) -> None:
 
 
 @pytest.mark.parametrize("mode", ["constant", "gaussian"])
-def test_where_windows_overlap_those_computed_count(mode: str) -> None:
-    """Four windows along x, of which the outer two hold something and the inner two nothing."""
+def test_skipped_windows_do_not_count_in_an_overlap(mode: str) -> None:
+    """The inner two of four windows along x are empty."""
     image = torch.zeros(1, 1, 10, 4, 4)
     image[..., 0, 0, 0] = image[..., 9, 0, 0] = 5
     calls = []
@@ -167,11 +167,11 @@ def test_where_windows_overlap_those_computed_count(mode: str) -> None:
 
 
 @pytest.mark.parametrize("cases", [1, 2])
-def test_an_image_that_holds_nothing_is_filled(network: Network, cases: int) -> None:
+def test_an_empty_image_is_filled(network: Network, cases: int) -> None:
     image = torch.zeros(cases, 2, 12, 8, 8)
     inferer = WindowInferer((6, 4, 4), 3, 0.5, precision="float32", empty=0.0, fill=-4)
     found = inferer(image, network)
-    assert network.batches == [1]  # which tells the number of channels
+    assert network.batches == [1]  # for the number of channels
     assert found.shape == (cases, 3, 12, 8, 8) and (found == -4).all()
     if cases == 2:
         image[1, 0, 3, 3, 3] = 1
@@ -183,7 +183,7 @@ def test_an_image_that_holds_nothing_is_filled(network: Network, cases: int) -> 
 # Precision.
 
 
-def test_bfloat16_is_close_and_returned_in_float32(network: Network) -> None:
+def test_bfloat16_gives_a_close_float32_result(network: Network) -> None:
     image = torch.randn(1, 2, 11, 9, 7)
     low = WindowInferer((6, 4, 5), 2, 0.5, precision="bfloat16")(image, network)
     assert set(network.autocast) == {torch.bfloat16}
@@ -207,7 +207,7 @@ def test_bfloat16_outputs_are_summed_in_float32() -> None:
     assert found[0, 0, :, 0, 0].tolist() == [256, 256, 128.5, 128.5, 1, 1]
 
 
-def test_float32_is_meant_under_an_outer_autocast_too(network: Network) -> None:
+def test_float32_holds_under_an_outer_autocast(network: Network) -> None:
     image = torch.randn(1, 2, 6, 4, 5)
     inferer = WindowInferer((6, 4, 5), precision="float32")
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -235,26 +235,26 @@ def test_auto_is_bfloat16_where_the_processor_has_it(
     assert network.autocast == [torch.bfloat16 if computes else None]
 
 
-def test_auto_is_float32_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_float32_without_known_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert computes_bfloat16(CPU) is False
     assert computes_bfloat16(torch.device("mps")) is False
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_auto_on_a_gpu_asks_for_instructions(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+def test_auto_is_bfloat16_on_a_gpu_with_instructions(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
     )
     assert computes_bfloat16(torch.device("cuda")) is supported
 
 
-def test_another_precision_is_refused() -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="--precision half: expected auto, bfloat16 or float32"):
         WindowInferer((4, 4, 4), precision="half")
 
 
-# Networks that return something else.
+# Networks with another output.
 
 
 @pytest.mark.parametrize(
@@ -268,14 +268,16 @@ def test_another_precision_is_refused() -> None:
     ],
     ids=["dictionary", "list", "half the size", "one of a batch", "a number"],
 )
-def test_a_network_that_returns_no_window_is_refused(returns: Any, found: str) -> None:
+def test_an_output_of_another_shape_is_refused(returns: Any, found: str) -> None:
     inferer = WindowInferer((6, 4, 4), sw_batch_size=3, overlap=0)
-    with pytest.raises(ValueError, match=rf"the network returned {found} for a window of \[3, 2, 6, 4, 4\]"):
+    with pytest.raises(
+        ValueError, match=rf"the network returned {found} for windows \[3, 2, 6, 4, 4\], expected one tensor"
+    ):
         inferer(torch.randn(1, 2, 12, 8, 8), returns)
 
 
-def test_sums_that_do_not_fit_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_do_not_fit_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.memory.main_memory", lambda: Memory(4000, 10**9))
     image, network = torch.zeros(1, 1, 8, 8, 8), torch.nn.Conv3d(1, 2, 1)
-    with pytest.raises(InputError, match="8 x 8 x 8 voxels: summing 2 outputs of windows needs 4096 bytes of memory"):
+    with pytest.raises(InputError, match="8 x 8 x 8 voxels: the sum of 2 output channels needs 4096 bytes of memory"):
         WindowInferer((4, 4, 4))(image, network)

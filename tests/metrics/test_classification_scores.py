@@ -23,13 +23,13 @@ def defined(values: dict[str, float]) -> set[str]:
 
 
 def naive_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Share of the pairs of a positive and another case that are in order; half for a tie."""
+    """Return the fraction of pairs (positive, other) in the right order; a tie counts half."""
     pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
     return sum(pairs) / len(pairs)
 
 
-def test_numbers_of_a_named_positive_class() -> None:
-    """3 of 4 positives are found, with 1 false alarm among 2 negatives; of 8 pairs 5 are in order and 1 is tied."""
+def test_scores_of_a_positive_class_equal_those_by_hand() -> None:
+    """3 of 4 positives are found, with 1 false alarm among 2 negatives."""
     probabilities = pair([0.9, 0.8, 0.6, 0.3, 0.6, 0.1])
 
     values = ClassificationScores(LYMPH, positive="positive")(probabilities, [1, 1, 1, 1, 0, 0])
@@ -51,14 +51,14 @@ def test_the_first_class_can_be_the_positive_one() -> None:
     )
 
 
-def test_always_positive_on_the_paper_cohort() -> None:
-    """108 of 160 positive: accuracy 67.5, recall 100, F1 80.6 for no work at all."""
+def test_always_positive_on_the_cohort_of_the_paper() -> None:
+    """108 of 160 cases are positive: a constant prediction has accuracy 67.5, recall 100 and F1 80.6 (in %)."""
     values = ClassificationScores(LYMPH, "positive")(pair([0.7] * 160), [1] * 108 + [0] * 52)
     expected = {"accuracy": 0.675, "AUC": 0.5, "precision": 0.675, "recall": 1.0, "specificity": 0.0, "F1": 0.80597}
     assert values == pytest.approx(expected, abs=1e-5)
 
 
-def test_numbers_of_three_classes() -> None:
+def test_scores_of_three_classes_equal_those_by_hand() -> None:
     """Truth by prediction: [[2, 1, 0], [0, 1, 0], [0, 1, 1]]."""
     truth = [0, 0, 0, 1, 2, 2]
     probabilities = np.array(
@@ -86,7 +86,7 @@ def test_numbers_of_three_classes() -> None:
     assert values["F1"] != pytest.approx(per_class, abs=1e-2)  # the mean of the F1 of each class
 
 
-def test_two_classes_without_a_positive_one_are_taken_as_several() -> None:
+def test_two_classes_without_a_positive_one_have_macro_scores() -> None:
     values = ClassificationScores(LYMPH)(pair([0.9, 0.8, 0.6, 0.3, 0.6, 0.1]), [1, 1, 1, 1, 0, 0])
     assert values["macro recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert values["AUC negative"] == values["AUC positive"] == values["macro AUC"] == 6.5 / 8
@@ -96,7 +96,7 @@ def test_two_classes_without_a_positive_one_are_taken_as_several() -> None:
     ("recall", "precision", "f1"),
     [(70.068, 85.034, 76.829), (84.495, 89.322, 86.841), (87.453, 88.134, 87.792), (93.323, 94.005, 93.663)],
 )
-def test_f1_rows_of_the_paper(recall: float, precision: float, f1: float) -> None:
+def test_f1_equals_that_of_the_paper(recall: float, precision: float, f1: float) -> None:
     assert harmonic_mean(precision, recall) == pytest.approx(f1, abs=6e-4)
 
 
@@ -131,7 +131,7 @@ def test_undefined_scores_of_several_classes_are_nan() -> None:
     assert defined(scores(np.zeros((0, 3)), [])) == set()
 
 
-def test_f1_of_nothing_right_is_0() -> None:
+def test_f1_without_a_correct_case_is_0() -> None:
     assert ClassificationScores(LUNG)(np.eye(3), [1, 2, 0])["F1"] == 0.0
 
 
@@ -141,13 +141,13 @@ def test_f1_of_nothing_right_is_0() -> None:
         ([[0.5, 0.5]], [0], r"shape \(1, 2\) for the classes of shape \(1,\): expected \(N, 3\), for COVID-19, CAP"),
         ([[0.5, 0.5, 0.0]], [0, 1], r"expected \(N, 3\)"),
         ([[0.5, 0.5, 0.0]], [[0]], r"expected \(N, 3\)"),
-        ([[0.5, 0.5, 0.0], [math.nan, 0.5, 0.5]], [0, 1], "case 1 has a class probability that is not finite"),
+        ([[0.5, 0.5, 0.0], [math.nan, 0.5, 0.5]], [0, 1], "case 1: a class probability is not finite: nan"),
         ([[0.5, 0.5, 0.0]], [3], r"classes \[3\]: expected indices from 0 to 2"),
         ([[0.5, 0.5, 0.0]], [-1], r"classes \[-1\]: expected indices from 0 to 2"),
         ([[0.5, 0.5, 0.0]], ["CAP"], r"classes \['CAP'\]: expected indices from 0 to 2"),
     ],
 )
-def test_wrong_input_raises(probabilities: list, truth: list, message: str) -> None:
+def test_wrong_input_is_refused(probabilities: list, truth: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ClassificationScores(LUNG)(probabilities, truth)
 
@@ -161,6 +161,6 @@ def test_wrong_input_raises(probabilities: list, truth: list, message: str) -> N
         (LYMPH, "metastasis", "positive class 'metastasis' among .*expected one of two classes"),
     ],
 )
-def test_wrong_settings_raise(classes: list[str], positive: str | None, message: str) -> None:
+def test_wrong_settings_are_refused(classes: list[str], positive: str | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ClassificationScores(classes, positive)

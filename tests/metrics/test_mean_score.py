@@ -35,17 +35,17 @@ def with_class(true: Any, prediction: float = 0.0, truth: float = 0.0) -> dict[s
     return case(prediction, truth, true_class=true, result={"class": "COVID-19", "probabilities": PROBABILITIES})
 
 
-def test_mean_of_the_scores_of_all_cases() -> None:
+def test_the_scores_of_all_cases_are_averaged() -> None:
     assert MeanScore(two_scores)([case(1, 3), case(5, 7)]) == 4.0
 
 
-def test_keys() -> None:
+def test_other_keys_are_used() -> None:
     score = MeanScore(two_scores, pred_key="seg", label_key="truth")
     assert score([{"seg": torch.ones(1, 2, 2, 2), "truth": torch.zeros(1, 2, 2, 2)}]) == 0.5
 
 
 @pytest.mark.parametrize(("true", "probability"), [("COVID-19", 0.7), ("CAP", 0.2), (2, 0.1), (torch.tensor(1), 0.2)])
-def test_mean_of_the_segmentation_and_the_probability_of_the_true_class(true: Any, probability: float) -> None:
+def test_segmentation_and_class_probability_are_averaged(true: Any, probability: float) -> None:
     score = MeanScore(two_scores, class_key="true_class")
     assert score([with_class(true, 1, 3)]) == pytest.approx((2 + probability) / 2)
 
@@ -56,18 +56,18 @@ def test_each_case_counts_once() -> None:
     assert score(cases) == pytest.approx((1.1 + 6 + 5.35) / 3)
 
 
-def test_the_class_alone() -> None:
+def test_the_class_alone_is_scored() -> None:
     score = MeanScore(class_key="true_class")
     assert score([with_class("CAP"), with_class("normal")]) == pytest.approx(0.15)
 
 
-def test_the_segmentation_alone() -> None:
+def test_the_segmentation_alone_is_scored() -> None:
     assert MeanScore(two_scores)([with_class("CAP", 1, 3)]) == 2.0
     assert MeanScore(two_scores, class_key="true_class")([case(1, 3, true_class="CAP")]) == 2.0  # no result
 
 
-def test_what_is_not_defined_is_left_out() -> None:
-    """Such as the Dice of a lesion in a case that has none."""
+def test_undefined_scores_are_left_out() -> None:
+    """A case without a lesion has no Dice of lesions."""
 
     def half_defined(prediction: Tensor, truth: Tensor) -> dict[str, float]:
         return {"one": prediction.mean().item(), "two": truth.mean().item() or math.nan}
@@ -79,24 +79,24 @@ def test_what_is_not_defined_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("true", ["influenza", 3, -1, None])
-def test_a_class_that_the_result_does_not_know_raises(true: Any) -> None:
+def test_an_unknown_class_is_refused(true: Any) -> None:
     message = "entry 'true_class': expected a name out of COVID-19, CAP, normal or an index from 0 to 2"
     with pytest.raises(InputError, match=message):
         MeanScore(two_scores, class_key="true_class")([with_class(true)])
 
 
-def test_a_result_without_the_true_class_raises() -> None:
-    with pytest.raises(InputError, match=r"entry 'class'.*its entries are pred, label, true_class, result"):
+def test_a_result_without_the_true_class_is_refused() -> None:
+    with pytest.raises(InputError, match=r"entry 'class'.*the case has pred, label, true_class, result"):
         MeanScore(two_scores, class_key="class")([with_class("CAP")])
 
 
-def test_nothing_to_score_raises() -> None:
+def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(InputError, match="neither scores nor class_key"):
         MeanScore()
 
 
-def test_in_an_evaluator() -> None:
-    """Two cases, of which the second is half right; classes as a data list has them."""
+def test_the_score_in_an_evaluator() -> None:
+    """Half of the second case is correct; classes are names, as in a data list."""
 
     def split(data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, "result": {"class": "COVID-19", "probabilities": PROBABILITIES}}

@@ -43,7 +43,7 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (0.1, 0.2, 0.3)]
 
 
 def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], tolerance: float) -> dict[str, float]:
-    """What MONAI gives for two masks ``(1, 1, x, y, z)``, a call per score; surface overlap from its areas."""
+    """Return MONAI's scores of two masks ``(1, 1, x, y, z)``, and the surface overlap from its areas."""
     pair = prediction.float(), truth.float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty mask
@@ -67,7 +67,7 @@ def monai_scores(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...], 
 
 
 def with_spacing(labels: Tensor, spacing: tuple[float, ...]) -> MetaTensor:
-    """An oblique affine with a flip, whose columns have the lengths of the spacing."""
+    """Return the labels with this spacing and an oblique affine with a flip."""
     c, s = math.cos(0.4), math.sin(0.4)
     rotation = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, -1.0]], dtype=torch.float64)
     affine = torch.eye(4, dtype=torch.float64)
@@ -76,7 +76,7 @@ def with_spacing(labels: Tensor, spacing: tuple[float, ...]) -> MetaTensor:
 
 
 def blob(share: float, shape: tuple[int, ...] = SHAPE) -> Tensor:
-    """Random blobs that fill this share of the volume."""
+    """Return random blobs that fill this fraction of the volume."""
     noise = F.avg_pool3d(torch.rand(1, 1, *(n + 4 for n in shape)), 5, stride=1)
     return noise > noise.quantile(1 - share)
 
@@ -122,7 +122,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_equals_monai(pair: str, spacing: tuple[float, ...]) -> None:
+def test_scores_equal_monais(pair: str, spacing: tuple[float, ...]) -> None:
     prediction, truth = PAIRS[pair]()
     tolerance = 3 * spacing[0]
 
@@ -133,7 +133,7 @@ def test_equals_monai(pair: str, spacing: tuple[float, ...]) -> None:
     assert values == pytest.approx(monai_scores(prediction, truth, spacing, tolerance), rel=1e-6, abs=1e-6)
 
 
-def test_equals_monai_on_a_large_volume() -> None:
+def test_scores_of_a_large_volume_equal_monais() -> None:
     shape = (60, 56, 50)  # the product in MCC passes 64 bits; thousands of points on each surface
     prediction, truth = blob(0.4, shape), blob(0.5, shape)
 
@@ -155,8 +155,8 @@ def test_percentile_between_two_distances_far_apart() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_distance_of_the_tolerance_up_to_rounding_is_within_it(steps: int, dtype: torch.dtype) -> None:
-    """Also if the header holds the affine in single precision."""
+def test_rounding_does_not_exceed_the_tolerance(steps: int, dtype: torch.dtype) -> None:
+    """Also if the header stores the affine in single precision."""
     shape = (12, 1, 1)
     prediction, truth = box((0, 1), shape=shape), box((steps, steps + 1), shape=shape)
     scores = SegmentationScores(["surface Dice"], tolerance=float(f"0.{steps}"))  # not always steps * 0.1
@@ -167,7 +167,7 @@ def test_distance_of_the_tolerance_up_to_rounding_is_within_it(steps: int, dtype
     assert scores(MetaTensor(prediction, affine=affine), truth)["surface Dice"] < 1
 
 
-def test_numbers_of_a_shifted_cube() -> None:
+def test_scores_of_a_shifted_cube_equal_those_by_hand() -> None:
     """A cube of 4 voxels a side, and the truth one voxel of 2 mm further along x; each surface has 56 points.
 
     Of the prediction's, 36 are on the truth's too, the 16 of the outer face are 2 mm away, and the 4 in the middle of
@@ -192,7 +192,7 @@ def test_numbers_of_a_shifted_cube() -> None:
 FACE, EDGE, CORNER = 1.0, math.sqrt(0.5), math.sqrt(3) / 8
 
 
-def test_surface_scores_are_shares_of_area() -> None:
+def test_surface_scores_are_fractions_of_area() -> None:
     """A cube of 4 voxels a side, and the truth one voxel of 1 mm further along x; all else is within 1 mm.
 
     Each has two parts that the other does not: its outer face, and the middle of the face that is inside the other.
@@ -222,7 +222,7 @@ def test_surface_scores_weigh_a_large_face_more() -> None:
     assert values == pytest.approx(dict.fromkeys(SURFACES, 1 - far / whole))
 
 
-def test_surface_overlap_takes_the_share_of_each_surface() -> None:
+def test_surface_overlap_averages_both_fractions() -> None:
     """The truth is the voxel in the middle of a cube: its corners are more than 1 mm from the cube's."""
     prediction, truth = box((2, 5), (2, 5), (2, 5)), box((3, 4), (3, 4), (3, 4))
     cube, voxel = 6 * 4 * FACE + 12 * 2 * EDGE + 8 * CORNER, 8 * CORNER
@@ -237,7 +237,7 @@ def test_surface_overlap_takes_the_share_of_each_surface() -> None:
     )
 
 
-def test_numbers_of_a_shifted_cube_of_16() -> None:
+def test_scores_of_a_shifted_cube_of_16_voxels() -> None:
     shape = (22, 20, 20)
     prediction, truth = (box((x, x + 16), (2, 18), (2, 18), shape=shape) for x in (2, 4))
 
@@ -247,7 +247,7 @@ def test_numbers_of_a_shifted_cube_of_16() -> None:
     assert values == pytest.approx(expected, abs=5e-6)
 
 
-def test_good_beats_bad_beats_far() -> None:
+def test_a_better_prediction_has_better_scores() -> None:
     truth = box((5, 11), (5, 11), (4, 9))
     rows = [
         SegmentationScores(ALL)(prediction, truth)
@@ -264,7 +264,7 @@ def test_good_beats_bad_beats_far() -> None:
         assert len(set(column)) > 2, name
 
 
-def test_directed_distance_is_from_the_prediction() -> None:
+def test_asd_is_measured_from_the_prediction() -> None:
     truth = box((2, 3), (2, 3), (2, 3)) | box((12, 13), (2, 3), (2, 3))
     scores = SegmentationScores(["ASD", "ASSD"])
 
@@ -278,7 +278,7 @@ REGIONS = {"complete": [1, 2, 4], "core": [4, 1], "enhancing": [4]}
 @pytest.mark.parametrize(
     "dtype", [torch.uint8, torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 )
-def test_regions_of_label_maps_equal_monai(dtype: torch.dtype) -> None:
+def test_scores_of_regions_equal_monais(dtype: torch.dtype) -> None:
     scores = ["surface Dice", "Dice", "HD95 (voxels)", "HD95", "recall"]
     prediction, truth = (blob(0.5) * torch.randint(5, SHAPE) for _ in range(2))
     prediction[..., 6:12, 3:9, 2:9], truth[..., 5:10, 3:10, 3:9] = 2, 1  # inside the largest region
@@ -295,7 +295,7 @@ def test_regions_of_label_maps_equal_monai(dtype: torch.dtype) -> None:
             assert values[f"{score} {region}"] == pytest.approx(expected[score], rel=1e-6, abs=1e-6)
 
 
-def test_without_regions_every_label_above_0_is_foreground() -> None:
+def test_without_regions_all_labels_are_foreground() -> None:
     truth = (blob(0.3) * torch.randint(1, 5, SHAPE)).int()
     prediction = (blob(0.3) * torch.randint(1, 5, SHAPE)).int()
     unlabelled = prediction - (prediction == 0).int() * (torch.rand(SHAPE) < 0.1).int()  # -1 is background
@@ -310,7 +310,7 @@ def test_without_regions_every_label_above_0_is_foreground() -> None:
     [(0, 0, 1.0, 0.0), (0, 1, 0.0, 373.13), (1, 0, 0.0, 373.13), (1, 1, 1.0, 0.0)],
     ids=["both empty", "prediction empty, truth full", "prediction full, truth empty", "both full"],
 )
-def test_rule_of_brats(prediction: int, truth: int, overlap: float, distance: float) -> None:
+def test_empty_masks_follow_the_rule_of_brats(prediction: int, truth: int, overlap: float, distance: float) -> None:
     pair = (torch.full((1, 1, *SHAPE), label) for label in (prediction, truth))
 
     values = SegmentationScores(ALL, one_empty_distance=373.13)(*pair)
@@ -320,7 +320,7 @@ def test_rule_of_brats(prediction: int, truth: int, overlap: float, distance: fl
 
 
 @pytest.mark.parametrize("empty", ["both", "prediction", "truth", "neither, one full"])
-def test_empty_masks_follow_monai_where_it_has_a_value(empty: str) -> None:
+def test_empty_masks_have_monais_values_if_defined(empty: str) -> None:
     some, none = blob(0.2), torch.zeros(1, 1, *SHAPE)
     prediction, truth = {
         "both": (none, none),
@@ -351,7 +351,7 @@ def test_nan_leaves_empty_masks_out() -> None:
     assert {name for name in ALL if math.isnan(one[name])} == set(DISTANCE_COLUMNS)
 
 
-def test_regions_are_empty_one_by_one() -> None:
+def test_each_region_may_be_empty() -> None:
     prediction, truth = torch.zeros(1, 1, *SHAPE), torch.zeros(1, 1, *SHAPE)
     prediction[..., 4:8, 4:8, 4:8] = truth[..., 4:8, 4:8, 4:8] = 2
     truth[..., 5:7, 5:7, 5:7] = 1
@@ -361,7 +361,7 @@ def test_regions_are_empty_one_by_one() -> None:
     assert [*values.values()] == [1.0, 0.0, 1.0, 0.0, 99.0, 0.0]
 
 
-def test_without_truth_all_but_volumes_have_that_value() -> None:
+def test_without_truth_replaces_all_scores_but_volumes() -> None:
     names = ["Dice", "specificity", "ASSD", "surface Dice", "missed", "volume (ml)", "true volume (ml)"]
     scores = SegmentationScores(names, both_empty_distance=7, without_truth=math.nan)
     plain = SegmentationScores(names, both_empty_distance=7)
@@ -378,14 +378,14 @@ def test_without_truth_all_but_volumes_have_that_value() -> None:
     assert plain(none, none)["ASSD"] == 7
 
 
-def test_a_miss_is_an_empty_prediction_of_what_is_there() -> None:
+def test_missed_is_1_for_an_empty_prediction() -> None:
     none, some, other = torch.zeros(1, 1, *SHAPE), box((2, 5), (2, 6), (2, 7)), box((6, 7), (6, 7), (6, 7))
     missed = SegmentationScores(["missed"])
     pairs = [(none, some), (other, some), (some, none), (none, none)]
     assert [missed(prediction, truth)["missed"] for prediction, truth in pairs] == [1.0, 0.0, 0.0, 0.0]
 
 
-def test_volumes_are_of_both_masks() -> None:
+def test_volumes_of_both_masks_in_ml() -> None:
     prediction, truth = box((2, 5), (2, 6), (2, 7)), box((2, 4), (2, 6), (2, 7))
     scores = SegmentationScores(["volume (ml)", "true volume (ml)"])
     assert scores(prediction, truth) == pytest.approx({"volume (ml)": 0.060, "true volume (ml)": 0.040})
@@ -393,7 +393,7 @@ def test_volumes_are_of_both_masks() -> None:
     assert spaced == pytest.approx({"volume (ml)": 1.2, "true volume (ml)": 0.8})
 
 
-def test_spacing_is_that_of_the_truth_where_the_prediction_has_none() -> None:
+def test_spacing_comes_from_the_truth_if_it_alone_has_one() -> None:
     prediction, truth = box((2, 3), (2, 3), (2, 3)), box((2, 3), (2, 3), (5, 6))
     scores = SegmentationScores(["HD95"])
     assert scores(prediction, with_spacing(truth, (1.0, 1.0, 2.5)))["HD95"] == pytest.approx(7.5)
@@ -401,7 +401,7 @@ def test_spacing_is_that_of_the_truth_where_the_prediction_has_none() -> None:
     assert scores(one, other)["HD95"] == pytest.approx(6.0)
 
 
-def test_spacing_is_that_of_the_prediction() -> None:
+def test_spacing_comes_from_the_prediction() -> None:
     prediction, truth = box((2, 3), (2, 3), (2, 3)), box((2, 3), (2, 3), (5, 6))
     scores = SegmentationScores(["HD95", "HD95 (voxels)"])
 
@@ -414,7 +414,7 @@ def test_spacing_is_that_of_the_prediction() -> None:
     assert scores(collated, truth) == pytest.approx({"HD95": 7.5, "HD95 (voxels)": 3.0})
 
 
-def test_any_strides_and_nothing_written() -> None:
+def test_strided_inputs_work_and_stay_unchanged() -> None:
     prediction, truth = blob(0.2).byte(), blob(0.2).byte()
     before = prediction.clone(), truth.clone()
     strided = torch.from_numpy(np.asfortranarray(prediction[0, 0].numpy()))[None, None]
@@ -426,7 +426,7 @@ def test_any_strides_and_nothing_written() -> None:
     assert torch.equal(prediction, before[0]) and torch.equal(truth, before[1])
 
 
-def test_one_query_each_way_serves_every_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_distances_share_two_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     trees: list[int] = []
 
     class CountedTree(surfaces.cKDTree):
@@ -455,23 +455,23 @@ def test_one_query_each_way_serves_every_distance(monkeypatch: pytest.MonkeyPatc
             (1, 1, 4, 4, 5),
             r"\[1, 1, 4, 4, 4\] and truth of shape \[1, 1, 4, 4, 5\]: expected \(1, 1, x",
         ),
-        ((1, 4, 4, 4), (1, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
-        ((2, 1, 4, 4, 4), (2, 1, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
-        ((1, 2, 4, 4, 4), (1, 2, 4, 4, 4), r"expected \(1, 1, x, y, z\) twice"),
+        ((1, 4, 4, 4), (1, 4, 4, 4), r"expected \(1, 1, x, y, z\) for both"),
+        ((2, 1, 4, 4, 4), (2, 1, 4, 4, 4), r"expected \(1, 1, x, y, z\) for both"),
+        ((1, 2, 4, 4, 4), (1, 2, 4, 4, 4), r"expected \(1, 1, x, y, z\) for both"),
     ],
 )
-def test_other_shapes_raise(prediction: tuple[int, ...], truth: tuple[int, ...], message: str) -> None:
+def test_wrong_shapes_are_refused(prediction: tuple[int, ...], truth: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SegmentationScores()(torch.ones(prediction), torch.ones(truth))
 
 
 @pytest.mark.parametrize("value", [0.25, 1.5, math.nan])
-def test_probabilities_raise(value: float) -> None:
+def test_probabilities_are_refused(value: float) -> None:
     labels = torch.zeros(1, 1, 5, 5, 5)
     broken = labels.clone()
     broken[..., 2, 2, 2] = value
 
-    with pytest.raises(InputError, match=f"prediction holds the value {value:g}: expected integer labels"):
+    with pytest.raises(InputError, match=f"prediction: value {value:g}, expected integer labels; give label maps"):
         SegmentationScores()(broken, labels)
     with pytest.raises(InputError, match=f"truth holds the value {value:g}: expected integer labels"):
         SegmentationScores()(labels, broken)
@@ -484,13 +484,13 @@ def test_probabilities_raise(value: float) -> None:
         ({"scores": "Dice"}, "expected a list of names"),
         ({"scores": []}, "expected a list of names"),
         ({"scores": ["Dice (voxels)"]}, "expected a list of names"),
-        ({"regions": {"core": []}}, "region 'core' of labels .*expected one or more values above 0"),
-        ({"regions": {"core": [0, 1]}}, r"region 'core' of labels \[0, 1\]: expected one or more values above 0"),
-        ({"tolerance": -1.0}, "tolerance -1.0 mm: expected 0 or more"),
+        ({"regions": {"core": []}}, "region 'core' has the classes .*expected one or more classes above 0"),
+        ({"regions": {"core": [0, 1]}}, r"region 'core' has the classes \[0, 1\]; expected"),
+        ({"tolerance": -1.0}, "tolerance -1.0 mm; expected"),
         ({"tolerance": math.inf}, "tolerance inf mm"),
     ],
 )
-def test_wrong_settings_raise(kwargs: dict, message: str) -> None:
+def test_wrong_settings_are_refused(kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SegmentationScores(**kwargs)
 

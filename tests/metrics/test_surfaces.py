@@ -1,4 +1,4 @@
-"""Distances and areas beside an implementation that knows no trees, tables or flat arrays."""
+"""Compare distances and areas with a naive implementation without trees, tables and flat arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOLUMES = ["volume (ml)", "true volume (ml)"]
 
 
 def turn(*angles: float) -> NDArray[np.float64]:
-    """Rotation about x, then y, then z."""
+    """Return a rotation about x, then y, then z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         one, other = (axis + 1) % 3, (axis + 2) % 3
@@ -32,7 +32,7 @@ def turn(*angles: float) -> NDArray[np.float64]:
     return matrix
 
 
-TILT = np.array([[1, 0, 0], [0, 1, math.tan(0.35)], [0, 0, 1]])  # of a gantry: slices are shifted along y
+TILT = np.array([[1, 0, 0], [0, 1, math.tan(0.35)], [0, 0, 1]])  # a tilted gantry shifts slices along y
 GRIDS = {
     "cubes": np.eye(3),
     "anisotropic": np.diag([0.7, 0.9, 5.0]),
@@ -45,7 +45,7 @@ GRIDS = {
 
 
 def surface(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Voxels of the mask with a neighbour outside it or outside the volume, one by one."""
+    """Return the voxels of the mask with a neighbour outside the mask or outside the volume."""
     found = []
     for at in np.argwhere(mask):
         for step in itertools.chain(np.eye(3, dtype=int), -np.eye(3, dtype=int)):
@@ -75,7 +75,7 @@ Box = tuple[tuple[int, int], ...]
 
 
 def box_surface(box: Box, steps: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corners of voxels on the surface of a box, and the area there: a face, a bevelled edge or a cut-off corner."""
+    """Return the voxel corners on a box's surface, and the area there: a face, a bevelled edge or a cut corner."""
     points, areas = [], []
     for corner in itertools.product(*(range(start, stop + 1) for start, stop in box)):
         outward = [(at == stop) - (at == start) for at, (start, stop) in zip(corner, box)]
@@ -123,7 +123,7 @@ def filled(box: Box) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("share", [0.03, 0.4])
-def test_distances_of_random_masks_equal_naive_ones(grid: str, share: float) -> None:
+def test_distances_of_random_masks_equal_naive_distances(grid: str, share: float) -> None:
     rng = np.random.default_rng(int(100 * share))
     prediction, truth = (rng.random(SHAPE) < share for _ in range(2))
 
@@ -133,7 +133,7 @@ def test_distances_of_random_masks_equal_naive_ones(grid: str, share: float) -> 
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_scores_of_random_boxes_equal_naive_ones(grid: str) -> None:
+def test_scores_of_random_boxes_equal_naive_scores(grid: str) -> None:
     """In mm, in area and in ml; some boxes are one voxel thick."""
     steps, rng = GRIDS[grid], np.random.default_rng(7)
     for _ in range(8):
@@ -152,7 +152,7 @@ def test_scores_of_random_boxes_equal_naive_ones(grid: str) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_single_voxels_are_as_far_apart_as_their_centres(grid: str) -> None:
+def test_distances_of_single_voxels_are_between_centres(grid: str) -> None:
     one, other = (1, 2, 3), (4, 6, 5)
     masks = [filled(tuple((at, at + 1) for at in voxel)) for voxel in (one, other)]
     apart = float(np.linalg.norm(GRIDS[grid] @ np.subtract(other, one)))
@@ -165,7 +165,7 @@ def test_single_voxels_are_as_far_apart_as_their_centres(grid: str) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_empty_masks_have_the_same_values_on_any_grid(grid: str) -> None:
+def test_empty_masks_have_the_same_scores_on_any_grid(grid: str) -> None:
     none, some = image(np.zeros(SHAPE, bool), GRIDS[grid]), image(filled(((1, 3), (2, 5), (3, 4))), GRIDS[grid])
     scores = SegmentationScores(["HD95", "ASSD", "ASD", *SURFACES])
 
@@ -175,7 +175,7 @@ def test_empty_masks_have_the_same_values_on_any_grid(grid: str) -> None:
     assert scores(none, none) == dict.fromkeys(distances, 0.0) | dict.fromkeys(SURFACES, 1.0)
 
 
-def test_a_sheared_grid_counts_the_angle_between_axes() -> None:
+def test_distances_include_the_angle_of_sheared_axes() -> None:
     """Two voxels one slice of 5 mm apart, with slices tilted by 45 degrees: the centres are 7.07 mm apart."""
     steps = np.array([[1, 0, 0], [0, 1, 5], [0, 0, 5.0]])
     one, other = filled(((2, 3), (2, 3), (2, 3))), filled(((2, 3), (2, 3), (3, 4)))

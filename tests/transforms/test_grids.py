@@ -1,4 +1,4 @@
-"""Against MONAI's general transforms, which resample in all directions at once."""
+"""Compare resampling with MONAI's transforms, which resample in all directions at once."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ each_affine = pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
 
 
 def field(channels: int, shape: tuple[int, ...], smooth: float = 2.0, seed: int = 0) -> torch.Tensor:
-    """Smooth random channels of mean 0 and deviation 1."""
+    """Return smooth random channels of mean 0 and standard deviation 1."""
     noise = np.random.default_rng(seed).normal(size=(channels, *shape))
     volume = ndimage.gaussian_filter(noise, (0, smooth, smooth, smooth))
     return torch.from_numpy(volume / volume.std()).float()
 
 
 def scan(affine: np.ndarray, shape: tuple[int, ...] = SHAPE, channels: int = 2) -> MetaTensor:
-    """As common.data.VolumeReader makes it."""
+    """Return a scan as common.data.VolumeReader reads it."""
     meta = {"original_affine": affine.copy(), "spatial_shape": np.array(shape), "filename_or_obj": "P1.nii.gz"}
     return MetaTensor(field(channels, shape), affine=affine, meta=meta)
 
 
 def network_image(shape: tuple[int, ...], affine: np.ndarray, scan_affine: np.ndarray = RAS) -> MetaTensor:
-    """An image as the network saw it."""
+    """Return an image on the network's grid."""
     meta = {"original_affine": scan_affine, "spatial_shape": np.array(SHAPE)}
     return MetaTensor(torch.zeros(1, *shape), affine=affine, meta=meta)
 
@@ -69,12 +69,12 @@ def monais(pixdim: tuple[float, ...] | None) -> list[Any]:
     return steps if pixdim is None else [*steps, Spacingd("image", pixdim)]
 
 
-# To the network's grid.
+# Resampling to the network's grid.
 
 
 @each_affine
 @pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED, None], ids=["finer", "coarser", "-1", "none"])
-def test_the_grid_and_the_values_are_monais(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
+def test_grid_and_values_equal_monais(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
     expected = Compose(monais(pixdim))({"image": scan(affine)})["image"]
     found = ResampleAxesd("image", "RAS", pixdim)({"image": scan(affine)})["image"]
     assert isinstance(found, MetaTensor) and found.dtype == torch.float32
@@ -85,7 +85,7 @@ def test_the_grid_and_the_values_are_monais(affine: np.ndarray, pixdim: tuple[fl
 
 
 @pytest.mark.parametrize("axcodes", ["LPI", "SAR"])
-def test_any_orientation_may_be_asked_for(axcodes: str) -> None:
+def test_any_orientation_equals_monais(axcodes: str) -> None:
     steps = [Orientationd("image", axcodes=axcodes, labels=None), Spacingd("image", FINER)]
     expected = Compose(steps)({"image": scan(LPS)})["image"]
     found = ResampleAxesd("image", axcodes, FINER)({"image": scan(LPS)})["image"]
@@ -95,7 +95,7 @@ def test_any_orientation_may_be_asked_for(axcodes: str) -> None:
 
 @each_affine
 @pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED], ids=["finer", "coarser", "-1"])
-def test_labels_are_those_of_the_nearest_voxel(affine: np.ndarray, pixdim: tuple[float, ...]) -> None:
+def test_labels_come_from_the_nearest_voxel(affine: np.ndarray, pixdim: tuple[float, ...]) -> None:
     """No position of these grids is half-way between two voxels."""
     label = MetaTensor((3 * field(1, SHAPE)).round(), affine=affine, meta={"original_affine": affine})
     steps = [Orientationd("label", axcodes="RAS", labels=None), Spacingd("label", pixdim, mode="nearest")]
@@ -107,13 +107,13 @@ def test_labels_are_those_of_the_nearest_voxel(affine: np.ndarray, pixdim: tuple
     assert not torch.equal(found["image"], found["image"].round())
 
 
-def test_a_volume_that_lies_nowhere_is_refused() -> None:
-    """As an array from another program, whose voxels would count as cubes of 1 mm."""
+def test_a_volume_without_an_affine_is_refused() -> None:
+    """An array of another program may have no affine; its voxels would count as cubes of 1 mm."""
     with pytest.raises(InputError, match="image: a volume without 'original_affine'"):
         ResampleAxesd("image")({"image": MetaTensor(field(1, SHAPE))})
 
 
-def test_a_sheared_scan_is_resampled_in_general() -> None:
+def test_a_sheared_scan_is_resampled_as_by_monai() -> None:
     assert axis_positions(np.diag([1.1, 0.9, 2.5, 1]), SHAPE, SHEARED) is None
     expected = Compose(monais(FINER))({"image": scan(SHEARED)})["image"]
     found = ResampleAxesd("image", "RAS", FINER)({"image": scan(SHEARED)})["image"]
@@ -143,7 +143,7 @@ def test_positions_are_counted_along_the_parallel_axis() -> None:
 
 @pytest.mark.parametrize("affine", [LPS, SHEARED], ids=["axis-aligned", "sheared"])
 @pytest.mark.parametrize("pixdim", [FINER, None], ids=["finer", "none"])
-def test_the_input_stays_as_it_was(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
+def test_the_input_stays_unchanged(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
     image = scan(affine)
     values, meta = image.as_tensor().clone(), deepcopy(image.meta)
     data = {"image": image}
@@ -159,12 +159,12 @@ def test_the_input_stays_as_it_was(affine: np.ndarray, pixdim: tuple[float, ...]
     np.testing.assert_array_equal(found.meta["spatial_shape"], SHAPE)
 
 
-def test_an_image_without_an_affine_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a MetaTensor, whose affine says where it lies, not Tensor"):
+def test_a_plain_tensor_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a MetaTensor with an affine, found Tensor"):
         ResampleAxesd("image")({"image": torch.zeros(1, 3, 3, 3)})
 
 
-# A number of voxels in plane.
+# Resampling to a number of voxels in plane.
 
 IN_PLANE = {
     "half": ((16, 16, 5), (8, 8), (1.4, 1.4)),
@@ -177,7 +177,7 @@ IN_PLANE = {
 
 @pytest.mark.parametrize("turn", [np.diag([1.0, 1, 1, 1]), np.diag([-1.0, -1, 1, 1]), TURNED @ np.linalg.inv(LPS)])
 @pytest.mark.parametrize(("shape", "expected", "size"), IN_PLANE.values(), ids=IN_PLANE)
-def test_the_longer_side_has_as_many_voxels_as_asked_for(
+def test_the_longer_side_has_in_plane_voxels(
     turn: np.ndarray, shape: tuple[int, ...], expected: tuple[int, ...], size: tuple[float, ...]
 ) -> None:
     affine = turn @ np.diag([0.7, 0.7, 2.5, 1])
@@ -193,20 +193,20 @@ def test_the_longer_side_has_as_many_voxels_as_asked_for(
 
 
 @pytest.mark.parametrize("spacing", [0.7, 0.703125, 0.976562, 0.5 + 1e-7, 0.82])
-def test_half_of_512_is_256(spacing: float) -> None:
+def test_512_voxels_become_256_at_any_spacing(spacing: float) -> None:
     affine = np.diag([-spacing, -spacing * (1 + 1e-7), 5, 1])
     image = MetaTensor(torch.zeros(1, 512, 512, 2), affine=affine, meta={"original_affine": affine})
     assert ResampleAxesd("image", in_plane=256)({"image": image})["image"].shape == (1, 256, 256, 2)
 
 
-def test_a_voxel_of_the_half_is_the_mean_of_four() -> None:
+def test_halving_averages_four_voxels() -> None:
     image = scan(np.diag([0.8, 0.8, 5, 1]), (16, 12, 5))
     found = ResampleAxesd("image", in_plane=8)({"image": image})["image"]
     expected = image.as_tensor().unflatten(1, (8, 2)).unflatten(3, (6, 2)).mean((2, 4))
     torch.testing.assert_close(found.as_tensor(), expected)
 
 
-def test_what_was_drawn_comes_back_where_it_was() -> None:
+def test_inverse_resampling_keeps_positions() -> None:
     image = scan(np.diag([-0.8, 0.8, 2.5, 1]), (64, 64, 9), channels=1)
     image[:] = field(1, (64, 64, 9), smooth=4)
     found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=32)({"image": image})["image"]
@@ -216,7 +216,7 @@ def test_what_was_drawn_comes_back_where_it_was() -> None:
     assert away.float().mean() > 0.8 and torch.equal(back.as_tensor().bool()[away], drawn[away])
 
 
-def test_a_sheared_scan_keeps_what_leans_out() -> None:
+def test_all_of_a_sheared_scan_is_on_the_grid() -> None:
     found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=11)({"image": scan(SHEARED)})["image"]
     np.testing.assert_allclose(found.pixdim, (22 * 0.9 / 11, 22 * 0.9 / 11, 1), atol=1e-6)
     corners = np.stack(np.meshgrid(*((0, n - 1) for n in SHAPE), (1,), indexing="ij")).reshape(4, -1)
@@ -224,16 +224,16 @@ def test_a_sheared_scan_keeps_what_leans_out() -> None:
     assert there.min() > -0.51 and (there.max(1) < np.array(found.shape[1:]) - 0.49).all()
 
 
-def test_a_number_of_voxels_and_a_size_exclude_each_other() -> None:
+def test_in_plane_and_pixdim_in_plane_are_refused() -> None:
     with pytest.raises(ValueError, match=r"in_plane=8 and pixdim=\(1, -1, 1\): expected -1, -1 and a slice thickness"):
         ResampleAxesd("image", pixdim=(1, -1, 1), in_plane=8)
 
 
-# Back to the scan's.
+# Inverse resampling.
 
 
 def crop(image: MetaTensor) -> MapTransform:
-    """To a part of the image, whatever its size."""
+    """Return a crop that removes some voxels at each side."""
     return SpatialCropd("image", roi_start=[2, 3, 1], roi_end=[n - 1 for n in image.shape[1:]])
 
 
@@ -248,7 +248,7 @@ CROPS: dict[str, list[Any]] = {
 
 
 def prepare(steps: list[Any], affine: np.ndarray, crops: list[Any] | None = None) -> tuple[list[MetaTensor], Compose]:
-    """The image on the network's grid, last of what the crops made of it, and what brought it there."""
+    """Return the resampled image, the images after each crop, and all these steps."""
     data = Compose(steps)({"image": scan(affine)})
     images = [data["image"]]
     for step in crops or []:
@@ -259,7 +259,7 @@ def prepare(steps: list[Any], affine: np.ndarray, crops: list[Any] | None = None
 
 
 def depths(image: MetaTensor, affine: np.ndarray) -> np.ndarray:
-    """How far each voxel of the scan is within the centres of the image's outermost voxels, in its voxels."""
+    """Return how deep each voxel of the scan lies in the image, in voxels of the image; negative outside."""
     voxels = np.stack([*np.indices(SHAPE), np.ones(SHAPE)]).reshape(4, -1)
     there = (np.linalg.inv(image.affine.numpy()) @ affine @ voxels)[:3]
     last = np.array(image.shape[1:])[:, None] - 1
@@ -267,7 +267,7 @@ def depths(image: MetaTensor, affine: np.ndarray) -> np.ndarray:
 
 
 def comparable(images: list[MetaTensor], affine: np.ndarray) -> np.ndarray:
-    """Where MONAI's way back does not mix in the zeros beyond a crop: everywhere, if there is none."""
+    """Return where MONAI's inverse does not mix in zeros from outside a crop: everywhere without a crop."""
     if len(images) == 1:
         return np.full(SHAPE, True)
     inside = np.min([depths(image, affine) for image in images], axis=0) > -1e-6
@@ -276,7 +276,7 @@ def comparable(images: list[MetaTensor], affine: np.ndarray) -> np.ndarray:
 
 
 def invert(image: MetaTensor, steps: Compose, scores: torch.Tensor) -> MetaTensor:
-    """MONAI's way back, without the decision."""
+    """Return the scores after MONAI's inverse resampling."""
     data = {"image": image, "pred": MetaTensor(scores.clone(), meta=image.meta)}
     return Invertd("pred", steps, orig_keys="image", nearest_interp=False)(data)["pred"]
 
@@ -287,7 +287,7 @@ def decide(values: MetaTensor) -> np.ndarray:
 
 
 def margin_of(values: MetaTensor) -> np.ndarray:
-    """By how much each voxel is decided."""
+    """Return the distance of each voxel from the decision boundary."""
     array = values.numpy()
     return abs(array[0] - 0.5) if len(array) == 1 else np.ptp(np.sort(array, axis=0)[-2:], axis=0)
 
@@ -296,7 +296,7 @@ def margin_of(values: MetaTensor) -> np.ndarray:
 @pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
 @pytest.mark.parametrize("classes", [1, 2, 5])
 @pytest.mark.parametrize("pixdim", [FINER, COARSER], ids=["finer", "coarser"])
-def test_a_label_map_is_monais(
+def test_inverse_label_map_equals_monais(
     affine: np.ndarray, crops: list[Any], classes: int, pixdim: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = prepare(ours(pixdim), affine, crops)
@@ -323,7 +323,7 @@ def test_a_label_map_is_monais(
 
 @each_affine
 @pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
-def test_probabilities_are_monais(affine: np.ndarray, crops: list[Any]) -> None:
+def test_inverse_probabilities_equal_monais(affine: np.ndarray, crops: list[Any]) -> None:
     images, _ = prepare(ours(MIXED), affine, crops)
     same, steps = prepare(monais(MIXED), affine, crops)
     image = images[-1]
@@ -354,7 +354,7 @@ def test_outside_of_a_crop_is_background() -> None:
 
 @pytest.mark.parametrize("output", ["labels", "probabilities"])
 @pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
-def test_a_grid_beside_the_scan_gives_background(output: str, affine: np.ndarray) -> None:
+def test_a_grid_outside_the_scan_gives_background(output: str, affine: np.ndarray) -> None:
     beside = affine.copy()
     beside[:3, 3] += 1000
     image = network_image((4, 4, 4), beside)
@@ -364,7 +364,7 @@ def test_a_grid_beside_the_scan_gives_background(output: str, affine: np.ndarray
 
 @pytest.mark.parametrize("shape", [(1, 12, 9), (11, 1, 9), (11, 12, 1), (1, 1, 9)])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_a_single_slice_is_no_special_case(shape: tuple[int, ...], classes: int) -> None:
+def test_a_single_slice_is_resampled_as_by_monai(shape: tuple[int, ...], classes: int) -> None:
     image = Compose(ours((0.73, 0.61, 1.37)))({"image": scan(LPS, shape)})["image"]
     data = {"image": scan(LPS, shape)}
     steps = Compose(monais((0.73, 0.61, 1.37)))
@@ -381,8 +381,10 @@ def test_a_single_slice_is_no_special_case(shape: tuple[int, ...], classes: int)
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
 @pytest.mark.parametrize(("pixdim", "beyond"), [(FINER, 0.0), ((2.3, 2.0, 4.65), 0.45)], ids=["finer", "coarser"])
-def test_a_sheared_scan_has_its_way_back(classes: int, pixdim: tuple[float, ...], beyond: float) -> None:
-    """Half a voxel of the grid may be missing at the scan's end."""
+def test_inverse_resampling_of_a_sheared_scan_equals_monais(
+    classes: int, pixdim: tuple[float, ...], beyond: float
+) -> None:
+    """The scan may end up to half a voxel beyond the grid."""
     (image,), _ = prepare(ours(pixdim), SHEARED)
     (same,), steps = prepare(monais(pixdim), SHEARED)
     assert depths(image, SHEARED).min() == pytest.approx(-beyond, abs=0.01)
@@ -400,7 +402,7 @@ def test_a_sheared_scan_has_its_way_back(classes: int, pixdim: tuple[float, ...]
 
 
 @pytest.mark.parametrize("affine", [LPS, SHEARED], ids=["axis-aligned", "sheared"])
-def test_a_threshold_of_logits_leaves_the_outside_background(affine: np.ndarray) -> None:
+def test_a_negative_threshold_leaves_the_outside_background(affine: np.ndarray) -> None:
     (_, image), _ = prepare(ours(FINER), affine, [crop])
     back = {"image": image, "pred": torch.full((1, *image.shape[1:]), 0.1)}
     found = ResampleToScand("pred", threshold=-1)(back)["pred"]
@@ -409,7 +411,7 @@ def test_a_threshold_of_logits_leaves_the_outside_background(affine: np.ndarray)
     assert (found[0].numpy()[depth < -0.51] == 0).all() and (depth < -0.51).any()
 
 
-def test_the_threshold_itself_is_foreground_and_the_first_of_equals_wins() -> None:
+def test_threshold_counts_as_foreground_and_first_class_wins() -> None:
     image = network_image(SHAPE, RAS)
     for value, label in ((0.5, 1), (np.nextafter(np.float32(0.5), np.float32(0)), 0)):
         scores = torch.full((1, *SHAPE), float(value))
@@ -421,7 +423,7 @@ def test_the_threshold_itself_is_foreground_and_the_first_of_equals_wins() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_scores_of_another_precision_are_taken(dtype: torch.dtype, classes: int) -> None:
+def test_scores_of_any_precision_give_the_same_result(dtype: torch.dtype, classes: int) -> None:
     (image,), _ = prepare(ours(FINER), LPS)
     scores = field(classes, image.shape[1:]).to(dtype)
     for output in ("labels", "probabilities"):
@@ -430,7 +432,7 @@ def test_scores_of_another_precision_are_taken(dtype: torch.dtype, classes: int)
         assert torch.equal(one, other) and one.dtype == other.dtype
 
 
-def test_the_output_may_be_a_metatensor_and_stays_as_it_was() -> None:
+def test_the_prediction_stays_unchanged() -> None:
     (image,), _ = prepare(ours(FINER), PERMUTED)
     scores = MetaTensor(field(2, image.shape[1:]), affine=image.affine)
     values, affine = scores.as_tensor().clone(), scores.affine.clone()
@@ -443,7 +445,7 @@ def test_the_output_may_be_a_metatensor_and_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
-def test_what_does_not_fit_is_refused(affine: np.ndarray) -> None:
+def test_wrong_shapes_and_too_many_classes_are_refused(affine: np.ndarray) -> None:
     image = network_image((3, 4, 5), RAS, affine)
     with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 6\] for an image of \[1, 3, 4, 5\]"):
         ResampleToScand("pred")({"image": image, "pred": torch.zeros(2, 3, 4, 6)})
@@ -458,7 +460,7 @@ def test_what_does_not_fit_is_refused(affine: np.ndarray) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
+    """Record the number of values in the largest tensor that any operation returns."""
 
     values = 0
 
@@ -470,28 +472,37 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
-def test_the_classes_never_exist_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where no two neighbours agree: then a slab of them does."""
+def test_label_maps_need_no_scores_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not if no two neighbours have the same class: scores are then resampled slab by slab."""
     monkeypatch.setattr(resample_to_scan, "SLAB_VALUES", 4096)
     classes, voxels = 6, 64 * 48 * 40
     image = MetaTensor(torch.zeros(1, 8, 6, 5), affine=np.diag([8.0, 8, 8, 1]))
     image.meta.update({"original_affine": np.eye(4), "spatial_shape": np.array([64, 48, 40])})
     with Largest() as largest:
         ResampleToScand("pred")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
-    assert largest.values <= voxels  # of 8 bits, the result
+    assert largest.values <= voxels  # the label map of 8 bits
     with Largest() as largest:
         ResampleToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
-    assert largest.values == classes * voxels  # the measure sees them
+    assert largest.values == classes * voxels  # the test notices scores of this size
 
 
-@pytest.mark.parametrize("options", [{"pixdim": (1.0, 1.0, 1.0)}, {"pixdim": (-1, -1, 0.001), "in_plane": 64}])
-def test_a_grid_that_the_memory_does_not_hold(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{"pixdim": (1.0, 1.0, 1.0)}, {"pixdim": (-1, -1, 0.0001), "in_plane": 64}])
+def test_a_grid_that_does_not_fit_the_memory_is_refused(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.memory.main_memory", lambda: Memory(2_000_000_000, 10**10))
-    affine = np.diag([5000.0, 4000.0, 3000.0, 1.0])
+    affine = np.diag([100.0, 90.0, 80.0, 1.0])
     meta = {"original_affine": affine, "filename_or_obj": "P1.nii.gz"}
-    volume = MetaTensor(torch.zeros(1, 6, 5, 4), affine=affine, meta=meta)
-    message = (
-        r"P1\.nii\.gz: resampling 6 x 5 x 4 voxels of 5000 x 4000 x 3000 mm to .* GB? of memory, but 2\.0 GB are at"
-    )
-    with pytest.raises(InputError, match=message.replace("GB?", "[GT]B")):
+    volume = MetaTensor(torch.zeros(1, 12, 10, 8), affine=affine, meta=meta)
+    message = r"P1\.nii\.gz: resampling 12 x 10 x 8 voxels of 100 x 90 x 80 mm .* GB of memory, but 2\.0 GB are at hand"
+    with pytest.raises(InputError, match=message):
         ResampleAxesd("image", **options)({"image": volume})
+
+
+@pytest.mark.parametrize("side", [0.0007, 0.0099, 101.0, 4000.0])
+@pytest.mark.parametrize("axis", range(3))
+def test_a_voxel_size_that_no_scanner_has_is_refused(side: float, axis: int) -> None:
+    """Metres or micrometres that are taken for millimetres."""
+    spacing = [0.8, 0.8, 5.0]
+    spacing[axis] = side
+    message = rf"P1\.nii\.gz: voxels of .*{side:.4g}.* mm, expected 0\.01 to 100 mm .*; correct the spacing"
+    with pytest.raises(InputError, match=message):
+        ResampleAxesd("image")({"image": scan(np.diag([*spacing, 1.0]))})

@@ -31,11 +31,11 @@ def mask(*values: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [1.0, 0.99999997, 255.0, 2.0])
-def test_binary_masks_whatever_their_value(value: float) -> None:
+def test_a_binary_mask_may_have_any_positive_value(value: float) -> None:
     np.testing.assert_array_equal(check(mask(value))[0], mask(1))
 
 
-def test_empty_mask_and_classes() -> None:
+def test_empty_masks_and_rounded_classes_are_read() -> None:
     np.testing.assert_array_equal(check(mask())[0], mask())
     np.testing.assert_array_equal(check(mask(1, 0.999999), num_classes=2)[0], mask(1, 1))
 
@@ -55,9 +55,7 @@ ORDERS = [(axes, flips) for axes in permutations(range(3)) for flips in product(
 
 @pytest.mark.parametrize("space", ["RAS", "LPS", "left-posterior-superior"])
 @pytest.mark.parametrize(("axes", "flips"), ORDERS)
-def test_axes_in_another_order_are_turned_to_the_image(
-    axes: tuple[int, ...], flips: tuple[int, ...], space: str
-) -> None:
+def test_axes_are_turned_to_those_of_the_image(axes: tuple[int, ...], flips: tuple[int, ...], space: str) -> None:
     label = np.random.default_rng(0).integers(0, 3, SHAPE)
     orientation = np.stack([np.argsort(axes), np.array(flips)[np.argsort(axes)]], axis=1)
     turned = nib.orientations.apply_orientation(label, orientation)
@@ -85,7 +83,7 @@ def turned(degrees: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("affine", [moved(0.49), moved(-0.49, 2), AFFINE + 5e-7, turned(0.3)])
-def test_a_label_within_half_a_voxel_gets_the_affine_of_its_image(affine: np.ndarray) -> None:
+def test_a_label_within_half_a_voxel_gets_the_image_affine(affine: np.ndarray) -> None:
     found = check(mask(0, 1), affine)
     np.testing.assert_array_equal(found[0], mask(0, 1))
     np.testing.assert_array_equal(found.affine, AFFINE)
@@ -110,11 +108,11 @@ def test_a_label_within_half_a_voxel_gets_the_affine_of_its_image(affine: np.nda
         (mask(1), turned(5), 1, r"P_seg.nii: .* a corner lies 3.35 mm \(3 voxels\) away"),
     ],
 )  # fmt: skip
-def test_labels_that_do_not_fit(label: np.ndarray, affine: np.ndarray, classes: int, message: str) -> None:
+def test_wrong_values_and_grids_are_refused(label: np.ndarray, affine: np.ndarray, classes: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check(label, affine, classes)
 
 
-def test_a_space_that_is_not_known_is_refused() -> None:
+def test_an_unknown_space_is_refused() -> None:
     with pytest.raises(InputError, match=r"P_seg.nii: its space is 'scanner-xyz', expected 'RAS' or 'LPS'"):
         check(mask(1), space="scanner-xyz")

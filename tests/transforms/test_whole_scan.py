@@ -1,4 +1,4 @@
-"""No part of a scan is lost on the network's grid or on its inverse, however the scan lies."""
+"""Resampling and inverse resampling lose no part of a scan, whatever its orientation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TO_LPS = np.diag([-1.0, -1, 1, 1])
 
 
 def random_affine(rng: np.random.Generator, lean: float = 0.0) -> np.ndarray:
-    """Turned about one to three axes, leaning by up to ``lean`` of a voxel per voxel, as a float32 header has it."""
+    """Return a rotation about one to three axes with a shear of at most ``lean``, rounded as in a float32 header."""
     affine = np.eye(4)
     axes = "".join(rng.permutation(list("xyz"))[: rng.integers(1, 4)])
     turn = Rotation.from_euler(axes, rng.uniform(-40, 40, len(axes)), degrees=True).as_matrix()
@@ -47,12 +47,12 @@ STEPS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("lean", [0.0, 3e-4, 0.4])
-def test_every_voxel_of_a_turned_scan_comes_back(steps: list[Any], lean: float) -> None:
+def test_every_voxel_of_a_rotated_scan_gets_a_label(steps: list[Any], lean: float) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         image = Compose(steps)({"image": scan(random_affine(rng, lean))})["image"]
         affine, shape = (image.meta[f"resampled_{what}"] for what in ("affine", "shape"))
-        # 1 on the grid of the scan, 0 in the padding, which nothing may mix in
+        # 1 on the grid of the scan; 0 in the padding, which must not reach the result
         ends = np.linalg.solve(image.affine, affine) @ np.array([[0, 0, 0, 1], [*(shape - 1), 1]]).T
         low, high = (f(ends[:3], axis=1).round().astype(int) for f in (np.min, np.max))
         scores = torch.zeros(image.shape)
@@ -63,7 +63,7 @@ def test_every_voxel_of_a_turned_scan_comes_back(steps: list[Any], lean: float) 
         assert labels.all()
 
 
-def test_the_grid_begins_at_the_least_corner_and_ends_at_the_greatest() -> None:
+def test_the_grid_reaches_from_the_least_to_the_greatest_corner() -> None:
     rng = np.random.default_rng(4)
     resample = ResampleAxesd("image", pixdim=(1.3, 0.9, 2.1))
     corners = np.stack([*np.meshgrid(*((0, n - 1) for n in SHAPE), indexing="ij"), np.ones((2, 2, 2))]).reshape(4, -1)
@@ -75,15 +75,15 @@ def test_the_grid_begins_at_the_least_corner_and_ends_at_the_greatest() -> None:
         assert (np.abs(there.max(1) - np.array(image.shape[1:]) + 1) <= 0.5 + 1e-5).all()
 
 
-def test_a_tilt_by_rounding_needs_no_further_voxel_in_plane() -> None:
+def test_a_tilt_by_rounding_adds_no_voxel_in_plane() -> None:
     affine = np.diag([0.5, 0.5, 5, 1.0])
     affine[1, 2] = 5 * np.tan(np.deg2rad(0.02))
     image = scan(affine, (32, 32, 30))
     assert ResampleAxesd("image", in_plane=16)({"image": image})["image"].shape == (1, 16, 16, 30)
 
 
-def test_a_slice_beyond_the_padded_grid_continues_its_end() -> None:
-    """Of 14 slices of 1.5 mm, the last lies half a voxel beyond the 20 of 1 mm that stand for them."""
+def test_a_slice_beyond_the_grid_repeats_its_last_slice() -> None:
+    """14 slices of 1.5 mm become 20 slices of 1 mm; the last of the 14 lies half a voxel beyond them."""
     image = scan(np.diag([-0.8, 0.7, 1.5, 1]), (16, 12, 14))
     steps = [ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=8), SpatialPadd("image", (10, 10, 32))]
     seen = Compose(steps)({"image": image})["image"]
@@ -107,7 +107,7 @@ def test_outside_of_a_crop_is_background() -> None:
 @pytest.mark.parametrize("lean", [0.0, 0.3])
 @pytest.mark.parametrize("pixdim", [(1.0, 1.0, 2.5), None])
 def test_a_label_gets_the_grid_of_its_image(lean: float, pixdim: tuple[float, ...] | None) -> None:
-    """Also where their headers differ by rounding, in each of 40 scans."""
+    """Also if their headers differ by rounding, in each of 40 scans."""
     rng = np.random.default_rng(5)
     resample = ResampleAxesd(["image", "label"], pixdim=pixdim, mode=["bilinear", "nearest"])
     for _ in range(40):
@@ -134,7 +134,7 @@ def test_a_label_on_another_grid_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(1.0, 0.8, 5), (0.5, 2.4, 5)])
-def test_a_label_that_is_lost_is_named(size: tuple[float, ...], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_names_a_lost_label(size: tuple[float, ...], caplog: pytest.LogCaptureFixture) -> None:
     affine = np.diag([0.5, 0.8, 5, 1])
     label = MetaTensor(torch.zeros(1, *SHAPE), affine=affine, meta={"original_affine": affine})
     label[0, 1, 1, :2], label[0, 4:7, 3:6, 3] = 1, 2
@@ -169,7 +169,7 @@ def test_another_space_is_converted(space: str, matrix: np.ndarray) -> None:
     assert torch.equal(one.as_tensor(), other.as_tensor()) and 0 < one.float().mean() < 1
 
 
-def test_without_a_space_an_affine_is_to_ras() -> None:
+def test_without_a_space_an_affine_counts_as_ras() -> None:
     image = scan(np.diag([0.5, 0.8, 5, 1]))
     del image.meta["space"]
     assert ResampleAxesd("image")({"image": image})["image"].meta["space"] == SpaceKeys.RAS

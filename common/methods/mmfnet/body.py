@@ -191,6 +191,13 @@ class CropBodyd(MapTransform, InvertibleTransform):
         self.crop = Crop()
         self.pad = Pad()
 
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the largest shape of the region, see :mod:`common.transforms`: no body is longer than the scan."""
+        largest = np.array([*self.roi_size[:2], max(self.roi_size[2], shape[2])]) + 2 * self.margin
+        return tuple(largest.tolist()), spacing
+
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         box_start, box_end = body_box(d[self.source_key][0].detach().cpu().numpy())

@@ -21,6 +21,10 @@ class SelectChannelsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.channels = list(channels)
 
+    def channels_after(self, channels: int) -> int:
+        """Return the number of channels of the result, see :mod:`common.transforms`."""
+        return len(self.channels)
+
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):

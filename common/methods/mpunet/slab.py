@@ -32,6 +32,12 @@ class CropSlabd(MapTransform):
         self.margin = margin
         self.crop = Crop()
 
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the largest shape of the box, that of the scan, see :mod:`common.transforms`."""
+        return shape, spacing
+
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         label = d[self.label_key]

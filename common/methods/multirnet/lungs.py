@@ -141,6 +141,12 @@ class CropLungsd(MapTransform):
         self.lesion_key = lesion_key
         self.crop = Crop()
 
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the largest shape of the box, that of the scan, see :mod:`common.transforms`."""
+        return shape, spacing
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         image = d[self.image_key]

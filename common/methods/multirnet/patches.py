@@ -134,6 +134,12 @@ class CropAtd(MapTransform):
         self.crop = Crop()
         self.pad = Pad()
 
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the shape of the window, see :mod:`common.transforms`."""
+        return self.roi_size, spacing
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         centre = d.pop(self.centres_key)[0].tolist()

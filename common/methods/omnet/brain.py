@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import CropForegroundd, MapTransform
+from monai.utils import ensure_tuple_rep
 from scipy import ndimage
 
 from ...errors import InputError
@@ -195,6 +196,15 @@ class CropBraind(CropForegroundd):
             end_coord_key=None,
             allow_missing_keys=allow_missing_keys,
         )
+        self.divisor = ensure_tuple_rep(divisor, 3)
+        self.margin = ensure_tuple_rep(margin, 3)
+
+    def shape_after(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the largest shape of the box, see :mod:`common.transforms`: no brain is larger than the scan."""
+        largest = (-(-(n + 2 * m) // d) * d for n, m, d in zip(shape, self.margin, self.divisor))
+        return tuple(largest), spacing
 
 
 class BratsLabelsd(MapTransform):

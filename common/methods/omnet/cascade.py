@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inferers.windows import Tiles, WindowInferer, meeting
+from ...inferers.windows import Tiles, WindowInferer, places_in_mask
 from ...tensors import dilate
 
 
@@ -61,11 +61,11 @@ class CascadeInferer(WindowInferer):
         for task, net in enumerate(nets.values()):
             if self.gated and task == 1:
                 region = dilate(outputs[0][:, self.tumour].sum(1) > 0.5, self.margin)
-                places = meeting(places, region)
+                places = places_in_mask(places, region)
             elif self.gated and task == 2:
                 found = outputs[1].argmax(1)
                 core = torch.isin(found, torch.tensor(self.core, device=found.device))
-                places = meeting(places, core & region)
+                places = places_in_mask(places, core & region)
             output = self._compute(tiles, places, 0.0, _Probabilities(net), *args, **kwargs)
             output[:, :1] += output.sum(1, keepdim=True) == 0  # where no window was computed
             outputs.append(output)

@@ -25,6 +25,8 @@ class PatchCentresd(MapTransform):
         output_key: of the new entry.
     """
 
+    bytes_per_voxel = 4  # int32; the three lists together have no more entries than the brain's box has voxels
+
     def __init__(self, keys: KeysCollection = "label", dilation: int = 5, output_key: str = "centres") -> None:
         super().__init__(keys)
         self.dilation = dilation
