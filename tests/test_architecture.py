@@ -39,7 +39,9 @@ IMPORTS: dict[str, set[str]] = {
     "reporting": {"data", "errors", "files", "geometry", "results"},
     "engines": {"data", "errors", "files", "options", "record", "results"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
-    "doctor": {"data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "session"},
+    "doctor": {
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "session", "transforms"
+    },
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "phantoms", "record", "results", "session"
     },

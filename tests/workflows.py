@@ -87,9 +87,10 @@ def workflow(
     """Build an initialised workflow of the real configs on the tiny cohort, in a foreign working directory."""
     monkeypatch.chdir(tmp_path)
 
-    def make(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
+    def make(bundle: Path, *names: str, tiny: bool = True, **override: Any) -> ConfigWorkflow:
+        own = [str(bundle / "configs" / f"{name}.json") for name in names]
         flow = ConfigWorkflow(
-            config_file=config_files(bundle, *names),
+            config_file=config_files(bundle, *names) if tiny else own,
             meta_file=str(bundle / "configs" / "metadata.json"),
             logging_file=False,
             workflow_type="infer" if names[0] == "inference" else "train",
