@@ -133,6 +133,8 @@ class CaseEvaluator(SupervisedEvaluator):
                 super().run(global_epoch)
             finally:
                 self.data_loader.close()
+        else:
+            self._end_epoch()
         if not self.complete:  # no case, or none that succeeded
             self._complete()
         if idist.get_rank() == 0:
@@ -177,10 +179,8 @@ class CaseEvaluator(SupervisedEvaluator):
                 del batch, output  # three cases are in memory at most
             if finishing is not None:
                 yield from self._settle(*finishing)
-        if self.scores:
-            self.terminate_epoch()  # fewer cases than the loader promised
-        else:
-            self.terminate(skip_completed=True)  # metrics of handlers have nothing to compute
+        self.terminate_epoch()  # fewer cases than the loader promised
+        self._end_epoch()
 
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
         """Show a finished case to the handlers."""
@@ -267,6 +267,11 @@ class CaseEvaluator(SupervisedEvaluator):
         if self.case_results is not None:
             self.case_results.failed(name, message)
 
+    def _end_epoch(self) -> None:
+        """Skip the metrics of handlers in every process if one has no case that succeeded: they would wait for it."""
+        if not all(_gather([bool(self.scores)])):
+            self.terminate(skip_completed=True)
+
     def _complete(self) -> None:
         """Gather the scores of all processes into ``state``, write them, and log them."""
         self.complete = True
@@ -307,9 +312,15 @@ class _WeightsError(InputError):
 class _Completion:
     """Complete the scores, as the first handler, before others read them."""
 
-    @staticmethod
-    def attach(engine: CaseEvaluator) -> None:
+    @classmethod
+    def attach(cls, engine: CaseEvaluator) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, cls.end_after_last_case)
         engine.add_event_handler(Events.EPOCH_COMPLETED, engine._complete)
+
+    @staticmethod
+    def end_after_last_case(engine: CaseEvaluator) -> None:
+        if engine.state.iteration == engine.state.epoch_length:  # without failures the loader is not asked again
+            engine._end_epoch()
 
 
 def _equal_names(names: list[str]) -> InputError:
