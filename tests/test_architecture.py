@@ -138,6 +138,7 @@ OF_LIBRARIES = {
     "_python_dispatch",  # torch's modes that see every operation
 }  # fmt: skip
 OURS = {
+    ("trainers.py", "_process_function"),
     ("benchmarks/test_tables.py", "_TimedIterations"),
     ("engines/test_staged_trainer.py", "_rate"),
     ("methods/mmfnet/test_body.py", "_close"),

@@ -27,7 +27,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\S*python|torchrun|make)\s[^`]*)`")
-PLACEHOLDER = re.compile(r"^[A-Z]+$|^<.*>$|\.\.\.")  # VERB, BUNDLE, <bundle>, ...
+PLACEHOLDER = re.compile(r"^[A-Z]+$|^<.*>$|\.\.\.")  # VERB, <bundle>, ...
 
 
 class Command(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
@@ -57,12 +56,14 @@ def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
 
 def run_until(engine: StagedTrainer, interrupt: int | None) -> None:
     """Run to the end, or interrupt this update."""
+    iterate = engine._process_function
 
-    def interrupted() -> None:
+    def interrupted(*args: Any) -> Any:
         if engine.state.iteration == interrupt:
             raise KeyboardInterrupt
+        return iterate(*args)
 
-    engine.add_event_handler(Events.ITERATION_STARTED, interrupted)
+    engine._process_function = interrupted
     if interrupt is None:
         engine.run()
     else:
