@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from common.methods.mpunet.network import PositionAttention
+from common.methods.mpunet.attention import PositionAttention
 
 from .measure import Cost, Row, in_fresh_process, measure, peak_above_idle, row
 

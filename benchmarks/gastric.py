@@ -12,18 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.methods.mamtln import MAMTLN
-from common.methods.mamtln.network import (
-    ASAModule,
-    Backbone,
-    Bottleneck,
-    Fusion,
-    Merge,
-    NormalisedConvolution,
-    TaskAttention,
-    VABlock,
-    VALayer,
-    WeightedFusion,
-)
+from common.methods.mamtln.attention import ASAModule, TaskAttention, VABlock, VALayer, WeightedFusion
+from common.methods.mamtln.backbone import Backbone, Bottleneck, NormalisedConvolution
+from common.methods.mamtln.blocks import Fusion, Merge
 
 from .measure import Cost, Row, in_fresh_process, measure, peak_above_idle, row
 

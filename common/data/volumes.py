@@ -17,16 +17,12 @@ from monai.transforms import SpatialResample
 from ..errors import InputError, os_failure
 from ..files import whole_file
 from ..geometry import grid_difference, turn_onto
+from .content import gzip
 from .dicom import is_dicom, ordered_slices, read_series, series_affine
 from .itk_files import SUFFIXES as ITK_SUFFIXES
 from .itk_files import read_itk, read_itk_header
 from .nifti import SUFFIXES as NIFTI_SUFFIXES
 from .nifti import read_nifti, read_nifti_header
-
-try:
-    from isal import igzip as gzip  # two to three times as fast
-except ImportError:
-    import gzip
 
 FLAT = 1e-3  # of a box's volume, that of the voxel with the same edges whose axes lie in one plane nearly
 

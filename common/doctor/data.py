@@ -1,4 +1,4 @@
-"""A data set before a bundle uses it: its cases, and the memory that they will take."""
+"""Examine a data set before a bundle uses it: its cases, and the memory that they will take."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import MapTransform
+from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform
 from tqdm import tqdm
 
+from ..data import CheckSpacingd
 from ..errors import InputError
 from ..memory import Memory, main_memory, size
 from ..session import quiet_loggers
+from ..transforms import CheckHounsfieldd, CheckLabeld, CheckMRId, ClassIndexd, ResampleAxesd
 from .anatomy import CheckAnatomyd
 from .bundle import read_config, why
 from .cases import (
@@ -34,12 +36,12 @@ from .cases import (
 from .findings import Finding, Findings
 from .headers import Header
 from .machine import cuda_memory
-from .memory import Prepared, Preprocessing, cache_bytes, inference_memory, network_memory
+from .memory import cache_bytes, inference_memory, network_memory
+from .preprocessing import Prepared, Preprocessing, is_copy_of, transform_classes
 
-CLASS_STEP = "ClassIndexd"  # needs no voxel
-CT_STEP = "CheckHounsfieldd"
+READING = (LoadImaged, EnsureChannelFirstd, CheckHounsfieldd, CheckLabeld, CheckMRId, CheckSpacingd)
 
-Headers = dict[str, dict[str, Header]]  # by section and case, the first file's, of the cases without a failure
+Headers = dict[str, dict[str, Header]]  # section to case to its first file's header; cases without a failure
 
 
 def examine_data(
@@ -52,24 +54,23 @@ def examine_data(
 ) -> list[str]:
     """Check every case of a data set for a bundle, and estimate the memory that it will take.
 
-    A labelled case is read with ``load`` of ``train.json``, a scan without a label with the first steps of
-    ``inference.json``, so that what is wrong is what a run would say. Steps after these, such as finding a body part,
-    are not tried.
+    A labelled case is read with ``load`` of ``train.json``. A scan without a label is read with the first steps of
+    ``inference.json``. So messages are those of a run. Later steps, such as finding a body part, are not tried.
 
     Args:
-        findings: takes what is wrong.
-        folder: of the bundle.
-        dataset_dir: folder with a ``dataset.json``, or scans as inference takes them.
+        findings: collects failures and notes.
+        folder: folder of the bundle.
+        dataset_dir: folder with a ``dataset.json``, or with scans as inference takes them.
         fold: cross-validation fold, as for a training.
-        overlay: config file on top of the bundle's, as in a run.
-        headers_only: no voxel is read: labels' values, Hounsfield units, anatomy, damage behind the header stay
+        overlay: config file on top of the bundle's configs, as in a run.
+        headers_only: read no voxels. Then values of labels, Hounsfield units, anatomy and damage behind a header stay
             unknown.
 
     Returns:
         lines to show.
 
     Raises:
-        InputError: there are no cases, or the data list as a whole is wrong.
+        InputError: there are no cases, or the data list cannot be used.
     """
     train, infer = (read_config(folder, name, overlay, dataset_dir) for name in ("train", "inference"))
     quiet_loggers()
@@ -89,7 +90,9 @@ def examine_data(
         found = read_headers(findings, where, case, warn=headers_only)
         if found and headers_only:
             check_headers(findings, where, case, found, modalities)
-            check_voxels(findings, where, case, [step for step in load if type(step).__name__ == CLASS_STEP])
+            check_voxels(
+                findings, where, case, [step for step in load if is_copy_of(type(step), ClassIndexd)]
+            )  # needs no voxels
         elif found:
             check_voxels(findings, where, case, load, resample)
         if findings.count("failure") == failures:
@@ -101,31 +104,30 @@ def examine_data(
     for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
         try:
             lines += estimate(findings, config, headers)
-        except Exception as error:  # a network that asks for values, for instance
-            lines.append(f"{what}: not estimated, this does not follow from shapes alone ({why(error)})")
+        except Exception as error:  # for instance a network whose layers depend on values
+            lines.append(f"{what}: not estimated, shapes alone do not suffice ({why(error)})")
     return lines
 
 
 def _reading(infer: ConfigParser) -> list[Callable]:
-    """The steps of inference that read and check a scan as it is."""
+    """Return the first steps of inference, which read and check a scan."""
     steps = []
-    for index, config in enumerate(infer["preprocessing"]["transforms"]):
-        name = config["_target_"].rpartition(".")[2]
-        if not (name in ("LoadImaged", "EnsureChannelFirstd") or name.startswith("Check")):
+    for step_id, kind in transform_classes(infer, "preprocessing"):
+        if not is_copy_of(kind, *READING):
             break
-        steps.append(infer.get_parsed_content(f"preprocessing#transforms#{index}"))
+        steps.append(infer.get_parsed_content(step_id))
     return steps
 
 
 def _resampling(train: ConfigParser) -> MapTransform | None:
-    """The step of a training that brings a case to the network's grid."""
-    steps = Preprocessing(train, "train#preprocessing").steps
-    return next((train.get_parsed_content(step) for name, step, _ in steps if name == "ResampleAxesd"), None)
+    """Return the step of a training that resamples a case to the network's grid."""
+    steps = transform_classes(train, "train::preprocessing")
+    return next((train.get_parsed_content(step_id) for step_id, kind in steps if is_copy_of(kind, ResampleAxesd)), None)
 
 
 def _with_own_checks(load: list[Callable], train: ConfigParser) -> list[Callable]:
-    """Return the steps and those that a run does not have: of small labels, and of the anatomy in a CT."""
-    if not any(type(step).__name__ == CT_STEP for step in load):
+    """Return the steps and two checks that a run does not make: of small labels, and of the anatomy in a CT."""
+    if not any(is_copy_of(type(step), CheckHounsfieldd) for step in load):
         return [*load, warn_of_small_labels]
     names = [name for key in ("labels", "regions") if isinstance(train.get(key), dict) for name in train.get(key)]
     return [*load, warn_of_small_labels, CheckAnatomyd(liver="liver" in names and set(names) <= {"liver", "tumour"})]
@@ -153,12 +155,12 @@ def _range(values: np.ndarray, form: str) -> str:
 def _caching(findings: Findings, train: ConfigParser, headers: Headers) -> list[str]:
     channels = len(train.get_parsed_content("modalities"))
     total, crops, unknown, counted = 0, set(), set(), 0
-    for section, key in {"training": "train#preprocessing", "validation": "validate#preprocessing"}.items():
+    for section, key in {"training": "train::preprocessing", "validation": "validate::preprocessing"}.items():
         preprocessing = Preprocessing(train, key)
         prepared = _prepared(findings, preprocessing, headers.get(section, {}), channels)
-        total += sum(cache_bytes(case, preprocessing.index_bytes) for _, _, case in prepared)
+        total += sum(cache_bytes(case, preprocessing.bytes_per_voxel) for _, _, case in prepared)
         counted += len(prepared)
-        crops |= set(preprocessing.crops)
+        crops |= {crop for _, _, case in prepared for crop in case.crops}
         unknown |= set(preprocessing.unknown)
     if not counted:
         return []
@@ -166,15 +168,20 @@ def _caching(findings: Findings, train: ConfigParser, headers: Headers) -> list[
     device = torch.device(train.get_parsed_content("cache_device"))
     line = f"caching {counted} cases for a training: {_about(crops)}{size(total * rate)} on {device.type}"
     _compare(
-        findings, "caching", int(total * rate), device.type, bool(crops), "--cache_device cpu or a lower --cache_rate"
+        findings,
+        "caching",
+        int(total * rate),
+        device.type,
+        bool(crops),
+        "use --cache_device cpu or a lower --cache_rate",
     )
-    return [line + _left_out(crops, unknown)]
+    return [line + _reservations(crops, unknown)]
 
 
 def _prepared(
     findings: Findings, preprocessing: Preprocessing, headers: dict[str, Header], channels: int
 ) -> list[tuple[str, Header, Prepared]]:
-    """Return each case after preprocessing; one that would need more memory than there is becomes a failure."""
+    """Return the size of each case after preprocessing; a case that does not fit the memory becomes a failure."""
     prepared = []
     for where, header in headers.items():
         try:
@@ -201,29 +208,31 @@ def _inference(findings: Findings, infer: ConfigParser, headers: Headers) -> lis
         where: inference_memory(header, channels, case, out_channels, layers, copies) for where, header, case in cases
     }
     where, largest = max(most.items(), key=lambda item: item[1].of_main_memory(len(cases), "cpu"))
-    crops = set(preprocessing.crops)
+    crops = {crop for _, _, case in cases for crop in case.crops}
     needs = {"cpu": largest.of_main_memory(len(cases), device)}
     if device != "cpu":
         needs[device] = largest.of_gpu(len(cases))
     for on, need in needs.items():
-        _compare(findings, f"inference, {where}", need, on, bool(crops), "a machine with more, or smaller scans")
-    left_out = _left_out(crops, preprocessing.unknown)
+        _compare(findings, f"inference, {where}", need, on, bool(crops), "use a machine with more, or smaller scans")
+    reservations = _reservations(crops, preprocessing.unknown)
     parts = f"reading {size(largest.reading)}, windows {size(largest.computing)}, layers {size(largest.layers)}, "
     shown = " and ".join(f"{_about(crops)}{size(need)} on {on}" for on, need in needs.items())
-    return [f"inference of the largest case: {shown} ({parts}way back {size(largest.finishing)}){left_out}"]
+    return [
+        f"inference of the largest case: {shown} ({parts}inverse resampling {size(largest.finishing)}){reservations}"
+    ]
 
 
 def _about(crops: set[str]) -> str:
     return "at most about " if crops else "about "
 
 
-def _left_out(crops: Collection[str], unknown: Collection[str]) -> str:
+def _reservations(crops: Collection[str], unknown: Collection[str]) -> str:
     less = f"; less after {', '.join(sorted(crops))}" if crops else ""
-    return less + (f"; without {', '.join(sorted(unknown))}, unknown to this estimate" if unknown else "")
+    return less + (f"; estimate incomplete: {', '.join(sorted(unknown))}" if unknown else "")
 
 
 def _compare(findings: Findings, what: str, need: int, device: str, at_most: bool, fix: str) -> None:
-    """More than is free is worth a note; more than there is, and not only at most, is a failure."""
+    """Note a need above the free memory; above all memory it is a failure, unless the need is an upper bound."""
     memory: Memory | None = main_memory() if device == "cpu" else cuda_memory()
     if memory is None or need <= memory.free:
         return

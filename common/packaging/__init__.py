@@ -1,4 +1,4 @@
-"""A bundle as one folder and one zip that need nothing of this repository."""
+"""Pack a bundle as one folder and one zip that run without this repository."""
 
 from .pack import pack_bundle
 from .verify import verify_package

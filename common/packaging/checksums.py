@@ -1,4 +1,4 @@
-"""The list of a package's files with their SHA-256, in the form of ``sha256sum``."""
+"""Write and check the list of a package's files with their SHA-256, in the format of ``sha256sum``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..files import sha256, whole_file
 from .archive import leaves_folder
 
 LIST = "SHA256SUMS"
-# What comes to the top of a package's folder by its use: results, data, and what the Hugging Face Hub adds.
-BY_USE = ("eval", "data", "demo", "README.md", ".gitattributes", ".cache", ".huggingface")
-BY_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
+# Using a package adds these to its folder: results, data, and files of the Hugging Face Hub.
+ADDED_BY_USE = ("eval", "data", "demo", "README.md", ".gitattributes", ".cache", ".huggingface")
+ADDED_BY_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def write_checksums(folder: Path) -> None:
@@ -26,42 +26,45 @@ def check_checksums(folder: Path) -> None:
     """Compare a folder with its ``SHA256SUMS``.
 
     Raises:
-        InputError: there is no list; a file is missing, changed, a link, not listed, or outside of the folder.
+        InputError: the list is missing; or a file is missing, changed, a link, not listed, or outside of the folder.
     """
     listed = read_checksums(folder)
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file() and not path.is_symlink():
-            raise InputError(f"{path}: is missing; get the package again from its source")
+            raise InputError(f"{path}: missing; get the package again from its source")
         if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path}: is a link, expected the file itself; get the package again from its source")
+            raise InputError(f"{path}: is a link; expected the file itself; get the package again from its source")
         if sha256(path) != digest:
-            raise InputError(f"{path}: is not the file that was packed (its SHA-256 differs); get the package again")
+            raise InputError(f"{path}: changed since it was packed (its SHA-256 differs); get the package again")
     for path in foreign_files(folder, listed):
-        if path.relative_to(folder).parts[0] not in BY_USE:
+        if path.relative_to(folder).parts[0] not in ADDED_BY_USE:
             fix = "delete these folders" if path.parent.name == "__pycache__" else "move it elsewhere"
-            raise InputError(f"{path}: is not one of the package's files; {fix}")
+            raise InputError(f"{path}: not one of the package's files; {fix}")
 
 
 def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
-    """The files of a folder that are neither listed, nor the list, nor what a desktop leaves in any folder."""
+    """Return the files of a folder that are neither listed, nor the list, nor files that a desktop writes."""
     known = {*listed, LIST}
-    return [p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in BY_DESKTOP]
+    return [
+        p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in ADDED_BY_DESKTOP
+    ]
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each name in a folder's ``SHA256SUMS``.
+    """Return the SHA-256 of each name in a folder's ``SHA256SUMS``.
 
     Raises:
-        InputError: there is no list, or a line of it is of another form, twice there, or about a file outside.
+        InputError: the list is missing, or one of its lines has another form, a name that another line has, or a file
+            outside of the folder.
     """
     if not (folder / LIST).is_file():
-        raise InputError(f"{folder}: has no {LIST}; expected a folder or zip that `python -m common pack` made")
+        raise InputError(f"{folder}: no {LIST}; expected a folder or zip that `python -m common pack` made")
     listed: dict[str, str] = {}
     for number, line in enumerate((folder / LIST).read_text("utf-8", "replace").splitlines(), 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or name in listed:
-            raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two blanks, a name of its own")
+            raise InputError(f"{folder / LIST}, line {number}: expected a SHA-256, two spaces and a new name")
         if leaves_folder(name):
             raise InputError(f"{folder / LIST}, line {number}: {name} is outside of the folder; do not use it")
         listed[name] = digest

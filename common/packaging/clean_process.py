@@ -1,7 +1,7 @@
-"""What is done with a package in a process of its own, which sees neither this repository nor other packages.
+"""Use a package in a process of its own, which sees neither this repository nor other packages.
 
-A script: ``python clean_process.py VERB ...``; it imports nothing of its neighbours, and ends with one line if a check
-fails.
+This is a script: ``python clean_process.py VERB ...``. It imports none of the modules beside it. If a check fails, its
+output ends with one line.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 if sys.path[:1] == [str(Path(__file__).parent)]:
     sys.path.pop(0)
-sys.modules["common"] = None  # type: ignore[assignment]  # a package that still needs it must fail here
+sys.modules["common"] = None  # type: ignore[assignment]  # a package that needs the repository must fail here
 
 import torch  # noqa: E402
 from monai.bundle import ConfigParser  # noqa: E402
 
 
 def export(folder: str, inference: str, file: str) -> None:
-    """Script the network of a package with its weights, and the configs inside.
+    """Script the network of a package with its weights, and write it with the configs inside.
 
     Args:
-        folder: of the package.
-        inference: config to put in as ``inference.json``.
-        file: to write.
+        folder: folder of the package.
+        inference: config that becomes ``inference.json`` in the file.
+        file: file to write.
     """
     network = _network(_parser(folder), folder)
     configs = {"metadata.json": Path(folder) / "configs" / "metadata.json", "inference.json": Path(inference)}
@@ -36,16 +36,18 @@ def export(folder: str, inference: str, file: str) -> None:
 
 
 def load(folder: str) -> None:
-    """Load the weights of a package strictly, and see that its scripted network has the same."""
+    """Load the weights of a package strictly, and check that its scripted network has the same weights."""
     network = _network(_parser(folder), folder)
     scripted = torch.jit.load(Path(folder) / "models" / "model.ts", map_location="cpu").state_dict()
     own = network.state_dict()
     if own.keys() != scripted.keys() or not all(torch.equal(own[key], scripted[key]) for key in own):
-        sys.exit(f"{Path(folder) / 'models' / 'model.ts'}: has other weights than model.pt; pack the bundle again")
+        sys.exit(
+            f"{Path(folder) / 'models' / 'model.ts'}: its weights differ from those in model.pt; pack the bundle again"
+        )
 
 
 def alone(file: str) -> None:
-    """Use a scripted network without a folder around it: its configs must parse, and it must equal the eager one."""
+    """Check a scripted network without its folder: its configs parse, and its output equals the eager network's."""
     extra = {"metadata.json": "", "inference.json": ""}
     scripted = torch.jit.load(file, map_location="cpu", _extra_files=extra).eval()
     metadata, config = (json.loads(extra[name]) for name in ("metadata.json", "inference.json"))
@@ -59,17 +61,17 @@ def alone(file: str) -> None:
     size = config["roi_size"]
     x = torch.randn(1, image["num_channels"], *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        eager, said = network(x), scripted(x)
+        eager, found = network(x), scripted(x)
     if eager.shape != (1, pred["num_channels"], *size):
         sys.exit(
-            f"the network gives {tuple(eager.shape)}, metadata.json says {pred['num_channels']} channels; "
+            f"the network returns {tuple(eager.shape)}, but metadata.json has {pred['num_channels']} channels; "
             'set "_meta_::network_data_format::outputs::pred" in the overlay'
         )
-    torch.testing.assert_close(said, eager)
+    torch.testing.assert_close(found, eager)
 
 
 def run(*arguments: str) -> None:
-    """``python -m monai.bundle run``."""
+    """Run ``python -m monai.bundle run`` with these arguments."""
     sys.argv = ["monai.bundle", "run", *arguments]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 
@@ -88,7 +90,7 @@ def _network(parser: ConfigParser, folder: str) -> Any:
 
 
 def _origin(error: BaseException) -> str:
-    """One line about what MONAI has wrapped in several exceptions."""
+    """Return one line about the error that MONAI wrapped in several others."""
     while type(error).__name__ != "InputError":
         below = error.__cause__ or error.__context__
         if below is None:

@@ -1,10 +1,14 @@
-"""Configs of a bundle, rewritten for code that travels in the bundle's folder under a name of its own."""
+"""Rewrite the configs of a bundle for code that travels in the bundle's folder under a name of its own.
+
+All expressions that rewriting adds keep to a small grammar, so that a tool can screen a package without running it:
+names, references, constants, calls, attributes, indices, arithmetic, comparisons, ``and``, ``or``, ``not`` and
+conditions. There are no lambdas, comprehensions or assignments; imports are entries of ``imports`` alone.
+"""
 
 from __future__ import annotations
 
 import ast
 import base64
-import copy
 import io
 import re
 import tokenize
@@ -12,20 +16,37 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from monai.bundle import ConfigParser, ReferenceResolver
-from monai.bundle.utils import merge_kv
+from monai.bundle import ReferenceResolver
 
-from ..session import setting_of
-
-PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
-
-# The folder of the configs that run, where a workflow runs them; else the working directory, as MONAI has it.
-BUNDLE_ROOT = (
-    "$next((str(frame.f_locals['self'].config_root_path.parent) for frame, _ in walk_stack(None)"
-    " if 'config_root_path' in getattr(frame.f_locals.get('self'), '__dict__', ())), '.')"
+# The workflow that evaluates a config knows the config's path, but no expression can ask MONAI for it. So this takes
+# the first `config_root_path` among the attributes of the callers' objects. Where no workflow runs, as in
+# `monai.bundle.load`, the working directory is the root, as in MONAI.
+BUNDLE_ROOT = {
+    "bundle_callers": (
+        "$map(methodcaller('get', 'self'), map(attrgetter('f_locals'), map(itemgetter(0), walk_stack(None))))"
+    ),
+    "bundle_paths": (
+        "$map(methodcaller('get', 'config_root_path'),"
+        " map(getattr, @bundle_callers, repeat('__dict__'), repeat(dict())))"
+    ),
+    "bundle_root": "$str(getattr(next(filter(None, @bundle_paths), None), 'parent', '.'))",
+}
+FIND_CODE = "$@bundle_root in sys.path or sys.path.insert(0, @bundle_root)"
+FIND_IMPORTS = [
+    "$import sys",
+    "$from itertools import repeat",
+    "$from operator import attrgetter",
+    "$from operator import itemgetter",
+    "$from operator import methodcaller",
+    "$from traceback import walk_stack",
+]
+UNPACK_CODE = (  # all calls return None; the folder is removed when the process ends
+    " or sys.path.insert(0, tempfile.mkdtemp())"
+    " or zipfile.ZipFile(io.BytesIO(b64decode(@packed_code))).extractall(sys.path[0])"
+    " or atexit.register(shutil.rmtree, sys.path[0], True)"
 )
-FIND_CODE = ["$import sys", "$from traceback import walk_stack"]
-UNPACK_CODE = [
+UNPACK_IMPORTS = [
+    "$import sys",
     "$import atexit",
     "$import io",
     "$import shutil",
@@ -35,29 +56,19 @@ UNPACK_CODE = [
 ]
 
 
-def merged(config: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with those settings of an overlay that it has itself; its paths stay."""
-    parser = ConfigParser(copy.deepcopy(config))
-    for key, value in overlay.items():
-        name = setting_of(key)
-        if name in config and name not in PATHS:
-            merge_kv(parser, key, value)
-    return parser.config
-
-
 class Rewriting:
-    """The way from the configs of a repository to those of a package.
+    """Rewrite configs of the repository as configs of a package.
 
     Args:
         configs: every config of the bundle, by name.
-        own: name of the package of code that they use now.
-        package: name of the package of code that they shall use.
+        own: name of the code's package in these configs.
+        package: name of the code's package in the rewritten configs.
 
     Attributes:
-        names: all that the configs use of the code, as dotted names below it.
+        names: everything in the code that the configs use, as dotted names below its package.
 
     Raises:
-        ValueError: two configs import different things under one name, or one that is also a key of a config.
+        ValueError: two configs import different objects under one name, or an imported name is also a key of a config.
     """
 
     def __init__(self, configs: Mapping[str, dict[str, Any]], own: str, package: str) -> None:
@@ -66,16 +77,16 @@ class Rewriting:
         for file, config in configs.items():
             for name, target in self._imported(config):
                 if self.functions.setdefault(name, target) != target or any(name in c for c in configs.values()):
-                    raise ValueError(f"{file}: '{name}' is imported, and means something else in another config too")
+                    raise ValueError(f"{file}: imports '{name}', which has another meaning in another config")
         targets = {value for config in configs.values() for value in _targets(config)}
         used = {target.removeprefix(f"{own}.") for target in targets if target.startswith(f"{own}.")}
         self.names = used | set(self.functions.values())
 
     def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
-        """A config that takes all code from the package.
+        """Return a config that takes all code from the package.
 
-        What it imported becomes an entry of its own, since MONAI carries out import statements before anything else,
-        and so before the entry ``bundle_code``, on which all use of the package depends.
+        An imported function becomes an entry of the config. MONAI carries out imports first, before the entry
+        ``bundle_code`` has made the package importable. The new entry depends on ``bundle_code``.
         """
         functions = {name: self._component(target, _mode_="callable") for name, target in self._imported(config)}
         result: dict[str, Any] = {}
@@ -83,27 +94,30 @@ class Rewriting:
             if key.lstrip("+") == "imports":
                 kept = [line for line in value if self._import(line) is None]
                 if key == "imports":
-                    kept += FIND_CODE
+                    kept = list(dict.fromkeys([*kept, *FIND_IMPORTS]))
                 if kept:
                     result[key] = kept
             elif key == "bundle_root":
-                result[key] = BUNDLE_ROOT
-                result["bundle_code"] = "$@bundle_root in sys.path or sys.path.insert(0, @bundle_root)"
+                result |= {**BUNDLE_ROOT, "bundle_code": FIND_CODE}
             else:
                 result[key] = self._value(value)
         return result | functions
 
     def with_code(self, config: dict[str, Any], code: bytes) -> dict[str, Any]:
-        """A rewritten config that carries the code itself, a zip: for a model file without a folder around it."""
-        imports = [line for line in [*config["imports"], *UNPACK_CODE] if line != FIND_CODE[-1]]
-        unpack = (
-            f"$'{self.package}' in sys.modules or"
-            " [zipfile.ZipFile(io.BytesIO(b64decode(@packed_code))).extractall(folder)"
-            " or atexit.register(shutil.rmtree, folder, True) and sys.path.insert(0, folder)"
-            " for folder in [tempfile.mkdtemp()]]"
-        )
-        changed = {"imports": list(dict.fromkeys(imports)), "bundle_root": ".", "bundle_code": unpack}
-        return {**config, **changed, "packed_code": base64.b64encode(code).decode()}
+        """Return a rewritten config that carries the code itself, for a model file without a folder around it.
+
+        Args:
+            config: rewritten config.
+            code: zip of the code's package.
+        """
+        imports = [line for line in config["imports"] if line not in FIND_IMPORTS]
+        return {
+            **{key: value for key, value in config.items() if key not in BUNDLE_ROOT},
+            "imports": [*imports, *UNPACK_IMPORTS],
+            "bundle_root": ".",
+            "bundle_code": f"$'{self.package}' in sys.modules{UNPACK_CODE}",
+            "packed_code": base64.b64encode(code).decode(),
+        }
 
     def _imported(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for key in ("imports", "+imports"):
@@ -112,7 +126,7 @@ class Rewriting:
                     yield found
 
     def _import(self, line: str) -> tuple[str, str] | None:
-        """``(name, dotted name below the code)`` of an import statement of the code."""
+        """Return ``(name, dotted name below the code)`` for an import from the code, and None for another import."""
         (statement,) = ast.parse(line.lstrip("$")).body
         if not isinstance(statement, ast.ImportFrom) or (statement.module or "").split(".")[0] != self.own:
             return None
@@ -135,18 +149,18 @@ class Rewriting:
         return self._expression(value) if isinstance(value, str) and value.startswith("$") else value
 
     def _expression(self, expression: str) -> str:
-        """Put references in place of imported names: ``$parse_bool(@resume)`` becomes ``$@parse_bool(@resume)``."""
+        """Replace imported names by references: ``$parse_bool(@resume)`` becomes ``$@parse_bool(@resume)``."""
         text = ReferenceResolver.normalize_id(expression[1:])
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         places = []
         for token, after in pairwise(tokens):
             hidden = token.type == tokenize.STRING and re.match("[rR]?[fF]", token.string)
             if token.start[0] > 1 or (hidden and set(re.findall(r"\w+", token.string)) & self.functions.keys()):
-                raise ValueError(f"{expression}: expected one line, and no imported name in an f-string")
+                raise ValueError(f"{expression}: expected one line without imported names in an f-string")
             is_name = token.type == tokenize.NAME and token.string in self.functions
             place = token.start[1]
-            of_something = text[:place].endswith((".", "@", "::"))  # an attribute, a reference
-            if is_name and not of_something and after.string != "=":  # before "=" it is a keyword
+            is_attribute = text[:place].endswith((".", "@", "::"))  # of an object or a reference
+            if is_name and not is_attribute and after.string != "=":  # before "=" it is a keyword
                 places.append(place)
         for place in reversed(places):
             text = f"{text[:place]}@{text[place:]}"

@@ -1,7 +1,8 @@
-"""The labels of a package: what its metadata, its network and its scores say of them."""
+"""Check that metadata, network and scores of a package agree with its labels."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +16,20 @@ from ..labels import channel_def, check_agreement, check_labels, class_regions, 
 logger = logging.getLogger(__name__)
 
 
-def relabel(metadata: dict[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Write what ``metadata.json`` says of labels anew, for a package of other labels than its bundle's.
+def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata that describe the labels of a package, if these differ from its bundle's.
+
+    Names and range of the label map's values, number of channels of the network, classes and names of scores change.
 
     Args:
-        metadata: is changed: names and range of the label map's values, channels of the network, classes, scores.
+        own_metadata: content of the bundle's ``metadata.json``.
         before: the bundle's ``inference.json``.
-        after: that of the package.
+        after: the package's ``inference.json``.
 
     Raises:
-        InputError: labels or regions of the package that are not valid.
+        InputError: labels or regions of the package are not valid.
     """
+    metadata = copy.deepcopy(dict(own_metadata))
     labels, own = check_labels(after["labels"]), before["labels"]
     regions, own_regions = class_regions(labels, after["regions"]), class_regions(own, before["regions"])
     if list(regions) != list(own_regions):
@@ -33,7 +37,7 @@ def relabel(metadata: dict[str, Any], before: Mapping[str, Any], after: Mapping[
             name: None for score in metadata["eval_metrics"] for name in _renamed(score, [*own_regions], [*regions])
         }
     if labels == own:
-        return
+        return metadata
     formats = metadata["network_data_format"]
     formats["post_processed_outputs"]["pred"] |= {
         "channel_def": channel_def(labels),
@@ -43,11 +47,12 @@ def relabel(metadata: dict[str, Any], before: Mapping[str, Any], after: Mapping[
     metadata["label_classes"] = f"{shown_labels(labels)}, 0 everything else"
     metadata["pred_classes"] = f"output of the network for {', '.join(labels)}"
     logger.warning(
-        "labels are %s, the bundle's are %s; name, task and description in the metadata are still the bundle's, unless "
-        'the overlay has "_meta_::name", "_meta_::task", "_meta_::description"',
+        "labels are %s, the bundle's are %s; name, task and description in the metadata are the bundle's; set "
+        '"_meta_::name", "_meta_::task" and "_meta_::description" in the overlay',
         shown_labels(labels),
         shown_labels(own),
     )
+    return metadata
 
 
 def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
@@ -55,10 +60,10 @@ def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any])
 
     Args:
         config: ``inference.json`` of the package, before its code is renamed.
-        metadata: of the package.
+        metadata: metadata of the package.
 
     Raises:
-        InputError: the first that does not, with both values.
+        InputError: two of them do not agree; the message has both values.
     """
     parser = ConfigParser(dict(config))
     written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
@@ -70,12 +75,12 @@ def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any])
         for index, step in enumerate(config["postprocessing"]["transforms"]):
             id = f"postprocessing::transforms::{index}"
             if step.get("labels") == "@labels" and "segments" not in step:
-                parser.get_parsed_content(id)  # checks how many labels the method has
+                parser.get_parsed_content(id)  # raises if the method has another number of labels
             values = parser.get_parsed_content(f"{id}::values") if "values" in step else None
             if values is not None and list(values) != list(config["labels"].values()):
                 raise InputError(
                     f"label_code {config['label_code']} writes the values {', '.join(map(str, values))}, but labels "
-                    f"are {shown_labels(config['labels'])}; give `labels` the values, and leave label_code null"
+                    f"are {shown_labels(config['labels'])}; set these values in labels, and label_code to null"
                 )
     except Exception as error:
         raise root_cause(error) from error
@@ -85,24 +90,24 @@ def check_scored_regions(file: Path, scores: Sequence[str], config: Mapping[str,
     """Check that an evaluation scored the regions of a package.
 
     Raises:
-        InputError: a region without a column.
+        InputError: a region has no column.
     """
     for region in class_regions(config["labels"], config["regions"]):
         if not any(name.endswith(f" {region}") for name in scores):
             raise InputError(
-                f"{file}: scores {', '.join(scores)}, none of which is of {region}; the package's regions are "
-                f"{', '.join(class_regions(config['labels'], config['regions']))}: give an evaluation of these weights"
+                f"{file}: no score for region {region}; found {', '.join(scores)}; the package's regions are "
+                f"{', '.join(class_regions(config['labels'], config['regions']))}; give an evaluation of these weights"
             )
 
 
 def labels_table(config: Mapping[str, Any]) -> str:
-    """Return the values of the label map and what they are called, as a Markdown table."""
+    """Return the values of the label map and their names as a Markdown table."""
     rows = "\n".join(f"| {value} | {name} |" for name, value in config["labels"].items())
     return f"| value in the label map | label |\n|---|---|\n| 0 | background |\n{rows}"
 
 
 def _renamed(score: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """The names of a score for the new regions, at the place of the first of the old ones."""
+    """Return the names of a score for the new regions in place of the first old region, and none for the others."""
     for index, region in enumerate(before):
         if score.endswith(f" {region}"):
             return [f"{score.removesuffix(region)}{name}" for name in after] if index == 0 else []

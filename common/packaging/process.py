@@ -1,4 +1,4 @@
-"""Starting clean processes."""
+"""Start processes that cannot import this repository."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..errors import InputError
 SCRIPT = Path(__file__).with_name("clean_process.py")
 
 
-def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
-    """Do something with a package in a process that cannot import this repository.
+def in_clean_process(verb: str, folder: Path, *arguments: str) -> None:
+    """Run a verb of ``clean_process.py`` on a package, in a process that cannot import this repository.
 
     Args:
-        what: a verb of ``clean_process.py``.
-        folder: the working directory.
-        arguments: of the verb.
+        verb: name of the verb.
+        folder: working directory.
+        arguments: arguments of the verb.
 
     Raises:
-        InputError: it failed; the message is its last line, or the signal that ended it.
+        InputError: the process failed. The message is its last line, or the signal that ended it.
     """
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), what, *arguments],
+        [sys.executable, str(SCRIPT), verb, *arguments],
         cwd=folder,
-        # TorchScript writes sets in the order of their hashes
+        # A fixed hash seed: TorchScript writes sets in the order of their hashes.
         env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -34,7 +34,7 @@ def in_clean_process(what: str, folder: Path, *arguments: str) -> None:
         check=False,
     )
     if done.returncode < 0:
-        raise InputError(f"a process was ended by signal {-done.returncode} ({what}); is there too little memory?")
+        raise InputError(f"signal {-done.returncode} ended a process ({verb}); use a machine with more memory")
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise InputError(last.removeprefix("error: "))

@@ -1,4 +1,4 @@
-"""Whether a packed bundle is whole, unchanged and loadable."""
+"""Check that a packed bundle is whole, unchanged and loadable."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .process import in_clean_process
 
 
 def verify_package(package: str | Path, load: bool = True) -> str:
-    """Check a packed bundle: every file against its SHA-256, then the weights, loaded strictly in a clean process.
+    """Compare every file of a packed bundle with its SHA-256, then load the weights strictly in a clean process.
 
     Loading builds the network, which runs the package's code.
 
-    The check sums show that a package arrived whole. They do not show who made it: a bundle is code, and whoever can
-    replace a file can replace the list too. Compare the zip's own SHA-256 with what its maker says.
+    The check sums show that a package arrived whole. They do not show who made it: whoever can replace a file can
+    replace the list too. Compare the zip's own SHA-256 with the one that its maker publishes.
 
     Args:
         package: folder or zip of :func:`pack_bundle`.
-        load: load the weights; otherwise nothing of the package runs.
+        load: load the weights; False runs nothing of the package.
 
     Returns:
         name and version of the bundle.
 
     Raises:
-        InputError: what is wrong, in one line.
+        InputError: a check failed; the message has one line.
     """
     package = Path(package)
     if not package.exists():
@@ -48,7 +48,7 @@ def verify_package(package: str | Path, load: bool = True) -> str:
 
 def _verify_folder(folder: Path, load: bool) -> str:
     check_checksums(folder)
-    for path in sorted((folder / "models").glob("model.*")):  # of PyTorch, zips too
+    for path in sorted((folder / "models").glob("model.*")):  # PyTorch writes zips, too
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             check_expansion(path, archive)
     read_weights(folder / "models" / "model.pt")

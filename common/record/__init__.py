@@ -1,9 +1,9 @@
-"""The record of a training: what its weights are, which cases they have seen, and what they may be used with."""
+"""The record of a training: settings of its weights, cases that they have seen, and its use with the weights."""
 
+from .apply import apply_settings, check_unseen, use_record
 from .cases import digest_of
-from .making import run_record
+from .create import run_record
 from .run_record import RECORD_FILE, UNTRAINED, RunRecord, made_by, read_record, record_path
-from .use import apply_settings, check_unseen, use_record
 
 __all__ = [
     "RECORD_FILE",

@@ -1,4 +1,4 @@
-"""The identity of cases: a case is known by the content of its files, a patient by the name in the data list."""
+"""Identify cases by the content of their files, and patients by their names in the data list."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..data.content import DAMAGED
+from ..data.content import DAMAGED, gzip
 from ..files import sha256
-
-try:
-    from isal import igzip as gzip  # two to three times as fast
-except ImportError:
-    import gzip
 
 
 def case_identities(cases: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """Return name, patient and digests of cases, which are read in several threads."""
+    """Return name, patient and SHA-256 of image and label of each case, read in four threads."""
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(_identity, cases))
 
@@ -36,16 +31,16 @@ def _identity(case: Mapping) -> dict[str, Any]:
 def digest_of(files: Any) -> str | None:
     """Return the SHA-256 of a file, of several files in their order, or of a folder's files; None if one is missing.
 
-    The content of a ``.gz`` file counts, so that another compression makes no other scan.
+    For a ``.gz`` file it is the SHA-256 of the content, so that it does not depend on the compression.
     """
     if isinstance(files, (list, tuple)):
         digests = [digest_of(file) for file in files]
-        return None if None in digests or not digests else joined_digest([str(digest) for digest in digests])
+        return None if None in digests or not digests else combined_digest([str(digest) for digest in digests])
     if not isinstance(files, (str, Path)):
         return None
     path = Path(files)
     if path.is_dir():  # a DICOM series, whose files may have any names
-        return joined_digest(sorted(sha256(file) for file in path.iterdir() if file.is_file()) or [""])
+        return combined_digest(sorted(sha256(file) for file in path.iterdir() if file.is_file()) or [""])
     return _content_digest(path) if path.is_file() else None
 
 
@@ -64,9 +59,11 @@ def _content_digest(path: Path) -> str:
     return sha256(path)
 
 
-def joined_digest(digests: list[str]) -> str:
+def combined_digest(digests: list[str]) -> str:
+    """Return one digest for several: the SHA-256 of their list, or the only one."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def first_names(names: Sequence[str]) -> str:
+def shortened_list(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""The record of a training as a file, ``run.json`` beside its weights."""
+"""Read and write the record of a training, the file ``run.json`` beside its weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import dense_json, read_json, sha256, whole_file
-from .cases import first_names, joined_digest
+from .cases import combined_digest, shortened_list
 from .settings import difference, same_setting
 
 RECORD_FILE = "run.json"
@@ -18,18 +18,19 @@ UNTRAINED = "untrained"  # in place of a file of weights
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """Say what made the weights beside it; read and written as ``run.json``.
+    """Hold the record of a training, which identifies and describes the weights beside it.
 
     Args:
         bundle: name and version of the bundle.
         settings: resolved value of every setting in the config's ``recorded``: network, preprocessing, labels.
-        training: other settings of the training, such as the learning rate, as they stood in the configs.
-        fold: cross-validation fold that was held out, or None.
+        training: other settings of the training, such as the learning rate, as the configs have them.
+        fold: held-out cross-validation fold, or None.
         seed: seed of the training.
         scans: orientations and voxel sizes of the training scans, see :func:`common.data.grid_summary`.
-        train_cases, validation_cases, test_cases: cases of each list, with ``case``, ``patient`` or None, and the
-            SHA-256 of ``image`` and ``label``.
-        versions: versions of the packages.
+        train_cases: training cases: ``case``, ``patient`` or None, and the SHA-256 of ``image`` and ``label``.
+        validation_cases: validation cases, likewise.
+        test_cases: test cases, likewise.
+        versions: version of each package, by name.
         command: command of the training, without the folders of absolute paths.
     """
 
@@ -46,7 +47,11 @@ class RunRecord:
     command: str
 
     def write(self, folder: str | Path) -> None:
-        """Write ``folder/run.json``; a file there that is not a record is kept, and an ``InputError`` names it."""
+        """Write ``folder/run.json``.
+
+        Raises:
+            InputError: a file lies there that is not a record.
+        """
         with whole_file(Path(folder) / RECORD_FILE, is_record) as partial:
             partial.write_text(dense_json(dataclasses.asdict(self)) + "\n", "utf-8", "backslashreplace")
 
@@ -54,14 +59,14 @@ class RunRecord:
         """Check that this training can continue the one recorded before.
 
         Raises:
-            InputError: another setting, fold, seed or list of cases; the message names it and both values.
+            InputError: a setting, the fold, the seed or a list of cases differs; the message names both values.
         """
         for key in sorted(self.settings.keys() | before.settings.keys()):
             own, recorded = self.settings.get(key), before.settings.get(key)
             if not same_setting(own, recorded):
                 raise InputError(
-                    f"{difference(key, own, recorded)}: {path} records another value; resume with the settings of "
-                    "the training, or train into another --ckpt_dir"
+                    f"{difference(key, own, recorded)} ({path}); resume with the recorded value, or train into another "
+                    "--ckpt_dir"
                 )
         for key in ("fold", "seed"):
             if getattr(self, key) != getattr(before, key):
@@ -75,7 +80,7 @@ class RunRecord:
             )
             if changed:
                 raise InputError(
-                    f"{key}: {first_names(changed)} differ from the cases in {path}; resume with the same data, or "
+                    f"{key}: {shortened_list(changed)} differ from the cases in {path}; resume with the same data, or "
                     "train into another --ckpt_dir"
                 )
 
@@ -94,32 +99,34 @@ def read_record(path: Path) -> RunRecord:
     content = read_json(path)
     fields = {field.name: field for field in dataclasses.fields(RunRecord)}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object with the keys {', '.join(fields)}")
+        raise InputError(f"{path}: expected a JSON object with the keys {', '.join(fields)}")
     for key in content:
         if key not in fields:
-            raise InputError(f"{path}: unknown key '{key}', expected {', '.join(fields)}")
+            raise InputError(f"{path}: unknown key '{key}'; expected {', '.join(fields)}")
     for key, field in fields.items():
         if key not in content:
-            raise InputError(f"{path}: the key '{key}' is missing; use the file that the training wrote")
+            raise InputError(f"{path}: key '{key}' is missing; use the file that the training wrote")
         kind = {"dict": dict, "list": list, "str": str, "int": int}[str(field.type).split("[")[0].split(" ")[0]]
         if not isinstance(content[key], kind) and not (key == "fold" and content[key] is None):
-            raise InputError(f"{path}: '{key}' is {content[key]!r}, expected {field.type}")
+            raise InputError(f"{path}: '{key}' is {content[key]!r}; expected {field.type}")
         if kind is list and not all(
             isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]
         ):
-            raise InputError(f"{path}: '{key}' holds something else than cases; use the file that the training wrote")
+            raise InputError(f"{path}: '{key}' is not a list of cases; use the file that the training wrote")
         if kind is list and not all(
             case.get(name) is None or isinstance(case[name], str)
             for case in content[key]
             for name in ("patient", "image", "label")
         ):
-            raise InputError(f"{path}: '{key}': expected texts or null as patient, image and label")
+            raise InputError(f"{path}: '{key}': expected text or null as patient, image and label of a case")
     spacing = content["scans"].get("spacing", {})
     if not isinstance(spacing, dict) or not all(isinstance(v, list) and len(v) == 3 for v in spacing.values()):
-        raise InputError(f"{path}: 'scans': spacing is {spacing!r}, expected three numbers for min, median and max")
+        raise InputError(
+            f"{path}: 'scans': spacing is {spacing!r}; expected three numbers for each of min, median and max"
+        )
     network = content["settings"].get("network_def", {"_target_": ""})
     if not isinstance(network, dict) or not isinstance(network.get("_target_"), str):
-        raise InputError(f"{path}: 'settings': network_def is {network!r}, expected a component with its _target_")
+        raise InputError(f"{path}: 'settings': network_def is {network!r}; expected a component with a _target_")
     return RunRecord(**content)
 
 
@@ -132,24 +139,24 @@ def is_record(path: Path) -> bool:
     return True
 
 
-def records_of(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:
-    """Read the records that lie beside files of weights; weights without one have none here."""
+def read_records(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:
+    """Read the records beside files of weights; weights without a record are left out."""
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
     paths = [record_path(file) for file in files if str(file) != UNTRAINED]
     return [read_record(path) for path in dict.fromkeys(paths) if path.is_file()]
 
 
 def made_by(weights: str | Path | Sequence[str | Path]) -> dict[str, str]:
-    """Return the SHA-256 of the weights and of their record, which identify a network; of several files, of them all.
+    """Return the SHA-256 of the weights and of their record, which identify a network or an ensemble.
 
-    The record is "none" where there is none. The weights are "untrained" for a network as it was initialised, and
-    "none" where there is no such file, as for a network that a program gives its weights.
+    A missing record is "none". The weights are "untrained" for a network as it was initialised, and "none" if there is
+    no file, as for a network that gets its weights from a program.
     """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
     if [str(file) for file in files] == [UNTRAINED]:
         return {"weights": UNTRAINED, "record": "none"}
     paths = [record_path(file) for file in files]
     return {
-        "weights": joined_digest([sha256(Path(file)) if Path(file).is_file() else "none" for file in files]),
-        "record": joined_digest([sha256(path) if path.is_file() else "none" for path in paths]),
+        "weights": combined_digest([sha256(Path(file)) if Path(file).is_file() else "none" for file in files]),
+        "record": combined_digest([sha256(path) if path.is_file() else "none" for path in paths]),
     }

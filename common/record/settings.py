@@ -1,4 +1,4 @@
-"""The settings of a config: resolved to plain values, and compared."""
+"""Resolve the settings of a config to plain values, and compare them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-ABSENT = object()  # in place of the value of a key that a setting does not have
+ABSENT = object()  # stands for the value of a missing key
 
 
 def resolved_setting(parser: ConfigParser, key: str) -> Any:
-    """Return the value of a setting as JSON has it; what JSON cannot hold stays as it stands in the config."""
+    """Return the value of a setting as JSON has it; a value that JSON cannot hold stays as the config has it."""
     raw = parser[key]
     if _is_constant(raw):
-        return json.loads(json.dumps(raw))  # keys of the command line may be numbers
+        return json.loads(json.dumps(raw))  # JSON turns keys into texts; those of the command line may be numbers
     if isinstance(raw, dict):
         return {name: resolved_setting(parser, f"{key}::{name}") for name in raw if name != "_requires_"}
     if isinstance(raw, list):
@@ -42,10 +42,12 @@ def is_plain(value: Any) -> bool:
 
 
 def same_setting(one: Any, other: Any) -> bool:
-    """Compare two settings; a component is known by its class, as a package has it under another module's name."""
+    """Return whether two settings are equal; components match by class name, since a package renames the modules."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = (one.keys() | other.keys()) - {"_mode_", "_requires_"}
-        if "_target_" not in keys and list(one) != list(other):  # the order of labels is that of the classes
+        if "_target_" not in keys and list(one) != list(
+            other
+        ):  # the order of labels is the order of the network's classes
             return False
         return all(same_setting(one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -56,7 +58,7 @@ def same_setting(one: Any, other: Any) -> bool:
 
 
 def difference(key: str, given: Any, recorded: Any) -> str:
-    """Say where two settings differ, at the innermost key."""
+    """Return text on the difference of two settings at the innermost key, with both values."""
     if isinstance(given, dict) and isinstance(recorded, dict):
         for name in sorted((given.keys() | recorded.keys()) - {"_mode_", "_requires_"}):
             one, other = given.get(name, ABSENT), recorded.get(name, ABSENT)

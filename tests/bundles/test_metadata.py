@@ -1,4 +1,4 @@
-"""What MONAI's tools, Label, Deploy and the Model Zoo read of a bundle: its metadata, properties and export."""
+"""Metadata, properties and export of a bundle, as MONAI's tools, Label, Deploy and the Model Zoo read them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
-from common.reporting import read_class_scores, read_scores
+from common.methods.mmfnet import clipping_ranges
+from common.results import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
-from ..workflows import MMFNET
+from ..methods.mmfnet.tiny import MMFNET
 
 # The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
 TEXT = {"type": "string", "minLength": 1}
@@ -87,7 +88,7 @@ SCHEMA = {
 
 @pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
 def bundle(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle, seen from a foreign working directory."""
+    """Return a bundle, and change to another working directory."""
     monkeypatch.chdir(tmp_path)
     return request.param
 
@@ -99,7 +100,7 @@ def metadata(bundle: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def verify(tmp_path: Path) -> Callable[[Path], None]:
-    """``verify_metadata`` with the schema where it would put the download: it takes the file that is there."""
+    """Return ``verify_metadata`` with our schema in place of its download."""
     pytest.importorskip("jsonschema")
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA))
@@ -114,7 +115,7 @@ def files(bundle: Path) -> dict[str, str]:
     }
 
 
-def test_metadata_keeps_the_specification(bundle: Path, verify: Callable) -> None:
+def test_metadata_follow_the_specification(bundle: Path, verify: Callable) -> None:
     verify(bundle / "configs" / "metadata.json")
 
 
@@ -129,7 +130,7 @@ def test_metadata_keeps_the_specification(bundle: Path, verify: Callable) -> Non
     ],
     ids=["no version", "no image", "no channels", "no exact version", "no number"],
 )
-def test_the_schema_is_not_met_by_everything(
+def test_schema_refuses_wrong_metadata(
     metadata: dict[str, Any], verify: Callable, tmp_path: Path, spoil: Callable
 ) -> None:
     spoil(metadata)
@@ -138,11 +139,11 @@ def test_the_schema_is_not_met_by_everything(
         verify(tmp_path / "metadata.json")
 
 
-def test_the_changelog_has_the_version(metadata: dict[str, Any]) -> None:
+def test_changelog_has_the_version(metadata: dict[str, Any]) -> None:
     assert next(iter(metadata["changelog"])) == metadata["version"]
 
 
-def test_versions_are_the_tested_ones(metadata: dict[str, Any]) -> None:
+def test_versions_are_those_of_the_constraints(metadata: dict[str, Any]) -> None:
     constraints = (Path(__file__).parents[2] / "constraints.txt").read_text()
     tested = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", constraints, re.MULTILINE))
     stated = {
@@ -152,7 +153,7 @@ def test_versions_are_the_tested_ones(metadata: dict[str, Any]) -> None:
     assert stated == {name: tested[name] for name in stated}
 
 
-def test_the_tensors_are_those_of_the_configs(bundle: Path, metadata: dict[str, Any]) -> None:
+def test_tensors_match_the_configs(bundle: Path, metadata: dict[str, Any]) -> None:
     parser = ConfigParser()
     parser.read_config(files(bundle)["config_file"])
     formats = metadata["network_data_format"]
@@ -162,28 +163,30 @@ def test_the_tensors_are_those_of_the_configs(bundle: Path, metadata: dict[str, 
     assert image["spatial_shape"] == pred["spatial_shape"]
     for size, roi in zip(image["spatial_shape"], parser["roi_size"], strict=True):  # "8*n" is any multiple of 8
         assert size == roi or roi % int(re.fullmatch(r"(\d+)\*n", size)[1]) == 0  # type: ignore[index]
-    (save,) = (t for t in parser["postprocessing"]["transforms"] if t["_target_"] == "SaveImaged")
+    (save,) = (
+        t for t in parser["postprocessing"]["transforms"] if t["_target_"] == "common.transforms.AtomicSaveImaged"
+    )
     written = formats["post_processed_outputs"]["pred"]
-    assert written["dtype"] == save["output_dtype"]
+    assert written["dtype"] == save.get("output_dtype", "uint8")
     assert [int(key) for key in written["channel_def"]] == list(range(written["value_range"][1] + 1))
 
 
-def test_the_value_range_is_that_of_the_clipping() -> None:
+def test_value_range_matches_the_clipping() -> None:
     parser = ConfigParser()
     parser.read_config(files(MMFNET)["config_file"])
-    (clip,) = (t for t in parser["preprocessing"]["transforms"] if t["_target_"].endswith("ClipChannelsd"))
+    ranges = clipping_ranges(parser["modalities"])
     image = json.loads(Path(files(MMFNET)["meta_file"]).read_text())["network_data_format"]["inputs"]["image"]
-    assert image["value_range"] == [min(low for low, _ in clip["ranges"]), max(high for _, high in clip["ranges"])]
+    assert image["value_range"] == [min(low for low, _ in ranges), max(high for _, high in ranges)]
 
 
 def assert_within(values: Any, limits: list[float]) -> None:
     assert np.isfinite(values).all() and limits[0] <= np.min(values) <= np.max(values) <= limits[1]
 
 
-def test_the_files_of_an_inference_are_those_of_the_metadata(
+def test_inference_matches_the_metadata(
     workflow: Callable, busy_weights: Callable, bundle: Path, metadata: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Of phantoms and a narrow network: its input, its output, and what is written of it."""
+    """Compare input, output and written files of a narrow network on phantoms with the metadata."""
     busy_weights(bundle)
     formats = metadata["network_data_format"]
     image, pred, written = formats["inputs"]["image"], formats["outputs"]["pred"], formats["post_processed_outputs"]
@@ -218,7 +221,7 @@ def test_the_files_of_an_inference_are_those_of_the_metadata(
         assert_within(list(probabilities.values()), written["result"]["value_range"])
 
 
-def test_the_metrics_are_those_that_evaluation_gives(
+def test_evaluation_gives_the_metrics_of_the_metadata(
     workflow: Callable, busy_weights: Callable, bundle: Path, metadata: dict[str, Any], tmp_path: Path
 ) -> None:
     busy_weights(bundle)
@@ -234,12 +237,12 @@ def test_the_metrics_are_those_that_evaluation_gives(
 
 
 @pytest.mark.slow
-def test_the_network_takes_and_gives_what_the_metadata_says(bundle: Path) -> None:
+def test_network_matches_the_metadata(bundle: Path) -> None:
     verify_net_in_out("network_def", **files(bundle))
 
 
 @pytest.mark.slow
-def test_export_equals_eager(bundle: Path, metadata: dict[str, Any], tmp_path: Path) -> None:
+def test_exported_network_equals_the_eager_one(bundle: Path, metadata: dict[str, Any], tmp_path: Path) -> None:
     parser = ConfigParser()
     parser.read_config(files(bundle)["config_file"])
     network = parser.get_parsed_content("network_def").eval()
@@ -260,7 +263,7 @@ def test_export_equals_eager(bundle: Path, metadata: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
-def test_the_properties_are_where_monai_looks(workflow: Callable, bundle: Path, names: tuple[str, ...]) -> None:
+def test_workflow_has_the_properties(workflow: Callable, bundle: Path, names: tuple[str, ...]) -> None:
     flow = workflow(bundle, *names, **({} if names == ("train",) else {"weights": "untrained"}))
     assert not flow.check_properties()
     for name in ("version", "description", "spatial_shape", "channel_def"):

@@ -1,4 +1,4 @@
-"""Packed bundles, used as those do who get them: from anywhere, without this repository."""
+"""Packed bundles, used as their receivers use them: from any folder, without this repository."""
 
 from __future__ import annotations
 
@@ -35,22 +35,28 @@ from common.__main__ import main
 from common.errors import InputError
 from common.files import sha256
 from common.methods.mpunet import MPUNet
-from common.packaging import pack, pack_bundle, verify_package
+from common.packaging import pack_bundle, verify_package, write
 from common.packaging.checksums import check_checksums
 from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
-from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.multirnet.tiny import MULTIRNET
+from ..packaging.grammar import violations
+from ..workflows import BUSY, TINY, assert_label_maps
 from .test_metadata import SCHEMA
 
+REPOSITORY = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all bundles, packed with narrow networks."""
+    """Pack all bundles with narrow networks; return their folder."""
     folder = tmp_path_factory.mktemp("packed")
-    for bundle in BUNDLES:  # one by one: Python 3.11 before 3.11.8 may fail when two threads parse code at a time
+    for bundle in BUNDLES:  # one by one: Python 3.11.7 may fail if two threads parse code at once
         pack_tiny(bundle, folder / "dist", {})
     return folder / "dist"
 
@@ -67,7 +73,7 @@ def pack_tiny(bundle: Path, out: Path, changes: dict[str, Any], **options: Any) 
 
 @pytest.fixture
 def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
-    """A copy of a bundle's package, in a process and a working directory that do not know this repository."""
+    """Copy a bundle's package, and hide this repository from the process and its working directory."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -99,10 +105,10 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-# What pack makes
+# What pack writes
 
 
-def test_the_zip_is_the_folder(made: Path) -> None:
+def test_zip_holds_the_folder(made: Path) -> None:
     for bundle in BUNDLES:
         with zipfile.ZipFile(made / f"{bundle.name}_v0.1.0.zip") as archive:
             inside = {name: archive.read(name) for name in archive.namelist()}
@@ -113,19 +119,39 @@ def test_the_zip_is_the_folder(made: Path) -> None:
         }
 
 
-def test_it_holds_only_the_code_it_needs(made: Path) -> None:
-    """Each has its own network, and nobody else's phantom, loss or ablation."""
+def test_package_holds_its_own_method_alone(made: Path) -> None:
     networks = {bundle.name: bundle.name.rpartition("_")[2] for bundle in BUNDLES}
     for name, network in networks.items():
         code = made / name / f"{name}_v0_1_0"
         assert (code / "methods" / network / "network.py").exists()
-        others = set(networks.values()) - {network}
-        assert not [path for path in code.rglob("*.py") if path.stem in others]
-        assert not (code / "packaging").exists() and not (code / "__main__.py").exists()
+        assert {path.name for path in (code / "methods").iterdir()} == {"__init__.py", network}
+        assert not {"packaging", "doctor", "__main__.py"} & {path.name for path in code.iterdir()}
 
 
-def test_nothing_of_this_machine_or_repository_is_in_it(made: Path) -> None:
-    unwanted = [str(made).encode(), str(Path(__file__).parents[2]).encode(), b"common.", b"from common", b"/tmp/"]
+def test_files_of_the_code_equal_the_repository(made: Path) -> None:
+    for bundle in BUNDLES:
+        code = made / bundle.name / f"{bundle.name}_v0_1_0"
+        for path in code.rglob("*.py"):
+            assert path.read_bytes() == (REPOSITORY / "common" / path.relative_to(code)).read_bytes()
+
+
+def test_expressions_stay_within_the_grammar(made: Path) -> None:
+    """Rewriting adds nothing outside the grammar to what the bundle's own configs have."""
+    for bundle in BUNDLES:
+        for name in ("inference", "evaluate", "train"):
+            own, packed = (
+                {kind for _, kind in violations(json.loads((folder / "configs" / f"{name}.json").read_text()))}
+                for folder in (bundle, made / bundle.name)
+            )
+            assert packed <= own, (bundle.name, name)
+        extra = {"inference.json": ""}
+        torch.jit.load(made / bundle.name / "models" / "model.ts", _extra_files=extra)
+        own = violations(json.loads((bundle / "configs" / "inference.json").read_text()))
+        assert {kind for _, kind in violations(json.loads(extra["inference.json"]))} <= {kind for _, kind in own}
+
+
+def test_package_names_neither_machine_nor_repository(made: Path) -> None:
+    unwanted = [str(made).encode(), str(REPOSITORY).encode(), b"common.", b"from common", b"/tmp/"]
     for path in [f for f in made.rglob("*") if f.is_file() and f.suffix != ".zip"]:
         content = path.read_bytes()
         words = unwanted[:2] + ([*unwanted[2:]] if path.suffix == ".json" else [])
@@ -134,7 +160,7 @@ def test_nothing_of_this_machine_or_repository_is_in_it(made: Path) -> None:
         assert "](../" not in (made / bundle.name / "docs" / "README.md").read_text()
 
 
-def test_settings_of_the_training_are_in_the_configs(made: Path) -> None:
+def test_configs_have_the_settings_of_the_training(made: Path) -> None:
     for bundle in BUNDLES:
         configs = {
             name: json.loads((made / bundle.name / "configs" / f"{name}.json").read_text())
@@ -150,15 +176,15 @@ def test_settings_of_the_training_are_in_the_configs(made: Path) -> None:
         assert formats["outputs"]["pred"]["channel_def"] == formats["post_processed_outputs"]["pred"]["channel_def"]
 
 
-def test_the_same_input_is_the_same_zip(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_try", lambda *_: None)
+def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
     again = pack_tiny(MULTIRNET, tmp_path / "again", {})
     assert again.read_bytes() == (made / again.name).read_bytes()
 
 
-def test_packing_again_replaces_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_try", lambda *_: None)
-    monkeypatch.setattr(pack, "_script", lambda *_: None)
+def test_packing_again_replaces_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
+    monkeypatch.setattr(write, "script_network", lambda *_: None)
     folder = tmp_path / "dist" / MPUNET.name
     pack_tiny(MPUNET, tmp_path / "dist", {})
     before = (folder / "SHA256SUMS").read_bytes()
@@ -169,9 +195,9 @@ def test_packing_again_replaces_a_package(tmp_path: Path, monkeypatch: pytest.Mo
     assert {p.name for p in (tmp_path / "dist").iterdir()} == {MPUNET.name, f"{MPUNET.name}_v0.1.0.zip"}
 
 
-def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_try", lambda *_: None)
-    monkeypatch.setattr(pack, "_script", lambda *_: None)
+def test_packing_overwrites_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
+    monkeypatch.setattr(write, "script_network", lambda *_: None)
     (tmp_path / "dist" / MPUNET.name).mkdir(parents=True)
     with pytest.raises(InputError, match="is not a packed bundle; choose another --out"):
         pack_tiny(MPUNET, tmp_path / "dist", {})
@@ -179,7 +205,7 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     mask = tmp_path / "mine" / MPUNET.name / "eval" / "P1_seg.nii.gz"
     mask.parent.mkdir()
     mask.touch()
-    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: not a file of the package that is to be replaced; move it"):
+    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: not a file of the package .*; move it"):
         pack_tiny(MPUNET, tmp_path / "mine", {})
     shutil.rmtree(mask.parent)
     card = tmp_path / "mine" / MPUNET.name / "docs" / "README.md"
@@ -202,12 +228,12 @@ def test_packing_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ('{"spacng": 1}', r"unknown setting spacng of liver_ct_mpunet, in .*overlay\.json"),
         ('{"target": [0, 1, 2]}', "unknown setting target of liver_ct_mpunet, .*; use labels and label_map"),
-        ('{"version": "0.2.0"}', "unknown setting version of liver_ct_mpunet"),  # it would be "_meta_::version"
-        ("[1]", r"overlay\.json: holds no settings"),
+        ('{"version": "0.2.0"}', "unknown setting version of liver_ct_mpunet"),  # the right name is "_meta_::version"
+        ("[1]", r"overlay\.json: expected a JSON object of settings"),
         ("{", r"overlay\.json: not valid JSON"),
     ],
 )
-def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str) -> None:
+def test_wrong_overlay_is_refused(tmp_path: Path, overlay: str, message: str) -> None:
     (tmp_path / "overlay.json").write_text(overlay)
     with pytest.raises(InputError, match=message):
         pack_bundle(MPUNET, "model.pt", tmp_path / "dist", tmp_path / "overlay.json")
@@ -221,7 +247,7 @@ def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str
             {"_meta_::version": "0.2.0"},
             'version 0.2.0 is not in the changelog .* overlay by "_meta_::changelog::0.2.0"',
         ),
-        ({"_meta_::version": "../0.2.0"}, "version '../0.2.0' in the metadata, expected text such as"),
+        ({"_meta_::version": "../0.2.0"}, "version '../0.2.0' in the metadata; expected text such as"),
         (
             {"network_def::out_channels": 3},
             "network_def::out_channels is 3, but labels are liver 1: expected 2, the background included",
@@ -245,24 +271,24 @@ def test_an_overlay_that_does_nothing(tmp_path: Path, overlay: str, message: str
         ),
     ],
 )
-def test_what_does_not_fit_leaves_nothing(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_refused_package_leaves_no_file(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pack_tiny(MPUNET, tmp_path / "dist", changes)
     assert not (tmp_path / "dist").exists() or not list((tmp_path / "dist").iterdir())
 
 
-def test_a_network_that_is_not_what_the_metadata_says(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gives \(1, 2, 32, 32, 8\), metadata.json says 5 channels"):
+def test_network_must_match_the_metadata(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"returns \(1, 2, 32, 32, 8\), but metadata.json has 5 channels"):
         pack_tiny(MPUNET, tmp_path / "dist", {"_meta_::network_data_format::outputs::pred::num_channels": 5})
 
 
-def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["common", "pack", MPUNET.name, "--weights", "no.pt", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"error: no\.pt: no such file; train the bundle, or give --weights FILE"):
         main()
 
 
-def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model\.pt: b holds values that are not finite"):
         pack_bundle(MPUNET, tmp_path / "model.pt", tmp_path / "dist")
@@ -270,9 +296,9 @@ def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
         pack_bundle(MPUNET, tmp_path, tmp_path / "dist")
 
 
-def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_try", lambda *_: None)
-    monkeypatch.setattr(pack, "_script", lambda *_: None)
+def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
+    monkeypatch.setattr(write, "script_network", lambda *_: None)
     (tmp_path / "scores.csv").write_text("case,Dice tumour,HD95 tumour,AP\na,0.5,nan,nan\nb,1.0,3.0,nan\n")
     (tmp_path / "class_scores.csv").write_text("name,value\naccuracy,0.75\n")
     pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
@@ -282,13 +308,13 @@ def test_scores_of_an_evaluation_stand_in_the_metadata(tmp_path: Path, monkeypat
     card = (folder / "docs" / "README.md").read_text()
     assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
     (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
-    with pytest.raises(InputError, match=r"scores\.csv: scores Dice liver.*, none of which is of tumour"):
+    with pytest.raises(InputError, match=r"scores\.csv: no score for region tumour; found Dice liver"):
         pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
 
 
-def test_a_package_of_other_labels_is_named_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From weights of a kidney and its tumours to the mask and the DICOM segmentation that hold these names."""
-    monkeypatch.setattr(pack, "_try", lambda *_: None)
+def test_metadata_and_card_have_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack weights that segment kidneys and their tumours with the liver's bundle."""
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
     (tmp_path / "from_liver_ct_mpunet").mkdir()
     network = MPUNet(out_channels=3, channels=(2, 2, 4, 4, 8))
     torch.save(network.state_dict(), tmp_path / "from_liver_ct_mpunet" / "model.pt")
@@ -308,14 +334,14 @@ def test_a_package_of_other_labels_is_named_after_them(tmp_path: Path, monkeypat
 # What verify refuses
 
 
-def test_a_package_passes(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_unchanged_package_passes(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(sys, "argv", ["common", "verify", str(made / f"{MMFNET.name}_v0.1.0.zip")])
     main()
     assert capsys.readouterr().out == f"{MMFNET.name} 0.1.0: every file is as it was packed, the weights load\n"
 
 
-def _listed_anew(folder: Path) -> None:
-    """As one does who changes a file on purpose."""
+def _list_anew(folder: Path) -> None:
+    """List the files anew, as an attacker does."""
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     names = [line.partition("  ")[2] for line in lines]
     (folder / "SHA256SUMS").write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
@@ -329,18 +355,18 @@ class _Payload:
 def _unknown_key(folder: Path) -> None:
     path = folder / "models" / "model.pt"
     torch.save({**torch.load(path, weights_only=True), "backdoor.weight": torch.ones(1)}, path)
-    _listed_anew(folder)
+    _list_anew(folder)
 
 
 def _pickle(folder: Path) -> None:
     torch.save(_Payload(), folder / "models" / "model.pt")
-    _listed_anew(folder)
+    _list_anew(folder)
 
 
 def _other_weights(folder: Path) -> None:
     path = folder / "models" / "model.pt"
     torch.save({key: value + 1 for key, value in torch.load(path, weights_only=True).items()}, path)
-    _listed_anew(folder)
+    _list_anew(folder)
 
 
 def _truncated(folder: Path) -> None:
@@ -351,13 +377,13 @@ def _truncated(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_truncated, r"model\.ts: is not the file that was packed"),
+        (_truncated, r"model\.ts: changed since it was packed"),
         (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
         (_pickle, r"model\.pt: not a complete file of tensors"),
-        (_other_weights, r"model\.ts: has other weights than model\.pt"),
+        (_other_weights, r"model\.ts: its weights differ from those in model\.pt"),
     ],
 )
-def test_what_verify_refuses(made: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_changed_package_is_refused(made: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     folder = tmp_path / MPUNET.name
     shutil.copytree(made / MPUNET.name, folder)
     spoil(folder)
@@ -367,14 +393,13 @@ def test_what_verify_refuses(made: Path, tmp_path: Path, spoil: Callable[[Path],
     assert not Path("stolen").exists()
 
 
-def test_no_package(tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "no", "no such folder or zip"), (tmp_path, "has no SHA256SUMS")):
+def test_path_without_a_package_is_refused(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "no", "no such folder or zip"), (tmp_path, "no SHA256SUMS")):
         with pytest.raises(InputError, match=message):
             verify_package(path)
 
 
-def test_files_alone_can_be_checked(made: Path, tmp_path: Path) -> None:
-    """Without running anything of a package."""
+def test_verify_without_loading_runs_no_code(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / MPUNET.name
     shutil.copytree(made / MPUNET.name, folder)
     _unknown_key(folder)
@@ -384,7 +409,7 @@ def test_files_alone_can_be_checked(made: Path, tmp_path: Path) -> None:
 # MONAI's functions, in a foreign working directory
 
 
-def test_every_target_of_every_config_is_there(package: Path) -> None:
+def test_every_target_can_be_imported(package: Path) -> None:
     sys.path.insert(0, str(package))
     code = f"{package.name}_v0_1_0."
     for file in (package / "configs").rglob("*.json"):
@@ -392,7 +417,7 @@ def test_every_target_of_every_config_is_there(package: Path) -> None:
             assert not target.startswith(code) or callable(locate(target)), f"{file}: {target}"
 
 
-def test_the_metadata_keeps_the_specification(package: Path) -> None:
+def test_metadata_follow_the_specification(package: Path) -> None:
     pytest.importorskip("jsonschema")
     Path("schema.json").write_text(json.dumps(SCHEMA))
     digest = hashlib.md5(Path("schema.json").read_bytes()).hexdigest()
@@ -403,7 +428,7 @@ def test_network_in_and_out(package: Path) -> None:
     verify_net_in_out("network_def", bundle_root=str(package), **files(package))
 
 
-def test_load_builds_the_network_with_its_weights(package: Path) -> None:
+def test_monai_load_gives_the_network_with_its_weights(package: Path) -> None:
     network = load(package.name, bundle_dir=str(package.parent), device="cpu")
     assert type(network).__module__.startswith(f"{package.name}_v0_1_0.methods")
     weights = torch.load(package / "models" / "model.pt", weights_only=True)
@@ -417,7 +442,7 @@ def test_load_builds_the_network_with_its_weights(package: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:Constant folding - Only steps=1 can be:UserWarning")
 def test_scripted_and_exported_networks_equal_the_eager_one(package: Path) -> None:
-    """As packed, by MONAI's export, and in ONNX."""
+    """Compare the packed file, MONAI's export and ONNX with the eager network."""
     onnxruntime = pytest.importorskip("onnxruntime")
     parser = parser_of(package)
     network = parser.get_parsed_content("network_def").eval()
@@ -446,12 +471,12 @@ def test_scripted_and_exported_networks_equal_the_eager_one(package: Path) -> No
         **options,
     )
     session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-    (said,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    np.testing.assert_allclose(said, eager.numpy(), rtol=1e-3, atol=1e-4)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(found, eager.numpy(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
-def test_the_properties_are_there(package: Path, cohort: Callable, names: tuple[str, ...]) -> None:
+def test_workflow_has_the_properties(package: Path, cohort: Callable, names: tuple[str, ...]) -> None:
     flow = create_workflow(
         config_file=[str(package / "configs" / f"{name}.json") for name in names],
         workflow_type="infer" if names == ("inference",) else "train",
@@ -464,7 +489,7 @@ def test_the_properties_are_there(package: Path, cohort: Callable, names: tuple[
     assert not list(Path().iterdir())
 
 
-# A run; through a process of its own it goes when a bundle is packed
+# Runs in this process; packing itself runs inference in a process of its own
 
 
 def test_train_evaluate_infer(stranger: Callable, cohort: Callable, tmp_path: Path) -> None:
@@ -479,14 +504,14 @@ def test_train_evaluate_infer(stranger: Callable, cohort: Callable, tmp_path: Pa
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-# Several in one process, and hosts that read one file
+# Several packages in one process, and hosts that read one file
 
 
 @pytest.fixture
 def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """MPU-Net once more, of a later version and with other channels."""
+    """Pack MPU-Net once more, with a later version and other channels."""
     with monkeypatch.context() as patch:
-        patch.setattr(pack, "_try", lambda *_: None)
+        patch.setattr(write, "try_package", lambda *_: None)
         out = made.parent / "next"
         torch.manual_seed(1)
         changes = {
@@ -502,7 +527,7 @@ def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield out / MPUNET.name
 
 
-def test_all_of_them_and_two_versions_in_one_process(
+def test_all_packages_and_two_versions_run_in_one_process(
     next_version: Path, made: Path, stranger: Callable, tmp_path: Path
 ) -> None:
     stranger(MPUNET)
@@ -523,7 +548,7 @@ def test_all_of_them_and_two_versions_in_one_process(
 
 
 def hosted(parser: ConfigParser, network: torch.nn.Module, image: Path, keep_reader: bool) -> dict[str, Any]:
-    """What MONAI Label and MONAI Deploy do: the transforms and the inferer, without engine, handlers and writer."""
+    """Run transforms and inferer as MONAI Label and MONAI Deploy do, without engine, handlers and writer."""
     before, after = (parser.get_parsed_content(key).transforms for key in ("preprocessing", "postprocessing"))
     data: Any = {"image": str(image)}
     if not keep_reader:
@@ -546,8 +571,8 @@ def hosted(parser: ConfigParser, network: torch.nn.Module, image: Path, keep_rea
     return data
 
 
-def test_hosts_that_use_the_parts_get_what_a_run_gives(package: Path, cohort: Callable, tmp_path: Path) -> None:
-    """Label reads the folder, Deploy the folder or the scripted file alone; both hand over one volume."""
+def test_hosts_get_the_mask_of_a_run(package: Path, cohort: Callable, tmp_path: Path) -> None:
+    """Compare three hosts: MONAI Label with the folder, MONAI Deploy with the folder and with the file alone."""
     data = cohort(next(b for b in BUNDLES if b.name == package.name))
     volumes = sorted((data / "images").glob("case_005*"))
     (tmp_path / "scans").mkdir()
@@ -586,7 +611,7 @@ def test_hosts_that_use_the_parts_get_what_a_run_gives(package: Path, cohort: Ca
 
 
 class _Hub:
-    """Notes what would be sent."""
+    """Record the calls to the Hub in place of sending."""
 
     calls: ClassVar[list[tuple[str, Any]]] = []
 
@@ -604,7 +629,7 @@ class _Hub:
         self.calls.append(("create_tag", tag))
 
 
-def test_what_the_hub_would_get(stranger: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_gets_the_listed_files_and_the_card(stranger: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = stranger(MULTIRNET)
     listed = {line.partition("  ")[2] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     monkeypatch.setattr(_Hub, "calls", [])
@@ -617,4 +642,4 @@ def test_what_the_hub_would_get(stranger: Callable, monkeypatch: pytest.MonkeyPa
     ]
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: monai" in card
-    check_checksums(folder)  # MONAI puts the card beside what is listed
+    check_checksums(folder)  # MONAI's own card beside the listed files is allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import shutil
@@ -23,7 +24,8 @@ from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record
 
 from ..conftest import BUNDLES
-from ..workflows import MPUNET, OMNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.omnet.tiny import OMNET
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
@@ -47,26 +49,9 @@ def trained(kept: Path, workflow: Callable) -> Callable[[Path], Path]:
 
 
 @pytest.fixture
-def plain(cohort: Callable, tmp_path: Path) -> Callable[..., ConfigWorkflow]:
+def plain(workflow: Callable, tmp_path: Path) -> Callable[..., ConfigWorkflow]:
     """Make a workflow of a bundle's configs alone, without the tiny overlay of the training."""
-
-    def make(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
-        flow = ConfigWorkflow(
-            config_file=[str(bundle / "configs" / f"{name}.json") for name in names],
-            meta_file=str(bundle / "configs" / "metadata.json"),
-            logging_file=False,
-            workflow_type="infer" if names[0] == "inference" else "train",
-            **{
-                "bundle_root": str(bundle),
-                "dataset_dir": str(cohort(bundle)),
-                "output_dir": str(tmp_path / "plain"),
-                **override,
-            },
-        )
-        flow.initialize()
-        return flow
-
-    return make
+    return functools.partial(workflow, tiny=False, output_dir=str(tmp_path / "plain"))
 
 
 def refusal(run: Callable[[], Any]) -> str:
@@ -133,6 +118,15 @@ def test_ensemble_follows_the_records_of_its_members(
         assert np.array_equal(np.asarray(nib.load(mask).dataobj), np.asarray(other.dataobj))
     text = refusal(lambda: plain(OMNET, "inference", "ensemble", weights=members, **{"member::channels": [3, 3]}))
     assert "member::channels: [3, 3] here" in text
+
+
+def test_edited_value_out_of_range_is_refused(trained: Callable, plain: Callable, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained(MPUNET).parent, tmp_path / "edited"))
+    record = json.loads((folder / RECORD_FILE).read_text())
+    record["settings"]["slice_step"] = 0
+    (folder / RECORD_FILE).write_text(json.dumps(record))
+    text = refusal(lambda: plain(MPUNET, "inference", weights=str(folder / "model.pt")))
+    assert str(folder / RECORD_FILE) in text and "slice_step is 0; expected a whole number of at least 1" in text
 
 
 @pytest.mark.parametrize("value", [{"lesion": 1}, {"liver": 2}])

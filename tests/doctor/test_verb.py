@@ -119,7 +119,7 @@ def test_labels_that_do_not_agree(bundle: Path, listing: dict, tmp_path: Path) -
     findings = Findings()
     examine_data(findings, bundle, tmp_path / "data")
     (note,) = (finding for finding in findings.found if finding.where == "data list")
-    assert note.kind == "note" and "1 kidney where `labels` has liver;" in note.what
+    assert note.kind == "note" and "1 kidney where `labels` has liver" in note.what
 
 
 def test_overlay(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The list of a package's files."""
+"""The list of a package's files with their SHA-256."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_list(folder: Path) -> None:
+def test_list_has_the_format_of_sha256sum(folder: Path) -> None:
     expected = (
         f"{hashlib.sha256(b'free').hexdigest()}  LICENSE\n{hashlib.sha256(b'weights').hexdigest()}  models/model.pt\n"
     )
@@ -41,26 +41,26 @@ def _rewritten(folder: Path, change: Callable[[str], str]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "LICENSE").write_text("fre"), "LICENSE: is not the file that was packed"),
-        (lambda f: (f / "models" / "model.pt").write_bytes(b""), r"model\.pt: is not the file that was packed"),
-        (lambda f: (f / "LICENSE").unlink(), "LICENSE: is missing"),
-        (lambda f: (f / "models" / "other.pt").write_bytes(b""), r"other\.pt: is not one of the package's files"),
-        (lambda f: (f / LIST).unlink(), f"has no {LIST}"),
+        (lambda f: (f / "LICENSE").write_text("fre"), "LICENSE: changed since it was packed"),
+        (lambda f: (f / "models" / "model.pt").write_bytes(b""), r"model\.pt: changed since it was packed"),
+        (lambda f: (f / "LICENSE").unlink(), "LICENSE: missing"),
+        (lambda f: (f / "models" / "other.pt").write_bytes(b""), r"other\.pt: not one of the package's files"),
+        (lambda f: (f / LIST).unlink(), f"no {LIST}"),
         (lambda f: _rewritten(f, lambda s: s.replace("  LICENSE", "  ../LICENSE")), "line 1: ../LICENSE is outside"),
         (lambda f: _rewritten(f, lambda s: s.replace("  LICENSE", "  /LICENSE")), "line 1: /LICENSE is outside"),
         (lambda f: _rewritten(f, lambda s: s + s), "line 3"),
         (lambda f: _rewritten(f, lambda s: "nonsense\n" + s), "line 1"),
-        (lambda f: _rewritten(f, lambda s: s.splitlines()[1] + "\n"), "LICENSE: is not one of the package's files"),
+        (lambda f: _rewritten(f, lambda s: s.splitlines()[1] + "\n"), "LICENSE: not one of the package's files"),
     ],
 )
-def test_what_does_not_fit(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
+def test_changed_folder_is_refused(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
     spoil(folder)
     with pytest.raises(InputError, match=message):
         check_checksums(folder)
 
 
-def test_a_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    """Even to a file of the same content, which could change later."""
+def test_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Refuse it even if the contents are equal, because the linked file can change later."""
     (tmp_path / "outside").write_text("free")
     (folder / "LICENSE").unlink()
     (folder / "LICENSE").symlink_to(tmp_path / "outside")
@@ -68,14 +68,14 @@ def test_a_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
         check_checksums(folder)
 
 
-def test_a_folder_behind_a_link(folder: Path, tmp_path: Path) -> None:
+def test_linked_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "models").rename(tmp_path / "models")
     (folder / "models").symlink_to(tmp_path / "models")
     with pytest.raises(InputError, match="is a link"):
         check_checksums(folder)
 
 
-def test_use_leaves_files_that_do_not_count(folder: Path) -> None:
+def test_files_that_use_adds_are_ignored(folder: Path) -> None:
     for name in ("eval/case_seg.nii.gz", "README.md", "demo/models/model.pt", "models/.DS_Store"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
@@ -83,9 +83,9 @@ def test_use_leaves_files_that_do_not_count(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["code_v1/data/volumes/__init__.py", "code_v1/__pycache__/a.pyc", "configs/README.md"])
-def test_code_that_is_not_listed(folder: Path, name: str) -> None:
-    """It would be run in place of what is listed."""
+def test_unlisted_code_is_refused(folder: Path, name: str) -> None:
+    """Refuse code that Python would import in place of a listed file."""
     (folder / name).parent.mkdir(parents=True)
     (folder / name).touch()
-    with pytest.raises(InputError, match=f"{Path(name).name}: is not one of the package's files"):
+    with pytest.raises(InputError, match=f"{Path(name).name}: not one of the package's files"):
         check_checksums(folder)

@@ -1,4 +1,4 @@
-"""Configs for code under another name."""
+"""Configs that use their code under another name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from common.packaging.archive import write_zip
-from common.packaging.configs import Rewriting, merged
+from common.packaging.archive import zip_bytes
+from common.packaging.configs import Rewriting
+
+from .grammar import violations
 
 TRAIN: dict[str, Any] = {
     "imports": ["$import ignite.distributed as idist", "$from own.text import shout", "$from own.text import pair"],
@@ -36,21 +38,21 @@ def rewriting() -> Rewriting:
     return Rewriting({"train.json": TRAIN, "overlay.json": OVERLAY}, "own", "own_v1")
 
 
-def test_all_that_is_used_is_named(rewriting: Rewriting) -> None:
+def test_names_are_those_that_the_configs_use(rewriting: Rewriting) -> None:
     assert rewriting.names == {"text.shout", "text.pair", "text.Word", "files.read"}
 
 
-def test_targets_wait_for_the_code(rewriting: Rewriting) -> None:
+def test_target_is_renamed_and_requires_the_code(rewriting: Rewriting) -> None:
     config = rewriting(TRAIN)
     assert config["word"]["_target_"] == "own_v1.text.Word"
-    assert config["word"]["text"] == "own.text.Word"  # a text, not a target
+    assert config["word"]["text"] == "own.text.Word"  # text, not a target
     inner = config["list"][0]
     assert "_requires_" not in inner and inner["_target_"] == "Compose"
     assert config["word"]["_requires_"] == inner["transforms"][0]["_requires_"] == "@bundle_code"
-    assert TRAIN["word"]["_target_"] == "own.text.Word"  # the original is as it was
+    assert TRAIN["word"]["_target_"] == "own.text.Word"  # the original stays
 
 
-def test_imported_names_become_references_where_they_are_used(rewriting: Rewriting) -> None:
+def test_imported_name_becomes_a_reference(rewriting: Rewriting) -> None:
     config = rewriting(TRAIN)
     assert config["imports"][0] == TRAIN["imports"][0]
     assert not [line for line in config["imports"] if "own" in line]
@@ -61,7 +63,7 @@ def test_imported_names_become_references_where_they_are_used(rewriting: Rewriti
     assert config["shout"] == {"_target_": "own_v1.text.shout", "_mode_": "callable", "_requires_": "@bundle_code"}
 
 
-def test_an_overlay_uses_names_of_the_config_below(rewriting: Rewriting) -> None:
+def test_overlay_uses_names_that_another_config_imports(rewriting: Rewriting) -> None:
     config = rewriting(OVERLAY)
     assert config["+imports"] == ["$import os"]
     assert config["word::text"] == "$@shout('x')" and config["both"] == "$@read(@word)"
@@ -69,15 +71,15 @@ def test_an_overlay_uses_names_of_the_config_below(rewriting: Rewriting) -> None
 
 
 @pytest.mark.parametrize("expression", ["$f'{shout(1)}'", "$[1,\n shout(1)]"])
-def test_an_expression_whose_names_cannot_be_told(rewriting: Rewriting, expression: str) -> None:
+def test_name_in_an_f_string_or_a_second_line_is_refused(rewriting: Rewriting, expression: str) -> None:
     if expression.startswith("$f") and sys.version_info >= (3, 12):
         assert rewriting({"a": expression})["a"] == "$f'{@shout(1)}'"
         return
-    with pytest.raises(ValueError, match="expected one line, and no imported name in an f-string"):
+    with pytest.raises(ValueError, match="imported names in an f-string"):
         rewriting({"a": expression})
 
 
-def test_one_name_for_two_things() -> None:
+def test_name_with_two_meanings_is_refused() -> None:
     with pytest.raises(ValueError, match="'read'"):
         Rewriting(
             {"a": {"imports": ["$from own.a import read"]}, "b": {"imports": ["$from own.b import read"]}}, "own", "x"
@@ -95,9 +97,15 @@ def code() -> dict[str, str]:
     }
 
 
+def write_code(folder: Path, code: dict[str, str]) -> None:
+    for name, text in code.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Imports leave nothing behind."""
+    """Remove the package of code after a test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
     for name in [name for name in sys.modules if name.startswith("own_v1")]:
@@ -111,34 +119,45 @@ CONFIG = {
 }
 
 
-def test_the_code_is_found_in_the_folder(fresh: None, code: dict[str, str], tmp_path: Path) -> None:
-    for name, text in code.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+def test_code_is_found_in_the_bundle_root(fresh: None, code: dict[str, str], tmp_path: Path) -> None:
+    write_code(tmp_path, code)
     parser = ConfigParser(Rewriting({"a": CONFIG}, "own", "own_v1")(CONFIG))
     parser["bundle_root"] = str(tmp_path)
-    assert parser.get_parsed_content("word").text == "A :: B"  # what MONAI makes of "#" in any text
+    assert parser.get_parsed_content("word").text == "A :: B"  # MONAI writes :: for # in every text
 
 
-def test_a_config_can_carry_the_code(fresh: None, code: dict[str, str], tmp_path: Path) -> None:
-    write_zip(tmp_path / "code.zip", {name: text.encode() for name, text in code.items()})
+def test_workflow_finds_the_folder_of_its_config(
+    fresh: None, code: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run a package's config from another folder, without the option ``bundle_root``."""
+    write_code(tmp_path / "package", code)
+    (tmp_path / "package" / "configs").mkdir()
+    config = {**CONFIG, "run": ["$@word.text"]}
+    rewritten = Rewriting({"a": config}, "own", "own_v1")(config)
+    for name, content in (("inference", rewritten), ("metadata", {"version": "0.1.0"})):
+        (tmp_path / "package" / "configs" / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    flow = ConfigWorkflow(str(tmp_path / "package" / "configs" / "inference.json"), logging_file=False)
+    flow.initialize()
+    assert flow.run() == ["A :: B"]
+    assert flow.parser.get_parsed_content("bundle_root") == str(tmp_path / "package")
+
+
+def test_rewriting_stays_within_the_grammar() -> None:
     rewriting = Rewriting({"a": CONFIG}, "own", "own_v1")
-    config = rewriting.with_code(rewriting(CONFIG), (tmp_path / "code.zip").read_bytes())
-    (tmp_path / "code.zip").unlink()
+    config = rewriting(CONFIG)
+    assert violations(config) == violations(rewriting.with_code(config, b"")) == set()
+
+
+@pytest.mark.parametrize("expression", ["$lambda x: x", "$[x for x in @a]", "$next(x for x in @a)", "$(x := 1)"])
+def test_grammar_refuses_other_syntax(expression: str) -> None:
+    assert violations({"a": [{"b": expression}]})
+
+
+def test_config_carries_its_code(fresh: None, code: dict[str, str], tmp_path: Path) -> None:
+    rewriting = Rewriting({"a": CONFIG}, "own", "own_v1")
+    config = rewriting.with_code(rewriting(CONFIG), zip_bytes({name: text.encode() for name, text in code.items()}))
     word = ConfigParser(json.loads(json.dumps(config))).get_parsed_content("word")
     assert word.text == "A :: B"
     assert not Path(sys.modules[type(word).__module__].__file__ or "").is_relative_to(tmp_path)
-
-
-def test_merging_keeps_to_what_a_config_has() -> None:
-    config = {"network": {"width": 8}, "load": [1], "dataset_dir": "here", "same": True}
-    overlay = {
-        "network::width": 4,
-        "+load": [2],
-        "dataset_dir": "there",
-        "unknown": 1,
-        "unknown::deep": 2,
-        "same": False,
-    }
-    assert merged(config, overlay) == {"network": {"width": 4}, "load": [1, 2], "dataset_dir": "here", "same": False}
-    assert config["network"] == {"width": 8}

@@ -1,4 +1,4 @@
-"""The record of a training as a file, and what contradicts it."""
+"""The record of a training: its file, comparison of settings, digests of cases."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**{**fields, **changes})
 
 
-@pytest.mark.parametrize("name", ["a", "Müller", "M\udcc3\udcbcller"])  # the last as under a locale of ASCII alone
-def test_record_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a", "Müller", "M\udcc3\udcbcller"])  # the last under a locale of ASCII
+def test_written_record_is_read_back(tmp_path: Path, name: str) -> None:
     written = record(train_cases=[{**CASE, "case": name}])
     written.write(tmp_path)
     assert read_record(tmp_path / RECORD_FILE) == written
@@ -51,13 +51,13 @@ def test_record_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
         ({"hostname": "x"}, "unknown key 'hostname'"),
         ({"fold": "first"}, "'fold' is 'first'"),
         ({"settings": []}, r"'settings' is \[\]"),
-        ({"train_cases": ["a"]}, "'train_cases' holds something else than cases"),
-        ({"train_cases": [{**CASE, "image": ["a"]}]}, "'train_cases': expected texts or null"),
+        ({"train_cases": ["a"]}, "'train_cases' is not a list of cases"),
+        ({"train_cases": [{**CASE, "image": ["a"]}]}, "'train_cases': expected text or null"),
         ({"scans": {"spacing": 3}}, "'scans': spacing is 3"),
-        ({"settings": {"network_def": []}}, r"network_def is \[\], expected a component"),
+        ({"settings": {"network_def": []}}, r"network_def is \[\]; expected a component"),
     ],
 )
-def test_record_of_another_form_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+def test_malformed_record_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     content = {**dataclasses.asdict(record()), **change}
     (tmp_path / RECORD_FILE).write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
@@ -93,7 +93,7 @@ def test_resuming_with_another_learning_rate_is_allowed() -> None:
     record(training={"learning_rate": 0.01}, command="python -m other", versions={}).check_resumes(record(), Path("x"))
 
 
-def test_settings_are_equal_across_packages_and_json() -> None:
+def test_same_setting_ignores_package_names_and_json_types() -> None:
     packed = {"_target_": "net_v1.networks.Net", "channels": (2, 4), "_requires_": "@bundle_code"}
     assert same_setting(packed, record().settings["network_def"])
     assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
@@ -101,14 +101,14 @@ def test_settings_are_equal_across_packages_and_json() -> None:
     assert not same_setting({**packed, "_target_": "common.methods.net.Other"}, record().settings["network_def"])
 
 
-def test_order_of_labels_is_part_of_them() -> None:
+def test_order_of_labels_counts() -> None:
     one, other = {"liver": 1, "tumour": 2}, {"tumour": 2, "liver": 1}
     assert same_setting(one, dict(one)) and not same_setting(one, other)
     message = difference("labels", one, other)
     assert message == 'labels: {"liver": 1, "tumour": 2} here, {"tumour": 2, "liver": 1} in the record'
 
 
-def test_digest_is_that_of_the_content_of_gz(tmp_path: Path) -> None:
+def test_digest_of_gz_is_that_of_its_content(tmp_path: Path) -> None:
     for name, level in (("a", 1), ("b", 9)):
         (tmp_path / f"{name}.nii.gz").write_bytes(gzip.compress(b"voxels" * 100, level))
     (tmp_path / "c.nii").write_bytes(b"voxels" * 100)

@@ -1,4 +1,4 @@
-"""What OM-Net's bundle does beyond the others: a label map of parts, codes, variants and ensembles."""
+"""Test what only OM-Net's bundle has: labels of tumour parts, label codes, variants and ensembles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.omnet import Cascade, OMNet
-from common.reporting import read_scores
+from common.results import read_scores
 
-from ...workflows import OMNET, assert_label_maps, results_in, sure_of_parts
+from ...workflows import assert_label_maps, results_in
+from .tiny import OMNET, sure_of_parts
 
 MODALITIES = ("FLAIR", "T1", "CET1", "T2")
 REGIONS = {"complete": (1, 2, 4), "core": (1, 4), "enhancing": (4,)}
@@ -33,7 +34,7 @@ def busy(busy_weights: Callable) -> Path:
 
 @pytest.fixture
 def infer(workflow: Callable, tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """The label maps that inference writes, by case; each run has a folder of its own."""
+    """Infer into a folder of its own; return the label maps by case."""
 
     def run(name: str, *overlays: str, **override: Any) -> dict[str, np.ndarray]:
         workflow(OMNET, "inference", *overlays, output_dir=str(tmp_path / name), **override).run()
@@ -102,7 +103,7 @@ def test_the_scores_are_those_of_the_label_maps(
             assert row[f"HD95 {region}"] == pytest.approx(hd95(p, t, 4.0), abs=1e-3)
 
 
-def test_the_label_code_is_the_users(infer: Callable, busy: Path) -> None:
+def test_a_user_chooses_the_label_code(infer: Callable, busy: Path) -> None:
     brats, brats2023 = infer("brats"), infer("brats2023", label_code="brats2023")
     assert all(set(np.unique(labels)) == {0, 1, 2, 3} for labels in brats2023.values())
     assert_equal_maps({case: np.where(labels == 4, 3, labels) for case, labels in brats.items()}, brats2023)
@@ -116,7 +117,7 @@ def test_the_values_of_the_mask_are_those_of_the_labels(infer: Callable, busy: P
 
 
 def test_a_label_map_in_place_of_a_code(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
-    """It maps to the values of ``labels``; a code that the case names does not count then."""
+    """Map to the values of ``labels`` and ignore a code that the case names."""
     shutil.copytree(cohort(OMNET), tmp_path / "data")
     workflow(OMNET, "train", "evaluate", output_dir=str(tmp_path / "before")).run()
     for path in (tmp_path / "data" / "labels").iterdir():
@@ -145,9 +146,8 @@ def test_every_case_is_scored_by_its_own_code(workflow: Callable, busy: Path, co
 
     with pytest.raises(RuntimeError) as error:
         workflow(OMNET, "train", "evaluate", dataset_dir=str(tmp_path)).run()
-    message = str(error.value.__cause__)
-    assert message.startswith("1 of 5 cases failed:")
-    assert "values 4, but labels of code brats2023 are 0, 1, 2, 3" in message
+    assert str(error.value.__cause__) == "1 of 5 cases failed: another code"
+    assert "values 4, but label_code brats2023 has 0, 1, 2, 3" in (tmp_path / "out" / "evaluate.log").read_text()
     rows = read_scores(tmp_path / "out" / "scores.csv")
     assert len({row.pop("case") for row in rows}) == 4
     assert rows[1:] == rows[:1] * 3
@@ -174,7 +174,7 @@ def test_a_training_without_tumours_is_refused(workflow: Callable, cohort: Calla
     assert "none of 3 training cases has a voxel of 'core'" in str(root_cause(error.value))
 
 
-def test_small_parts_are_removed_unless_told_not_to(infer: Callable, tmp_path: Path) -> None:
+def test_small_parts_are_removed_by_default(infer: Callable, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     torch.save(sure_of_parts(seed=5).state_dict(), tmp_path / "models" / "model.pt")
     cleaned, raw = infer("cleaned"), infer("raw", clean="false")
@@ -191,7 +191,7 @@ def test_the_papers_windows(workflow: Callable, infer: Callable, busy: Path) -> 
 
 
 def assert_levels(one: dict[str, np.ndarray], two: dict[str, np.ndarray], three: dict[str, np.ndarray]) -> None:
-    """The third task decides within the core only; each of them decides something."""
+    """Check that the third task decides within the core only and that each task decides something."""
     for case in three:
         assert (one[case] != two[case]).any() and (two[case] != three[case]).any()
         for region in ("complete", "core"):
@@ -206,7 +206,7 @@ def test_levels_are_the_tasks_that_count(infer: Callable, busy: Path) -> None:
 
 @pytest.fixture
 def cascade(tmp_path: Path) -> Path:
-    """Weights of a cascade that sees a tumour in some windows only."""
+    """Write weights of a cascade that sees a tumour in some windows only; return their folder."""
     network = sure_of_parts(Cascade, seed=3)
     for task in ("coarse", "tumour"):
         network.nets[task].head[-1].bias.data[0] += 5  # type: ignore[index, union-attr, operator]
@@ -215,7 +215,7 @@ def cascade(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def test_a_gated_cascade_is_an_ungated_one_with_less_work(workflow: Callable, cascade: Path, tmp_path: Path) -> None:
+def test_a_gated_cascade_gives_the_same_maps_with_less_work(workflow: Callable, cascade: Path, tmp_path: Path) -> None:
     maps, windows = {}, {}
     for gated in ("true", "false"):
         folder = tmp_path / gated
@@ -265,14 +265,15 @@ def test_an_ensemble_is_the_mean_of_its_members(workflow: Callable, infer: Calla
     assert all((both[case] != alone[case]).any() and both[case].any() for case in both)
 
 
-def test_as_many_files_as_networks(workflow: Callable, busy: Path) -> None:
+def test_another_number_of_files_than_networks_is_refused(workflow: Callable, busy: Path) -> None:
     file = str(busy / "model.pt")
     with pytest.raises(RuntimeError) as error:
         workflow(OMNET, "inference", weights=[file, file]).run()
-    assert str(root_cause(error.value)) == "2 files of weights for 1 networks; give one for each"
+    message = str(root_cause(error.value))
+    assert "2 files" in message and "1 network" in message
 
 
-def test_the_label_map_depends_on_neither_axes_nor_types(
+def test_neither_axes_nor_data_types_change_the_label_map(
     infer: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
     ras, types = nib.orientations.axcodes2ornt("RAS"), dict(zip(MODALITIES, ("int16", "uint16", "float32", "float64")))
@@ -327,8 +328,8 @@ def test_a_background_of_noise_and_broken_cases(
 
     with pytest.raises(RuntimeError) as error:
         infer("maps", dataset_dir=str(scans))
-    message = str(root_cause(error.value))
-    assert message.startswith("3 of 5 cases failed:")
+    assert str(root_cause(error.value)) == "3 of 5 cases failed: empty, incomplete, truncated"
+    message = (tmp_path / "maps" / "inference.log").read_text()
     assert "truncated/case_000_T2.nii.gz: not a complete NIfTI file" in message
     assert "incomplete: no FLAIR among" in message
     assert f"{scans / 'empty'}" in message

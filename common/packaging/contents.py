@@ -1,0 +1,152 @@
+"""What packing passes from stage to stage, and its first stage: read a bundle, its weights and an overlay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engines.checkpoints import read_weights
+from ..errors import InputError
+from ..files import read_json
+from ..record import RunRecord, read_record, record_path
+from ..results import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..session import check_setting, setting_of
+from .checksums import LIST
+
+META = "_meta_::"  # before the keys of an overlay that change metadata.json
+CARD = "docs/README.md"
+TEXTS = ("LICENSE", CARD, "docs/data_license.txt", "configs/logging.conf")
+CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Hold what goes into a package.
+
+    Args:
+        bundle: folder of the bundle. Only ``read_contents`` reads files there.
+        configs: every config by its path below ``configs``, without the metadata.
+        metadata: content of ``metadata.json``.
+        files: content of every other file by its path in the package.
+        weights: file of the weights. Training may have left further files beside it.
+        state: flat state dict of the network.
+        record: record of the training beside the weights, or None.
+        changes: settings of an overlay; ``"_meta_::KEY"`` changes the metadata.
+        scores: folder of an evaluation, or None.
+        eval_metrics: mean score by name, from that folder.
+        phantom: config of the phantom on which the package is tried.
+        trial: settings with which the package is tried: the coarse grid of its demo.
+        scripted_config: ``inference.json`` that goes into the scripted network.
+    """
+
+    bundle: Path
+    configs: dict[str, dict[str, Any]]
+    metadata: dict[str, Any]
+    files: dict[str, bytes]
+    weights: Path
+    state: dict[str, torch.Tensor]
+    record: RunRecord | None
+    changes: dict[str, Any]
+    scores: Path | None
+    eval_metrics: dict[str, float | None]
+    phantom: dict[str, Any]
+    trial: dict[str, Any] = field(default_factory=dict)
+    scripted_config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the bundle and of the package's folder."""
+        return self.bundle.name
+
+    @property
+    def version(self) -> str:
+        """Return the version in the metadata, such as ``"0.2.0"``."""
+        return self.metadata["version"]
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """Return ``inference.json``."""
+        return self.configs["inference.json"]
+
+    @property
+    def record_file(self) -> Path:
+        """Return the path of the record beside the weights."""
+        return record_path(self.weights)
+
+
+def read_contents(
+    bundle: Path, weights: Path | None = None, overlay: Path | None = None, scores: Path | None = None
+) -> Contents:
+    """Read all that packing needs, and write nothing.
+
+    Args:
+        bundle: folder of the bundle.
+        weights: flat state dict; None takes the bundle's ``models/model.pt``.
+        overlay: JSON file of settings, or None.
+        scores: output folder of an evaluation of these weights, or None.
+
+    Raises:
+        InputError: a file is missing or not readable, or the overlay has an unknown setting.
+    """
+    if (bundle / LIST).exists():
+        raise InputError(f"{bundle}: this is a package already; give the folder of the bundle that it was made from")
+    for name in (*TEXTS, *(f"configs/{name}" for name in CONFIGS)):
+        if not (bundle / name).is_file():
+            raise InputError(f"{bundle / name}: no such file; every bundle has one")
+    folder = bundle / "configs"
+    configs = {path.relative_to(folder).as_posix(): read_json(path) for path in sorted(folder.rglob("*.json"))}
+    metadata = configs.pop("metadata.json")
+    changes = {} if overlay is None else _read_overlay(bundle.name, overlay, configs, metadata)
+    weights = bundle / "models" / "model.pt" if weights is None else weights
+    if not weights.is_file():
+        found = "a folder" if weights.is_dir() else "no such file"
+        raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
+    state = read_weights(weights)
+    files = {name: (bundle / name).read_text(encoding="utf-8").encode() for name in TEXTS}
+    record = None
+    if record_path(weights).is_file():
+        record = read_record(record_path(weights))
+        files["models/run.json"] = record_path(weights).read_bytes()
+    return Contents(
+        bundle=bundle,
+        configs=configs,
+        metadata=metadata,
+        files=files,
+        weights=weights,
+        state=state,
+        record=record,
+        changes=changes,
+        scores=scores,
+        eval_metrics={} if scores is None else _read_eval_metrics(scores),
+        phantom=configs["demo.json"]["phantom"],
+    )
+
+
+def _read_overlay(
+    name: str, path: Path, configs: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of an overlay file, of which each must be known to a config or to the metadata."""
+    overlay = read_json(path)
+    if not isinstance(overlay, dict):
+        raise InputError(f"{path}: expected a JSON object of settings and values")
+    known = {setting_of(key) for config in configs.values() for key in config}
+    for key in overlay:
+        if key.startswith(META):
+            check_setting(key.removeprefix(META), metadata, f"metadata.json, in {path}")
+        else:
+            check_setting(key, known, f"{name}, in {path}")
+    return overlay
+
+
+def _read_eval_metrics(folder: Path) -> dict[str, float | None]:
+    metrics = mean_scores(read_scores(folder / "scores.csv"))
+    if (folder / "class_scores.csv").exists():
+        metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
+    if not metrics:
+        raise InputError(f"{folder / 'scores.csv'}: no scores; expected one column for each score")
+    return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}

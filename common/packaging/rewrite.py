@@ -1,0 +1,44 @@
+"""The third stage of packing: make the files of a package, whose code has a name of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..files import dense_json
+from .archive import zip_bytes
+from .card import package_card
+from .code import code_of
+from .configs import Rewriting
+from .contents import CARD, Contents
+
+CODE = Path(__file__).parents[1]
+
+
+def rewrite_for_package(contents: Contents) -> Contents:
+    """Return contents with every file of the package, except for the scripted network and the check sums.
+
+    The code becomes the package ``NAME_vVERSION``, and the configs use it under that name.
+    """
+    package = f"{contents.name}_v{re.sub('[^0-9a-zA-Z]', '_', contents.version)}"
+    rewriting = Rewriting(contents.configs, CODE.name, package)
+    code = {f"{package}/{path}": text.encode() for path, text in code_of(CODE, rewriting.names).items()}
+    configs = {name: rewriting(config) for name, config in contents.configs.items()}
+    weights = io.BytesIO()
+    torch.save({key: value.contiguous().clone() for key, value in contents.state.items()}, weights)
+    digest = hashlib.sha256(weights.getbuffer()).hexdigest()
+    files = {
+        **contents.files,
+        **code,
+        **{f"configs/{name}": f"{dense_json(config)}\n".encode() for name, config in configs.items()},
+        "configs/metadata.json": f"{dense_json(contents.metadata)}\n".encode(),
+        "models/model.pt": weights.getvalue(),
+        CARD: package_card(contents, digest).encode(),
+    }
+    scripted_config = rewriting.with_code(configs["inference.json"], zip_bytes(code))
+    return replace(contents, files=files, scripted_config=scripted_config)
