@@ -137,7 +137,7 @@ class CropLesionPatchd(MapTransform):
     def shape_after(
         self, shape: tuple[int, ...], spacing: tuple[float, ...]
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Return the shape of the window, see :mod:`common.transforms`."""
+        """Return the shape of the patch, see :mod:`common.transforms`."""
         return self.roi_size, spacing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
