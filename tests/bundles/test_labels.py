@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 from common.errors import InputError, root_cause
 from common.labels import channel_def, class_regions
 from common.metrics import SegmentationScores
-from common.packaging.configs import merged
 from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabel
+from common.packaging.settings import merged
 
 from ..workflows import BUNDLES, bundles, config_of, parser_of
 
