@@ -70,7 +70,7 @@ def test_steps_of_an_expression_count_until_the_first_random_one(bundle: Path) -
     config["normalize"] = [
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [20, 4, 4]},
         {"_target_": "common.methods.mmfnet.SelectChannelsd", "keys": "image", "channels": [1]},
-        {"_target_": "common.methods.omnet.PatchCentresd", "keys": "label"},
+        {"_target_": "common.methods.omnet.FindPatchCentresd", "keys": "label"},
     ]
     config["augment"] = [
         {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [2, 2, 2]},
