@@ -173,7 +173,7 @@ def test_dropout_is_of_single_elements_at_the_bottom() -> None:
     assert torch.equal(after[~dropped], 2 * before[~dropped])
 
 
-# Tasks, patches, and the dense form.
+# Tasks, patches and both forms.
 
 
 @pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
