@@ -17,7 +17,7 @@ SIZES = ((9, 8, 5), (5, 4, 5), (3, 2, 5), (3, 2, 5))  # of the four scales
 
 
 def trained(module: nn.Module) -> nn.Module:
-    """In float64 and eval mode, with weights and statistics as after training."""
+    """Put a module in float64 and eval mode, with weights and statistics as after training."""
     for m in module.modules():
         if isinstance(m, (nn.BatchNorm3d, nn.GroupNorm)):
             nn.init.uniform_(m.weight, 0.5, 2)
@@ -53,7 +53,7 @@ def up(x: Tensor, like: Tensor) -> Tensor:
 
 
 def cgp(layer: nn.Module, x: Tensor, stride: tuple[int, ...] = (1, 1, 1), groups: int = GROUPS) -> Tensor:
-    """Convolution, group normalisation, PReLU of a layer's weights."""
+    """Apply convolution, group normalisation and PReLU with the weights of a layer."""
     padding = layer.conv.weight.shape[-1] // 2
     y = F.conv3d(x, layer.conv.weight, layer.conv.bias, stride, padding)
     return F.prelu(F.group_norm(y, groups, layer.norm.weight, layer.norm.bias), layer.act.weight)

@@ -161,7 +161,7 @@ def test_classification_branch_against_its_equations(attention: bool) -> None:
 @pytest.mark.parametrize("use_va", [True, False])
 @pytest.mark.parametrize("use_asa", [True, False])
 def test_whole_network_against_its_formulas(use_va: bool, use_asa: bool) -> None:
-    """Heads after the up-sampling, fusions of maps of the finest size."""
+    """Compare with heads that follow the up-sampling, and with fusions of maps at the finest size."""
     network = narrow(use_va=use_va, use_asa=use_asa, out_channels=3)
     image = torch.randn(2, 1, 33, 28, 7, dtype=torch.float64)
 

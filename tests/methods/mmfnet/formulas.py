@@ -17,7 +17,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def fusion_block(shared_mlp: bool = False, std_pool: str = "both") -> FusionBlock:
-    """Three modalities of 4 channels, in eval mode with statistics as after training."""
+    """Build a block for three modalities of 4 channels, in eval mode with statistics as after training."""
     block = FusionBlock(12, 4, reduction=3, shared_mlp=shared_mlp, std_pool=std_pool, **BATCH_NORM_RELU)
     return trained_batch_norms(block).eval()
 
@@ -33,7 +33,7 @@ def trained_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:
-    """Sum over the kernel's offsets of the shifted, zero-padded input times the weight."""
+    """Sum the shifted, zero-padded input times the weight over the offsets of the kernel."""
     *_, k0, k1, k2 = conv.weight.shape
     padded = nn.functional.pad(x, (k2 // 2, k2 // 2, k1 // 2, k1 // 2, k0 // 2, k0 // 2))
     size_x, size_y, size_z = x.shape[2:]

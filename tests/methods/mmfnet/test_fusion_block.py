@@ -54,7 +54,7 @@ def test_refinement_of_zeros_keeps_the_reduced_features() -> None:
 
 
 def test_refinement_stays_within_the_slice() -> None:
-    """The paper's 1x3x3 is (D, H, W), slices first."""
+    """Check the axes of the kernel: the paper's 1x3x3 is (D, H, W), slices first."""
     residual = fusion_block().residual_fusion
     features = torch.randn(1, 12, 9, 9, 5)
     changed = features.clone()

@@ -116,7 +116,7 @@ def test_encoder_halves_every_axis_per_level() -> None:
 
 
 def naive_mmfnet(network: MMFNet, x: Tensor) -> Tensor:
-    """Figure 3 in eval mode, with plain skips where the network has no fusion blocks."""
+    """Compute figure 3 in eval mode, with plain skips if the network has no fusion blocks."""
 
     def convolution(x: Tensor, block: nn.Module) -> Tensor:
         return naive_batch_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
@@ -163,7 +163,7 @@ def permuted(blocks: Tensor, dim: int, order: list[int]) -> Tensor:
 
 
 def test_permuted_modalities_and_weights_change_nothing() -> None:
-    """Encoders and the weights that read or write the concatenated features, permuted together, change nothing."""
+    """Permute the modalities, their encoders and the weights that read or write the concatenated features."""
     order = [2, 0, 1]
     network = trained_batch_norms(MMFNet(channels=(4, 8))).eval()
     state = network.state_dict()

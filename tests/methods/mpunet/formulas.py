@@ -17,7 +17,7 @@ def count(module: nn.Module) -> int:
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """With random biases, slopes, statistics and weight of the attention, none of which then has a trivial effect."""
+    """Randomise biases, slopes, statistics and the weight of the attention, so that each has an effect."""
     with torch.no_grad():
         for m in network.modules():
             if isinstance(m, nn.BatchNorm3d):
@@ -65,7 +65,7 @@ def plain_gate(gate: AttentionGate, x: Tensor, g: Tensor) -> Tensor:
 
 
 def plain_attention(attention: PositionAttention, x: Tensor) -> Tensor:
-    """Eq. 8 and 9, the matrix of all pairs written out; unscaled."""
+    """Compute eq. 8 and 9 with the matrix of all pairs, unscaled."""
     c = x.shape[1]
     weight, bias = attention.projection.weight[:, :, 0, 0, 0], attention.projection.bias
     projected = torch.einsum("oc,bcn->bon", weight, x.flatten(2)) + bias[None, :, None]

@@ -111,7 +111,7 @@ def test_sizes_of_the_published_network() -> None:
 
 
 def plain_network(n: MPUNet, x: Tensor) -> dict[str, Tensor]:
-    """The published graph, step by step; in eval mode, with gates, attention and the plain stages."""
+    """Compute the published graph step by step, in eval mode, with gates, attention and residual stages."""
     skips = []
     for i in range(5):
         stage, down = n.encoder[i].body, n.down[i].body

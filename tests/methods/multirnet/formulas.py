@@ -11,7 +11,7 @@ MODES = ("shared", "own", "off")
 
 
 def narrow(**options: object) -> MultiRNet:
-    """Five levels; in eval mode, with statistics, slopes and up-samplings as after training."""
+    """Build a network of five levels in eval mode, with statistics and slopes as after training."""
     widths = {"channels": (2, 3, 4, 5, 6), "classifier_channels": (2, 3, 4)}
     return trained(MultiRNet(**{**widths, "kernel_size": 3, **options})).eval()
 
@@ -33,14 +33,14 @@ def parameters(*modules: nn.Module) -> int:
 
 
 def outputs_of(module: nn.Module) -> list[Tensor]:
-    """Fills with what the module returns."""
+    """Return a list that fills with the outputs of a module."""
     seen: list[Tensor] = []
     module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     return seen
 
 
 def inputs_of(module: nn.Module) -> list[Tensor]:
-    """Fills with what the module is given."""
+    """Return a list that fills with the inputs of a module."""
     seen: list[Tensor] = []
     module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     return seen
@@ -60,6 +60,6 @@ def naive_prelu(x: Tensor, act: nn.Module) -> Tensor:
 
 
 def naive_unit(x: Tensor, unit: nn.Module) -> Tensor:
-    """Convolution without bias, with padding that keeps the size, normalisation, PReLU."""
+    """Apply a convolution without bias that keeps the size, normalisation and PReLU."""
     weight = unit.conv.weight
     return naive_prelu(naive_norm(F.conv3d(x, weight, padding=weight.shape[2] // 2), unit.adn.N), unit.adn.A)

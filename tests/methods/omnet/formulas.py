@@ -16,7 +16,7 @@ POSITIVE = {"tumour": (1, 2, 3), "enhancing": (1, 3)}
 
 
 def narrow(**options: object) -> OMNet:
-    """In eval mode, with weights and statistics as after training."""
+    """Build a narrow network in eval mode, with weights and statistics as after training."""
     return trained(OMNet(**{"channels": (4, 6, 8), **options})).eval()
 
 
@@ -38,7 +38,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:
-    """Sum over the kernel's offsets of the shifted, zero-padded input times the weight, plus the bias."""
+    """Sum the shifted, zero-padded input times the weight over the offsets of the kernel, and add the bias."""
     size, (x_size, y_size, z_size) = conv.weight.shape[2], x.shape[2:]
     padded = nn.functional.pad(x, 6 * [size // 2])
     total = conv.bias.view(1, -1, 1, 1, 1).repeat(x.shape[0], 1, *x.shape[2:])

@@ -135,7 +135,7 @@ def test_recalibrated_features_are_not_formed() -> None:
 
 
 def windowed(network: OMNet, image: Tensor, window: tuple[int, int, int]) -> dict[str, Tensor]:
-    """The heads on one window after the other."""
+    """Run the heads on one window after the other."""
     features = network.backbone(image)
     coarse = network.heads["coarse"](features)
     tumour, enhancing = torch.zeros_like(coarse), torch.zeros_like(coarse[:, :2])

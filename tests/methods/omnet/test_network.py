@@ -173,7 +173,7 @@ def test_dropout_is_of_single_elements_at_the_bottom() -> None:
     assert torch.equal(after[~dropped], 2 * before[~dropped])
 
 
-# Tasks, patches, and the dense form.
+# Tasks, patches and both forms.
 
 
 @pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
@@ -205,7 +205,7 @@ def test_inference_form_is_the_softmax_of_every_task(attention: str | None) -> N
 @pytest.mark.parametrize("attention", ["cga", "se", None])
 @pytest.mark.parametrize("training", [True, False])
 def test_heads_return_their_patches(attention: str | None, training: bool) -> None:
-    """Plain heads run on their patches; with CGA all heads run on all, as guides, and logits are chosen."""
+    """Check that plain heads run on their patches only, and that heads with CGA run on all, as guides."""
     network = narrow(attention=attention, channels=(8, 6), dropout=0.0).train(training)
     state = {key: value.clone() for key, value in network.state_dict().items()}
     image = torch.randn(4, 4, 8, 8, 8)
