@@ -1,3 +1,5 @@
+"""Data sets, draws and batches of a training."""
+
 from __future__ import annotations
 
 import errno
