@@ -110,7 +110,7 @@ class StagedTrainer(SupervisedTrainer):
         Average(output_transform=lambda output: output["loss"], device=self.state.device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._set_epoch_of_loss)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
-        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._average_gradients_of_loss)
+        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self._loss_parameters))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         self._register_handlers(train_handlers or [])
 
@@ -131,8 +131,7 @@ class StagedTrainer(SupervisedTrainer):
         if not self.validates:
             logger.info("no validation cases: every stage runs all of its epochs and keeps its last weights")
         self.is_complete = False
-        index = 0 if state is None else state["stage"]
-        for stage in self.stages[index:]:
+        for stage in self.stages[0 if state is None else state["stage"] :]:
             self.stage = stage
             self._begin(state)
             self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
@@ -177,8 +176,7 @@ class StagedTrainer(SupervisedTrainer):
         self.evaluator.prepare_batch = ImageAndLabel(stage.channels)
         self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
         if state is None:
-            self.first_epoch = self.state.epoch
-            self.weights_epoch = -1
+            self.first_epoch, self.weights_epoch = self.state.epoch, -1
             best = (-1, -1)
         else:
             self._restore_progress(state)
@@ -218,9 +216,6 @@ class StagedTrainer(SupervisedTrainer):
         if (self.state.iteration - 1) % self.state.epoch_length == 0:
             sequence = np.random.SeedSequence([self.seed, self.state.epoch, idist.get_rank()])
             torch.manual_seed(int(sequence.generate_state(1)[0]))
-
-    def _average_gradients_of_loss(self) -> None:
-        average_gradients(self._loss_parameters)
 
     def _complete_epoch(self) -> None:
         epoch, stage = self.state.epoch, self.stage

@@ -1,3 +1,5 @@
+"""Data sets, draws and batches of a training."""
+
 from __future__ import annotations
 
 import errno
@@ -9,17 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform, Randomizable
 
-from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, batch_size_per_rank
+from common.data import (
+    CaseDataset,
+    CaseSampler,
+    SampledCacheDataset,
+    TrainingLoader,
+    VolumeReader,
+    batch_size_per_rank,
+)
 from common.errors import InputError
 from common.methods.mmfnet import RandCropRotatedPatchd
 
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Be one of several processes."""
+    """Make the code believe that it is one of several processes."""
 
     def be(rank: int, of: int) -> None:
         monkeypatch.setattr("ignite.distributed.get_rank", lambda: rank)
@@ -80,6 +89,25 @@ def test_a_batch_is_shared_evenly_or_refused(processes: Callable) -> None:
         batch_size_per_rank(6)
 
 
+def test_the_loader_has_the_batches_of_the_sampler(processes: Callable) -> None:
+    data = [{"index": pair} for pair in range(7)]
+    loader = TrainingLoader(Indexed(data), updates_per_epoch=3, batch_size=4, seed=5)
+    drawn = draws(num_samples=12, seed=5)
+    assert [batch["pair"].tolist() for batch in loader] == [[list(d) for d in drawn[i : i + 4]] for i in (0, 4, 8)]
+    processes(1, 2)
+    loader = TrainingLoader(Indexed(data), updates_per_epoch=3, batch_size=4, seed=5)
+    assert len(loader) == 3 and loader.batch_size == 2
+    with pytest.raises(InputError, match="a batch of 3 cannot be shared by 2 processes"):
+        TrainingLoader(Indexed(data), updates_per_epoch=3, batch_size=3)
+
+
+class Indexed(Dataset):
+    """Return the index itself."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return {"pair": torch.tensor(index)}
+
+
 def test_more_samples_than_cases_and_fewer() -> None:
     assert len(draws(num_cases=1, num_samples=5)) == 5
     assert len(draws(num_cases=100, num_samples=5)) == 5
@@ -94,7 +122,7 @@ class AddNoised(Randomizable, MapTransform):
 
 
 class Counted(MapTransform):
-    """A step that is done once a case, where its result is cached."""
+    """Count the calls of a step with a cached result."""
 
     calls = 0
 
@@ -123,10 +151,10 @@ def test_the_same_pair_is_the_same_sample(cached: SampledCacheDataset) -> None:
 
 def test_a_cached_case_is_not_changed_by_sampling() -> None:
     cached = SampledCacheDataset([{"factor": 1.0}], Compose([Counted("image"), WINDOW]))
-    before = cached._cache[0]["image"].clone()
+    before = cached[0, 0]["image"].clone()
     for seed in range(5):
         cached[0, seed]["image"].zero_()
-    assert torch.equal(cached._cache[0]["image"], before)
+    assert torch.equal(cached[0, 0]["image"], before)
 
 
 def test_worker_processes_draw_the_same(cached: SampledCacheDataset) -> None:
@@ -167,7 +195,7 @@ def test_a_case_is_transformed_and_named(volumes: list[Path], load: Compose) -> 
     assert item["image"].meta["filename_or_obj"] == "P1.nii.gz"
 
 
-def test_a_case_that_was_found_broken_is_handed_on(load: Compose) -> None:
+def test_a_case_with_an_error_is_returned_as_it_is(load: Compose) -> None:
     case = {"case": "P2", "error": "P2: no T2"}
     assert CaseDataset([case], load)[0] == case
 

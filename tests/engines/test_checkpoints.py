@@ -1,3 +1,5 @@
+"""Files of weights and training states."""
+
 from __future__ import annotations
 
 import errno
@@ -74,7 +76,7 @@ def test_code_in_a_file_is_not_run(path: Path, tmp_path: Path, write: object) ->
     assert not (tmp_path / "trace").exists()
 
 
-def test_objects_are_refused_without_advice_to_load_them_anyway(path: Path) -> None:
+def test_objects_are_refused_in_one_line(path: Path) -> None:
     with pytest.raises(InputError) as error:
         load_file(saved(path, {"w": np.zeros(3)}))
     assert "still be loaded" not in str(error.value)
@@ -108,7 +110,7 @@ def test_a_cut_file_is_refused(path: Path, kept: float) -> None:
         load_file(path)
 
 
-def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "model.pt", tmp_path):
         with pytest.raises(InputError, match=f"^{path}: no such file; train first"):
             load_file(path)
@@ -128,7 +130,7 @@ def test_weights_are_the_files(path: Path) -> None:
         assert torch.equal(target.state_dict()[key], value)
 
 
-def test_untrained_leaves_the_network_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_untrained_keeps_the_network_and_warns(caplog: pytest.LogCaptureFixture) -> None:
     target = network()
     before = target[0].weight.clone()
     load_weights(target, UNTRAINED)
@@ -137,7 +139,7 @@ def test_untrained_leaves_the_network_and_says_so(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("nest", [lambda state: {"model": state}, lambda state: list(state.values()), lambda state: 3])
-def test_what_is_no_flat_state_dict_is_refused(path: Path, nest: object) -> None:
+def test_other_than_a_flat_state_dict_is_refused(path: Path, nest: object) -> None:
     content = nest(network().state_dict())  # type: ignore[operator]
     with pytest.raises(InputError, match=r"model\.pt: expected a flat dictionary of tensors"):
         load_weights(network(), saved(path, content))
@@ -155,7 +157,7 @@ def test_weights_of_another_network_are_named(path: Path) -> None:
     assert "weights of another network, 2 of 7 entries differ" in str(error.value)
     assert "0.weight: file (4, 2), network (3, 2)" in str(error.value)
     assert "new: file (1,), network nothing" in str(error.value)
-    assert torch.equal(target[1].bias, before)  # none of them is loaded
+    assert torch.equal(target[1].bias, before)  # nothing is loaded
 
 
 def test_weights_of_a_wider_network_are_refused(path: Path) -> None:

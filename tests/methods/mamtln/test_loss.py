@@ -52,13 +52,13 @@ def test_defaults_are_those_of_the_paper() -> None:
 
 
 def test_jaccard_of_half_everywhere() -> None:
-    """With p = 1/2 and a share f of foreground: 1 - 2 f / (2 f + 1)."""
+    """Expect 1 - 2 f / (2 f + 1) for p = 1/2 and a share f of foreground."""
     assert JaccardFocalLoss(eta=0)(*of_fraction(0.3)).item() == pytest.approx(0.625, rel=1e-5)
 
 
 @pytest.mark.parametrize(("alpha", "focal"), [(0.2, 0.27518), (0.8, 0.07139)])
 def test_focal_of_half_everywhere(alpha: float, focal: float) -> None:
-    """With p = 1/2 and a share f of foreground: log(2) / 2 * (alpha f + (1 - alpha) (1 - f))."""
+    """Expect log(2) / 2 * (alpha f + (1 - alpha) (1 - f)) for p = 1/2 and a share f of foreground."""
     logits, label = of_fraction(0.01)
     jaccard = JaccardFocalLoss(eta=0)(logits, label)
     loss = JaccardFocalLoss(alpha=alpha, eta=1)(logits, label)

@@ -11,7 +11,7 @@ from common.methods.mpunet import TverskyCrossEntropyLoss
 
 
 def cube(length: int = 4) -> Tensor:
-    """A block of 8 voxels a side with a box of 4 x 4 x ``length``, whose lower end stays where it is."""
+    """Make a block of 8 voxels a side with a box of 4 x 4 x ``length``; its lower end does not move."""
     label = torch.zeros(1, 1, 8, 8, 8)
     label[..., 2:6, 2:6, 2 : 2 + length] = 1
     return label

@@ -20,7 +20,7 @@ def naive(logits: Tensor, target: Tensor) -> float:
 
 
 def outputs(dtype: torch.dtype = torch.float32) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Two tasks, of two patches and of three."""
+    """Make two tasks with two and three patches."""
     logits = {"one": torch.randn(2, 5, 2, 3, 1, dtype=dtype), "two": torch.randn(3, 2, 2, 3, 1, dtype=dtype)}
     targets = {
         "one": torch.randint(5, (2, 2, 3, 1), dtype=torch.uint8),
