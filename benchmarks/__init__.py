@@ -1,1 +1,1 @@
-"""Timings of this repository beside a Model Zoo-style configuration: ``python -m benchmarks VERB``."""
+"""Time and memory of this repository, compared with a Model Zoo-style configuration: ``python -m benchmarks VERB``."""

@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks VERB ...``; each verb prints one table."""
+"""Command line of the benchmarks: ``python -m benchmarks VERB ...``; each verb prints one table."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ def infer(
     work: str = WORK,
     only: str | tuple[str, ...] = (),
 ) -> None:
-    """Whole scans from file to file, the way back from the network's grid, growth with the volume, start-up.
+    """Measure inference from file to file, inverse resampling, growth with the volume, and start-up.
 
-    The first run trains MONAI's UNet on synthetic CTs, some minutes; MMFNet's weights are the demo's.
+    The first run trains MONAI's UNet on synthetic CTs for some minutes. MMFNet has the weights of the demo.
 
     Args:
-        json: file that gets the table's rows.
+        json: file for the rows of the table.
         device: cpu or cuda.
-        repeats: of each time; the table has their medians.
-        work: folder where volumes and weights are kept between runs.
-        only: some of ct2, ct14, mmfnet, back2, back14, growth, start-up, separated by commas.
+        repeats: number of measurements of each time; the table has their medians.
+        work: folder that keeps volumes and weights between runs.
+        only: parts to run, separated by commas: ct2, ct14, mmfnet, back2, back14, growth, start-up.
     """
     parts = tuple(only.split(",")) if isinstance(only, str) else tuple(only)
     if unknown := [part for part in parts if part not in PARTS]:
-        raise InputError(f"--only {','.join(unknown)}: expected some of {', '.join(PARTS)}")
+        raise InputError(f"--only {','.join(unknown)}: unknown part; expected one or more of {', '.join(PARTS)}")
     place = _prepare(device)
     report("infer", infer_rows(_folder(work), place, repeats, parts), place, json)
 
 
 def train(json: str | None = None, device: str = "cpu", repeats: int = 5, work: str = WORK) -> None:
-    """Samples of a cached case, its bytes, and an iteration of the trainer.
+    """Measure samples from the cache, the size of a cached case, and an iteration of the trainer.
 
     Args:
-        json: file that gets the table's rows.
-        device: cpu or cuda, of the network.
-        repeats: of each time; the table has their medians.
-        work: folder where the volume is kept between runs.
+        json: file for the rows of the table.
+        device: cpu or cuda, for the network.
+        repeats: number of measurements of each time; the table has their medians.
+        work: folder that keeps the volume between runs.
     """
     place = _prepare(device)
     report("train", train_rows(_folder(work), place, repeats), place, json)
 
 
 def metrics(json: str | None = None, device: str = "cpu", repeats: int = 5) -> None:
-    """Dice, HD95, ASSD and surface Dice of one case.
+    """Measure Dice, HD95, ASSD and surface Dice of one case.
 
     Args:
-        json: file that gets the table's rows.
-        device: cpu or cuda, of the masks.
-        repeats: of each time; the table has their medians.
+        json: file for the rows of the table.
+        device: cpu or cuda, for the masks.
+        repeats: number of measurements of each time; the table has their medians.
     """
     place = _prepare(device)
     report("metrics", metrics_rows(place, repeats), place, json)
@@ -82,51 +82,51 @@ def glioma(
     demo: str = str(BUNDLE / "demo"),
     cascade_demo: str = str(BUNDLE / "demo_cascade"),
 ) -> None:
-    """OM-Net's windows beside the paper's, and one pass beside the model cascade.
+    """Compare OM-Net's windows with the paper's, and one pass with the model cascade.
 
     Args:
-        json: file that gets the table's rows.
+        json: file for the rows of the table.
         device: cpu or cuda.
-        repeats: of each time on the demo's cases.
-        work: folder where the volume is kept between runs.
+        repeats: number of measurements of each time on the demo's cases.
+        work: folder that keeps the volume between runs.
         demo: folder of the demo.
-        cascade_demo: folder of the demo with the overlay of the cascade.
+        cascade_demo: folder of the demo that was run with the overlay of the cascade.
     """
     place = _prepare(device)
     report("glioma", glioma_rows(_folder(work), place, repeats, Path(demo), Path(cascade_demo)), place, json)
 
 
 def attention(json: str | None = None, device: str = "cpu", repeats: int = 3) -> None:
-    """Position attention: equal values, memory and time of its linear form beside the matrix of all pairs.
+    """Compare values, memory and time of the linear position attention with those of the matrix of all pairs.
 
     Args:
-        json: file that gets the table's rows.
+        json: file for the rows of the table.
         device: cpu or cuda.
-        repeats: processes of each figure; the table has their least.
+        repeats: number of processes for each figure; the table has the smallest value.
     """
     place = _prepare(device)
     report("attention", attention_rows(place, repeats), place, json)
 
 
 def gastric(json: str | None = None, device: str = "cpu", repeats: int = 3, size: tuple[int, int, int] = SIZE) -> None:
-    """MA-MTLN beside its formulas as they are written: time and peak memory of inference and of a training step.
+    """Compare time and peak memory of MA-MTLN with those of a literal implementation of its formulas.
 
     Args:
-        json: file that gets the table's rows.
+        json: file for the rows of the table.
         device: cpu or cuda.
-        repeats: processes of each figure; the table has their medians.
-        size: voxels (x, y, z) of the image; 256,256,24 takes 6 GB of memory.
+        repeats: number of processes for each figure; the table has the medians.
+        size: image size (x, y, z) in voxels; 256,256,24 takes 6 GB of memory.
     """
     place = _prepare(device)
     if not isinstance(size, (tuple, list)) or len(size) != 3:
-        raise InputError(f"--size {size}: expected three numbers such as 256,256,24")
+        raise InputError(f"--size {size}: expected three numbers, such as 256,256,24")
     report("gastric", gastric_rows(place, repeats, size), place, json)
 
 
 def _prepare(device: str) -> torch.device:
-    """The device; and one thread, whose CPU time other programs on the machine do not change much."""
+    """Return the device, and set one thread: other programs hardly change the CPU time of one thread."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: no CUDA device")
+        raise InputError(f"--device {device}: PyTorch finds no CUDA device; use --device cpu")
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
     torch.set_num_threads(1)
@@ -134,12 +134,14 @@ def _prepare(device: str) -> torch.device:
 
 
 def _folder(work: str) -> Path:
+    """Make the working folder, and return its absolute path."""
     path = Path(work).resolve()
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def main() -> None:
+    """Run the command line."""
     os.environ.setdefault("PAGER", "cat")  # fire shows its help in a pager
     try:
         verbs = {

@@ -1,4 +1,4 @@
-"""The table of the position attention: the explicit matrix of all pairs beside the form of linear memory."""
+"""Compare the position attention by an explicit matrix of all pairs with its form of linear memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from common.methods.mpunet.network import PositionAttention
+from common.methods.mpunet.attention import PositionAttention
 
 from .measure import Cost, Row, in_fresh_process, measure, peak_above_idle, row
 
@@ -17,12 +17,12 @@ TOLERANCE = 1e-4
 
 
 def attention_rows(device: torch.device, repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> list[Row]:
-    """The table's rows. Memory and time are those of fresh processes, one for each form, size and pass.
+    """Return the rows of the table. A fresh process measures each form, size and pass.
 
     Args:
         device: cpu or cuda.
-        repeats: processes of each; the figure is their least time and least memory.
-        sizes: grids of positions.
+        repeats: number of processes for each figure; the row has the smallest time and the smallest memory.
+        sizes: sizes (x, y, z) of the grids of positions.
     """
     rows: list[Row] = []
     clock, clock_name = ("wall", "wall time") if device.type == "cuda" else ("cpu", "CPU time")
@@ -46,19 +46,19 @@ def attention_rows(device: torch.device, repeats: int, sizes: tuple[tuple[int, i
 
 
 def cost(form: str, size: tuple[int, int, int], training: bool, device: str) -> tuple[int, Cost]:
-    """Bytes beyond those of weights and features that the attention needs at most, and its cost.
+    """Return the attention's peak memory in bytes, without weights and features, and its time.
 
     Args:
         form: "linear" or "explicit".
-        size: grid of positions.
-        training: with the way back.
+        size: size (x, y, z) of the grid of positions.
+        training: whether the backward pass is included.
         device: cpu or cuda.
     """
     place = torch.device(device)
     torch.set_num_threads(1)
     attention, x = _attention(form, place), _features(size, place)
-    _run(attention, _features((16, 16, 4), place), training)  # what the first use loads is not the form's
-    ctypes.CDLL(None).malloc_trim(0)  # and what it leaves to be used again must not hide what the form takes
+    _run(attention, _features((16, 16, 4), place), training)  # loads the libraries before the measurement
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that is reused would hide a part of the peak
 
     def call() -> None:
         costs.append(measure(lambda: _run(attention, x, training), place))
@@ -75,9 +75,7 @@ def cost(form: str, size: tuple[int, int, int], training: bool, device: str) -> 
 def _attention(form: str, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
     attention = PositionAttention(CHANNELS, linear=form == "linear")
-    nn.init.constant_(
-        attention.gamma, 0.7
-    )  # at 0, as at the start of a training, no gradient would tell the forms apart
+    nn.init.constant_(attention.gamma, 0.7)  # at the initial 0, both forms would have equal gradients
     return attention.to(device, memory_format=torch.channels_last_3d)
 
 
@@ -87,7 +85,7 @@ def _features(size: tuple[int, int, int], device: torch.device) -> Tensor:
 
 
 def _run(attention: nn.Module, x: Tensor, training: bool) -> list[Tensor]:
-    """Values; in training with the gradients of the features and of the weights."""
+    """Return the values; in training also the gradients of the features and of the weights."""
     with torch.set_grad_enabled(training):
         x = x.detach().requires_grad_(training)
         y = attention(x)
@@ -97,6 +95,7 @@ def _run(attention: nn.Module, x: Tensor, training: bool) -> list[Tensor]:
 
 
 def _difference(size: tuple[int, int, int], device: torch.device) -> float:
+    """Return the largest difference of values and gradients, relative to the largest value."""
     x = _features(size, device)
     pairs = zip(*(_run(_attention(form, device), x, training=True) for form in ("linear", "explicit")))
     return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)

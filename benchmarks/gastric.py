@@ -1,4 +1,4 @@
-"""The table of MA-MTLN: the network as it is built here beside its formulas as they are written."""
+"""Compare MA-MTLN with a literal implementation of its formulas."""
 
 from __future__ import annotations
 
@@ -12,34 +12,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.methods.mamtln import MAMTLN
-from common.methods.mamtln.network import (
-    ASAModule,
-    Backbone,
-    Bottleneck,
-    Fusion,
-    Merge,
-    NormalisedConvolution,
-    TaskAttention,
-    VABlock,
-    VALayer,
-    WeightedFusion,
-)
+from common.methods.mamtln.attention import ASAModule, TaskAttention, VABlock, VALayer, WeightedFusion
+from common.methods.mamtln.backbone import Backbone, Bottleneck, NormalisedConvolution
+from common.methods.mamtln.blocks import Fusion, Merge
 
 from .measure import Cost, Row, in_fresh_process, measure, peak_above_idle, row
 
-SIZE = (256, 256, 24)  # of the paper's patches
+SIZE = (256, 256, 24)  # patch size of the paper, in voxels
 PARTIES = ("literal", "ours")
 GIB = 2**30
 
 
 class LiteralMAMTLN(nn.Module):
-    """The formulas as they are written, over the layers of a :class:`MAMTLN`: the same parameters, the same outputs.
+    """Apply the formulas literally, with the layers of a :class:`MAMTLN`: same parameters, same outputs.
 
-    Maps are up-sampled, then concatenated, then convolved; heads run at the size of the input; a mask that two maps
-    share is computed in two calls; the heads for deep supervision run in inference too.
+    Maps are up-sampled, then concatenated, then convolved. Heads run at the size of the input. A mask of two maps is
+    computed in two calls. The heads for deep supervision also run in inference.
 
     Args:
-        network: with all its parts; its ``dense`` is of no account.
+        network: network with all its parts; its ``dense`` has no effect here.
     """
 
     def __init__(self, network: MAMTLN) -> None:
@@ -47,7 +38,7 @@ class LiteralMAMTLN(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """As the form for training of :class:`MAMTLN`."""
+        """Return the same outputs as :class:`MAMTLN` in training."""
         net, size = self.network, image.shape[2:]
         p = [project(features) for project, features in zip(net.project, backbone(net.backbone, image))]
         v = va_layer(net.va, p)
@@ -103,7 +94,7 @@ def fusion(layers: Fusion, maps: list[Tensor]) -> Tensor:
 
 
 def weighted_fusion(layer: WeightedFusion, maps: list[Tensor]) -> Tensor:
-    """``sum w_i x_i / (sum w_i + 1e-4)`` and Swish (eq. 1, 2)."""
+    """Return ``swish(sum w_i x_i / (sum w_i + 1e-4))`` (eq. 1, 2)."""
     weights = torch.relu(layer.weight)
     return F.silu(sum(w * x for w, x in zip(weights, maps)) / (weights.sum() + 1e-4))
 
@@ -113,7 +104,7 @@ def va_block(layers: VABlock, x: Tensor) -> Tensor:
 
 
 def va_layer(layers: VALayer, p: list[Tensor]) -> list[Tensor]:
-    """Equations 1 and 2, normalised and with the projected features."""
+    """Apply equations 1 and 2, with normalised weights and the projected features."""
     i = [va_block(layers.blocks[3], p[3])]
     for scale in (2, 1, 0):
         above = up(i[0], p[scale].shape[2:])
@@ -126,7 +117,7 @@ def va_layer(layers: VALayer, p: list[Tensor]) -> list[Tensor]:
 
 
 def asa_module(layers: ASAModule, v: Tensor, multi_scale: Tensor) -> Tensor:
-    """Equations 3 to 6."""
+    """Apply equations 3 to 6."""
     m = multi_scale
     for _ in range(layers.down_steps):
         m = layers.down(m)
@@ -138,7 +129,7 @@ def asa_module(layers: ASAModule, v: Tensor, multi_scale: Tensor) -> Tensor:
 
 
 def task_attention(layers: TaskAttention, maps: list[Tensor]) -> Tensor:
-    """Equations 7 and 8."""
+    """Apply equations 7 and 8."""
     x = merge(layers.merge, maps)
     return layers.refine(x if layers.mask is None else torch.sigmoid(layers.mask(x)) * maps[-1])
 
@@ -146,16 +137,16 @@ def task_attention(layers: TaskAttention, maps: list[Tensor]) -> Tensor:
 def gastric_rows(
     device: torch.device, repeats: int, size: Sequence[int] = SIZE, options: dict[str, Any] | None = None
 ) -> list[Row]:
-    """The table's rows: equal outputs, then time and memory of inference and of a training step, one image, float32.
+    """Return the rows of the table: equality of outputs, then time and memory of inference and of a training step.
 
-    Every figure comes from a process of its own, and the two parties take turns. Ours runs as in the bundle: the dense
-    form in inference, channels last.
+    The batch is one image, float32. A fresh process measures each figure, and both networks take turns. Ours runs as in
+    the bundle: in its inference form for inference, channels-last.
 
     Args:
-        device: of the networks.
-        repeats: of each time.
-        size: voxels (x, y, z) of the image.
-        options: of :class:`MAMTLN`.
+        device: device of the networks.
+        repeats: number of processes for each figure.
+        size: image size (x, y, z), in voxels.
+        options: options of :class:`MAMTLN`.
     """
     options = options or {}
     difference = in_fresh_process(largest_difference, str(device), size, options)
@@ -184,7 +175,7 @@ def gastric_rows(
 
 
 def networks(device: str, options: dict[str, Any]) -> tuple[MAMTLN, LiteralMAMTLN]:
-    """Ours and the literal one, of one set of weights."""
+    """Return our network and the literal one, with the same weights."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = MAMTLN(**options).to(device)
@@ -192,7 +183,7 @@ def networks(device: str, options: dict[str, Any]) -> tuple[MAMTLN, LiteralMAMTL
 
 
 def largest_difference(device: str, size: Sequence[int], options: dict[str, Any]) -> float:
-    """Between the logits of both networks in the form for training, over the largest logit of each output."""
+    """Return the largest difference of the training logits of both networks, relative to the largest logit."""
     ours, literal = networks(device, options)
     image = torch.randn(1, ours.in_channels, *size, device=device)
     with torch.no_grad():
@@ -204,12 +195,12 @@ def largest_difference(device: str, size: Sequence[int], options: dict[str, Any]
 
 
 def cost_of(party: str, kind: str, device: str, size: Sequence[int], options: dict[str, Any]) -> tuple[int, Cost]:
-    """Peak of memory in bytes of a first call, and the cost of a second one.
+    """Return the peak memory in bytes of a first call, and the time of a second one.
 
     Args:
         party: one of ``PARTIES``.
         kind: "inference" or "training".
-        device, size, options: as for :func:`gastric_rows`.
+        device, size, options: see :func:`gastric_rows`.
     """
     ours, literal = networks(device, options)
     ours.dense = kind == "inference"

@@ -1,4 +1,4 @@
-"""The table of OM-Net: its windows beside the paper's, and one pass beside the model cascade."""
+"""Compare OM-Net's windows with the paper's, and one pass with the model cascade."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from .volumes import ensure_brain
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "brain_mri_omnet"
 REGIONS = {"complete": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}
-PAPER = (20, 20, 5)  # voxels that the paper keeps of a window
-MOVED = (7, 3, 2)  # voxels by which the paper's windows begin earlier, to compare them with themselves
+PAPER = (20, 20, 5)  # size of the centre that the paper keeps of a window, in voxels
+MOVED = (7, 3, 2)  # shift in voxels that shows how much the paper's own windows depend on their positions
 
 
 def glioma_rows(work: Path, device: torch.device, repeats: int, demo: Path, cascade_demo: Path) -> list[Row]:
-    """The table's rows, with the networks that the demo trained.
+    """Return the rows of the table, for the networks that the demos trained.
 
     Args:
-        work: keeps the volume of the timings.
-        device: of the networks.
-        repeats: of each time on the demo's cases; the whole volume, some minutes, is timed once.
-        demo, cascade_demo: folders of the demo and of the demo with the overlay of the cascade.
+        work: folder that keeps the volume.
+        device: device of the networks.
+        repeats: number of measurements of each time on the demo's cases. The whole volume takes some minutes and is
+            measured once.
+        demo, cascade_demo: folders of the demo without and with the overlay of the cascade.
 
     Raises:
         InputError: a demo was not run.
@@ -55,7 +56,7 @@ def glioma_rows(work: Path, device: torch.device, repeats: int, demo: Path, casc
 def _trained(network: nn.Module, demo: Path, device: torch.device) -> nn.Module:
     path = demo / "models" / "model.pt"
     if not path.exists():
-        raise InputError(f"{path}: no such file; run the demo first, as docs/reference/results.md has it")
+        raise InputError(f"{path}: no such file; run the demo first, see docs/reference/results.md")
     load_weights(network, path)
     return network.eval().to(device, memory_format=torch.channels_last_3d)
 
@@ -72,9 +73,9 @@ def _labels(inferer: Inferer, network: nn.Module, image: Tensor) -> Tensor:
 
 
 def _windows_rows(network: nn.Module, default: Inferer, cases: list[dict], device: torch.device) -> list[Row]:
-    """How far the bundle's windows give the label maps of the paper's, over all voxels of the demo's test cases.
+    """Compare the label maps of the bundle's windows and of the paper's, over all voxels of the demo's test cases.
 
-    The paper's windows begun elsewhere tell how far they give their own.
+    The paper's windows with a shift show how much their own label maps depend on the positions.
     """
     paper = _windows(PAPER)
     maps: dict[str, list[Tensor]] = {"ours": [], "paper": [], "moved": [], "truth": []}
@@ -87,9 +88,9 @@ def _windows_rows(network: nn.Module, default: Inferer, cases: list[dict], devic
         maps["truth"].append(case["label"].as_tensor().to(device))
     pairs = {
         "our windows and the paper's": ("ours", "paper", ">= 0.98"),
-        "the paper's windows and the same begun elsewhere": ("moved", "paper", None),
-        "our windows and the truth": ("ours", "truth", None),
-        "the paper's windows and the truth": ("paper", "truth", None),
+        "the paper's windows and the same with a shift": ("moved", "paper", None),
+        "our windows and the ground truth": ("ours", "truth", None),
+        "the paper's windows and the ground truth": ("paper", "truth", None),
     }
     return [
         row(f"Dice of {title}: {region}", _dice(maps[one], maps[other], classes), goal)
@@ -99,7 +100,7 @@ def _windows_rows(network: nn.Module, default: Inferer, cases: list[dict], devic
 
 
 def _dice(first: list[Tensor], second: list[Tensor], classes: tuple[int, ...]) -> float:
-    """Over the voxels of all cases."""
+    """Return the Dice of some classes over the voxels of all cases."""
     both = either = 0
     for pair in zip(first, second):
         a, b = (torch.isin(labels.long(), torch.tensor(classes, device=labels.device)) for labels in pair)
@@ -109,7 +110,7 @@ def _dice(first: list[Tensor], second: list[Tensor], classes: tuple[int, ...]) -
 
 
 def _whole_volume_rows(network: nn.Module, work: Path, device: torch.device) -> list[Row]:
-    """A volume of 240x240x155: the paper's windows all over it, ours where the brain is."""
+    """Compare times on 240 x 240 x 155 voxels: the paper's windows cover the volume, ours the brain."""
     image, _ = ensure_brain(work)
     config = ConfigParser()
     config.read_config(BUNDLE / "configs" / "inference.json")
@@ -136,7 +137,7 @@ def _whole_volume_rows(network: nn.Module, work: Path, device: torch.device) -> 
 def _cascade_rows(
     one_pass: nn.Module, cascade: nn.Module, keep: list[int], cases: list[dict], device: torch.device, repeats: int
 ) -> list[Row]:
-    """One pass beside three networks, each on all windows or only where the ones before found something."""
+    """Compare one pass with a cascade of three networks, on all windows or only after a finding of the one before."""
     images = [case["image"].as_tensor()[None].to(device) for case in cases]
     parties: Mapping[str, tuple[Inferer, nn.Module]] = {
         "one pass": (_windows(keep, empty=(0, 0)), one_pass),

@@ -1,4 +1,4 @@
-"""The table of inference: one scan through a Model Zoo-style configuration and through ours, from file to file."""
+"""Compare inference by a Model Zoo-style configuration with ours, from file to file."""
 
 from __future__ import annotations
 
@@ -35,23 +35,28 @@ from .measure import (
 from .volumes import ensure_ct, ensure_head
 from .weights import BUNDLE, CONFIGS, ensure_ct_weights, mmfnet_weights
 
-COPIES = ((1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2))  # of the CT along its axes: 1, 2, 4 and 8 times the voxels
-HEAD_SIZE, HEAD_SPACING = (336, 384, 20), (0.5, 0.5, 4.5)  # the bundle's own voxel size, whose windows hold a head
+COPIES = (
+    (1, 1, 1),
+    (1, 1, 2),
+    (1, 2, 2),
+    (2, 2, 2),
+)  # repetitions of the CT along its axes: 1, 2, 4 and 8 times the voxels
+HEAD_SIZE, HEAD_SPACING = (336, 384, 20), (0.5, 0.5, 4.5)  # voxel size of the bundle: a window contains the head
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A scan and the configurations that segment it.
+    """Hold a scan and the configurations that segment it.
 
     Args:
-        title: for the table.
+        title: name in the table.
         zoo, ours: configuration files.
-        weights: of the network in both.
+        weights: file of the weights, the same for both.
         scan: folder of the input.
-        truth: label map of the scan.
-        classes: with the background; the truth may have more, which then are background.
-        overlap: of the zoo's windows, for ours to equal; None where ours has the method's own already.
-        settings: of both configurations, by id.
+        truth: file of the ground truth.
+        classes: number of classes with the background; further classes of the ground truth count as background.
+        overlap: overlap of the zoo's windows, which ours then equals; None if both have the overlap of the method.
+        settings: settings of both configurations, by id.
     """
 
     title: str
@@ -66,14 +71,14 @@ class Workload:
 
 
 class Pipeline:
-    """A configuration that segments its scan again at every call.
+    """Segment the scan of a workload by a configuration, at every call.
 
     Args:
-        config: file; its ``evaluator`` runs.
-        workload: what it runs on.
-        output_dir: gets the label map.
-        device: of the network.
-        settings: more of the configuration, by id.
+        config: configuration file with an ``evaluator``.
+        workload: scan, weights and settings.
+        output_dir: folder for the label map.
+        device: device of the network.
+        settings: further settings of the configuration, by id.
     """
 
     def __init__(
@@ -93,25 +98,25 @@ class Pipeline:
         self.evaluator.run()
 
     def labels(self) -> np.ndarray:
-        """What the last call wrote, on the scan's grid."""
+        """Return the label map of the last call, on the scan's grid."""
         (file,) = self.output_dir.glob("*.nii.gz")
         return np.asarray(nib.load(file).dataobj).astype(np.uint8)
 
-    def way_back(self) -> tuple[dict[str, Any], Compose]:
-        """The preprocessed case, and the steps between the network's activation and the file."""
+    def inverse_resampling(self) -> tuple[dict[str, Any], Compose]:
+        """Return the preprocessed case, and the steps between the network's activation and the file."""
         steps = self.parser.get_parsed_content("postprocessing").transforms
         case = self.parser.get_parsed_content("dataset")[0]
         return case, Compose([step for step in steps if not isinstance(step, (Activationsd, SaveImaged))])
 
 
 def infer_rows(work: Path, device: torch.device, repeats: int, only: Sequence[str] = ()) -> list[Row]:
-    """The table's rows.
+    """Return the rows of the table.
 
     Args:
-        work: keeps volumes and weights.
-        device: of the networks.
-        repeats: of each time.
-        only: parts to run, of ``PARTS``; all without any.
+        work: folder that keeps volumes and weights.
+        device: device of the networks.
+        repeats: number of measurements of each time.
+        only: parts to run, out of ``PARTS``; empty for all.
     """
     rows = []
     for name in only or PARTS:
@@ -134,7 +139,7 @@ def ct_workload(work: Path, classes: int, device: torch.device) -> Workload:
 
 
 def side_by_side(workload: Workload, work: Path, device: torch.device, repeats: int) -> list[Row]:
-    """Whole runs of both configurations, after whose labels the rows of times count or not."""
+    """Compare whole runs of both configurations; a time meets its goal only if the label maps agree."""
     equal = {} if workload.overlap is None else {"inferer#overlap": workload.overlap, "inferer#mode": "constant"}
     variants = {"ours, float32, equal overlap": {"inferer#precision": "float32", **equal}}
     if computes_bfloat16(device):
@@ -154,7 +159,7 @@ def side_by_side(workload: Workload, work: Path, device: torch.device, repeats: 
     truth = np.asarray(nib.load(workload.truth).dataobj)
     truth = np.where(truth < workload.classes, truth, 0)
     quality = {name: mean_dice(label, truth, workload.classes) for name, label in labels.items()}
-    rows = [row(f"{workload.title}: zoo's Dice with the truth", quality["zoo"])]
+    rows = [row(f"{workload.title}: zoo's Dice with the ground truth", quality["zoo"])]
     goals = {
         "ours, float32, equal overlap": (">= 1.3", "<= 1.04"),
         "ours, bfloat16, equal overlap": (">= 4", "<= 1.15"),
@@ -170,7 +175,7 @@ def side_by_side(workload: Workload, work: Path, device: torch.device, repeats: 
             agreement = mean_dice(labels[name], labels["zoo"], workload.classes)
             gate = row(f"{figure}: Dice with zoo's labels", agreement, ">= 0.999")
         else:
-            gate = row(f"{figure}: loss of Dice with the truth", quality["zoo"] - quality[name], "<= 0.001")
+            gate = row(f"{figure}: loss of Dice with the ground truth", quality["zoo"] - quality[name], "<= 0.001")
         rows.append(gate)
         valid = bool(gate.met)
         rows += figures.ratio(f"{figure}: time, zoo / ours", ("zoo", "all"), (name, "all"), time_goal, valid)
@@ -183,12 +188,12 @@ def side_by_side(workload: Workload, work: Path, device: torch.device, repeats: 
     return rows
 
 
-def way_back(workload: Workload, work: Path, device: torch.device, repeats: int) -> list[Row]:
-    """From probabilities on the network's grid to labels on the scan's, the same probabilities for both."""
-    zoo = Pipeline(workload.zoo, workload, work / "out" / "way_back", device)
-    ours = Pipeline(workload.ours, workload, work / "out" / "way_back", device)
-    case, invert = zoo.way_back()
-    our_case, resample_to_scan = ours.way_back()
+def inverse_resampling(workload: Workload, work: Path, device: torch.device, repeats: int) -> list[Row]:
+    """Compare the steps from probabilities on the network's grid to labels on the scan's grid."""
+    zoo = Pipeline(workload.zoo, workload, work / "out" / "inverse_resampling", device)
+    ours = Pipeline(workload.ours, workload, work / "out" / "inverse_resampling", device)
+    case, invert = zoo.inverse_resampling()
+    our_case, resample_to_scan = ours.inverse_resampling()
     with torch.no_grad():
         image = case["image"].as_tensor()[None].to(device)
         scores = zoo.evaluator.inferer(image, zoo.evaluator.network.eval())[0].softmax(0)
@@ -201,18 +206,18 @@ def way_back(workload: Workload, work: Path, device: torch.device, repeats: int)
         return call
 
     calls = {"zoo": run("zoo", case, invert), "ours": run("ours", our_case, resample_to_scan)}
-    figures = Figures(interleaved(calls, repeats, device, title=f"{workload.title}, way back"), device)
-    figures.print(f"{workload.title}, way back")
+    figures = Figures(interleaved(calls, repeats, device, title=f"{workload.title}, inverse resampling"), device)
+    figures.print(f"{workload.title}, inverse resampling")
     zoo_labels, our_labels = (np.asarray(results[name].cpu()).astype(np.uint8) for name in ("zoo", "ours"))
-    figure = f"{workload.title}: way back and decision"
+    figure = f"{workload.title}: inverse resampling and decision"
     gate = row(f"{figure}: voxels whose label differs", int((zoo_labels != our_labels).sum()), "<= 0")
     goal = ">= 10" if workload.classes == 2 else ">= 5"
     return [gate, *figures.ratio(f"{figure}: zoo / ours", ("zoo", "all"), ("ours", "all"), goal, bool(gate.met))]
 
 
 def growth(work: Path, device: torch.device) -> list[Row]:
-    """Memory and time of our configuration with its defaults, over volumes of 1 to 8 times the voxels."""
-    ensure_ct_weights(work, 2, device)  # before the children measure
+    """Measure memory and time of our default configuration for volumes of 1 to 8 times the voxels."""
+    ensure_ct_weights(work, 2, device)  # before the processes that measure
     voxels, peaks, seconds = [], [], []
     for copies in tqdm(COPIES, desc="growth with the volume", ncols=100):
         scan, _ = ensure_ct(work / f"ct_{np.prod(copies)}_copies", copies=copies)
@@ -225,7 +230,7 @@ def growth(work: Path, device: torch.device) -> list[Row]:
         print(f"{count:11.0f}  {peak / 2**20:20.0f}  {time:7.2f}")
     return [
         row("CT, 2 classes: peak memory above idle per input voxel, bytes (slope)", slope(voxels, peaks), "<= 25"),
-        # what the allocator keeps of the small volumes flattens the slope; this has all of it
+        # the allocator reuses memory in the small volumes, which flattens the slope; this figure has all of it
         row("CT, 2 classes: peak memory above idle per input voxel, bytes (largest volume)", peaks[-1] / voxels[-1]),
         row("CT, 2 classes: growth exponent of memory", exponent(voxels, peaks), "<= 1.02"),
         row("CT, 2 classes: growth exponent of time", exponent(voxels, seconds), "<= 1.02"),
@@ -233,14 +238,14 @@ def growth(work: Path, device: torch.device) -> list[Row]:
 
 
 def start_up(work: Path, repeats: int) -> list[Row]:
-    """CPU time until the transforms and the evaluator of the bundle's inference would run."""
+    """Measure the CPU time until the bundle's evaluator is built."""
     workload = mmfnet_workload(work)
     arguments = {
         "config_file": workload.ours,
         "dataset_dir": workload.scan,
         "weights": workload.weights,
         "output_dir": work / "out" / "start_up",
-        "run_id": "evaluator",  # builds what the run would use, and does not run it
+        "run_id": "evaluator",  # builds the evaluator without running it
     }
     options = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     seconds: dict[str, list[float]] = {"import": [], "run": []}
@@ -253,7 +258,7 @@ def start_up(work: Path, repeats: int) -> list[Row]:
 
 
 def mean_dice(prediction: np.ndarray, truth: np.ndarray, classes: int) -> float:
-    """Mean over the foreground classes that the truth has."""
+    """Return the mean Dice over the foreground classes of the ground truth."""
     scores = []
     for c in range(1, classes):
         p, t = prediction == c, truth == c
@@ -263,10 +268,10 @@ def mean_dice(prediction: np.ndarray, truth: np.ndarray, classes: int) -> float:
 
 
 def _memory_and_time(work: Path, scan: Path, device_name: str) -> tuple[int, Any]:
-    """Peak bytes above idle of a first run, and the cost of a second."""
+    """Return the peak bytes above idle of a first run, and the time of a second one."""
     torch.set_num_threads(1)
     device = torch.device(device_name)
-    # the truth is not read
+    # the ground truth is not read
     workload = Workload("", Path(), CONFIGS / "ours_ct.json", work / "ct_2.pt", scan, Path(), settings={"classes": 2})
     pipeline = Pipeline(workload.ours, workload, work / "out" / f"growth_{scan.parent.name}", device)
     return peak_above_idle(pipeline), measure(pipeline, device)
@@ -276,8 +281,8 @@ PARTS: dict[str, Callable[[Path, torch.device, int], list[Row]]] = {
     "ct2": lambda work, device, repeats: side_by_side(ct_workload(work, 2, device), work, device, repeats),
     "ct14": lambda work, device, repeats: side_by_side(ct_workload(work, 14, device), work, device, repeats),
     "mmfnet": lambda work, device, repeats: side_by_side(mmfnet_workload(work), work, device, repeats),
-    "back2": lambda work, device, repeats: way_back(ct_workload(work, 2, device), work, device, repeats),
-    "back14": lambda work, device, repeats: way_back(ct_workload(work, 14, device), work, device, repeats),
+    "back2": lambda work, device, repeats: inverse_resampling(ct_workload(work, 2, device), work, device, repeats),
+    "back14": lambda work, device, repeats: inverse_resampling(ct_workload(work, 14, device), work, device, repeats),
     "growth": lambda work, device, repeats: growth(work, device),
     "start-up": lambda work, device, repeats: start_up(work, repeats),
 }

@@ -1,4 +1,4 @@
-"""Times side by side, memory of fresh processes, and the rows of a table."""
+"""Measure times in turns and memory in fresh processes, and print the rows of a table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from common.files import whole_file
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one call, and those of the network's forwards in it.
+    """Hold the time of one call, in seconds.
 
     Args:
         cpu: CPU time of all threads of the process.
         wall: wall time.
-        forward_cpu, forward_wall: the forwards' part.
+        forward_cpu, forward_wall: CPU and wall time of the network's forwards in the call.
     """
 
     cpu: float
@@ -45,18 +45,18 @@ class Cost:
 
 
 class ForwardClock:
-    """Sums the time of a network's forwards.
+    """Sum the time of a network's forwards.
 
-    CPU time is the calling thread's: with one thread a forward runs in it alone, and what a background thread does
-    meanwhile is not the network's. On CUDA the wall time lies between events of the stream, since waiting for each
-    forward would end the overlap that a pipeline may have.
+    The CPU time is that of the calling thread. With one thread, a forward runs in it alone, and the time of background
+    threads does not count. On CUDA, events of the stream give the wall time: waiting for each forward would prevent a
+    pipeline from overlapping its steps.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.device = device
         self.forwards: list[tuple[tuple[float, float, Any], tuple[float, float, Any]]] = []
         started: list[tuple[float, float, Any]] = []
-        # functions, not methods: a copy of the network keeps reporting here
+        # closures, so that a copy of the network adds to this clock too
         network.register_forward_pre_hook(lambda *_: started.append(self._now()))
         network.register_forward_hook(lambda *_: self.forwards.append((started.pop(), self._now())))
 
@@ -71,7 +71,7 @@ class ForwardClock:
         self.forwards.clear()
 
     def seconds(self) -> tuple[float, float]:
-        """CPU and wall time since the reset; the device must be idle."""
+        """Return CPU and wall time since the reset, in seconds; the device must be idle."""
         cpu = sum(end[0] - start[0] for start, end in self.forwards)
         if self.device.type == "cuda":
             return cpu, sum(start[2].elapsed_time(end[2]) for start, end in self.forwards) / 1000
@@ -79,7 +79,7 @@ class ForwardClock:
 
 
 class Stopwatch:
-    """The cost of what happens between start and stop, with the device idle at both."""
+    """Measure the time between start and stop, and wait for the device at both."""
 
     def __init__(self, device: torch.device, clock: ForwardClock | None = None) -> None:
         self.device = device
@@ -104,7 +104,7 @@ class Stopwatch:
 
 
 def measure(call: Callable[[], object], device: torch.device, clock: ForwardClock | None = None) -> Cost:
-    """The cost of one call."""
+    """Return the time of one call."""
     watch = Stopwatch(device, clock)
     watch.start()
     call()
@@ -119,9 +119,9 @@ def interleaved(
     title: str = "repeats",
     warm: bool = True,
 ) -> dict[str, list[Cost]]:
-    """The costs of calls that take turns, so that a change of the machine's load meets them all.
+    """Return the times of calls that take turns, so that a change of the machine's load affects all of them.
 
-    Each is called once before, unless ``warm`` is false, which fills caches and initialises what the first use does.
+    With ``warm``, each is called once before, which fills caches and initialises libraries.
     """
     clocks = clocks or {}
     for call in calls.values() if warm else ():
@@ -134,19 +134,19 @@ def interleaved(
 
 
 class Figures:
-    """Medians of costs, by the clock that the device has goals for: CPU time, or wall time on CUDA."""
+    """Compute medians of times by the clock of the goals: CPU time, or wall time on CUDA."""
 
     def __init__(self, costs: Mapping[str, Sequence[Cost]], device: torch.device) -> None:
         self.costs = costs
         self.clocks = ("wall", "cpu") if device.type == "cuda" else ("cpu", "wall")
 
     def seconds(self, name: str, part: str = "all", clock: str | None = None) -> float:
-        """Median over the repeats.
+        """Return the median over the repeats, in seconds.
 
         Args:
-            name: of the call.
-            part: ``"all"``, ``"forward"`` or ``"rest"`` (without the forwards).
-            clock: ``"cpu"`` or ``"wall"``; None for the one of the goals.
+            name: name of the call.
+            part: ``"all"``, ``"forward"`` or ``"rest"`` (all without the forwards).
+            clock: ``"cpu"`` or ``"wall"``; None for the clock of the goals.
         """
         clock = clock or self.clocks[0]
         parts = {
@@ -159,12 +159,12 @@ class Figures:
     def ratio(
         self, figure: str, over: tuple[str, str], under: tuple[str, str], goal: str | None, valid: bool = True
     ) -> list[Row]:
-        """A ratio of medians as two rows: by the clock of the goal, then by the other, without one.
+        """Return a ratio of medians as two rows: by the clock of the goals, then by the other clock without a goal.
 
         Args:
-            figure: what it is.
-            over, under: call and part, as for :meth:`seconds`.
-            goal, valid: as for :func:`row`.
+            figure: name of the figure.
+            over, under: call and part of numerator and denominator, see :meth:`seconds`.
+            goal, valid: see :func:`row`.
         """
         names = {"cpu": "CPU time", "wall": "wall time"}
         first, second = (
@@ -174,7 +174,7 @@ class Figures:
         return [row(*first, goal, valid), row(*second)]
 
     def print(self, title: str) -> None:
-        """The medians in seconds, a line for each call."""
+        """Print the medians in seconds, one line for each call."""
         width = max(len(title), *map(len, self.costs))
         print(f"\n{title:{width}}  CPU s  forward     rest   wall s  forward     rest")
         for name in self.costs:
@@ -186,7 +186,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of a table: its value, the goal such as ``">= 4"`` and whether it is met, None without a goal."""
+    """Hold a figure of a table: its value, a goal such as ``">= 4"``, and whether it is met (None without a goal)."""
 
     figure: str
     value: float
@@ -195,13 +195,13 @@ class Row:
 
 
 def row(figure: str, value: float, goal: str | None = None, valid: bool = True) -> Row:
-    """A row whose goal is judged.
+    """Return a row, and judge whether the value meets its goal.
 
     Args:
-        figure: what the value is, with its unit.
-        value: the value.
-        goal: ``">= number"`` or ``"<= number"``.
-        valid: whether the results that were timed are equal; if not, no time meets its goal.
+        figure: name of the figure, with its unit.
+        value: value of the figure.
+        goal: ``">= number"`` or ``"<= number"``; None for none.
+        valid: whether the timed results are equal; if they are not, no goal is met.
     """
     met = None
     if goal is not None:
@@ -211,7 +211,7 @@ def row(figure: str, value: float, goal: str | None = None, valid: bool = True) 
 
 
 def report(table: str, rows: Sequence[Row], device: torch.device, json_file: str | None) -> None:
-    """Print the table; write its rows where a file is named."""
+    """Print the table, and write its rows to ``json_file`` if it is given."""
     width = max(len(r.figure) for r in rows)
     print(f"\n{table}: {hardware(device)}\n{versions()}, {datetime.date.today()}, python -m benchmarks {command()}\n")
     print(f"{'figure':{width}}      value     goal  met")
@@ -232,7 +232,7 @@ def versions() -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """The processor, its cores that this process may use, its bfloat16 units, and the CUDA device."""
+    """Return the processor, the number of usable cores, its bfloat16 units, and the CUDA device."""
     name = f"{_cpu_info('model name') or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     units = {"amx_bf16", "avx512_bf16"} & set(_cpu_info("flags").split())
     name += f" ({', '.join(sorted(units)) or 'no bfloat16'}), 1 thread"
@@ -247,13 +247,13 @@ def _cpu_info(key: str) -> str:
 
 
 def in_fresh_process(function: Callable, *args: Any) -> Any:
-    """What a function of a module returns in a process of its own, which has done nothing else."""
+    """Return the result of a module's function that is called in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def peak_above_idle(call: Callable[[], object]) -> int:
-    """Bytes by which the process grows at most during a call."""
+    """Return the largest growth of the process during a call, in bytes."""
     gc.collect()
     idle = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -269,20 +269,20 @@ def _memory(field: str) -> int:
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the straight line through the points, by least squares."""
+    """Return the slope of the straight line through the points, by least squares."""
     return float(np.polyfit(x, y, 1)[0])
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """``k`` of ``y = c * x^k`` through the points, by least squares of the logarithms."""
+    """Return ``k`` of ``y = c * x^k`` through the points, by least squares of the logarithms."""
     return slope([math.log(v) for v in x], [math.log(v) for v in y])
 
 
 def command_seconds(arguments: Sequence[str]) -> float:
-    """CPU seconds of a Python process with one thread.
+    """Return the CPU time of a Python process with one thread, in seconds.
 
     Raises:
-        RuntimeError: it failed; the message has its output.
+        RuntimeError: the process failed; the message has its output.
     """
     process = subprocess.Popen(
         [sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""The table of metrics: Dice, HD95, ASSD and surface Dice of a tumour, MONAI's four functions beside ours."""
+"""Compare Dice, HD95, ASSD and surface Dice of a tumour by MONAI's four functions with ours."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from common.metrics import SegmentationScores
 from .measure import Figures, Row, interleaved, row
 from .volumes import tumour_masks
 
-TOLERANCE = 1.0  # mm, of the surface Dice
+TOLERANCE = 1.0  # mm, for the surface Dice
 
 
 def metrics_rows(device: torch.device, repeats: int, size: tuple[int, int, int] = (240, 240, 155)) -> list[Row]:
-    """The table's rows.
+    """Return the rows of the table.
 
     Args:
-        device: where the masks are.
-        repeats: of each time.
-        size: voxels of 1 mm along x, y, z.
+        device: device of the masks.
+        repeats: number of measurements of each time.
+        size: size (x, y, z) of the masks, in voxels of 1 mm.
     """
     prediction, truth = (torch.from_numpy(mask)[None, None].to(device) for mask in tumour_masks(size))
     values: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""The table of training: samples from the cache, the cache's size, the trainer around forward, backward and step."""
+"""Compare the data pipeline, the cache and the trainer with those of a Model Zoo-style configuration."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from .measure import Cost, Figures, Row, Stopwatch, interleaved, measure, row
 from .volumes import ensure_brain
 from .weights import CONFIGS
 
-SAMPLES = 10  # timed for each repeat
-ITERATIONS = 2  # of a block of training, which is timed as a whole
-BATCH = 2  # windows
+SAMPLES = 10  # number of samples for each repeat
+ITERATIONS = 2  # number of iterations that are timed as one block
+BATCH = 2  # number of windows
 LEARNING_RATE = 1e-4
 
 
 def train_rows(work: Path, device: torch.device, repeats: int, window: int = 96) -> list[Row]:
-    """The table's rows.
+    """Return the rows of the table.
 
     Args:
-        work: keeps the volume.
-        device: of the network; the data pipeline runs on the CPU.
-        repeats: of each time.
-        window: voxels along each axis of a training window.
+        work: folder that keeps the volume.
+        device: device of the network; the data pipeline runs on the CPU.
+        repeats: number of measurements of each time.
+        window: number of voxels along each axis of a training window.
     """
     return [*pipeline_rows(*ensure_brain(work), repeats), *trainer_rows(device, repeats, window)]
 
 
 def pipeline_rows(image: Path, label: Path, repeats: int) -> list[Row]:
-    """One random window of a cached case of four channels, without collation; and the bytes of the cached case."""
+    """Compare a random window of a cached case of four channels, without collation, and the bytes of the case."""
     zoo, ours = (_dataset(CONFIGS / f"{name}_train.json", image, label) for name in ("zoo", "ours"))
     seeds = itertools.count()
     calls = {"zoo": lambda: zoo[0], "ours": lambda: ours[0, next(seeds)]}
@@ -73,9 +73,9 @@ def pipeline_rows(image: Path, label: Path, repeats: int) -> list[Row]:
 
 
 def trainer_rows(device: torch.device, repeats: int, window: int) -> list[Row]:
-    """An iteration of our trainer, with the handlers of a bundle's training, beside the bare one, on the same batch."""
+    """Compare an iteration of our trainer, with the handlers of a bundle, with the bare iteration on the same batch."""
     milliseconds, ratios = [], []
-    for size in (32, window):  # the small window shows the milliseconds that a large one's own variation hides
+    for size in (32, window):  # a large window's variation would hide the milliseconds that the small one shows
         figures = Figures(_trainer_costs(device, repeats, size), device)
         figures.print(f"{ITERATIONS} iterations, {BATCH} windows of {size}^3")
         extra = 1000 * (figures.seconds("trainer") - figures.seconds("bare")) / ITERATIONS
@@ -116,7 +116,7 @@ def _trainer_costs(device: torch.device, repeats: int, size: int) -> dict[str, l
         evaluator = SupervisedEvaluator(
             device, [{k: v[..., :32, :32, :32] for k, v in batch.items()}], network, key_val_metric={"loss": metric}
         )
-        block = _TimedIterations(device)
+        block = TimedIterations(device)
         with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
             StagedTrainer(
                 stages=[Stage("all", network, LEARNING_RATE, max_epochs=1)],
@@ -135,7 +135,7 @@ def _trainer_costs(device: torch.device, repeats: int, size: int) -> dict[str, l
             ).run()
         return block.cost
 
-    bare()  # the first use initialises
+    bare()  # initialises the libraries
     trainer()
     costs: dict[str, list[Cost]] = {"bare": [], "trainer": []}
     for _ in trange(repeats, desc=f"iterations, {size}^3", ncols=100):
@@ -144,8 +144,8 @@ def _trainer_costs(device: torch.device, repeats: int, size: int) -> dict[str, l
     return costs
 
 
-class _TimedIterations:
-    """Handler that times the iterations of a run of one epoch, from the first batch asked for to the last update."""
+class TimedIterations:
+    """Measure the iterations of a run of one epoch, from the first request for a batch to the last update."""
 
     cost: Cost
 
@@ -168,7 +168,7 @@ def _dataset(config: Path, image: Path, label: Path) -> Any:
 
 
 def _on_grid_of(zoo_case: Mapping[str, Any], our_case: Mapping[str, Any], key: str) -> torch.Tensor:
-    """Our cached volume, which may be a part of the zoo's, where it lies in that; 0 elsewhere."""
+    """Return our cached volume, which may be cropped, on the grid of the zoo's; 0 outside the crop."""
     whole, part = zoo_case[key], our_case[key]
     start = np.linalg.solve(whole.affine.numpy(), part.affine.numpy()[:, 3])[:3].round().astype(int)
     result = torch.zeros_like(whole.as_tensor())
@@ -178,5 +178,5 @@ def _on_grid_of(zoo_case: Mapping[str, Any], our_case: Mapping[str, Any], key: s
 
 
 def _bytes(case: Mapping[str, Any]) -> int:
-    """Of the tensors and arrays that a cached case holds."""
+    """Return the bytes of all tensors and arrays of a cached case."""
     return sum(value.nbytes for value in case.values() if isinstance(value, (torch.Tensor, np.ndarray)))

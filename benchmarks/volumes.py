@@ -1,4 +1,4 @@
-"""Seeded synthetic scans: an abdominal CT with organs, a head MRI of four channels, a pair of tumour masks."""
+"""Make synthetic scans from seeds: an abdominal CT with organs, a head and a brain MRI, a pair of tumour masks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from common.methods.mmfnet import HeadPhantom
 
 CT_SIZE = (320, 320, 100)  # voxels
 CT_SPACING = (1.0, 1.0, 2.5)  # mm
-CT_AFFINE = np.diag([-1.0, -1.0, 2.5, 1.0])  # stored towards the patient's left and back, as scanners do
+CT_AFFINE = np.diag(
+    [-1.0, -1.0, 2.5, 1.0]
+)  # the axes of a stored slice point to the left and to the back, as scanners store it
 BODY_RADII = (142.0, 104.0)  # mm, semi-axes in the axial plane
 AIR, BODY = -1000.0, -150.0  # Hounsfield units
 
-# Mean in Hounsfield units, centre and semi-axes along x, y, z in mm from the middle of the body. The means are 30
-# apart, little more than the noise's standard deviation: no voxel alone tells its organ. The first is the foreground of
-# two classes.
+# Mean in HU, centre in mm from the middle of the body, and semi-axes in mm, along x, y, z. The means are 30 HU apart,
+# little more than the standard deviation of the noise, so that no voxel alone identifies its organ. With two classes,
+# the first organ is the foreground.
 ORGANS = (
     (60, (-62, 10, 34), (46, 52, 50)),
     (-60, (78, 26, 48), (26, 34, 36)),
@@ -35,15 +37,11 @@ ORGANS = (
     (30, (88, -18, -42), (18, 30, 46)),
     (90, (-100, -6, -48), (15, 32, 42)),
 )
-NOISE, TEXTURE = 24.0, 6.0  # standard deviations in Hounsfield units, of each voxel and of blobs 6 mm wide
+NOISE, TEXTURE = 24.0, 6.0  # standard deviations in HU of the noise of a voxel and of blobs 6 mm wide
 
 
 def ct_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One CT.
-
-    Returns:
-        int16 Hounsfield units and uint8 organs (1 to 13), both ``(x, y, z)`` on the grid of ``CT_AFFINE``.
-    """
+    """Return a CT in HU, int16, and its organs (1 to 13), uint8, both ``(x, y, z)`` on the grid of ``CT_AFFINE``."""
     rng = np.random.default_rng(seed)
     axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * s for n, s in zip(CT_SIZE, CT_SPACING)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -64,15 +62,12 @@ def ct_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ensure_ct(folder: Path, seed: int = 0, copies: tuple[int, int, int] = (1, 1, 1)) -> tuple[Path, Path]:
-    """Write a CT and its organs, unless they are there.
+    """Write a CT and its organs, unless they exist, and return both files.
 
     Args:
-        folder: gets ``scan/ct.nii.gz`` and ``truth/ct.nii.gz``.
-        seed: of the volume.
-        copies: times the volume is repeated along each axis, for the growth of cost at equal content per voxel.
-
-    Returns:
-        the two files.
+        folder: folder for ``scan/ct.nii.gz`` and ``truth/ct.nii.gz``.
+        seed: seed of the volume.
+        copies: number of repetitions along each axis; they grow the volume, with equal content per voxel.
     """
     scan, truth = folder / "scan" / "ct.nii.gz", folder / "truth" / "ct.nii.gz"
     if not (scan.exists() and truth.exists()):
@@ -83,14 +78,12 @@ def ensure_ct(folder: Path, seed: int = 0, copies: tuple[int, int, int] = (1, 1,
 
 
 def ensure_head(folder: Path, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> tuple[Path, Path]:
-    """Write a head phantom, unless it is there.
+    """Write a head phantom, unless it exists, and return the folder of the scan and the file of the ground truth.
 
     Args:
-        folder: gets ``scan/head_T1.nii.gz``, ``head_T2``, ``head_CET1`` and ``truth/head.nii.gz``.
-        size, spacing: voxels and mm along x, y, z, about which a phantom varies.
-
-    Returns:
-        the folder of the scan, and the truth.
+        folder: folder for ``scan/head_T1.nii.gz``, ``head_T2``, ``head_CET1`` and ``truth/head.nii.gz``.
+        size: mean size (x, y, z) of the phantom, in voxels.
+        spacing: mean voxel size along x, y, z, in mm.
     """
     scan, truth = folder / "scan", folder / "truth" / "head.nii.gz"
     if not truth.exists():
@@ -102,15 +95,12 @@ def ensure_head(folder: Path, size: tuple[int, int, int], spacing: tuple[float, 
 
 
 def ensure_brain(folder: Path, size: tuple[int, int, int] = (240, 240, 155)) -> tuple[Path, Path]:
-    """Write a brain of four MRI channels without its skull, as BraTS has it, unless it is there.
+    """Write a skull-stripped brain of four MRI channels, as in BraTS, unless it exists, and return both files.
 
     Args:
-        folder: gets ``brain.nii.gz``, int16 ``(x, y, z, channel)`` at 1 mm, 0 outside the brain, and
-            ``brain_label.nii.gz``, uint8 of three nested tumour parts (1 to 3).
-        size: voxels along x, y, z.
-
-    Returns:
-        the two files.
+        folder: folder for ``brain.nii.gz``, int16 ``(x, y, z, channel)`` at 1 mm with 0 outside the brain, and
+            ``brain_label.nii.gz``, uint8 with three nested tumour parts (1 to 3).
+        size: size (x, y, z), in voxels.
     """
     image_file, label_file = folder / "brain.nii.gz", folder / "brain_label.nii.gz"
     if not (image_file.exists() and label_file.exists()):
@@ -129,8 +119,10 @@ def ensure_brain(folder: Path, size: tuple[int, int, int] = (240, 240, 155)) -> 
 
 
 def tumour_masks(size: tuple[int, int, int] = (240, 240, 155)) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction and the truth, uint8 ``(x, y, z)``: about 1.4 % of the voxels, apart by a few voxels and a stray
-    component."""
+    """Return a prediction and a ground truth, uint8 ``(x, y, z)``, with about 1.4 % of the voxels.
+
+    They differ by a few voxels at the surface and by a stray component.
+    """
     rng = np.random.default_rng(0)
     bumps = ndimage.gaussian_filter(rng.standard_normal(size, np.float32), 6)
     bumps *= np.float32(0.25 / bumps.std())
@@ -146,7 +138,7 @@ def _ellipsoid(
     radii: tuple[float, float, float],
     bumps: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Mask of an ellipsoid whose centre and semi-axes are fractions of the size."""
+    """Return the mask of an ellipsoid, with centre and semi-axes as fractions of the size."""
     axes = [((np.arange(n, dtype=np.float32) + 0.5) / n - c) / r for n, c, r in zip(size, centre, radii)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     return np.sqrt(x**2 + y**2 + z**2) + bumps <= 1

@@ -1,4 +1,4 @@
-"""Trained weights for the timings: labels of random weights would prove nothing about equality."""
+"""Train the networks that are timed: label maps of random weights would prove no equality."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .volumes import ensure_ct
 CONFIGS = Path(__file__).parent / "configs"
 BUNDLE = Path(__file__).parents[1] / "bundles" / "nasopharynx_mri_mmfnet"
 
-SCANS = 3  # CTs to train on; their seeds follow the one that is timed
-WINDOW = 48  # voxels along each axis, for many windows in the time that one of inference's 96 takes
+SCANS = 3  # number of training CTs, with other seeds than the timed CT
+WINDOW = 48  # voxels along each axis; several windows take the time of one of 96 voxels, as in inference
 BATCH = 4
 
 
 def mmfnet_weights() -> Path:
-    """The weights that the demo left.
+    """Return the file of the weights that the demo trained.
 
     Raises:
         InputError: the demo was not run.
@@ -39,17 +39,14 @@ def mmfnet_weights() -> Path:
 
 
 def ensure_ct_weights(work: Path, classes: int, device: torch.device, updates: int = 700, threads: int = 2) -> Path:
-    """Train the network of ``zoo_ct.json`` on synthetic CTs, unless it was.
+    """Train the network of ``zoo_ct.json`` on synthetic CTs, unless it is trained already, and return its file.
 
     Args:
-        work: gets ``ct_<classes>.pt``.
-        classes: with the background; 2 has the first organ alone as foreground, 14 has them all.
-        device: trains there.
-        updates: of the weights.
-        threads: of the CPU.
-
-    Returns:
-        the file.
+        work: folder for ``ct_<classes>.pt``.
+        classes: number of classes with the background; 2 for the first organ alone, 14 for all organs.
+        device: device of the training.
+        updates: number of updates of the weights.
+        threads: number of CPU threads.
     """
     path = work / f"ct_{classes}.pt"
     if path.exists():
@@ -68,7 +65,7 @@ def ensure_ct_weights(work: Path, classes: int, device: torch.device, updates: i
     torch.set_num_threads(threads)
     progress = trange(updates, desc=f"training on CTs, {classes} classes", ncols=100)
     for update in progress:
-        network.train(update < updates * 3 // 4)  # then with the statistics that inference uses
+        network.train(update < updates * 3 // 4)  # the last quarter uses the statistics of inference
         windows = [_window(rng, *cases[rng.integers(len(cases))]) for _ in range(BATCH)]
         image, label = (torch.stack(part).to(device) for part in zip(*windows))
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
@@ -85,7 +82,7 @@ def ensure_ct_weights(work: Path, classes: int, device: torch.device, updates: i
 
 
 def _case(config: ConfigParser, scan: Path, truth: Path, classes: int) -> tuple[Tensor, Tensor, list[np.ndarray]]:
-    """Image and label ``(1, x, y, z)`` on the network's grid, and the voxels of each class."""
+    """Return image and label ``(1, x, y, z)`` on the network's grid, and the voxels of each class."""
     image = config.get_parsed_content("preprocessing")({"image": str(scan)})["image"].as_tensor()
     load_label = Compose(
         [
@@ -102,7 +99,7 @@ def _case(config: ConfigParser, scan: Path, truth: Path, classes: int) -> tuple[
 
 
 def _window(rng: np.random.Generator, image: Tensor, label: Tensor, voxels: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """A window around a voxel of a class drawn uniformly."""
+    """Return a window around a voxel of a class that is drawn uniformly."""
     candidates = voxels[rng.integers(len(voxels))]
     centre = candidates[rng.integers(len(candidates))] + rng.integers(-WINDOW // 4, WINDOW // 4 + 1, 3)
     start = np.clip(centre - WINDOW // 2, 0, np.array(image.shape[1:]) - WINDOW)

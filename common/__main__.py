@@ -35,7 +35,8 @@ from .logs import show_any_text
 from .options import RULES, SWITCH, check_setting, check_value, parse_bool, whole
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
-from .reporting import compare, draw_bland_altman, draw_outlines, draw_roc, read_class_scores, read_classes, read_scores
+from .reporting import draw_bland_altman, draw_outlines, draw_roc
+from .results import compare, read_class_scores, read_classes, read_scores
 
 HELP = {"-h", "--help"}
 

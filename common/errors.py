@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
+from .component_errors import TRACEBACK_VARIABLE, component_failure
+
 # Gets the tracebacks of unexpected errors. A session hands them to its log file alone; without one, they are shown.
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
 
@@ -54,14 +56,24 @@ def is_input_error(error: BaseException) -> bool:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the first ``InputError`` of a chain of exceptions, which MONAI makes, or else the origin."""
-    while not is_input_error(error):
-        origin = error.__cause__ or error.__context__
-        if origin is None:
-            _, found, text = str(error).rpartition("InputError: ")  # MONAI's SaveImage keeps its writer's as text
-            return InputError(text.strip()) if found else error
-        error = origin
-    return error
+    """Return the first ``InputError`` of a chain of exceptions, which MONAI makes, or else the origin.
+
+    An exception from building a component of a config becomes an ``InputError`` that names the component, or a
+    ``UsageError`` where an option sets the component.
+    """
+    links = list(_chain(error))
+    for link in links:
+        if is_input_error(link):
+            return link
+    origin = links[-1]
+    _, found, text = str(origin).rpartition("InputError: ")  # MONAI's SaveImage keeps its writer's as text
+    if found:
+        return InputError(text.strip())
+    if is_out_of_memory(origin) or isinstance(origin, (OSError, KeyboardInterrupt)):
+        return origin
+    if (failure := component_failure(links)) is not None:
+        return (UsageError if failure.by_option else InputError)(failure.message)
+    return origin
 
 
 def failure_of_case(error: Exception, where: str) -> str:
@@ -117,6 +129,8 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     interruption = next((link for link in _chain(error) if isinstance(link, KeyboardInterrupt)), None)
     if interruption is not None:  # below what pydoc and MONAI make of one that reaches an import
         raise SystemExit(_say_interruption(interruption))
+    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+        sys.__excepthook__(kind, error, trace)
     cause = root_cause(error)
     if is_input_error(cause):
         from tqdm import tqdm  # here, since most errors come before any progress

@@ -132,7 +132,7 @@ RULES: dict[str, Rule] = {
     "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
     "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
     **dict.fromkeys(["distributed", "resume", "retry", "amp", "dicom_seg", "clean", "transfer", "gated"], SWITCH),
-    **dict.fromkeys(["cross_entropy_on_sigmoid", "allow_seen_cases"], SWITCH),
+    **dict.fromkeys(["cross_entropy_on_sigmoid", "self_transfer", "allow_seen_cases"], SWITCH),
     **dict.fromkeys(["device", "cache_device"], DEVICE),
     **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole(1)),
     **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole(1)),

@@ -1,4 +1,4 @@
-"""What a run of a bundle sets up once: checked options, log file, process group, one-line ends."""
+"""Set up a run of a bundle: options, log file, process group, and errors in one line."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ if is_bundle_command():  # here, since the imports of a config take seconds in w
     end_in_one_line()
 
 
-def start_session(log_file: str | Path, distributed: bool = False) -> None:
+def start_session(log_file: str | Path, distributed: bool | str = False) -> None:
     """Begin a run of a bundle.
 
     Args:
-        log_file: file that gets what the console gets from the first process.
-        distributed: join the process group that ``torchrun`` announced, NCCL with CUDA and gloo without.
+        log_file: file for the messages of the first process.
+        distributed: join the process group of ``torchrun``, with NCCL if there is CUDA and else with gloo.
 
     Raises:
-        InputError: ``distributed`` without ``torchrun``; the log file cannot be written.
+        InputError: if ``distributed`` is set without ``torchrun``, or if the log file cannot be written.
     """
     show_input_errors_in_one_line()
     show_any_text()
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
+    distributed = parse_bool(distributed)
     if distributed:
         _join_process_group()
     root = logging.getLogger()

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from .trainers import trainer  # noqa: F401  (fixtures)
-from .workflows import busy, busy_weights, cohort, config_files, workflow  # noqa: F401
-
-BUNDLES = sorted(p for p in (Path(__file__).parents[1] / "bundles").iterdir() if (p / "configs").is_dir())
+from .workflows import BUNDLES as BUNDLES
+from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more
 

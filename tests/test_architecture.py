@@ -31,20 +31,23 @@ IMPORTS: dict[str, set[str]] = {
     "phantoms": {"errors", "files"},
     "handlers": set(),
     "metrics": {"errors", "labels"},
-    "inferers": {"errors", "memory", "tensors"},
+    "inferers": {"errors", "layers", "memory", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
     "record": {"data", "errors", "files", "options"},
-    "reporting": {"data", "errors", "files", "geometry"},
-    "engines": {"data", "errors", "files", "record", "reporting"},
+    "results": {"errors", "files"},
+    "reporting": {"data", "errors", "files", "geometry", "results"},
+    "engines": {"data", "errors", "files", "options", "record", "results"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
         "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "session", "transforms"
     },
     "packaging": {
-        "engines", "errors", "files", "geometry", "labels", "memory", "phantoms", "record", "reporting", "session"
+        "engines", "errors", "files", "geometry", "labels", "memory", "phantoms", "record", "results", "session"
     },
-    "__main__": {"data", "doctor", "errors", "files", "logs", "options", "packaging", "phantoms", "reporting"},
+    "__main__": {
+        "data", "doctor", "errors", "files", "logs", "options", "packaging", "phantoms", "reporting", "results"
+    },
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.__main__ import VERBS, main
-from common.reporting import class_row, write_scores
+from common.results import class_row, write_scores
 
 BUNDLE = "liver_ct_mpunet"
 NOTES = b"two years of work\n"

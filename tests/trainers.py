@@ -1,4 +1,4 @@
-"""A trainer without a bundle."""
+"""Make a trainer without a bundle."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.inferers import SimpleInferer
 from torch import Tensor
 
-from common.engines import Stage, StagedTrainer
+from common.engines import Stage, StagedTrainer, TrainingFolder
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
-    """Build one that validates by the mean of the network's output, the lower the better."""
+    """Make a trainer that validates by the mean of the network's output; lower is better."""
 
-    def make(stages: list[Stage], batches: Any, validation: torch.Tensor, **options: Any) -> StagedTrainer:
+    def make(
+        stages: list[Stage],
+        batches: Any,
+        validation: torch.Tensor,
+        ckpt_dir: Path = tmp_path / "models",
+        resume: bool = False,
+        device: torch.device = CPU,
+        **options: Any,
+    ) -> StagedTrainer:
         cases = [{"image": image, "label": image[:1]} for image in validation]
         evaluator = SupervisedEvaluator(
-            device=torch.device("cpu"),
+            device=device,
             val_data_loader=DataLoader(cases, batch_size=1),
             network=stages[0].network,
             inferer=SimpleInferer(),
@@ -42,9 +53,7 @@ def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
             **{
                 "stages": stages,
                 "evaluator": evaluator,
-                "ckpt_dir": tmp_path / "models",
-                "device": torch.device("cpu"),
-                "max_epochs": sum(stage.max_epochs for stage in stages),
+                "folder": TrainingFolder(ckpt_dir, resume),
                 "train_data_loader": batches,
                 "loss_function": torch.nn.MSELoss(),
                 **options,
@@ -55,20 +64,17 @@ def trainer(tmp_path: Path) -> Callable[..., StagedTrainer]:
 
 
 def run_until(engine: StagedTrainer, interrupt: int | None) -> None:
-    """Run to the end, or interrupt this update."""
-    iterate = engine._process_function
-
-    def interrupted(*args: Any) -> Any:
-        if engine.state.iteration == interrupt:
-            raise KeyboardInterrupt
-        return iterate(*args)
-
-    engine._process_function = interrupted
+    """Run to the end, or interrupt the training in the update with this number."""
     if interrupt is None:
         engine.run()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            engine.run()
+        return
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    engine.add_event_handler(Events.ITERATION_STARTED(once=interrupt), stop)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -87,7 +93,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def in_two_processes(function: Callable, *args: Any) -> None:
-    """Call ``function(rank, *args)`` in each of two processes of one group."""
+    """Call ``function(rank, *args)`` in two processes of one group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -95,7 +101,7 @@ def in_two_processes(function: Callable, *args: Any) -> None:
 
 
 def _join(rank: int, function: Callable, args: tuple, port: int) -> None:
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1x1 weights
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # 1x1x1 weights
     os.environ["LOCAL_RANK"] = str(rank)
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)

@@ -1,7 +1,7 @@
 """From files to cases: finding, listing, reading, writing and sampling them."""
 
 from .cases import find_cases, load_cases, shard_for_rank
-from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, batch_size_per_rank
+from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, TrainingLoader, batch_size_per_rank
 from .foreground import check_foreground
 from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .spacing import CheckSpacingd, grid_summary
@@ -13,6 +13,7 @@ __all__ = [
     "CaseSampler",
     "CheckSpacingd",
     "SampledCacheDataset",
+    "TrainingLoader",
     "VolumeReader",
     "batch_size_per_rank",
     "check_foreground",

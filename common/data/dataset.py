@@ -1,4 +1,4 @@
-"""Data sets of cases, and the order in which training draws from them."""
+"""Hold the cases of a run and draw the samples of a training from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import InputError, failure_of_case
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
-    """Give the cases to infer or evaluate, of which a broken one does not stop the others.
+    """Give the cases to infer or evaluate; a broken case does not stop the others.
 
-    An item is the transformed case with its ``case`` name. Where loading or preparing it failed, for whatever reason,
-    it is ``{"case": name, "error": message}``.
+    An item is the transformed case with its ``case`` name. If its transforms failed for any reason, the item is
+    ``{"case": name, "error": message}``.
     """
 
     def __getitem__(self, index: int) -> dict:
@@ -30,7 +30,7 @@ class CaseDataset(Dataset):
             return case
         try:
             item = super().__getitem__(index)
-            # MONAI names outputs after this entry, which for several files would be the first modality's
+            # MONAI names outputs after this entry, which would be the first modality's file
             item["image"].meta["filename_or_obj"] = f"{case['case']}.nii.gz"
             return item
         except Exception as error:
@@ -39,10 +39,11 @@ class CaseDataset(Dataset):
 
 
 class SampledCacheDataset(CacheDataset):
-    """Cached cases whose random transforms follow a seed given with the index.
+    """Cache cases and draw their random transforms from a seed that comes with the index.
 
-    Indexed by ``(case, seed)`` pairs of a :class:`CaseSampler`: the same pair gives the same sample, whatever process
-    draws it and whenever. The cached case is not copied; the first random transform must not write into its input.
+    An index is a ``(case, seed)`` pair from a :class:`CaseSampler`. The same pair gives the same sample in any process
+    and at any time. Samples share the memory of the cached case; the first random transform must not write to its
+    input.
 
     Args:
         data, transform, cache_rate: as for MONAI's ``CacheDataset``.
@@ -58,10 +59,10 @@ class SampledCacheDataset(CacheDataset):
 
 
 def batch_size_per_rank(batch_size: int) -> int:
-    """This process's part of a batch in a distributed run.
+    """Return the number of samples of a batch for this process of a distributed run.
 
     Raises:
-        InputError: the processes cannot share it evenly.
+        InputError: the batch size is not a multiple of the number of processes.
     """
     if batch_size % idist.get_world_size():
         raise InputError(f"a batch of {batch_size} cannot be shared by {idist.get_world_size()} processes")
@@ -69,19 +70,22 @@ def batch_size_per_rank(batch_size: int) -> int:
 
 
 class CaseSampler(DistributedSampler):
-    """Cases drawn uniformly with replacement, each with a seed for its random transforms.
+    """Draw cases uniformly with replacement, each with a seed for its random transforms.
 
-    The draws depend on ``seed`` and the epoch alone, so a resumed run continues with the ones it would have had, and N
-    processes share the draws of one. MONAI's trainer tells the epoch to every ``DistributedSampler``.
+    The draws depend on ``seed`` and the epoch alone, so a resumed run continues with the draws of an uninterrupted one.
+    N processes share the draws of one. MONAI's trainer sets the epoch of every ``DistributedSampler``.
 
     Args:
         num_cases: length of the data set.
-        num_samples: draws per epoch, over all processes.
+        num_samples: number of draws in an epoch, over all processes.
         seed: seed of the run.
+
+    Raises:
+        InputError: ``num_samples`` is not a multiple of the number of processes.
     """
 
     def __init__(self, num_cases: int, num_samples: int, seed: int = 0) -> None:
-        indices: Any = range(num_cases)  # the base class asks for its length alone
+        indices: Any = range(num_cases)  # the base class takes its length only
         super().__init__(indices, num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
         if num_samples % self.num_replicas:
             raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
@@ -94,3 +98,29 @@ class CaseSampler(DistributedSampler):
         cases = rng.integers(self.num_cases, size=self.total_size).tolist()
         seeds = rng.integers(2**32, size=self.total_size).tolist()
         return iter(list(zip(cases, seeds))[self.rank :: self.num_replicas])
+
+
+class TrainingLoader(DataLoader):
+    """Load the batches of this process from the draws of a :class:`CaseSampler`.
+
+    Args:
+        dataset: data set with ``(case, seed)`` indices, such as a :class:`SampledCacheDataset`.
+        updates_per_epoch: number of batches in an epoch.
+        batch_size: number of samples in a batch, over all processes.
+        num_workers: number of worker processes, which live through all epochs.
+        seed: seed of the run.
+
+    Raises:
+        InputError: ``batch_size`` is not a multiple of the number of processes.
+    """
+
+    def __init__(
+        self, dataset: Dataset, updates_per_epoch: int, batch_size: int, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            batch_size=batch_size_per_rank(batch_size),
+            sampler=CaseSampler(len(dataset), updates_per_epoch * batch_size, seed),
+            persistent_workers=num_workers > 0,
+        )

@@ -24,6 +24,7 @@ from .volumes import VolumeReader
 logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")
 SHARES = (0.005, 0.995)  # of the foreground's voxels, below low and below high
+SOFT_TISSUE = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}  # HU
 LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # Hounsfield units come in 16 bits
 
 
@@ -85,13 +86,20 @@ def intensity_of(
     return intensity
 
 
-def read_intensity(path: str | Path) -> dict[str, Any]:
+def read_intensity(path: str | Path, weights: str | Path | Sequence[str | Path] = "") -> dict[str, Any]:
     """Read the statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
+
+    Args:
+        path: the file, beside the weights.
+        weights: file of the weights. ``"untrained"`` weights have no statistics, and get ``SOFT_TISSUE`` instead.
 
     Raises:
         InputError: no such file, not valid JSON, or without the four numbers.
     """
     path = Path(path)
+    if not path.exists() and weights == "untrained":
+        logger.warning("untrained weights: no %s, so intensities are %s (HU)", path, _shown(SOFT_TISSUE))
+        return dict(SOFT_TISSUE)
     if not path.exists():
         raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
     intensity = read_json(path)

@@ -1,19 +1,24 @@
-"""MONAI's engines and what they lack: stages that resume exactly, evaluation that survives a broken case."""
+"""Extend MONAI's engines: stages that resume exactly, evaluation that goes on after a broken case."""
 
 from .case_evaluator import CaseEvaluator
 from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
+from .schedules import HalvingLR, Plateau
 from .staged_trainer import StagedTrainer
-from .stages import Plateau, Stage
+from .stages import Stage, total_epochs
 from .supervised import supervised
+from .training_folder import TrainingFolder
 
 __all__ = [
     "CaseEvaluator",
     "CaseResults",
+    "HalvingLR",
     "Plateau",
     "Stage",
     "StagedTrainer",
+    "TrainingFolder",
     "load_weights",
     "save_whole",
     "supervised",
+    "total_epochs",
 ]

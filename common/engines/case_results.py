@@ -1,4 +1,4 @@
-"""The results of a batch of cases on disk: which scan and which weights each was made from, and what is left to do."""
+"""Keep a record of the results of a batch on disk, and find the cases that are left to do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch.distributed as dist
+from monai.transforms import Compose
 
+from ..data.cases import shard_for_rank
 from ..data.names import safe_name
 from ..errors import InputError
 from ..files import read_json, sha256, whole_file
+from ..options import parse_bool
 from ..record import digest_of, made_by
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
@@ -25,44 +28,45 @@ logger = logging.getLogger(__name__)
 class CaseResults:
     """Keep a record beside each result, ``CASE_seg.json`` beside ``CASE_seg.nii.gz``.
 
-    It holds the case, its state ("begun", "done" or "failed"), the names and the SHA-256 of its input, the SHA-256 of
-    the weights and of their ``run.json``, the SHA-256 of each result, and the reason of a failure. So a result is known
-    by the scan that it was made from, not by its name, and a file that somebody else wrote or changed is not replaced.
+    The record holds the case, its state ("begun", "done" or "failed"), the names and the SHA-256 of its input, the
+    SHA-256 of the weights and of their ``run.json``, the SHA-256 of each result, and the reason of a failure. A result
+    is thus recognised by its scan and not by its name. A file that somebody else wrote or changed is not replaced.
 
     Args:
         cases: cases of the batch, with ``case`` and ``image``, or ``case`` and ``error``.
         output_dir: folder of the results.
-        endings: endings of the files that each case gets; the first names the record.
+        postprocessing: transforms of the evaluator. Each transform with an ``ending`` makes a file ``CASE`` plus this
+            ending, such as ``_seg.nii.gz``. The first NIfTI file names the record.
         weights: file, files of an ensemble, or "untrained".
-        resume: leave out the cases whose results are there and were made from the same scan and weights, and those
-            that failed before.
-        retry: with ``resume``, do those that failed again.
-        settings: settings that the results depend on and the weights' record does not hold, such as the overlap of the
-            windows; a resumption needs the same.
+        resume: leave out the cases that failed before or that have results of the same scan and weights.
+        retry: with ``resume``, do again the cases that failed before.
+        settings: settings that change the results and that the weights' record does not hold, such as the overlap of
+            windows. A resumption needs the same.
 
     Attributes:
-        failed_before: with ``resume``, a line for each case that failed before and is left out.
-        done_before: with ``resume``, the number of cases that are left out as done.
+        failed_before: names of the cases that failed before and that ``resume`` leaves out.
+        done_before: number of the cases that ``resume`` leaves out as done.
     """
 
     def __init__(
         self,
         cases: Sequence[Mapping[str, Any]],
         output_dir: str | Path,
-        endings: Sequence[str],
+        postprocessing: Compose,
         weights: str | Path | Sequence[str | Path],
-        resume: bool = False,
-        retry: bool = False,
+        resume: bool | str = False,
+        retry: bool | str = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.cases = {str(case["case"]): dict(case) for case in cases}
         self.output_dir = Path(output_dir)
-        self.endings = tuple(endings)
-        # the probabilities of a class have a JSON file of their own
-        self.mark = self.endings[0].split(".")[0] if self.endings[0].endswith(".nii.gz") else "_seg"
+        endings = [step.ending for step in postprocessing.transforms if hasattr(step, "ending")]
+        maps = [ending for ending in endings if ending.endswith(".nii.gz")]
+        self.endings = tuple(dict.fromkeys([*maps, *endings]))
+        self.mark = maps[0].split(".")[0] if maps else "_seg"  # `_class.json` holds the probabilities of a class
         self.weights = weights
-        self.resume = resume
-        self.retry = retry
+        self.resume = parse_bool(resume)
+        self.retry = parse_bool(retry)
         self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
         self.failed_before: list[str] = []
         self.done_before = 0
@@ -70,16 +74,16 @@ class CaseResults:
 
     @cached_property
     def made_by(self) -> dict[str, str]:
-        """SHA-256 of the weights and of their record."""
+        """Return the SHA-256 of the weights and of their record."""
         return made_by(self.weights)
 
     @cached_property
     def to_do(self) -> list[dict[str, Any]]:
-        """The cases that are left to do, the same in every process of a distributed run.
+        """Return the cases that are left to do, in a distributed run the share of this process.
 
         Raises:
-            InputError: a result that is there was not written by this project, was changed since, or, with ``resume``,
-                was made with other weights.
+            InputError: if a result in the folder was not written by this project or was changed since, or, with
+                ``resume``, was made with other weights.
         """
         found: list[Any] = [None]
         if idist.get_rank() == 0:
@@ -92,10 +96,10 @@ class CaseResults:
         if self.resume:
             total = len(self.cases)
             logger.info("%d of %d cases have a result in %s already", self.done_before, total, self.output_dir)
-        return left
+        return shard_for_rank(left)
 
     def begin(self, name: str) -> None:
-        """Record that the results of a case are about to be written, so that a run that ends here can be resumed."""
+        """Record that the results of a case are about to be written, so that an interrupted run can be resumed."""
         self._write(name, BEGUN)
 
     def done(self, name: str) -> None:
@@ -103,11 +107,12 @@ class CaseResults:
         self._write(name, DONE)
 
     def failed(self, name: str, reason: str) -> None:
-        """Record that a case failed, and why."""
+        """Record that a case failed, with the reason."""
         self._write(name, FAILED, reason)
 
     def _is_left(self, name: str, case: Mapping[str, Any]) -> bool:
-        if not _can_be_a_file(name):  # such a case has an error, and no results
+        """Return whether a case has to be done."""
+        if not _can_be_a_file(name):  # such a case has an error and no results
             return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
@@ -115,7 +120,7 @@ class CaseResults:
         if not record.exists():
             if there:
                 raise InputError(
-                    f"{there[0]}: no {record.name} beside it says which scan it was made from, so it is not replaced; "
+                    f"{there[0]}: no {record.name} beside it, so its scan is unknown and the file is not replaced; "
                     "move it, or choose another --output_dir"
                 )
             return True
@@ -125,7 +130,7 @@ class CaseResults:
             for file in there:
                 if known.get(file.name) != sha256(file):
                     raise InputError(
-                        f"{file}: was changed since it was written, so it is not replaced; move it, or choose another "
+                        f"{file}: changed since it was written, so it is not replaced; move it, or choose another "
                         "--output_dir"
                     )
         if not self.resume or before["input"]["sha256"] != digest_of(case.get("image")):
@@ -135,8 +140,8 @@ class CaseResults:
             if self.retry or any(before.get(key) != own for key, own in made.items()):
                 return True
             reason = before.get("reason", "no reason was recorded")
-            self.failed_before.append(f"{name}: failed before ({reason}); --retry true does it again")
-            logger.warning("case %s", self.failed_before[-1])
+            self.failed_before.append(name)
+            logger.warning("case %s: failed before (%s); --retry true does it again", name, reason)
             return False
         if before["state"] == DONE:
             for key, own in made.items():
@@ -180,6 +185,7 @@ class CaseResults:
 
 
 def _can_be_a_file(name: str) -> bool:
+    """Return whether a case may give its name to files."""
     try:
         return safe_name(name) == name
     except InputError:
@@ -187,6 +193,11 @@ def _can_be_a_file(name: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        InputError: if the file is not a record.
+    """
     content = read_json(path)
     parts = {"case": str, "state": str, "input": dict, "weights": str, "record": str, "results": dict}
     right = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in parts.items())

@@ -1,4 +1,4 @@
-"""Weights and training state on disk: tensors and plain values only, written whole or not at all."""
+"""Read and write weights and training states: tensors and plain values only, whole files or none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 def save_whole(content: Any, path: str | Path) -> None:
-    """``torch.save`` under a temporary name, then a rename: an interruption leaves the previous file as it was."""
-    buffer = io.BytesIO()  # torch's own writer answers a full disk with an error that names neither file nor cause
+    """Save with ``torch.save`` under a temporary name, then rename: an interruption leaves the old file unchanged."""
+    buffer = io.BytesIO()  # on a full disk, torch's own writer raises an error without file and cause
     torch.save(content, buffer)
     with whole_file(path) as partial:
         partial.write_bytes(buffer.getbuffer())
@@ -29,23 +29,23 @@ def load_file(path: str | Path) -> Any:
     """Read a file of tensors and plain values.
 
     Raises:
-        InputError: it is missing, damaged, or holds other objects.
+        InputError: the file is missing or damaged, or it holds other objects.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; train first, or give another one")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error of its own for a file that is damaged or something else
+    except Exception as error:  # torch.load raises errors of many types for a damaged or foreign file
         raise InputError(
             f"{path}: not a complete file of tensors and plain values ({type(error).__name__}); use another"
         ) from error
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """A flat state dict of tensors.
+    """Read a flat state dict of tensors.
 
     Raises:
-        InputError: the file is missing or damaged, or holds anything else.
+        InputError: the file is missing or damaged, or it holds anything else.
     """
     state = load_file(path)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -62,13 +62,13 @@ def load_weights(network: torch.nn.Module, path: str | Path | Sequence[str | Pat
     """Load a flat state dict strictly.
 
     Args:
-        network: takes the weights.
-        path: the file, or ``"untrained"`` to leave the network as it was initialised, for comparison; or a list of
-            these, one for each of the ``networks`` of an ensemble.
+        network: network that gets the weights.
+        path: file, or ``"untrained"`` to keep the initial weights for comparison; or a list of these, one for each of
+            the ``networks`` of an ensemble.
 
     Raises:
-        InputError: the file is missing or damaged, or its keys or shapes are not the network's; or there are more or
-            fewer files than networks.
+        InputError: the file is missing or damaged, its keys or shapes differ from the network's, or the numbers of
+            files and networks differ.
     """
     if not isinstance(path, (str, Path)):
         members = list(getattr(network, "networks", [network]))

@@ -1,102 +1,90 @@
-"""The stages of a training: network, optimiser, learning rate and length of each."""
+"""Describe the stages of a training: network, optimiser, learning rate and length of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import InputError
+
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a network that require a gradient."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _nothing() -> None:
+def training_form(network: nn.Module) -> nn.Module:
+    """Return the network in the form with the outputs for the loss; both forms share their parameters."""
+    if not getattr(network, "dense", False):
+        return network
+    form = copy.copy(network)
+    form.dense = False  # type: ignore[assignment]
+    return form
+
+
+def total_epochs(stages: Sequence[Stage]) -> int:
+    """Return the largest number of epochs of all stages together."""
+    return sum(stage.max_epochs for stage in stages)
+
+
+def _do_nothing() -> None:
     pass
-
-
-def adam(
-    network: nn.Module, learning_rate: float, weight_decay: float = 0.0, amsgrad: bool = False
-) -> torch.optim.Optimizer:
-    """Adam over the parameters that are trained."""
-    trained = (p for p in network.parameters() if p.requires_grad)
-    return torch.optim.Adam(trained, lr=learning_rate, weight_decay=weight_decay, amsgrad=amsgrad)
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """Lower the learning rate where the training loss no longer falls, and end with it.
-
-    The loss is that of each epoch, over all processes, as an exponential moving average that begins with the first.
-
-    Args:
-        factor: what the learning rate is multiplied by.
-        patience: epochs without a new least average that are waited for; one more lowers the rate.
-        threshold: how far, absolutely, a new least average lies below the last one.
-        smoothing: share of the average before in the new one; 0 takes the epoch's loss as it is.
-        lowest: the stage ends when the learning rate is below this.
-
-    Raises:
-        InputError: a value is outside its range.
-    """
-
-    factor: float = 0.2
-    patience: int = 10
-    threshold: float = 1e-3
-    smoothing: float = 0.93
-    lowest: float = 1e-9
-
-    def __post_init__(self) -> None:
-        if not (0 < self.factor < 1 and 0 <= self.smoothing < 1):
-            raise InputError(
-                f"plateau of factor {self.factor} and smoothing {self.smoothing}: expected a factor above 0 and a "
-                f"smoothing from 0, both below 1"
-            )
-        if min(self.patience, self.threshold, self.lowest) < 0:
-            raise InputError(
-                f"plateau of patience {self.patience}, threshold {self.threshold} and lowest {self.lowest}: expected "
-                f"no negative number"
-            )
 
 
 @dataclass
 class Stage:
-    """A part of a training.
+    """Describe one part of a training, which starts its own optimiser and its own schedule.
 
     Args:
-        name: for logs.
-        network: trained in this stage; its parameters without ``requires_grad`` stay as they are. One whose attribute
-            ``dense`` is set is validated as it is and trained in its other form, of the same parameters.
-        learning_rate: of every parameter group, times the group's ``lr_scale`` if it has one; or a function that gives
-            it for each epoch of the stage, from 1.
-        max_epochs: length at most.
-        patience: stop after this many epochs without a better validation; None trains to the end.
-        weights: file name, in the trainer's folder, of the weights with the best validation; None keeps the last ones
-            in the network only, for the next stage to go on with.
+        name: name in logs.
+        network: network that the stage trains, validates and saves. Its parameters without ``requires_grad`` stay as
+            they are.
+        optimizer: callable (parameters or parameter groups) -> optimiser, such as a partial of ``torch.optim.Adam``.
+        max_epochs: largest number of epochs.
+        lr_scheduler: callable (optimiser) -> scheduler of ``torch.optim.lr_scheduler``, which steps after each epoch; a
+            ``ReduceLROnPlateau`` gets the training loss of the epoch. A scheduler with a true attribute
+            ``is_finished`` ends the stage. None keeps the learning rate.
+        patience: number of epochs without a better validation that end the stage; None trains to the end.
+        weights: file name, in the folder of the checkpoints, of the weights with the best validation. None writes no
+            file: the next stage goes on with the last weights.
         channels: input channels that the network sees; None for all.
-        prepare: called when the stage begins and when it resumes, before the state is restored.
-        optimizer: builds the optimiser, which starts afresh with the stage, from the network and the first rate.
-        prepare_batch: makes a training batch, as MONAI's argument of this name; it is also told the ``epoch`` of the
-            stage, from 1. None gives image and label, as validation has them in any case.
-        find_unused_parameters: whether some parameters are not trained in every update, which several processes must
-            know.
-        plateau: lowers the learning rate, which is then that of the first epoch, and may end the stage; None leaves
-            both to ``learning_rate`` and ``max_epochs``.
+        prepare: callable () -> None, called when the stage begins and, before the state is restored, when it resumes.
+        training_form: callable (network) -> network that the stage trains, with the same parameters; None trains
+            ``network`` itself.
+        parameter_groups: callable (network) -> parameters or parameter groups for ``optimizer``. The learning rate of a
+            group with ``lr_scale`` is multiplied by it.
+        prepare_batch: callable that makes a training batch, as MONAI's argument of this name, with the keyword
+            ``epoch``, the epoch of the stage from 1. None makes image and label, as validation does.
+        find_unused_parameters: whether some updates leave parameters without a gradient, as for
+            ``DistributedDataParallel``.
     """
 
     name: str
     network: nn.Module
-    learning_rate: float | Callable[[int], float]
+    optimizer: Callable[[Any], torch.optim.Optimizer]
     max_epochs: int
+    lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
     patience: int | None = None
     weights: str | None = None
     channels: Sequence[int] | None = None
-    prepare: Callable[[], None] = _nothing
-    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] = adam
+    prepare: Callable[[], None] = _do_nothing
+    training_form: Callable[[nn.Module], nn.Module] | None = None
+    parameter_groups: Callable[[nn.Module], Iterable] = trained_parameters
     prepare_batch: Callable[..., tuple] | None = None
     find_unused_parameters: bool = False
-    plateau: Plateau | None = None
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch of the stage."""
-        return self.learning_rate(epoch) if callable(self.learning_rate) else self.learning_rate
+    def start_optimizer(self, loss_parameters: Sequence[nn.Parameter] = ()) -> tuple[torch.optim.Optimizer, Any]:
+        """Return a new optimiser and its scheduler, or None for a constant learning rate.
+
+        Args:
+            loss_parameters: trained parameters of the loss, which get no weight decay.
+        """
+        optimizer = self.optimizer(self.parameter_groups(self.network))
+        if loss_parameters:
+            optimizer.add_param_group({"params": list(loss_parameters), "weight_decay": 0.0})
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
+        return optimizer, None if self.lr_scheduler is None else self.lr_scheduler(optimizer)

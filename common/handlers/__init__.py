@@ -1,7 +1,9 @@
 """Handlers of MONAI's engines."""
 
 from .progress import Progress
+from .tensorboard import EpochCurves
 
 __all__ = [
+    "EpochCurves",
     "Progress",
 ]

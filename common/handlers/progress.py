@@ -1,4 +1,4 @@
-"""Progress of an engine, on a terminal and in a log."""
+"""Show the progress of an engine on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import math
 import sys
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 
 logger = logging.getLogger(__name__)
-LINES = 10  # of a run over cases in a log
+LINES = 10  # log lines for all cases
 
 
 class Progress(ProgressBar):
-    """Show a bar that fits the terminal, or log a line for each tenth of the cases where there is no terminal.
+    """Show a bar that fits the terminal, or log a line for each tenth of the cases if there is no terminal.
 
-    The trainer logs a line for each epoch, so a training without a terminal shows no more than that.
+    In a distributed run only the first process does. The trainer logs a line for each epoch, so this handler logs none
+    for a training.
 
     Args:
-        desc: name of what runs.
+        desc: name of the run, such as ``training``.
     """
 
     def __init__(self, desc: str) -> None:
@@ -29,6 +31,9 @@ class Progress(ProgressBar):
         self.name = desc
 
     def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
+        """Follow an engine."""
+        if idist.get_rank() > 0:
+            return
         if sys.stderr.isatty():
             super().attach(engine, *args, **kwargs)
         elif isinstance(engine, Evaluator):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..layers import split_class
 from .windows import Tiles, WindowInferer
 
 VOTES = ("foreground", "volume")
@@ -77,8 +78,8 @@ class _Ballot:
             raise ValueError(
                 f"the network returned {list(outputs.shape)}, expected {self.num_classes} class logits in its channels"
             )
-        segmentation, logits = outputs.split([channels, self.num_classes], 1)
-        self.votes.append(logits[..., 0, 0, 0].float().softmax(1))
+        segmentation, logits = split_class(outputs, self.num_classes)
+        self.votes.append(logits.float().softmax(1))
         several = channels > 1
         found = segmentation[:, 1:].amax(1) > segmentation[:, 0] if several else (segmentation >= 0.5).any(1)
         self.voxels.append(found.sum((1, 2, 3)))

@@ -3,9 +3,11 @@
 from .classification_scores import ClassificationScores
 from .mean_score import MeanScore
 from .segmentation_scores import SegmentationScores
+from .validation_score import ValidationScore
 
 __all__ = [
     "ClassificationScores",
     "MeanScore",
     "SegmentationScores",
+    "ValidationScore",
 ]

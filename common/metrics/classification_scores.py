@@ -52,8 +52,8 @@ class ClassificationScores:
         positive: name of the positive class; only with two classes.
 
     Raises:
-        InputError: there are fewer than two classes, a name occurs twice, there are more than two classes beside
-            ``positive``, or ``positive`` is not one of them.
+        InputError: there are fewer than two classes; a name occurs twice; or ``positive`` is set with more than two
+            classes, or is not one of them.
     """
 
     def __init__(self, classes: Sequence[str], positive: str | None = None) -> None:

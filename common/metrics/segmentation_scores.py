@@ -40,7 +40,7 @@ class SegmentationScores:
     the angle between the axes of a sheared scan.
 
     The two surface scores are fractions of area, as in MONAI with ``use_subvoxels=True`` and in DeepMind's
-    surface-distance. A surface passes each corner between 8 voxels of which some are inside the mask and some outside.
+    surface-distance. A surface passes a corner between 8 voxels if some of them are inside the mask and some outside.
     The weight of a corner is the area in mm² of the marching cubes' triangles there. A corner is within ``tolerance``
     if the nearest corner of the other surface is at most that far away, in mm.
 

@@ -163,7 +163,7 @@ def _surface_voxels(code: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArr
 def _surface_corners(
     code: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the corners between 8 voxels of which some are inside a mask and some outside: its surface passes them.
+    """Return the corners that a surface passes: of the 8 voxels around, some are inside the mask, some outside.
 
     Returns:
         positions ``(n, 3)`` up to a common shift; for each corner the bits of the masks with a surface there; and for

@@ -14,7 +14,7 @@ from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
 from ..record import RunRecord, read_record, record_path
-from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..results import mean_scores, named_class_scores, read_class_scores, read_scores
 from ..session import check_setting, setting_of
 from .checksums import LIST
 

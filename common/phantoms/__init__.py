@@ -1,4 +1,4 @@
-"""Synthetic scans with exact ground truth: recipes, cohorts, and the parts that recipes share."""
+"""Draw synthetic scans with exact ground truth, and write cohorts of them; the methods hold the recipes."""
 
 from .cohort import ensure_cohort, write_cohort
 from .recipe import Phantom, PhantomRecipe

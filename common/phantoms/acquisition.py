@@ -1,21 +1,28 @@
-"""From the signal of tissues to an image with texture and noise."""
+"""Simulate acquisition: turn the signal of tissues into an image with texture and noise."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-MR_NOISE = 26.0  # standard deviation in each of the real and imaginary channel
-MR_TEXTURE = 0.04  # standard deviation relative to the signal
+MR_NOISE = 26.0  # standard deviation in the real and in the imaginary channel
+MR_TEXTURE = 0.04  # standard deviation, relative to the signal
 
 CT_BLUR = 1.8  # mm, standard deviation of the point-spread function
 CT_NOISE = 12.0  # HU
-CT_GRAIN = 0.6  # voxels, over which the noise is smooth
-CT_TEXTURE = 0.008  # standard deviation relative to the attenuation: 8 HU in water, nothing in air
+CT_GRAIN = 0.6  # voxels, standard deviation of the smoothing of the noise
+CT_TEXTURE = 0.008  # standard deviation, relative to the attenuation: 8 HU in water, 0 in air
 
 
 def acquire_mr(rng: np.random.Generator, signal: np.ndarray, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The magnitude image: tissue texture, receive gain and bias field, Rician noise."""
+    """Return the magnitude image, with tissue texture, receive gain, bias field and Rician noise.
+
+    Args:
+        rng: source of randomness.
+        signal: noise-free signal of each point, ``(x, y, z)``.
+        points: ``(3, x, y, z)`` in mm.
+        spacing: mm along x, y, z.
+    """
     texture = ndimage.gaussian_filter(rng.normal(size=signal.shape), 4 / spacing)
     texture *= MR_TEXTURE / texture.std()
     p = points / 90
@@ -26,7 +33,16 @@ def acquire_mr(rng: np.random.Generator, signal: np.ndarray, points: np.ndarray,
 
 
 def acquire_ct(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The reconstructed image in HU: blur in plane, tissue texture, Gaussian noise with a grain; at least -1024."""
+    """Return the reconstructed image in HU, with blur in plane, tissue texture and correlated Gaussian noise.
+
+    Args:
+        rng: source of randomness.
+        hu: noise-free HU of each point, ``(x, y, z)``.
+        spacing: mm along x, y, z.
+
+    Returns:
+        float32 ``(x, y, z)``, whole numbers from -1024 to 3071.
+    """
     in_plane = CT_BLUR / spacing * (1, 1, 0)
     attenuation = 1 + ndimage.gaussian_filter(hu, in_plane) / 1000  # relative to water
     texture = ndimage.gaussian_filter(rng.normal(size=hu.shape), 4 / spacing)

@@ -1,4 +1,4 @@
-"""A cohort of cases as files with a data list."""
+"""Write a cohort of phantom cases as files with a data list."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .recipe import PhantomRecipe
 def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = None, seed: int = 0) -> Path:
     """Write cases as NIfTI with a data list: a quarter for test, a quarter of the others for validation.
 
-    The files are ``images/case_000_T1.nii.gz`` (int16) and so on, or ``images/case_000.nii.gz`` where the phantom has
-    only one modality, ``labels/case_000.nii.gz`` (uint8) and, last, ``dataset.json`` in the form of the Medical
-    Segmentation Decathlon, paths relative to ``out``. The files of case N are the same, byte for byte, in every cohort
-    of a phantom and a seed. Classes take turns, so that each list has as many cases of one as of another.
+    The images are ``images/case_000_T1.nii.gz`` (int16) and so on, or ``images/case_000.nii.gz`` where the phantom has
+    only one modality. The labels are ``labels/case_000.nii.gz`` (uint8). ``dataset.json`` is written last, in the form
+    of the Medical Segmentation Decathlon, with paths relative to ``out``. For one phantom and seed, the files of case N
+    have the same bytes in every cohort. Classes alternate, so that each list holds about as many cases of each class.
 
     Args:
-        phantom: the recipe of a case.
-        out: folder; must be new, empty, or hold the same cohort, of which missing files are written.
-        cases: number of cases; the phantom's own number unless given.
-        seed: of the cohort.
+        phantom: recipe of the cases.
+        out: folder that is new, empty, or holds the same cohort; missing files of that cohort are written.
+        cases: number of cases; by default, the phantom's own number.
+        seed: seed of the cohort.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: fewer than 3 cases, or ``out`` holds something else, also a file of the cohort that was changed.
+        InputError: fewer than 3 cases, or ``out`` holds other files or a changed file of the cohort.
     """
     if cases is None:
         cases = phantom.default_cases
@@ -79,17 +79,17 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
 
 
 def ensure_cohort(phantom: PhantomRecipe, out: str | Path) -> Path:
-    """``out``, where a cohort of the phantom's own size is written first unless there is a data list already."""
+    """Write a cohort of the phantom's default size unless ``out`` holds a data list already; return ``out``."""
     return Path(out) if (Path(out) / "dataset.json").exists() else write_cohort(phantom, out)
 
 
 def _check_free(out: Path, description: str) -> None:
-    """Raise unless ``out`` is new, empty or the cohort of this description."""
+    """Raise an ``InputError`` unless ``out`` is new, empty or the cohort of this description."""
     listing = out / "dataset.json"
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not listing.is_file() or json.dumps(description) not in listing.read_text(errors="replace"):
-        raise InputError(f"--out {out}: exists and is not this phantom cohort; give another --out or remove it")
+        raise InputError(f"--out {out}: it exists and is not this phantom cohort; give another --out or remove it")
 
 
 def _save(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
@@ -102,5 +102,5 @@ def _save(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _replaces_none(path: Path) -> bool:
-    """Return False: a file of a cohort has the same bytes whenever it is written, so one with others is not its."""
+    """Return False, since a file of a cohort always has the same bytes: another file of its name is not replaced."""
     return False

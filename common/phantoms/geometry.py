@@ -1,4 +1,4 @@
-"""Bodies of the phantoms on a grid of points in millimetres."""
+"""Draw bodies on a grid of points in millimetres."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BUMP = 0.08  # amplitude of each wave on an irregular surface, relative to its radius
+BUMP = 0.08  # amplitude of each wave on an irregular surface, relative to the radius
 
 
 def grid(first: np.ndarray, spacing: np.ndarray, size: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points ``(3, x, y, z)`` in mm and the affine of a grid that begins at ``first``."""
+    """Return the points ``(3, x, y, z)`` in mm and the 4x4 affine of a grid.
+
+    Args:
+        first: position of the first voxel along x, y, z in mm.
+        spacing: mm along x, y, z.
+        size: voxels along x, y, z.
+    """
     axes = [start + step * np.arange(n) for start, step, n in zip(first, spacing, size)]
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = first
     return np.stack(np.meshgrid(*axes, indexing="ij")), affine
 
 
-def of_another_size(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    """The points as they lie in a body that is up to 4 % larger or smaller along each axis."""
+def vary_size(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
+    """Return the points after scaling by a random factor, up to 4 % along each axis, which changes the body's size."""
     return points / rng.uniform(0.96, 1.04, 3)[:, None, None, None]
 
 
@@ -31,16 +37,16 @@ def draw_ellipsoids(
     paired: bool = False,
     shift: float = 1.0,
 ) -> None:
-    """Write ellipsoids into ``tissue``, each over the ones before it; positions and sizes vary.
+    """Write ellipsoids into ``tissue``, each over those before it; positions and sizes vary.
 
     Args:
-        rng: source of the randomness.
-        tissue: index into ``tissues`` of each point.
+        rng: source of randomness.
+        tissue: index into ``tissues`` of each point; changed in place.
         points: ``(3, x, y, z)`` in mm.
         ellipsoids: tissue, centre and semi-axes along R, A, S in mm.
-        tissues: the names.
-        paired: whether one beside the midline stands for a pair.
-        shift: how far a centre moves at most along each axis, mm.
+        tissues: names of all tissues.
+        paired: whether an ellipsoid beside the midline is drawn on both sides.
+        shift: largest shift of a centre along each axis, mm.
     """
     for name, centre, radii in ellipsoids:
         offset, stretch = rng.uniform(-1, 1, 3) * shift, rng.uniform(0.96, 1.04, 3)
@@ -56,26 +62,42 @@ def add_apart(
     diameter: float,
     limits: tuple[Sequence[float], Sequence[float]],
 ) -> None:
-    """Append an irregular body with its centre between two corners, apart from those that are there."""
+    """Append an irregular body that touches none of the bodies that exist.
+
+    Args:
+        rng: source of randomness.
+        points: ``(3, x, y, z)`` in mm.
+        placed: centre and diameter of each body in mm; the new one is appended.
+        masks: mask of each body; the new one is appended.
+        diameter: mm; shrinks while there is no room.
+        limits: lowest and highest position of the centre along x, y, z in mm.
+    """
     while True:
         centre = rng.uniform(*limits)
         if all(np.linalg.norm(centre - c) > (diameter + d) / 2 for c, d in placed):
             mask = irregular(rng, points, centre, diameter)
             if not np.any(masks, axis=0)[mask].any():
                 break
-        diameter *= 0.997  # a crowded phantom has room for a smaller one
+        diameter *= 0.997  # a crowded phantom has room for a smaller body
     placed.append((centre, diameter))
     masks.append(mask)
 
 
 def irregular(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:
-    """Points in a random ellipsoid of this equivalent diameter (mm) whose surface has smooth bumps."""
+    """Return the mask of a random ellipsoid with smooth bumps on its surface.
+
+    Args:
+        rng: source of randomness.
+        points: ``(3, x, y, z)`` in mm.
+        centre: mm.
+        diameter: mm, diameter of a ball with the volume of the ellipsoid without bumps.
+    """
     radii = np.exp(rng.normal(0, 0.12, 3))
     return bumpy(rng, points, centre, radii * (diameter / 2 / radii.prod() ** (1 / 3)))
 
 
 def bumpy(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Points in an ellipsoid whose surface has smooth bumps."""
+    """Return the mask of an ellipsoid with smooth bumps; centre and semi-axes are in mm."""
     waves, phases = rng.normal(0, 2, (4, 3)), rng.uniform(0, 2 * np.pi, 4)
     inside = ellipsoid(points, centre, radii) <= 1 + BUMP * len(waves)
     offset = points[:, inside] - centre[:, None]
@@ -86,18 +108,18 @@ def bumpy(rng: np.random.Generator, points: np.ndarray, centre: np.ndarray, radi
 
 
 def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Distance from the centre, 1 on the surface."""
+    """Return the distance of each point from the centre of an ellipsoid, relative to its surface (1)."""
     return np.linalg.norm((points - centre[:, None, None, None]) / radii[:, None, None, None], axis=0)
 
 
 def distance_to_balls(points: np.ndarray, centres: np.ndarray, radii: np.ndarray, reach: float = 0.0) -> np.ndarray:
-    """Distance (mm) to the surface of the nearest of some balls, such as those along a vessel; negative inside.
+    """Return the distance (mm) to the surface of the nearest ball, negative inside, as of balls along a vessel.
 
     Args:
         points: ``(3, x, y, z)`` in mm, a regular grid.
         centres: ``(n, 3)`` in mm.
         radii: ``(n,)`` in mm.
-        reach: how far outside a ball the distance is computed; infinite beyond.
+        reach: distance in mm up to which it is computed outside a ball; infinite beyond.
     """
     distance = np.full(points.shape[1:], np.inf)
     axes = [points[0, :, 0, 0], points[1, 0, :, 0], points[2, 0, 0, :]]

@@ -1,4 +1,4 @@
-"""A labelled case, and what the recipes of one have in common."""
+"""Define a synthetic labelled case and the base class of the recipes that draw one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..errors import InputError
 
 @dataclass
 class Phantom:
-    """One labelled case.
+    """Hold one labelled case.
 
     Args:
-        images: float32 ``(x, y, z)`` per modality, whole numbers within int16; a CT in HU.
-        label: uint8 on the same grid.
+        images: modality -> float32 ``(x, y, z)``, whole numbers within the range of int16; a CT in HU.
+        label: uint8 ``(x, y, z)`` on the same grid.
         affine: 4x4, from voxels to RAS+ millimetres.
     """
 
@@ -28,15 +28,15 @@ class Phantom:
 
 @dataclass(kw_only=True)
 class PhantomRecipe:
-    """What the recipes of a case have in common.
+    """Draw random labelled cases of one kind; a subclass says what it can draw and implements :meth:`draw`.
 
     Args:
-        modalities: those to return, in order; each is the same as in the full set.
+        modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
 
     Raises:
-        InputError: an unknown or repeated modality, or too small a field of view.
+        InputError: a modality is unknown or repeated, or the field of view is too small.
     """
 
     modalities: Sequence[str]
@@ -45,9 +45,9 @@ class PhantomRecipe:
 
     all_modalities: ClassVar[tuple[str, ...]]
     labels: ClassVar[Mapping[int, str]]
-    classes: ClassVar[tuple[str, ...]] = ()  # of a case as a whole; none where there is nothing to classify
-    case_fields: ClassVar[Mapping[str, str]] = {}  # what a data list says of each case besides its files and its class
-    default_cases: ClassVar[int] = 12  # of a cohort
+    classes: ClassVar[tuple[str, ...]] = ()  # classes of a whole case; empty where there is nothing to classify
+    case_fields: ClassVar[Mapping[str, str]] = {}  # more fields of each case in the data list
+    default_cases: ClassVar[int] = 12  # size of a cohort
     smallest_field_of_view: ClassVar[tuple[float, float, float]]  # mm
 
     def __post_init__(self) -> None:
@@ -57,29 +57,34 @@ class PhantomRecipe:
         known = all(m in self.all_modalities for m in self.modalities)
         if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
             expected = ", ".join(self.all_modalities)
-            raise InputError(f"modalities {list(self.modalities)}: expected some of {expected}, each once")
+            raise InputError(
+                f"modalities {list(self.modalities)}: expected at least one of {expected}, none of them twice"
+            )
         extent = [n * s for n, s in zip(self.size, self.spacing)]
         smallest = self.smallest_field_of_view
         if not len(self.size) == len(self.spacing) == 3 or any(e < s for e, s in zip(extent, smallest)):
             raise InputError(
-                f"size {self.size} with spacing {self.spacing}: expected three each and a field of view of at least "
-                f"{' x '.join(f'{s:g}' for s in smallest)} mm"
+                f"size {self.size} with spacing {self.spacing}: expected three numbers each and a field of view of at "
+                f"least {' x '.join(f'{s:g}' for s in smallest)} mm"
             )
 
     def __call__(self, rng: np.random.Generator, class_name: str | None = None) -> Phantom:
-        """One case; all of its randomness comes from ``rng``.
+        """Draw one case.
 
         Args:
-            rng: source of the randomness.
+            rng: the only source of randomness.
             class_name: one of ``classes``; None where there are none.
 
         Raises:
-            InputError: another class.
+            InputError: the phantom does not have this class.
         """
         if class_name not in (self.classes or (None,)):
-            expected = f"one of {', '.join(self.classes)}" if self.classes else "none, this phantom has no classes"
+            expected = (
+                f"one of {', '.join(self.classes)}" if self.classes else "None, since this phantom has no classes"
+            )
             raise InputError(f"class {class_name}: expected {expected}")
-        return self._draw(rng, class_name)
+        return self.draw(rng, class_name)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+        """Draw one case of a valid class; each subclass implements this."""
         raise NotImplementedError

@@ -1,27 +1,21 @@
-"""Marks by which a result is known again as what this project wrote and nobody changed since.
+"""The mark by which a picture is recognised as written by this project and unchanged since.
 
-A picture holds the SHA-256 of its other bytes in a text chunk. A table of scores has no room for one; ``made_by.json``
-in its folder keeps its SHA-256 and what made it.
+A picture holds the SHA-256 of its other bytes in a text chunk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import MARK, check_replaceable, is_own_json, read_json, sha256, whole_file, write_own_json
+from ..files import MARK, check_replaceable, whole_file
 
-RECORD = "made_by.json"
 PNG_END = 12  # bytes of the last chunk
-SHOWN = 16  # characters of a value in a message
 
 
 def check_png(path: str | Path) -> None:
@@ -64,59 +58,3 @@ def _marked_png(content: bytes) -> bytes:
 def _chunk(content: bytes) -> bytes:
     data = f"tEXt{MARK}\0{hashlib.sha256(content).hexdigest()}".encode()
     return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
-
-
-@contextmanager
-def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Yield a temporary name to write a table to, which becomes ``path`` and is noted in its folder's record.
-
-    Args:
-        path: the table.
-        made_by: what makes it, such as the SHA-256 of the weights, by names.
-
-    Raises:
-        InputError: as :func:`check_table`.
-    """
-    path = Path(path)
-    check_table(path, made_by)
-    with whole_file(path, _is_noted) as partial:
-        yield partial
-        entry = {MARK: sha256(partial), "made_by": dict(made_by or {})}
-    write_own_json({"tables": {**_noted(path.parent), path.name: entry}}, path.parent / RECORD)
-
-
-def check_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> None:
-    """Check that a table may be written: none lies there, or one that the same made and nobody changed since.
-
-    Args:
-        path: the table.
-        made_by: as for :func:`own_table`.
-
-    Raises:
-        InputError: another file lies there, or the table of other weights or another network.
-    """
-    path = Path(path)
-    check_replaceable(path.parent / RECORD, is_own_json)
-    check_replaceable(path, _is_noted)
-    if os.path.lexists(path):
-        there, here = _noted(path.parent)[path.name]["made_by"], dict(made_by or {})
-        for name in {**there, **here}:
-            if there.get(name) != here.get(name):
-                raise InputError(
-                    f"{path}: made by another run ({name} {_shown(there.get(name))}, this run has "
-                    f"{_shown(here.get(name))}); choose another folder for this run"
-                )
-
-
-def _noted(folder: Path) -> dict[str, Any]:
-    return read_json(folder / RECORD)["tables"] if (folder / RECORD).exists() else {}
-
-
-def _is_noted(path: Path) -> bool:
-    return _noted(path.parent).get(path.name, {}).get(MARK) == sha256(path)
-
-
-def _shown(value: str | None) -> str:
-    if value is None:
-        return "nothing"
-    return value if len(value) <= SHOWN else f"{value[:SHOWN]}..."

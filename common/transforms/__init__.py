@@ -18,8 +18,10 @@ from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
 from .resample_to_scan import DecideLabeld, ResampleToScand
+from .save_image import AtomicSaveImaged
 
 __all__ = [
+    "AtomicSaveImaged",
     "CheckHounsfieldd",
     "CheckLabeld",
     "CheckMRId",

@@ -1,4 +1,4 @@
-"""The class of a case as a number."""
+"""Turn the class of a case into a number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from ..errors import InputError
 
 
 class ClassIndexd(MapTransform):
-    """A case's class, by name or number in its data list, as its index: an int, which collates to ``(B,)`` int64.
+    """Replace the class of a case, a name or a number in its data list, by its index, an int.
+
+    Indices collate to ``(B,)``, int64.
 
     Args:
-        keys: where the class stands.
-        classes: all names, in the order of the network's outputs.
+        keys: entry of the class.
+        classes: all names in the order of the network's outputs.
 
     Raises:
-        InputError: a case has no class, or one that is none of these.
+        InputError: if a case has no class or an unknown class.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class ClassIndexd(MapTransform):
                 d[key] = self._index(d[key], d.get("case"))
             elif not self.allow_missing_keys:
                 raise InputError(
-                    f"case {d.get('case')} has no '{key}', expected {self._expected()}; give the classes to "
+                    f"case {d.get('case')}: no '{key}', expected {self._expected()}; give the classes to "
                     "`python -m common datalist` with --classes"
                 )
         return d
@@ -45,7 +47,7 @@ class ClassIndexd(MapTransform):
             return self.classes.index(given)
         if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(self.classes):
             return given
-        raise InputError(f"case {case} is of class {given!r}, expected {self._expected()}; mend it in the data list")
+        raise InputError(f"case {case}: class {given!r}, expected {self._expected()}; correct it in the data list")
 
     def _expected(self) -> str:
         return "one of " + ", ".join(f"{name} ({index})" for index, name in enumerate(self.classes))

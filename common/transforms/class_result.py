@@ -1,4 +1,4 @@
-"""The class of a case, apart from its segmentation."""
+"""Separate the class of a case from its segmentation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from ..tensors import as_tensor, source_of
 
 
 class SplitClassesd(MapTransform):
-    """Take the class probabilities, the last channels of an output, out of it.
+    """Remove the class probabilities, the last channels of an output, and put them into the result of the case.
 
-    The entry keeps the segmentation channels. The result is ``{"class": name, "probabilities": {name: p, ...}}``, of
-    plain values, added to the result that is there already: MONAI Label sends it with the label map.
+    The entry keeps the segmentation channels. The result gets ``{"class": name, "probabilities": {name: p, ...}}`` in
+    plain values. MONAI Label sends the result with the label map.
 
     Args:
-        keys: one output ``(C + classes, x, y, z)`` of :class:`common.inferers.ClassifyingWindowInferer`.
-        classes: names, in the order of the channels.
-        result_key: the entry for the result.
+        keys: one output ``(C + classes, x, y, z)`` from :class:`common.inferers.ClassifyingWindowInferer`.
+        classes: names in the order of the channels.
+        result_key: entry for the result.
 
     Raises:
-        InputError: no window of the case was computed, so that it has no probabilities.
-        ValueError: several keys, fewer channels than classes, or channels that are no probabilities.
+        InputError: if no window of the case was computed, so that it has no probabilities.
+        ValueError: if there are several keys, fewer channels than classes, or channels that are not probabilities.
     """
+
+    ending = "_class.json"  # CaseEvaluator writes the result to CASE_class.json
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class SplitClassesd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise ValueError(f"keys {self.keys}: expected one, since a case has one class")
+            raise ValueError(f"keys {self.keys}: expected one key, since a case has one class")
         self.classes = list(classes)
         self.result_key = result_key
 
@@ -47,15 +49,16 @@ class SplitClassesd(MapTransform):
         for key in self.key_iterator(d):
             channels = len(d[key]) - len(self.classes)
             if channels < 0:
-                raise ValueError(f"'{key}' of shape {list(d[key].shape)} for the classes {', '.join(self.classes)}")
+                shape, names = list(d[key].shape), ", ".join(self.classes)
+                raise ValueError(f"'{key}' of shape {shape}: expected a channel for each of the classes {names}")
             values = as_tensor(d[key])[channels:, 0, 0, 0].tolist()
             if any(map(math.isnan, values)):
                 raise InputError(
-                    f"{source_of(d[key], key)}: no part of it was given to the network, so it has no class"
+                    f"{source_of(d[key], key)}: the network saw no part of this scan, so it has no class; check it"
                 )
             if min(values) < 0 or abs(sum(values) - 1) > 1e-3:
                 shown = ", ".join(f"{p:g}" for p in values)
-                raise ValueError(f"'{key}' ends with {shown}, no probabilities; infer with ClassifyingWindowInferer")
+                raise ValueError(f"'{key}' ends with {shown}, not probabilities; infer with ClassifyingWindowInferer")
             probabilities = dict(zip(self.classes, values))
             likeliest = max(probabilities, key=probabilities.__getitem__)
             d[key] = d[key][:channels]

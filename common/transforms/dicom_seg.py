@@ -1,4 +1,4 @@
-"""Label maps as DICOM Segmentation objects that refer to the series they were made from."""
+"""Write label maps as DICOM Segmentation objects that refer to the series of the scan."""
 
 from __future__ import annotations
 
@@ -31,38 +31,40 @@ MAY_BE_EMPTY = (
     "AccessionNumber",
 )  # fmt: skip
 SERIES_NUMBER = 1000  # above those that scanners give
-UNNAMED = 255  # a label that no segment has
+UNNAMED = 255  # stands for a value without a label
 
 
 class WriteDicomSegd(MapTransform):
     """Write ``output_dir/CASE_seg.dcm``, a label map as binary DICOM Segmentation with a segment for each label.
 
-    The object belongs to the study, the frame of reference and the patient of the series that the scan was read from,
-    and each frame to a slice of it: the map has to be on the scan's grid, as :class:`common.transforms.ResampleToScand`
-    leaves it. Where several series were read, one for each modality, it is the first one's grid and the first one that
-    is referred to. Frames in which a segment is empty are left out. The entry stays as it is.
+    The object belongs to the study, the frame of reference and the patient of the scan's series. Each frame belongs to
+    a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ResampleToScand` leaves
+    it. If there are several series, one for each modality, the object refers to the first one, whose grid the map has.
+    Frames in which a segment is empty are left out. The entry does not change.
 
-    Needs the optional packages ``highdicom`` and ``itk``.
+    The transform needs the optional packages ``highdicom`` and ``itk``.
 
     Args:
-        keys: one label map ``(1, x, y, z)`` of integers 0 to 254, read by :class:`common.data.VolumeReader`; ``case``
-            of the same data is its name.
+        keys: one label map ``(1, x, y, z)`` of integers 0 to 254 for a scan that :class:`common.data.VolumeReader`
+            read. ``case`` of the same data is its name.
         output_dir: folder to write to.
-        labels: names to the values of the map; each label is a segment of its name.
-        segments: codes of each label by its name: a mapping with ``category``, ``type`` and, if it is of use,
-            ``anatomy``, each ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``. A label without
-            an entry gets the codes for any tissue.
-        metadata: the bundle's ``metadata.json``; its ``name`` and ``version`` are those of the algorithm, ``authors``
-            the manufacturer, ``intended_use`` the description. What is longer than 64 characters is cut.
-        values: the value of each label in the map, where it is not that of ``labels``.
+        labels: names to the values of the map; each label becomes a segment with its name.
+        segments: codes of each label by its name: a mapping with ``category``, ``type`` and optionally ``anatomy``,
+            each ``[value, scheme, meaning]``, such as ``["10200004", "SCT", "Liver"]``. A label without an entry gets
+            the codes for any tissue.
+        metadata: the bundle's ``metadata.json``. Its ``name`` and ``version`` become those of the algorithm,
+            ``authors`` the manufacturer, ``intended_use`` the description, each cut to 64 characters.
+        values: value of each label in the map, if it differs from the value in ``labels``.
 
     Raises:
-        InputError: no highdicom; labels, segments or metadata of another form, or codes for a name that ``labels`` does
-            not have; and when a case is written: it was not read from a DICOM series; a value without label; headers
-            without what has to be referred to, or not valid.
-        ValueError: several keys, another number of values than of labels, or a map that is not of integers or not on
-            the scan's grid.
+        InputError: if highdicom is missing, if labels, segments or metadata have another form, or if there are codes
+            for an unknown label. For a case: if it was not read from a DICOM series, if a value has no label, or if a
+            header is not valid or lacks an entry for the reference.
+        ValueError: if there are several keys, another number of values than of labels, or a map that does not hold
+            integers or is not on the scan's grid.
     """
+
+    ending = "_seg.dcm"
 
     def __init__(
         self,
@@ -76,9 +78,7 @@ class WriteDicomSegd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not optional_import("highdicom")[1]:
-            raise InputError(
-                "--dicom_seg true, but writing DICOM needs the package highdicom (pip install highdicom itk)"
-            )
+            raise InputError("--dicom_seg true: writing DICOM needs the package highdicom; pip install highdicom itk")
         self.values = list(check_labels(labels).values() if values is None else values)
         if len(self.keys) != 1 or len(self.values) != len(labels):
             raise ValueError(f"keys {self.keys}, values {self.values}: expected one key, {len(labels)} values")
@@ -86,31 +86,33 @@ class WriteDicomSegd(MapTransform):
         self.output_dir = Path(output_dir)
         self.segments = segments_of_labels(labels, segments)
         self.about = _read_metadata(Path(metadata))
-        _descriptions(self.segments, self.about)  # a mistake is told before the first case
+        _descriptions(self.segments, self.about)  # reports a mistake before the first case
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(dict(data)):
             if "source" not in data[key].meta:
-                raise ValueError(f"'{key}' does not say which file it was read from; read it with VolumeReader")
+                raise ValueError(f"'{key}' has no 'source' in its metadata; read the scan with VolumeReader")
             labels = as_tensor(data[key]).cpu().numpy()
-            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}_seg.dcm")
+            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}{self.ending}")
         return dict(data)
 
     def _write(self, labels: np.ndarray, source: Path, path: Path) -> None:
         if not is_series(source):
             raise InputError(
-                f"{source}: no folder of a DICOM series, so there is nothing that {path.name} could refer to; its mask "
-                "is written as NIfTI alone, as it is without --dicom_seg true"
+                f"{source}: not the folder of a DICOM series, so {path.name} has no series to refer to; use the mask "
+                "in NIfTI, or give the scan as a DICOM series"
             )
         slices = ordered_slices(source)
         if labels.shape != (1, *slices[0].size[:2], len(slices)):
-            raise ValueError(f"a map of shape {labels.shape} for {len(slices)} slices of {slices[0].size[:2]}")
+            raise ValueError(
+                f"map of shape {labels.shape}, expected {(1, *slices[0].size[:2], len(slices))} as its series"
+            )
         if labels.dtype.kind not in "iu":
-            raise ValueError(f"a map of {labels.dtype}, expected integers")
+            raise ValueError(f"map of {labels.dtype}, expected integers")
         if labels.min() < 0 or labels.max() >= UNNAMED:
             raise InputError(
-                f"{path.stem}: labels from {labels.min()} to {labels.max()} in its mask, expected 0 to {UNNAMED - 1}; "
-                "give each label a value within these"
+                f"{path.stem}: values from {labels.min()} to {labels.max()} in its mask, expected 0 to {UNNAMED - 1}; "
+                "give each label such a value"
             )
         numbers = np.full(UNNAMED + 1, UNNAMED, np.uint8)
         numbers[[0, *self.values]] = range(len(self.values) + 1)
@@ -119,7 +121,7 @@ class WriteDicomSegd(MapTransform):
             found = ", ".join(map(str, np.unique(labels[0].transpose(2, 1, 0)[frames == UNNAMED])))
             raise InputError(
                 f"{path.stem}: value {found} in its mask, but `labels` has {', '.join(map(str, self.values))}; "
-                "name every label of the network"
+                "give every label of the network a name"
             )
         segmentation = self._segmentation(frames, slices, source)
         with whole_file(path) as partial:
@@ -150,15 +152,19 @@ class WriteDicomSegd(MapTransform):
             )
         except ValueError as error:
             raise InputError(
-                f"{folder}: no DICOM segmentation can be made with its headers ({error}); mend them"
+                f"{folder}: its headers do not allow a DICOM segmentation ({error}); correct them"
             ) from error
 
 
 def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
-    """All that the files say but their pixels, in the order of the slices, made fit to be taken over."""
+    """Read the headers of the slices, and make them fit for the segmentation.
+
+    Raises:
+        InputError: if a header lacks an entry that a segmentation refers to, or if the slices contradict each other.
+    """
     import pydicom
 
-    # force: itk, which has read them before, also knows files without DICOM's mark
+    # force: itk has read these files, and it accepts files without the DICM prefix
     images = [pydicom.dcmread(s.path, stop_before_pixels=True, force=True) for s in slices]
     for one, image in zip(slices, images):
         missing = [keyword for keyword in REFERRED_TO if not image.get(keyword)]
@@ -175,17 +181,22 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
                 "export the series again"
             )
     for keyword in MAY_BE_EMPTY:
-        if keyword not in images[0]:  # as an anonymisation may leave it
+        if keyword not in images[0]:  # an anonymisation may remove it
             setattr(images[0], keyword, "")
-    # voxels are as thick as the step, which the headers' thickness and spacing need not be
+    # the thickness and the spacing in the headers may differ from the step between slices
     step = float(np.linalg.norm(slices[-1].position - slices[0].position)) / (len(slices) - 1)
     images[0].SliceThickness = images[0].SpacingBetweenSlices = step
-    for image in images:  # that they differ by rounding alone has been checked
+    for image in images:  # they differ by rounding alone, as reading has checked
         image.ImageOrientationPatient = images[0].ImageOrientationPatient
     return images
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
+    """Read name, version, authors and intended use of a bundle, each cut to ``LONGEST`` characters.
+
+    Raises:
+        InputError: if the file is missing or lacks one of them.
+    """
     metadata = read_json(path)
     try:
         names = ("name", "version", "authors", "intended_use")
@@ -198,6 +209,11 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 
 def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]) -> list[pydicom.Dataset]:
+    """Return a description for each segment.
+
+    Raises:
+        InputError: if the codes of a segment are not valid.
+    """
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -224,7 +240,7 @@ def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str,
                 raise ValueError(f"unknown {', '.join(kinds)}")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"segments, {label}: {segment} ({type(error).__name__}: {error}); expected category, type and, if of "
-                'use, anatomy, each a code such as ["10200004", "SCT", "Liver"]'
+                f"segments, {label}: {segment} ({type(error).__name__}: {error}); expected category, type and "
+                'optionally anatomy, each a code such as ["10200004", "SCT", "Liver"]'
             ) from error
     return described

@@ -1,4 +1,4 @@
-"""From the classes of a network to the values of its labels."""
+"""Turn the classes of a network into the values of its labels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..tensors import as_tensor
 
 
 class LabelValuesd(MapTransform):
-    """Write each class of a label map as the value of its label; the background stays 0.
+    """Replace each class of a label map by the value of its label; the background stays 0.
 
     Args:
-        keys: label maps ``(1, x, y, z)`` of integers, each class the position of its label.
+        keys: label maps ``(1, x, y, z)`` of integers. Class N is the Nth label.
         labels: names to values.
-        count: number of labels that the method segments; None for any.
+        count: number of labels that the method segments; None for any number.
 
     Raises:
-        InputError: labels that are not valid, or another number of them.
-        ValueError: a class without a label: the network is another one than the labels describe.
+        InputError: if the labels are not valid or another number.
+        ValueError: if a class has no label, since the labels describe another network.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class LabelValuesd(MapTransform):
         for key in self.key_iterator(d):
             label = d[key]
             if int(as_tensor(label).max()) >= len(self.values):
-                raise ValueError(f"'{key}' holds class {int(as_tensor(label).max())} of {len(self.values) - 1} labels")
+                raise ValueError(
+                    f"'{key}': class {int(as_tensor(label).max())}, but there are {len(self.values) - 1} labels"
+                )
             if self.values != list(range(len(self.values))):
                 result = label.clone()
                 as_tensor(result).copy_(as_tensor(label).new_tensor(self.values)[as_tensor(label).long()])

@@ -1,4 +1,4 @@
-"""From the network's grid back to the scan's, along the axes, with the decision on the way."""
+"""Resample the output of a network onto the grid of its scan, and decide the label of each voxel."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor
 
 
 class ResampleToScand(MapTransform):
-    """A network's output on its own grid, as a label map or as probabilities on the grid of the scan.
+    """Resample the output of a network onto the grid of the scan, as a label map or as probabilities.
 
-    The output is interpolated linearly and then decided, as by MONAI's ``Invertd`` and ``AsDiscreted``. Where all eight
-    neighbours of a voxel agree, interpolation cannot change the decision and is left out; elsewhere a slab of the scan
-    is decided at a time. So no class ever exists at the scan's size. Outside a crop, everything is background; padding
-    is left out, and where a voxel of the scan lies beyond the last of ``ResampleAxesd``'s grid, by half a voxel at
-    most, it continues that one. The inverse follows from the affine of the image as the network saw it and from the
-    scan's, whatever steps lie between (orientation, spacing, crop, pad, flip).
-    Only for a scan with sheared axes, a tilted gantry, all classes are interpolated at its size.
+    The output is interpolated linearly, and then each voxel gets its label, as in MONAI's ``Invertd`` and
+    ``AsDiscreted``. Where all eight neighbours of a voxel agree, interpolation cannot change the label and is left out.
+    The other voxels are computed slab by slab, so that no class exists at the scan's size in memory. Only for a scan
+    with sheared axes, from a tilted gantry, all classes are interpolated at its size.
+
+    The inverse resampling follows from two affines: that of the image at the network's input and that of the scan. The
+    steps between them (orientation, spacing, crop, pad, flip) do not matter. Outside a crop, the label is background.
+    Padding is left out. A voxel of the scan beyond the grid of ``ResampleAxesd``, by half a voxel at most, gets the
+    value of the last voxel of that grid.
 
     A label map, one channel of integers, cannot be interpolated: each voxel of the scan gets the nearest label.
 
     Args:
-        keys: outputs ``(C, x, y, z)`` on the grid of ``image_key``, or label maps ``(1, x, y, z)`` of 0 to 255.
-        image_key: the image as the network saw it; its ``original_affine`` and ``spatial_shape`` are the scan's.
+        keys: outputs ``(C, x, y, z)`` on the grid of ``image_key``, or label maps ``(1, x, y, z)``, 0 to 255.
+        image_key: image at the network's input; its ``original_affine`` and ``spatial_shape`` are those of the scan.
         output: ``"labels"``, uint8, or ``"probabilities"``, the interpolated channels, float32.
-        threshold: of a single channel, which is foreground from there on; more channels are decided by the largest,
-            the first of equals.
+        threshold: lowest value of foreground if there is one channel. Of several channels, the largest gives the label,
+            the first one among equals.
 
     Raises:
-        ValueError: another shape than the image's, more classes than 8 bits hold, or a label map where probabilities
-            are wanted.
+        ValueError: if the shape differs from the image's, if there are more classes than 8 bits hold, or if a label map
+            should become probabilities.
     """
 
     def __init__(
@@ -69,13 +71,15 @@ class ResampleToScand(MapTransform):
         for key in self.key_iterator(d):
             scores = as_tensor(d[key])
             if scores.shape[1:] != image.shape[1:]:
-                raise ValueError(f"'{key}' of shape {list(scores.shape)} for an image of {list(image.shape)}")
+                raise ValueError(
+                    f"'{key}' of shape {list(scores.shape)}, expected the size of the image, {list(image.shape)}"
+                )
             given = len(scores) == 1 and not scores.is_floating_point()  # labels, which need no decision
             if given:
                 if self.output == "probabilities":
                     raise ValueError(f"'{key}' is a label map ({scores.dtype}), which has no probabilities")
             elif self.output == "labels" and len(scores) >= MIXED:
-                raise ValueError(f"{len(scores)} classes, but a label has 8 bits")
+                raise ValueError(f"{len(scores)} classes, expected fewer than {MIXED}, since a label has 8 bits")
             scores = scores[(slice(None), *box)].to(torch.uint8 if given else torch.float32)
             if parallel is None:
                 result = self._sheared(scores, affine, scan_affine, scan_shape)
@@ -123,7 +127,7 @@ class ResampleToScand(MapTransform):
 
 
 def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
-    """The voxels of an image that lie on the grid of ``ResampleAxesd``, not beyond it, and their affine."""
+    """Return the voxels of an image that lie on the grid of ``ResampleAxesd`` and the affine of this part."""
     affine = affine_of(image)
     if "resampled_affine" not in image.meta:
         return [slice(None)] * 3, affine
@@ -136,11 +140,11 @@ def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
 
 
 class DecideLabeld(MapTransform):
-    """A network's output as a label map on its own grid, decided as :class:`ResampleToScand` does.
+    """Turn the output of a network into a label map on its own grid, by the rule of :class:`ResampleToScand`.
 
     Args:
         keys: outputs ``(C, x, y, z)``, which become label maps ``(1, x, y, z)``, uint8.
-        threshold: of a single channel; more channels are decided by the largest, the first of equals.
+        threshold: as for :class:`ResampleToScand`.
     """
 
     def __init__(self, keys: KeysCollection, threshold: float = 0.5, allow_missing_keys: bool = False) -> None:
@@ -183,7 +187,7 @@ def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], th
 
 
 def _decide(values: Tensor, threshold: float) -> Tensor:
-    """``(C, ...)`` to 8-bit labels."""
+    """Return the 8-bit labels ``(...)`` of values ``(C, ...)``."""
     if len(values) == 1:
         return (values[0] >= threshold).to(torch.uint8)
     return values.max(0).indices.to(torch.uint8)
@@ -192,7 +196,7 @@ def _decide(values: Tensor, threshold: float) -> Tensor:
 def _at_points(
     planes: Tensor, corners: Sequence[tuple[Tensor, Tensor, Tensor]], x: Tensor, y: Tensor, z: Tensor
 ) -> Tensor:
-    """``(C, points)``: some points of the planes ``(C, x, ...)`` at the product of positions along y and z."""
+    """Return values ``(C, points)`` at some points of the planes ``(C, x, ...)``, interpolated along y and z."""
     (y0, y1, wy), (z0, z1, wz) = ([part[i] for part in corner] for corner, i in zip(corners, (y, z)))
     flat = planes.reshape(len(planes), -1)
     rows = [(x * planes.shape[2] + line) * planes.shape[3] for line in (y0, y1)]

@@ -14,7 +14,7 @@ def in_this_process(function: object, form: str, *args: object) -> tuple[int, Co
     return {"explicit": (2000, Cost(4.0, 9.0)), "linear": (150, Cost(6.0, 9.0))}[form]
 
 
-def test_ratios_of_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_have_ratios_of_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "in_fresh_process", in_this_process)
     equal, memory, time, *training = attention_rows(CPU, 2, ((4, 4, 2),))
     assert equal.figure.startswith("32 positions") and equal.met and equal.value < 1e-5
@@ -27,7 +27,7 @@ def test_ratios_of_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r.value for r in training] == [0.075, 1.5]
 
 
-def test_memory_of_unequal_forms_meets_no_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unequal_forms_meet_no_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "in_fresh_process", in_this_process)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v, scale: v + 0 * (q + k))
     equal, memory, _, training, _ = attention_rows(CPU, 1, ((4, 4, 2),))
@@ -35,6 +35,6 @@ def test_memory_of_unequal_forms_meets_no_goal(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_the_explicit_form_needs_the_matrix_of_all_pairs() -> None:
+def test_the_explicit_form_holds_the_matrix_of_all_pairs() -> None:
     extra = {form: in_fresh_process(cost, form, (32, 32, 2), False, "cpu")[0] for form in ("explicit", "linear")}
     assert extra["explicit"] > 2048**2 * 4 > extra["linear"]

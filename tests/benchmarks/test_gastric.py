@@ -1,4 +1,4 @@
-"""The table on a small network; no time is judged."""
+"""Run the benchmark on a small network; no time is judged."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SMALL = {"width": 16, "planes": (8, 16, 16, 16), "blocks": (1, 1, 1, 1), "cardin
 
 
 @pytest.mark.parametrize("asa_refine", [False, True])
-def test_the_literal_network_gives_the_same(asa_refine: bool) -> None:
+def test_the_literal_network_has_equal_outputs(asa_refine: bool) -> None:
     assert largest_difference("cpu", (33, 28, 7), {**SMALL, "asa_refine": asa_refine}) < 1e-4
 
 
-def test_it_has_the_same_parameters() -> None:
+def test_the_literal_network_has_the_same_parameters() -> None:
     network = MAMTLN(**SMALL)
     literal = LiteralMAMTLN(network)
     assert [id(p) for p in literal.parameters()] == [id(p) for p in network.parameters()]
 
 
-def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, which has memory to spare, so that peaks cannot be seen."""
+def test_rows_have_ratios_and_goals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in this process, where freed memory would hide the peaks."""
     monkeypatch.setattr(gastric, "in_fresh_process", lambda function, *args: function(*args))
     monkeypatch.setattr(gastric, "peak_above_idle", lambda call: [call(), 2**30][1])
     rows = gastric_rows(CPU, 1, (32, 32, 6), SMALL)

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class Busy(nn.Module):
-    """Takes at least 10 ms of CPU time."""
+    """Use at least 10 ms of CPU time."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         end = time.thread_time() + 0.01
@@ -41,14 +41,14 @@ class Busy(nn.Module):
 def test_the_forwards_of_a_call_are_summed() -> None:
     network = Busy()
     clock = ForwardClock(network, CPU)
-    network(torch.zeros(1))  # before the call: not of it
+    network(torch.zeros(1))  # before the call, does not count
     cost = measure(lambda: [network(torch.zeros(1)) for _ in range(3)] and time.sleep(0.02), CPU, clock)
     assert len(clock.forwards) == 3
     assert 0.03 <= cost.forward_cpu <= cost.cpu
     assert cost.forward_cpu <= cost.forward_wall + 1e-3 and cost.forward_wall + 0.02 <= cost.wall
 
 
-def test_calls_take_turns_after_one_that_does_not_count() -> None:
+def test_calls_take_turns_after_a_warm_up() -> None:
     order: list[str] = []
     costs = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
     assert "".join(order) == "ab" * 4
@@ -80,11 +80,11 @@ def test_figures_are_ratios_of_medians() -> None:
         (9.0, None, True, None),
     ],
 )
-def test_goals(value: float, goal: str | None, valid: bool, met: bool | None) -> None:
+def test_goals_are_judged(value: float, goal: str | None, valid: bool, met: bool | None) -> None:
     assert row("figure", value, goal, valid).met is met
 
 
-def test_a_report_is_a_table_and_a_list(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_report_prints_a_table_and_writes_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [row("time, a / b", 4.123456, ">= 4"), row("Dice", 0.5)]
     report("infer", rows, CPU, str(tmp_path / "rows.json"))
     assert json.loads((tmp_path / "rows.json").read_text()) == [
@@ -98,7 +98,7 @@ def test_a_report_is_a_table_and_a_list(tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
-def test_slope_and_exponent() -> None:
+def test_slope_and_exponent_of_known_lines() -> None:
     x = [1.0, 2.0, 4.0, 8.0]
     assert slope(x, [100 + 25 * v for v in x]) == pytest.approx(25)
     assert exponent(x, [3 * v**1.5 for v in x]) == pytest.approx(1.5)
@@ -109,7 +109,7 @@ def growth_by_64_mib() -> int:
 
 
 @pytest.mark.slow
-def test_memory_of_a_fresh_process() -> None:
+def test_peak_memory_of_a_fresh_process() -> None:
     assert 60 <= in_fresh_process(growth_by_64_mib) / 2**20 < 70  # the kernel counts in batches of pages
 
 

@@ -1,4 +1,4 @@
-"""The tables on small volumes; no time is judged."""
+"""Run the benchmarks on small volumes; no time is judged."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
-from benchmarks.infer import Workload, mean_dice, side_by_side, way_back
+from benchmarks.infer import Workload, inverse_resampling, mean_dice, side_by_side
 from benchmarks.measure import Row
 from benchmarks.metrics import metrics_rows
-from benchmarks.train import ITERATIONS, _TimedIterations, pipeline_rows
+from benchmarks.train import ITERATIONS, TimedIterations, pipeline_rows
 from benchmarks.volumes import ct_volume, ensure_brain
 from benchmarks.weights import CONFIGS
 
@@ -32,7 +32,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
-    """A CT of few voxels and a network whose random weights find something everywhere."""
+    """Return a CT of few voxels and a network with random weights that segment something everywhere."""
     folder = tmp_path_factory.mktemp("ct")
     for name, volume in zip(("scan", "truth"), ct_volume(0)):
         (folder / name).mkdir()
@@ -58,13 +58,13 @@ def test_both_configurations_give_the_same_labels(workload: Workload, tmp_path: 
     assert "CT: float32, equal overlap: whole run / its forwards (CPU time)" in found
 
 
-def test_both_ways_back_give_the_same_labels(workload: Workload, tmp_path: Path) -> None:
-    found = values(way_back(workload, tmp_path, CPU, 1))
-    assert found["CT: way back and decision: voxels whose label differs"] <= 2
+def test_both_inverse_resamplings_give_the_same_labels(workload: Workload, tmp_path: Path) -> None:
+    found = values(inverse_resampling(workload, tmp_path, CPU, 1))
+    assert found["CT: inverse resampling and decision: voxels whose label differs"] <= 2
 
 
 def test_a_time_without_equal_labels_meets_no_goal(workload: Workload, tmp_path: Path) -> None:
-    """Ours with other weights."""
+    """Our configuration clips intensities in another way here."""
     other = tmp_path / "ours.json"
     other.write_text(workload.ours.read_text().replace('"a_min": -175', '"a_min": -600'))
     rows = side_by_side(dataclasses.replace(workload, ours=other), tmp_path, CPU, 1)
@@ -72,7 +72,7 @@ def test_a_time_without_equal_labels_meets_no_goal(workload: Workload, tmp_path:
     assert judged and not any(r.met for r in judged)
 
 
-def test_mean_dice_is_of_the_classes_that_the_truth_has() -> None:
+def test_mean_dice_averages_the_classes_of_the_truth() -> None:
     truth, prediction = np.array([1, 1, 2, 0]), np.array([1, 0, 2, 3])
     assert mean_dice(prediction, truth, 4) == pytest.approx((2 / 3 + 1) / 2)
 
@@ -84,7 +84,7 @@ def test_cached_cases_are_compared(tmp_path: Path) -> None:
 
 
 def test_every_iteration_is_timed() -> None:
-    block = _TimedIterations(CPU)
+    block = TimedIterations(CPU)
     trainer = Engine(lambda engine, batch: time.sleep(0.01))
     block.attach(trainer)
     trainer.run([0] * ITERATIONS)

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.volumes import CT_AFFINE, ORGANS, ensure_brain, ensure_ct, tumour_masks
 
 
-def test_a_ct_has_organs_in_a_body_in_air_and_noise(tmp_path: Path) -> None:
+def test_a_ct_has_a_body_with_organs_in_air(tmp_path: Path) -> None:
     files = ensure_ct(tmp_path)
     scan, truth = map(nib.load, files)
     assert scan.shape == truth.shape == (320, 320, 100)
@@ -20,7 +20,7 @@ def test_a_ct_has_organs_in_a_body_in_air_and_noise(tmp_path: Path) -> None:
     assert 8e6 < files[0].stat().st_size < 14e6  # 20 MB of voxels: noise does not compress
 
     written = files[0].read_bytes()
-    ensure_ct(tmp_path)  # is there already
+    ensure_ct(tmp_path)  # exists already
     assert files[0].read_bytes() == written
 
 
@@ -31,7 +31,7 @@ def test_a_larger_ct_repeats_the_same_content(tmp_path: Path) -> None:
     assert np.array_equal(hounsfield[..., :100], hounsfield[..., 100:])
 
 
-def test_a_brain_is_zero_outside(tmp_path: Path) -> None:
+def test_the_background_of_a_brain_is_zero(tmp_path: Path) -> None:
     image, label = (np.asarray(nib.load(file).dataobj) for file in ensure_brain(tmp_path, (60, 60, 40)))
     assert image.shape == (60, 60, 40, 4) and np.unique(label).tolist() == [0, 1, 2, 3]
     brain = image.any(-1)

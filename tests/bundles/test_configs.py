@@ -21,10 +21,12 @@ from monai.data import MetaTensor
 
 from common.data import load_cases
 from common.engines import Stage
-from common.methods.mmfnet import MMFNet
+from common.methods.mmfnet import ClipChannelsd, MMFNet
 
 from ..conftest import BUNDLES
-from ..workflows import MMFNET, OMNET, parameters, parser_of
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.omnet.tiny import OMNET
+from ..workflows import parameters, parser_of, rates_of
 
 FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*.json"))]
 
@@ -36,7 +38,10 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
         for overlay in ("multi_gpu_train", "demo"):
             yield (*base, overlay)
         if base != ("inference",):
-            yield from ((*base, f"ablations/{file.stem}") for file in sorted(bundle.glob("configs/ablations/*.json")))
+            for folder in ("ablations", "tasks"):
+                yield from (
+                    (*base, f"{folder}/{file.stem}") for file in sorted(bundle.glob(f"configs/{folder}/*.json"))
+                )
         if base != ("train",) and (bundle / "configs" / "ensemble.json").exists():
             yield (*base, "ensemble")
         if base == ("inference",) and (bundle / "configs" / "explain.json").exists():
@@ -228,6 +233,10 @@ def test_every_ablation_is_in_the_table() -> None:
     assert {file.stem for file in (OMNET / "configs" / "ablations").iterdir()} == set(VARIANTS)
 
 
+def rate_of(stage: Stage) -> float:
+    return stage.start_optimizer()[0].param_groups[0]["lr"]
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_the_papers(name: str) -> None:
     count, stages = ABLATIONS[name]
@@ -237,10 +246,10 @@ def test_an_ablation_is_the_papers(name: str) -> None:
     assert [stage.name for stage in built] == stages
     assert built[-1].network is network
     assert built[-1].weights == "model.pt"
-    used = [parser["modalities"][channel] for channel in parser["channels"]]
+    used = [parser["modalities"][channel] for channel in parser.get_parsed_content("channels")]
     assert network.in_channels == len(used)
     if stages == SCRATCH:
-        assert (built[0].learning_rate, built[0].max_epochs, built[0].patience) == (1e-3, 100, 10)
+        assert (rate_of(built[0]), built[0].max_epochs, built[0].patience) == (1e-3, 100, 10)
         if name.startswith("single_modality"):
             assert used == [name.rpartition("_")[2].upper()]
     else:
@@ -281,9 +290,9 @@ def test_the_defaults_are_the_papers() -> None:
     assert {key: parser[key] for key in settings} == settings
     inference = parser_of(MMFNET, "inference")
     assert inference.get().keys() > {"modalities", "channels", "spacing", "roi_size", "window_step"}
-    for steps in (parser["clip"], inference["preprocessing::transforms"]):
-        (clip,) = (step for step in steps if step["_target_"].endswith("ClipChannelsd"))
-        assert clip["ranges"] == [[-2, 1], [-3, 2], [-2, 3.5]]
+    for steps in (parser.get_parsed_content("clip"), inference.get_parsed_content("preprocessing").transforms):
+        (clip,) = (step for step in steps if isinstance(step, ClipChannelsd))
+        assert clip.ranges.tolist() == [[-2, 1], [-3, 2], [-2, 3.5]]
     loss = parser.get_parsed_content("loss")
     assert (loss.smooth_nr, loss.smooth_dr, loss.batch, loss.sigmoid) == (1, 1, True, False)
     assert parser.get_parsed_content("case_loss").batch is False
@@ -291,7 +300,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_the_stages_are_the_papers() -> None:
     stages: list[Stage] = parser_of(MMFNET, "train").get_parsed_content("stages")
-    assert [(s.name, s.learning_rate, s.max_epochs, s.patience, s.weights) for s in stages] == [
+    assert [(s.name, rate_of(s), s.max_epochs, s.patience, s.weights) for s in stages] == [
         ("T1", 1e-3, 100, 10, "single_T1.pt"),
         ("T2", 1e-3, 100, 10, "single_T2.pt"),
         ("CET1", 1e-3, 100, 10, "single_CET1.pt"),
@@ -301,7 +310,7 @@ def test_the_stages_are_the_papers() -> None:
 
 
 def test_the_augmentation_is_the_papers() -> None:
-    window = parser_of(MMFNET, "train").get_parsed_content("train::window")
+    (window,) = parser_of(MMFNET, "train").get_parsed_content("train::window")
     assert (window.roi_size, window.step) == ((256, 256, 16), 4)
     assert window.max_offset == (32, 32, 4)  # the margin shortens none
     assert (window.max_angle, window.flip_axis) == (5.0, 1)
@@ -339,7 +348,8 @@ def assert_is_the_papers(
     assert (stage.network, stage.weights, stage.max_epochs, stage.patience) == (network, "model.pt", 20, None)
     batch = stage.prepare_batch
     assert (batch.ends, batch.transfer) == (list(np.cumsum(curriculum)), transfer)
-    assert [stage.rate(epoch) for epoch in (1, 4, 5, 8, 9, 20)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 1e-3 / 2**4]
+    rates = rates_of(stage, 20)
+    assert [rates[epoch - 1] for epoch in (1, 4, 5, 8, 9, 20)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 1e-3 / 2**4]
     assert stage.find_unused_parameters is any(curriculum[:2])
     return network
 
@@ -359,7 +369,7 @@ def test_om_nets_defaults_are_the_papers() -> None:
     assert network.heads["tumour"].spatial_weights  # type: ignore[index, union-attr]
     dropout = {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)}
     assert dropout == {0.5}
-    optimizer = parser.get_parsed_content("stages")[0].optimizer(network, 1e-3)
+    optimizer, _ = parser.get_parsed_content("stages")[0].start_optimizer()
     assert {group["momentum"] for group in optimizer.param_groups} == {0.99}
     settings = {
         "modalities": ["FLAIR", "T1", "CET1", "T2"],

@@ -40,8 +40,12 @@ from common.packaging.checksums import check_checksums
 from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.multirnet.tiny import MULTIRNET
 from ..packaging.grammar import violations
-from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, TINY, assert_label_maps
+from ..workflows import BUSY, TINY, assert_label_maps
 from .test_metadata import SCHEMA
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The bundles from Python: MONAI's properties set on a workflow, and trainings of several clients in rounds."""
+"""Use the bundles from Python: set MONAI's properties on a workflow, train several clients in rounds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ from monai.transforms import Compose, Transform
 
 from common.data import load_cases
 from common.errors import root_cause
-from common.reporting import read_scores
+from common.results import read_scores
 
-from ..conftest import BUNDLES
-from ..workflows import BUSY, MMFNET, MPUNET
+from ..workflows import BUSY, METHOD, PLAIN, bundles
 from .test_configs import compositions
 
-bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
-SINGLE_STAGE = {MMFNET: ("train", "ablations/multi_mlp_std")}  # the others' trainings are of one
 Weights = Mapping[str, torch.Tensor]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:parsing config_file"),  # MONAI's word of trust, each time
+    pytest.mark.filterwarnings("ignore:parsing config_file"),  # MONAI warns each time
     pytest.mark.filterwarnings("ignore:executing the bundle config under"),
 ]
 
@@ -40,7 +37,7 @@ pytestmark = [
 def create(
     cohort: Callable, config_files: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., ConfigWorkflow]:
-    """MONAI's ``create_workflow`` with the named configs of a bundle on its tiny cohort."""
+    """Call MONAI's ``create_workflow`` with the named configs of a bundle on its tiny cohort."""
     monkeypatch.chdir(tmp_path)
 
     def make(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
@@ -73,7 +70,7 @@ def test_no_overlay_moves_an_optional_property(bundle: Path) -> None:
 
 
 def run_epochs(flow: ConfigWorkflow) -> int:
-    """Train; the number of the last epoch."""
+    """Train; return the number of the last epoch."""
     flow.initialize()
     flow.run()
     return flow.trainer.state.epoch
@@ -81,33 +78,26 @@ def run_epochs(flow: ConfigWorkflow) -> int:
 
 @bundles
 def test_more_epochs_than_the_config_has(create: Callable, bundle: Path) -> None:
-    """Fewer are those of the clients below."""
-    flow = create(bundle, *SINGLE_STAGE.get(bundle, ("train",)))
+    """Ask for more; the clients below ask for fewer."""
+    flow = create(bundle, *METHOD[bundle].single_stage)
     given = flow.max_epochs
     flow.max_epochs = given + 5
     flow.initialize()
     (stage,) = flow.trainer.stages
-    # MMFNet's length is that of its stages, which the property only limits
-    assert stage.max_epochs == (given if bundle == MMFNET else given + 5)
+    # where the stages have lengths of their own, the property only limits them
+    own_length = METHOD[bundle].single_stage != ("train",)
+    assert stage.max_epochs == (given if own_length else given + 5)
     assert flow.trainer.max_epochs == given + 5
 
 
 def test_more_epochs_are_trained(create: Callable) -> None:
-    flow = create(MPUNET, "train", updates_per_epoch=1)
+    flow = create(PLAIN, "train", updates_per_epoch=1)
     flow.max_epochs = 3
     assert run_epochs(flow) == 3
 
 
-def test_max_epochs_of_several_stages_is_a_limit(create: Callable, tmp_path: Path) -> None:
-    flow = create(MMFNET, "train", updates_per_epoch=1)
-    assert flow.max_epochs == 8
-    flow.max_epochs = 1
-    assert run_epochs(flow) == 1
-    assert {p.name for p in (tmp_path / "models").glob("single*.pt")} == {"single_T1.pt"}
-
-
 def network_of(bundle: Path) -> torch.nn.Module:
-    """As the configs have it: of those with two forms, the one that returns a single tensor."""
+    """Build the network in the form of the configs, which returns a single tensor."""
     network = BUSY[bundle.name]()
     if hasattr(network, "dense"):
         network.dense = True  # type: ignore[assignment]
@@ -115,7 +105,7 @@ def network_of(bundle: Path) -> torch.nn.Module:
 
 
 class Seen(Inferer, Transform):
-    """A handler, a transform or an inferer that counts."""
+    """Count the calls, as a handler, a transform or an inferer."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -130,7 +120,7 @@ class Seen(Inferer, Transform):
 
 @bundles
 def test_properties_of_a_training(create: Callable, bundle: Path, tmp_path: Path) -> None:
-    flow = create(bundle, *SINGLE_STAGE.get(bundle, ("train",)), updates_per_epoch=1)
+    flow = create(bundle, *METHOD[bundle].single_stage, updates_per_epoch=1)
     cases = flow.train_dataset_data
     seen = {name: Seen() for name in ("train", "val", "load", "val_load", "decide", "train_infer", "val_infer")}
     network = network_of(bundle)
@@ -144,7 +134,7 @@ def test_properties_of_a_training(create: Callable, bundle: Path, tmp_path: Path
     flow.train_handlers, flow.val_handlers = [seen["train"]], [seen["val"]]
     flow.train_preprocessing = Compose([seen["load"], *load.transforms])
     flow.val_preprocessing = Compose([seen["val_load"], *val_load.transforms])
-    if decide is not None:  # MMFNet's validation takes the network's output
+    if decide is not None:  # a validation may take the output of the network as it is
         flow.val_postprocessing = Compose([seen["decide"], *decide.transforms])
     flow.train_inferer, flow.val_inferer = seen["train_infer"], Counted(val_inferer, seen["val_infer"])
     flow.val_key_metric = {"own": Average(lambda output: 0.5)}
@@ -174,7 +164,7 @@ class Counted:
 
 @bundles
 def test_folders_data_sets_and_engines(create: Callable, bundle: Path, tmp_path: Path, cohort: Callable) -> None:
-    flow = create(bundle, *SINGLE_STAGE.get(bundle, ("train",)), ckpt_dir="$@bundle_root + '/models'")
+    flow = create(bundle, *METHOD[bundle].single_stage, ckpt_dir="$@bundle_root + '/models'")
     flow.bundle_root = str(tmp_path / "root")
     flow.dataset_dir = str(tmp_path / "nowhere")
     flow.initialize()
@@ -188,7 +178,7 @@ def test_folders_data_sets_and_engines(create: Callable, bundle: Path, tmp_path:
     flow.initialize()
     trainer, evaluator = flow.trainer, flow.evaluator
     assert trainer.data_loader.dataset is data and evaluator.data_loader.dataset is held
-    assert trainer.ckpt_dir == tmp_path / "root" / "models"
+    assert trainer.folder.path == tmp_path / "root" / "models"
     flow.evaluator = evaluator
     flow.initialize()
     assert flow.trainer is not trainer and flow.trainer.evaluator is evaluator
@@ -198,8 +188,8 @@ def test_folders_data_sets_and_engines(create: Callable, bundle: Path, tmp_path:
     assert flow.run()[-1] == "ran"
 
 
-def test_what_no_config_has_is_none(create: Callable) -> None:
-    flow = create(MPUNET, "train")
+def test_an_optional_property_that_is_not_set_is_none(create: Callable) -> None:
+    flow = create(PLAIN, "train")
     assert flow.train_postprocessing is None and flow.train_key_metric is None
 
 
@@ -232,7 +222,7 @@ def test_properties_of_an_inference(create: Callable, bundle: Path, tmp_path: Pa
 
 
 def mean_of(states: Sequence[Weights]) -> dict[str, torch.Tensor]:
-    """The mean of floating-point entries; of counters, such as the batches that a normalisation has seen, the first."""
+    """Return the mean of floating-point entries, and the first of counters such as the batches of a normalisation."""
     return {
         key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
         for key, value in states[0].items()
@@ -245,12 +235,12 @@ def copied(state: Weights) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def clients(create: Callable, tmp_path: Path) -> Callable[[Path], list[ConfigWorkflow]]:
-    """Two workflows whose round is one epoch, each on its own cases, with a folder of its own."""
+    """Build two workflows with rounds of one epoch, each with its own cases and its own folder."""
 
     def make(bundle: Path) -> list[ConfigWorkflow]:
         flows = []
         for client in range(2):
-            names = SINGLE_STAGE.get(bundle, ("train",))
+            names = METHOD[bundle].single_stage
             flow = create(bundle, *names, ckpt_dir=str(tmp_path / f"client{client}"), updates_per_epoch=1)
             cases = flow.train_dataset_data
             flow.train_dataset_data = cases[client::2]
@@ -264,7 +254,7 @@ def clients(create: Callable, tmp_path: Path) -> Callable[[Path], list[ConfigWor
 
 @bundles
 def test_rounds_of_living_workflows(clients: Callable, bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Data stay cached; optimiser, learning rate and draws go on from round to round."""
+    """Keep cached data, optimiser, learning rate and draws from round to round."""
     flows = clients(bundle)
     assert not {c["case"] for c in flows[0].train_dataset_data} & {c["case"] for c in flows[1].train_dataset_data}
     weights = copied(flows[0].network_def.state_dict())
@@ -286,11 +276,11 @@ def test_rounds_of_living_workflows(clients: Callable, bundle: Path, caplog: pyt
     assert optimizers[0] is optimizers[2]
     draws = [list(flow.trainer.data_loader.sampler) for flow in flows]
     first = type(flows[0].trainer.data_loader.sampler)(len(flows[0].train_dataset), len(draws[0]))
-    assert list(first) != draws[0]  # those of an epoch of its own
+    assert list(first) != draws[0]  # each epoch has its own draws
 
 
-def test_the_weights_of_a_round_are_trained_from_those_given(clients: Callable) -> None:
-    flow, _ = clients(MPUNET)
+def test_a_round_trains_from_the_weights_given(clients: Callable) -> None:
+    flow, _ = clients(PLAIN)
     flow.run()
     optimizer = flow.trainer.optimizer
     zero = {key: torch.zeros_like(value) for key, value in flow.network_def.state_dict().items()}
@@ -302,8 +292,8 @@ def test_the_weights_of_a_round_are_trained_from_those_given(clients: Callable) 
         assert parameter.abs().max() < 20 * rate, name
 
 
-def test_a_complete_training_without_more_epochs_is_refused(clients: Callable) -> None:
-    flow, _ = clients(MPUNET)
+def test_running_a_complete_training_again_is_refused(clients: Callable) -> None:
+    flow, _ = clients(PLAIN)
     flow.run()
     with pytest.raises(RuntimeError) as error:
         flow.run()
@@ -311,8 +301,8 @@ def test_a_complete_training_without_more_epochs_is_refused(clients: Callable) -
 
 
 def test_rounds_by_properties(create: Callable, tmp_path: Path) -> None:
-    """A workflow that is initialised for each round: a folder and a seed for each, and the cached cases kept."""
-    flow = create(MPUNET, "train", updates_per_epoch=1)
+    """Initialise a workflow for each round with a new folder and seed, and keep the cached cases."""
+    flow = create(PLAIN, "train", updates_per_epoch=1)
     for name in ("ckpt_dir", "seed"):
         flow.add_property(name, required=True, config_id=name)
     flow.max_epochs = 1
@@ -332,11 +322,11 @@ def test_rounds_by_properties(create: Callable, tmp_path: Path) -> None:
     assert draws[0] != draws[1]
 
 
-@pytest.mark.parametrize("bundle", [MMFNET, MPUNET], ids=lambda bundle: bundle.name)
+@bundles
 def test_monais_federated_client(
     config_files: Callable, cohort: Callable, tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = SINGLE_STAGE.get(bundle, ("train",))
+    names = METHOD[bundle].single_stage
     options = {
         "dataset_dir": str(cohort(bundle)),
         "ckpt_dir": str(tmp_path / "models"),
@@ -364,5 +354,5 @@ def test_monais_federated_client(
         weights = ExchangeObject(weights=copied(result.weights))
     scores = client.evaluate(weights).metrics
     rows = read_scores(tmp_path / "out" / "scores.csv")
-    assert set(rows[0]) - {"case"} == set(scores)
+    assert set(rows[0]) - {"case"} == {name for name in scores if not name.startswith("class ")}
     assert all(0 <= value <= 1 for name, value in scores.items() if "Dice" in name)

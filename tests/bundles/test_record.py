@@ -24,7 +24,8 @@ from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record
 
 from ..conftest import BUNDLES
-from ..workflows import MPUNET, OMNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.omnet.tiny import OMNET
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 

@@ -1,4 +1,4 @@
-"""Worker processes that start afresh (spawn, forkserver) get their data set pickled."""
+"""Check that data sets reach worker processes that start anew (spawn, forkserver), which get them pickled."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+from ..workflows import bundles
 
 
-@pytest.mark.parametrize("bundle", [MMFNET, OMNET, MAMTLN_CT, MPUNET, MULTIRNET], ids=lambda bundle: bundle.name)
+@bundles
 def test_data_sets_can_be_pickled(workflow: Callable, bundle: Path) -> None:
     flow = workflow(bundle, "train", cache_rate=0.0)
     for part in ("train", "validate"):

@@ -12,7 +12,11 @@ import torch
 
 from common.errors import is_input_error, root_cause
 
-from ..workflows import MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET
+from ..methods.mamtln.tiny import MAMTLN_CT
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
+from ..methods.multirnet.tiny import MULTIRNET
+from ..methods.omnet.tiny import OMNET
 
 CT, MRI = (MAMTLN_CT, MPUNET, MULTIRNET), (MMFNET, OMNET)
 PADDING = -2000

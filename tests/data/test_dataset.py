@@ -14,7 +14,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransf
 
 from common.data import CaseDataset, CaseSampler, SampledCacheDataset, VolumeReader, batch_size_per_rank
 from common.errors import InputError
-from common.methods.mmfnet import RandWindowd
+from common.methods.mmfnet import RandCropRotatedPatchd
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ class Counted(MapTransform):
         return {**data, "image": MetaTensor(torch.arange(2 * 12.0**2 * 10).reshape(2, 12, 12, 10) * data["factor"])}
 
 
-WINDOW = RandWindowd("image", roi_size=(6, 6, 4), margin=(3, 3, 2), step=2, max_offset=(2, 2, 2))
+WINDOW = RandCropRotatedPatchd("image", roi_size=(6, 6, 4), margin=(3, 3, 2), step=2, max_offset=(2, 2, 2))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.engines import CaseEvaluator, case_evaluator
 from common.errors import InputError
-from common.reporting import read_class_scores, read_classes, read_result, read_scores
+from common.results import read_class_scores, read_classes, read_result, read_scores
 from common.transforms import SplitClassesd
 
 CLASSES = ["negative", "positive"]
@@ -50,13 +50,11 @@ def evaluator(tmp_path: Path) -> Callable[..., CaseEvaluator]:
             val_data_loader=DataLoader(cases, batch_size=1),
             network=nn.Identity(),
             inferer=SimpleInferer(),
-            scores_file=out / "scores.csv",
+            scores_dir=out,
             **{
                 "metrics": {"pred": {"accuracy": lambda prediction, truth: prediction.max().item()}},
                 "postprocessing": SplitClassesd("pred", CLASSES),
                 "results_dir": out,
-                "classes_file": out / "classes.csv",
-                "class_scores_file": out / "class_scores.csv",
                 **options,
             },
         )
@@ -85,12 +83,12 @@ def test_the_class_is_written_after_the_label_map(evaluator: Callable, tmp_path:
         assert not (tmp_path / "out" / f"{data['case']}_class.json").exists()
         return SplitClassesd("pred", CLASSES)(data)
 
-    with pytest.raises(InputError, match="1 of 4 cases failed:\n  a: the label map cannot be written"):
+    with pytest.raises(InputError, match="1 of 4 cases failed: a"):
         evaluator(CASES, postprocessing=postprocess).run()
     assert sorted(p.name[0] for p in (tmp_path / "out").glob("*_class.json")) == ["b", "c", "d"]
 
 
-def test_without_a_result_or_a_folder_nothing_is_written(evaluator: Callable, tmp_path: Path) -> None:
+def test_no_result_or_no_folder_writes_nothing(evaluator: Callable, tmp_path: Path) -> None:
     scores = Scores()
     evaluator(CASES, postprocessing=None, class_scores=scores).run()
     evaluator(CASES, results_dir=None).run()
@@ -134,7 +132,7 @@ def test_cases_of_all_processes_are_scored_together(
     def gather(items: list) -> list:
         return items + (others if items and isinstance(items[0], dict) and "predicted" in items[0] else [])
 
-    monkeypatch.setattr(case_evaluator, "_gather", gather)
+    monkeypatch.setattr(case_evaluator, "gather", gather)
     scores = Scores()
     evaluator(CASES[:2], class_scores=scores).run()
     assert scores.calls[0][0].tolist() == [[0.25, 0.75], [0.125, 0.875], [0.75, 0.25]]
@@ -158,7 +156,7 @@ def test_a_second_run_forgets_the_first(evaluator: Callable) -> None:
     assert [len(true) for _, true in scores.calls] == [4, 4]
 
 
-def test_scores_of_cases_are_written_before_the_classes_are_scored(evaluator: Callable, tmp_path: Path) -> None:
+def test_case_scores_are_written_before_classes_are_scored(evaluator: Callable, tmp_path: Path) -> None:
     def fail(probabilities: Tensor, true: Tensor) -> dict[str, float]:
         raise InputError("classes: one name twice")
 

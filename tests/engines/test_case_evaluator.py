@@ -4,6 +4,7 @@ import csv
 import errno
 import math
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier, Event, get_ident
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ def evaluator(tmp_path: Path) -> Callable[..., CaseEvaluator]:
             val_data_loader=DataLoader(cases, batch_size=1),
             network=Identity(failures or {}),
             **{
-                "scores_file": tmp_path / "out" / "scores.csv",
+                "scores_dir": tmp_path / "out",
                 "metrics": {"pred": {"ratio": ratio, "largest": largest}},
                 **options,
             },
@@ -77,7 +79,7 @@ def written(tmp_path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_scores_of_another_maker_are_kept_before_a_case_is_computed(evaluator: Callable, tmp_path: Path) -> None:
+def test_scores_of_other_weights_are_not_replaced(evaluator: Callable, tmp_path: Path) -> None:
     failures: dict[float, BaseException] = {7.0: AssertionError("computed")}
     evaluator([case("a", 1.0)], made_by={"weights": "A"}).run()
     with pytest.raises(InputError, match=r"scores\.csv: made by another run \(weights A, this run has B\)"):
@@ -86,12 +88,14 @@ def test_scores_of_another_maker_are_kept_before_a_case_is_computed(evaluator: C
     assert [row["case"] for row in written(tmp_path)] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["scores_file", "classes_file", "class_scores_file"])
-def test_a_users_table_is_kept_before_a_case_is_computed(evaluator: Callable, tmp_path: Path, name: str) -> None:
-    table = tmp_path / "table.csv"
+@pytest.mark.parametrize("name", ["scores.csv", "classes.csv", "class_scores.csv"])
+def test_a_table_of_the_user_is_not_replaced(evaluator: Callable, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    table = tmp_path / "out" / name
     table.write_text("reader,case,opinion\n")
-    with pytest.raises(InputError, match=r"table\.csv: another file of this name"):
-        evaluator([case("a", 7.0)], {7.0: AssertionError("computed")}, **{name: table}).run()
+    engine = evaluator([case("a", 7.0)], {7.0: AssertionError("computed")}, class_scores=lambda *_: {})
+    with pytest.raises(InputError, match=rf"{name}: another file of this name"):
+        engine.run()
     assert table.read_text() == "reader,case,opinion\n"
 
 
@@ -104,7 +108,7 @@ def test_a_score_that_is_not_defined_is_left_out_of_the_mean(evaluator: Callable
     assert [row["ratio"] for row in written(tmp_path)] == ["1.000000", "1.000000", "nan"]
 
 
-def test_a_score_that_no_case_has_is_not_a_number(evaluator: Callable) -> None:
+def test_the_mean_of_a_score_without_values_is_nan(evaluator: Callable) -> None:
     engine = evaluator([case("empty", 0.0)])
     engine.run()
     assert math.isnan(engine.state.metrics["ratio"])
@@ -118,7 +122,9 @@ def test_a_case_that_fails_does_not_stop_the_others(
     engine = evaluator(cases, {2.0: RuntimeError("out of memory")})
     with caplog.at_level("INFO"), pytest.raises(InputError) as error:
         engine.run()
-    assert str(error.value) == f"2 of 4 cases failed:\n  b: {NO_MEMORY}\n  c: c.nii.gz: no such file"
+    assert str(error.value) == "2 of 4 cases failed: b, c"
+    for line in (f"case b: {NO_MEMORY}", "case c: c.nii.gz: no such file"):
+        assert caplog.messages.count(line) == 1
     assert error.value.status == 1
     assert [row["case"] for row in written(tmp_path)] == ["a", "d"]
     assert engine.state.metrics["largest"] == 2.5
@@ -129,10 +135,10 @@ def test_a_failure_is_one_line(evaluator: Callable) -> None:
     engine = evaluator([case("a", 1.0)], {1.0: RuntimeError("out of memory\nwhere, in which kernel, and what to try")})
     with pytest.raises(InputError):
         engine.run()
-    assert engine.failures == [f"a: {NO_MEMORY}"]
+    assert engine.failures == {"a": NO_MEMORY}
 
 
-def test_of_a_chain_of_errors_the_users_is_told(evaluator: Callable) -> None:
+def test_the_input_error_of_a_chain_is_reported(evaluator: Callable) -> None:
     def postprocess(data: dict) -> dict:
         try:
             raise InputError("a.nii.gz: cannot be written")
@@ -140,8 +146,9 @@ def test_of_a_chain_of_errors_the_users_is_told(evaluator: Callable) -> None:
             raise RuntimeError("applying transform") from error
 
     engine = evaluator([case("a", 1.0)], postprocessing=postprocess)
-    with pytest.raises(InputError, match=r"a: a\.nii\.gz: cannot be written$"):
+    with pytest.raises(InputError, match="1 of 1 cases failed: a"):
         engine.run()
+    assert engine.failures == {"a": "a.nii.gz: cannot be written"}
 
 
 def test_without_a_score_no_table_is_written(evaluator: Callable, tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_an_interruption_is_no_failure_of_a_case(evaluator: Callable) -> None:
     assert not engine.failures
 
 
-def test_a_run_without_a_good_case_has_its_own_status(evaluator: Callable) -> None:
+def test_a_run_in_which_all_cases_fail_has_status_3(evaluator: Callable) -> None:
     engine = evaluator([case("a", 1.0), {"case": "b", "error": "broken"}], {1.0: MemoryError()})
     with pytest.raises(CasesFailedError, match="2 of 2 cases failed") as error:
         engine.run()
@@ -178,14 +185,14 @@ def test_a_run_without_a_good_case_has_its_own_status(evaluator: Callable) -> No
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (lambda: torch.empty(1 << 55), "a: not enough memory ("),
-        (lambda: np.empty(1 << 55), "a: not enough memory ("),
-        (lambda: Path("/no/such/file").read_text(), "a: /no/such/file: No such file or directory; "),
-        (lambda: {}["key"], "a: internal error (KeyError: 'key'); report it with the traceback in the log"),
+        (lambda: torch.empty(1 << 55), "not enough memory ("),
+        (lambda: np.empty(1 << 55), "not enough memory ("),
+        (lambda: Path("/no/such/file").read_text(), "/no/such/file: No such file or directory; "),
+        (lambda: {}["key"], "internal error (KeyError: 'key'); report it with the traceback in the log"),
     ],
     ids=["torch has no memory", "numpy has no memory", "no file", "an error of ours"],
 )
-def test_whatever_a_case_raises_is_its_line(
+def test_any_error_of_a_case_is_reported_in_one_line(
     place: str, error: Callable, message: str, evaluator: Callable, tmp_path: Path
 ) -> None:
     def maybe(where: str, value: Any) -> Any:
@@ -205,8 +212,7 @@ def test_whatever_a_case_raises_is_its_line(
     engine.network = Watched(lambda value: maybe("network", value))
     with pytest.raises(CasesFailedError) as raised:
         engine.run()
-    (failure,) = engine.failures
-    assert failure.startswith("a: ") and message.removeprefix("a: ") in failure
+    assert list(engine.failures) == ["a"] and message in engine.failures["a"]
     assert raised.value.status == 1
     assert [row["case"] for row in written(tmp_path)] == ["b", "c"]
 
@@ -258,15 +264,16 @@ def test_an_output_that_is_not_finite_fails_its_case(value: float, evaluator: Ca
     broken["image"] = broken["image"].clone()
     broken["image"][0, 1, 1, 1] = value
     engine = evaluator([case("a", 1.0), broken, case("c", 3.0)])
-    with pytest.raises(CasesFailedError, match=r"b: the network's output holds values that are not finite"):
+    with pytest.raises(CasesFailedError):
         engine.run()
+    assert engine.failures["b"].startswith("the network's output holds values that are not finite")
     assert [row["case"] for row in written(tmp_path)] == ["a", "c"]
 
 
 def test_equal_names_are_refused_before_anything_starts(evaluator: Callable) -> None:
     engine = evaluator([case("P1", 1.0), case("P2", 2.0), case("P1", 3.0)])
     engine.network = Watched(lambda value: pytest.fail("a case was computed"))
-    with pytest.raises(InputError, match=r"^two cases are called P1, and .*as its 'case' in the data list$"):
+    with pytest.raises(InputError, match=r"^two cases are called P1, .* a different 'case' in the data list$"):
         engine.run()
 
 
@@ -328,14 +335,14 @@ def test_failures_are_in_the_order_of_the_cases(evaluator: Callable, tmp_path: P
     engine = evaluator(cases, {2.0: memory, 4.0: memory}, **options)
     with pytest.raises(InputError, match="7 of 8 cases failed"):
         engine.run()
-    assert engine.failures == [
-        "b: the label map cannot be written",
-        f"c: {NO_MEMORY}",
-        "d: d: no T2",
-        f"e: {NO_MEMORY}",
-        "f: the label map cannot be written",
-        "g: g: no T1",
-        "h: internal error (ZeroDivisionError: no voxel); report it with the traceback in the log",
+    assert list(engine.failures.items()) == [
+        ("b", "the label map cannot be written"),
+        ("c", NO_MEMORY),
+        ("d", "d: no T2"),
+        ("e", NO_MEMORY),
+        ("f", "the label map cannot be written"),
+        ("g", "g: no T1"),
+        ("h", "internal error (ZeroDivisionError: no voxel); report it with the traceback in the log"),
     ]
     assert [row["case"] for row in written(tmp_path)] == ["a"]
 
@@ -372,7 +379,7 @@ class Watched(nn.Module):
         return x
 
 
-def test_reading_the_network_and_writing_go_on_together(evaluator: Callable, tmp_path: Path) -> None:
+def test_reading_network_and_writing_run_in_parallel(evaluator: Callable, tmp_path: Path) -> None:
     """The writing of a, the network on b and the reading of c wait for each other; one after the other, none ends."""
     meeting = Barrier(3, timeout=PATIENCE)
     threads = {}
@@ -421,7 +428,7 @@ def test_one_case_is_read_ahead_and_one_is_written_at_a_time(evaluator: Callable
     assert reading == writing == list("abcde")
 
 
-def test_what_is_wrong_with_the_loader_is_raised(evaluator: Callable, tmp_path: Path) -> None:
+def test_an_error_of_the_loader_is_raised(evaluator: Callable, tmp_path: Path) -> None:
     """Such as a worker process that was killed: which cases it would have given, nobody knows."""
 
     def read(name: str) -> None:
@@ -437,7 +444,7 @@ def test_what_is_wrong_with_the_loader_is_raised(evaluator: Callable, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interruption_waits_for_the_case_that_is_being_written(evaluator: Callable, tmp_path: Path) -> None:
+def test_an_interruption_waits_for_the_case_being_written(evaluator: Callable, tmp_path: Path) -> None:
     writing, interrupted, returned = Event(), Event(), Event()
     left_alone = []
 
@@ -465,6 +472,23 @@ def test_an_interruption_waits_for_the_case_that_is_being_written(evaluator: Cal
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "half and half"
     assert not engine.failures
+
+
+@pytest.mark.parametrize("place", ["network", "handler"])
+def test_no_thread_outlives_a_run_that_an_error_ends(evaluator: Callable, place: str) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    engine = evaluator([case("a", 1.0), case("b", 2.0), case("c", 3.0)])
+    if place == "network":
+        engine.network = Watched(fail)
+    else:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, fail)
+    with pytest.raises(KeyboardInterrupt) as error:
+        engine.run()
+    assert set(threading.enumerate()) == before
+    assert error.value is not None  # its traceback holds the frames of the run
 
 
 def test_a_run_after_an_interruption_begins_anew(evaluator: Callable, tmp_path: Path) -> None:

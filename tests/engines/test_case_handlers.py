@@ -25,7 +25,7 @@ PAIR = from_engine(["pred", "label"])
 
 
 class Scaled(nn.Module):
-    """A network whose output is no label map, and fails for a case above 50."""
+    """Return values that are not labels, and fail for a case above 50."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.max() > 50:
@@ -108,7 +108,7 @@ def test_metrics_and_their_files_equal_those_of_monai(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_handlers_see_what_those_of_monai_see(event: Any, tmp_path: Path) -> None:
+def test_handlers_see_the_same_as_with_monais_evaluator(event: Any, tmp_path: Path) -> None:
     seen: dict[str, list] = {"CaseEvaluator": [], "SupervisedEvaluator": []}
 
     class Look:
@@ -141,7 +141,7 @@ def test_a_failed_case_is_in_no_metric(place: int, tmp_path: Path) -> None:
         def attach(self, engine: Engine) -> None:
             engine.add_event_handler(Events.COMPLETED, lambda engine: completed.append(dict(engine.state.metrics)))
 
-    with pytest.raises(CasesFailedError, match=r"1 of 6 cases failed:\n  bad: not enough memory \(no room\)") as error:
+    with pytest.raises(CasesFailedError, match="1 of 6 cases failed: bad") as error:
         run(CaseEvaluator, cases, tmp_path / "ours", [Completed(), ProgressBar()])
     monai = run(SupervisedEvaluator, CASES, tmp_path / "monai")
 
@@ -169,7 +169,7 @@ def test_statistics_are_logged_of_finished_cases(tmp_path: Path, capsys: pytest.
     assert "INFO - Epoch: 1/1, Iter: 5/5 -- largest: 1.0000 " in lines[0]
 
 
-def test_scores_of_cases_are_there_for_the_handlers(tmp_path: Path) -> None:
+def test_handlers_see_the_scores_of_the_cases(tmp_path: Path) -> None:
     """In the order of the cases, as MetricsSaver names them."""
 
     def voxels(prediction: Tensor, truth: Tensor) -> float:
@@ -188,7 +188,7 @@ def test_scores_of_cases_are_there_for_the_handlers(tmp_path: Path) -> None:
     assert [float(row.split(",")[1]) // 1000 for row in rows] == expected
 
 
-def test_the_truth_of_a_finished_case_is_its_label(tmp_path: Path) -> None:
+def test_the_label_of_a_finished_case_is_its_ground_truth(tmp_path: Path) -> None:
     """The label may be on the network's grid while the finished prediction is on the scan's."""
     cases = [{**item, "truth": item["label"].clone(), "label": item["label"][:, ::2]} for item in CASES]
     metrics = {
@@ -222,7 +222,7 @@ def test_a_handlers_metric_keeps_its_name(tmp_path: Path, caplog: pytest.LogCapt
     assert "score 'mean Dice': a metric of a handler has the same name" in caplog.text
 
 
-def test_an_iteration_of_ones_own_takes_the_networks_place(tmp_path: Path) -> None:
+def test_a_custom_iteration_replaces_the_network(tmp_path: Path) -> None:
     def update(engine: Any, batch: dict) -> dict:
         engine.state.output = {"image": batch["image"], "label": batch["label"], "pred": batch["label"] * 0.9}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from monai.transforms import Compose
 
 from common.engines import CaseResults
 from common.errors import InputError
+from common.transforms import AtomicSaveImaged, SplitClassesd
 
 ENDINGS = ("_seg.nii.gz", "_class.json")
+STEPS = Compose([SplitClassesd("pred", ["negative", "positive"]), AtomicSaveImaged("pred", "not used")])
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def batch(tmp_path: Path) -> Any:
 
     def make(**options: Any) -> CaseResults:
         cases = [{"case": name, "image": str(tmp_path / f"{name}.nii.gz")} for name in "abc"]
-        return CaseResults(cases, tmp_path / "out", ENDINGS, tmp_path / "model.pt", **options)
+        return CaseResults(cases, tmp_path / "out", STEPS, tmp_path / "model.pt", **options)
 
     return make
 
@@ -75,10 +78,10 @@ def test_failed_case_waits_for_retry(batch: Any) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_mask_of_somebody_else_is_not_replaced(batch: Any, tmp_path: Path, resume: bool) -> None:
+def test_foreign_mask_is_not_replaced(batch: Any, tmp_path: Path, resume: bool) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b_seg.nii.gz").write_text("a reader's mask")
-    with pytest.raises(InputError, match=r"b_seg.nii.gz: no b_seg.json beside it .* another --output_dir"):
+    with pytest.raises(InputError, match=r"b_seg.nii.gz: no b_seg.json beside it, .* another --output_dir"):
         left(batch(resume=resume))
 
 
@@ -86,7 +89,7 @@ def test_mask_of_somebody_else_is_not_replaced(batch: Any, tmp_path: Path, resum
 def test_corrected_mask_is_not_replaced(batch: Any, tmp_path: Path, resume: bool) -> None:
     finish(batch(), "b")
     (tmp_path / "out" / "b_seg.nii.gz").write_text("corrected by hand")
-    with pytest.raises(InputError, match=r"b_seg.nii.gz: was changed since it was written"):
+    with pytest.raises(InputError, match=r"b_seg.nii.gz: changed since it was written"):
         left(batch(resume=resume))
 
 
@@ -109,12 +112,13 @@ def test_failure_keeps_the_earlier_result_apart(batch: Any, tmp_path: Path) -> N
         assert record["before"] == {"input": before["input"], "results": before["results"]}
 
 
-def test_cases_that_failed_before_count_as_failed(batch: Any) -> None:
+def test_cases_that_failed_before_count_as_failed(batch: Any, caplog: pytest.LogCaptureFixture) -> None:
     finish(batch(), "b")
     batch().failed("c", "no lungs")
     results = batch(resume=True)
     assert left(results) == "a" and results.done_before == 1
-    assert results.failed_before == ["c: failed before (no lungs); --retry true does it again"]
+    assert results.failed_before == ["c"]
+    assert "case c: failed before (no lungs); --retry true does it again" in caplog.messages
 
 
 def test_record_without_a_digest_is_not_replaced(batch: Any, tmp_path: Path) -> None:
@@ -126,10 +130,10 @@ def test_record_without_a_digest_is_not_replaced(batch: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["../evil", "A/scan", "x" * 240, ""])
-def test_case_without_a_name_of_its_own_leaves_no_file(tmp_path: Path, name: str) -> None:
+def test_case_without_a_valid_name_leaves_no_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     for resume in (False, True):
-        results = CaseResults([{"case": name, "error": "rename it"}], tmp_path / "out", ENDINGS, "untrained", resume)
+        results = CaseResults([{"case": name, "error": "rename it"}], tmp_path / "out", STEPS, "untrained", resume)
         assert [case["case"] for case in results.to_do] == [name]
         results.failed(name, "rename it")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]

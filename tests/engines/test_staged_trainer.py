@@ -1,3 +1,5 @@
+"""The trainer of stages: optimisers and rates, resuming, losses with parameters, lengths, processes."""
+
 from __future__ import annotations
 
 import copy
@@ -12,17 +14,25 @@ import torch
 from ignite.engine import Events
 from monai.data import DataLoader
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from common.engines import Plateau, Stage
-from common.engines.staged_trainer import STATE_FILE
-from common.engines.stages import adam
+from common.engines.stages import training_form
+from common.engines.training_folder import STATE_FILE
 from common.errors import InputError
 
 from ..trainers import assert_same, in_two_processes, run_until
 
 
 class TwoForms(nn.Module):
-    """A network with batch normalisation and dropout, whose dense form returns one tensor."""
+    """Apply batch normalisation and dropout; the dense form returns one tensor."""
 
     def __init__(self, dense: bool = True) -> None:
         super().__init__()
@@ -51,8 +61,21 @@ def conv() -> nn.Module:
     return nn.Conv3d(1, 1, 1)
 
 
+def adam(rate: float, **options: Any) -> Callable:
+    return functools.partial(torch.optim.Adam, lr=rate, **options)
+
+
+def sgd(rate: float) -> Callable:
+    return functools.partial(torch.optim.SGD, lr=rate)
+
+
+def one_over(epochs: Callable[[int], float]) -> Callable:
+    """Return a scheduler that multiplies the rate by a function of the epoch, from 1."""
+    return lambda optimizer: LambdaLR(optimizer, lambda epoch: epochs(epoch + 1))
+
+
 class Watch:
-    """The learning rates of each update's parameter groups."""
+    """Record the learning rates of the parameter groups in each update."""
 
     def __init__(self) -> None:
         self.rates: list[list[float]] = []
@@ -64,31 +87,90 @@ class Watch:
         self.rates.append([group["lr"] for group in engine.optimizer.param_groups])
 
 
-def test_the_default_is_adam_at_a_constant_rate(trainer: Callable) -> None:
+def test_the_optimizer_gets_the_trained_parameters(trainer: Callable) -> None:
     network, watch = conv(), Watch()
     network.bias.requires_grad_(False)
-    engine = trainer([Stage("one", network, 0.25, 2)], batches(), VOLUMES, train_handlers=[watch])
+    engine = trainer([Stage("one", network, adam(0.25), 2)], batches(), VOLUMES, train_handlers=[watch])
     engine.run()
     assert type(engine.optimizer) is torch.optim.Adam
     assert [len(group["params"]) for group in engine.optimizer.param_groups] == [1]
     assert watch.rates == 6 * [[0.25]]
 
 
-def two_groups(network: nn.Module, rate: float) -> torch.optim.Optimizer:
-    assert rate == 0.5  # of the first epoch
-    return torch.optim.SGD([{"params": [network.weight]}, {"params": [network.bias], "lr_scale": 2.0}], lr=9.0)
+def two_groups(network: nn.Module) -> list[dict]:
+    return [{"params": [network.weight]}, {"params": [network.bias], "lr_scale": 2.0}]
 
 
-def test_the_rate_follows_the_epoch_of_the_stage(trainer: Callable) -> None:
+def test_each_stage_starts_its_own_schedule(trainer: Callable) -> None:
     watch = Watch()
+    halving = functools.partial(StepLR, step_size=1, gamma=0.5)
     stages = [
-        Stage("one", conv(), 0.01, 1),
-        Stage("two", conv(), lambda epoch: 1 / 2**epoch, 3, optimizer=two_groups),
-        Stage("three", conv(), 0.5, 1, optimizer=two_groups),
+        Stage("one", conv(), adam(0.01), 1),
+        Stage("two", conv(), sgd(0.5), 3, halving, parameter_groups=two_groups),
+        Stage("three", conv(), sgd(0.5), 2, halving, parameter_groups=two_groups),
     ]
     trainer(stages, batches(), VOLUMES, train_handlers=[watch]).run()
-    assert watch.rates[::3] == [[0.01], [0.5, 1.0], [0.25, 0.5], [0.125, 0.25], [0.5, 1.0]]
+    assert watch.rates[::3] == [[0.01], [0.5, 1.0], [0.25, 0.5], [0.125, 0.25], [0.5, 1.0], [0.25, 0.5]]
     assert watch.rates[1::3] == watch.rates[2::3] == watch.rates[::3]
+
+
+@pytest.mark.parametrize(
+    "lr_scheduler",
+    [
+        functools.partial(CosineAnnealingLR, T_max=4),
+        functools.partial(MultiStepLR, milestones=[1, 3]),
+        functools.partial(ReduceLROnPlateau, patience=0, threshold=9.0),
+        functools.partial(OneCycleLR, max_lr=0.2, total_steps=5),
+    ],
+    ids=["cosine", "steps", "plateau", "one cycle"],
+)
+@pytest.mark.parametrize("interrupt", [4, 11])
+def test_schedulers_of_torch_resume(trainer: Callable, tmp_path: Path, lr_scheduler: Callable, interrupt: int) -> None:
+    whole = scheduled(trainer, tmp_path / "whole", lr_scheduler)
+    scheduled(trainer, tmp_path / "parts", lr_scheduler, interrupt)
+    scheduled(trainer, tmp_path / "parts", lr_scheduler, resume=True)
+    states = [torch.load(tmp_path / folder / STATE_FILE, weights_only=True) for folder in ("whole", "parts")]
+    assert_same(states[1], states[0])
+    assert len({tuple(rates) for rates in whole.rates}) > 2
+
+
+def scheduled(
+    make: Callable, folder: Path, lr_scheduler: Callable, interrupt: int | None = None, **options: Any
+) -> Watch:
+    torch.manual_seed(0)
+    watch = Watch()
+    stage = Stage("one", conv(), sgd(0.1), 4, lr_scheduler)
+    run_until(make([stage], batches(), VOLUMES, ckpt_dir=folder, train_handlers=[watch], **options), interrupt)
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr_scheduler", "message"),
+    [
+        (adam(0.1), None, "optimizer: Adam here, SGD in"),
+        (functools.partial(sgd(0.1), momentum=0.5), None, "optimizer::0::momentum: 0.5 here, 0 in"),
+        (sgd(0.1), functools.partial(StepLR, step_size=2), "lr_scheduler: StepLR here, None in"),
+    ],
+)
+def test_a_resumed_training_keeps_its_optimizer(
+    trainer: Callable, tmp_path: Path, optimizer: Callable, lr_scheduler: Callable | None, message: str
+) -> None:
+    trainer([Stage("one", conv(), sgd(0.1), 1)], batches(), VOLUMES, ckpt_dir=tmp_path).run()
+    other = Stage("one", conv(), optimizer, 1, lr_scheduler)
+    with pytest.raises(InputError, match=message):
+        trainer([other], batches(), VOLUMES, ckpt_dir=tmp_path, resume=True).run()
+
+
+@pytest.mark.parametrize("lr_scheduler", [functools.partial(StepLR, step_size=2, gamma=0.5), None])
+def test_a_resumed_training_may_have_another_rate(
+    trainer: Callable, tmp_path: Path, lr_scheduler: Callable | None
+) -> None:
+    stages = [[Stage("one", conv(), sgd(rate), 4, lr_scheduler)] for rate in (0.5, 0.25)]
+    run_until(trainer(stages[0], batches(), VOLUMES, ckpt_dir=tmp_path), 5)  # in the second epoch
+    watch = Watch()
+    trainer(stages[1], batches(), VOLUMES, ckpt_dir=tmp_path, resume=True, train_handlers=[watch]).run()
+    rates = [[0.25], [0.125], [0.125]] if lr_scheduler else 3 * [[0.25]]
+    assert watch.rates[::3] == rates
 
 
 def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
@@ -98,20 +180,21 @@ def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
         epochs.append(epoch)
         return torch.as_tensor(batch["image"]), 0 * torch.as_tensor(batch["image"])
 
-    stages = [Stage("one", conv(), 0.01, 1), Stage("two", conv(), 0.1, 30, prepare_batch=prepare_batch)]
+    stages = [Stage("one", conv(), adam(0.01), 1), Stage("two", conv(), adam(0.1), 30, prepare_batch=prepare_batch)]
     engine = trainer(stages, batches(), VOLUMES)
     engine.run()
     assert epochs == [epoch for epoch in range(1, 31) for _ in range(3)]
-    assert engine.state.metrics["train_loss"] < 1e-3  # towards the zeros of this batch
+    assert engine.state.metrics["train_loss"] < 1e-3  # the targets are all 0
     batch = next(iter(batches()))
     _, label = engine.evaluator.prepare_batch(batch, torch.device("cpu"), False)
     assert torch.equal(label, batch["label"])
 
 
-def test_a_dense_network_is_trained_in_its_other_form(trainer: Callable, tmp_path: Path) -> None:
+def test_the_stage_trains_the_training_form(trainer: Callable, tmp_path: Path) -> None:
     network = TwoForms()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    engine = trainer([Stage("one", network, 0.01, 2, weights="model.pt")], batches(), VOLUMES, loss_function=squares)
+    stage = Stage("one", network, adam(0.01), 2, weights="model.pt", training_form=training_form)
+    engine = trainer([stage], batches(), VOLUMES, loss_function=squares)
     engine.run()
     assert network.dense and engine.evaluator.network is network and engine.network is not network
     assert set(network.modes) == {(False, True), (True, False)}
@@ -122,9 +205,9 @@ def test_a_dense_network_is_trained_in_its_other_form(trainer: Callable, tmp_pat
     assert saved.keys() == after.keys() and all(torch.equal(saved[key], after[key]) for key in saved)
 
 
-def test_a_network_in_its_only_form_is_trained_as_it_is(trainer: Callable) -> None:
+def test_without_another_form_the_network_itself_trains(trainer: Callable) -> None:
     network = conv()
-    engine = trainer([Stage("one", network, 0.01, 1)], batches(), VOLUMES)
+    engine = trainer([Stage("one", network, adam(0.01), 1)], batches(), VOLUMES)
     engine.run()
     assert engine.network is network is engine.evaluator.network
 
@@ -133,7 +216,7 @@ def run(make: Callable, folder: Path, *, interrupt: int | None = None, resume: b
     torch.manual_seed(0)
     network = TwoForms()
     engine = make(
-        [Stage("one", network, lambda epoch: 0.1 / epoch, 3)],
+        [Stage("one", network, adam(0.1), 3, one_over(lambda epoch: 1 / epoch), training_form=training_form)],
         batches(),
         VOLUMES,
         **{"loss_function": squares, "ckpt_dir": folder, "resume": resume, **options},
@@ -145,7 +228,7 @@ def run(make: Callable, folder: Path, *, interrupt: int | None = None, resume: b
 
 
 @pytest.mark.parametrize("interrupt", [1, 4, 6, 8])
-def test_dropout_too_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+def test_a_resumed_training_has_the_same_dropout(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
     whole = run(trainer, tmp_path / "whole")
     run(trainer, tmp_path / "parts", interrupt=interrupt)
     torch.rand(5)  # a resumed run is elsewhere in this stream
@@ -154,7 +237,7 @@ def test_dropout_too_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Pa
     assert all(torch.equal(whole["network"][key], resumed["network"][key]) for key in whole["network"])
 
 
-def test_the_seed_is_that_of_dropout(trainer: Callable, tmp_path: Path) -> None:
+def test_the_seed_decides_the_dropout(trainer: Callable, tmp_path: Path) -> None:
     one, same, other = (run(trainer, tmp_path / str(i), seed=seed)["network"] for i, seed in enumerate((1, 1, 2)))
     assert torch.equal(one["body.0.weight"], same["body.0.weight"])
     assert not torch.equal(one["body.0.weight"], other["body.0.weight"])
@@ -164,7 +247,7 @@ def test_every_epoch_has_other_dropout(trainer: Callable) -> None:
     masks = []
     network = TwoForms()
     network.body[2].register_forward_hook(lambda module, _, output: masks.append((module.training, output == 0)))
-    stage = Stage("one", network, 0.0, 3)
+    stage = Stage("one", network, adam(0.0), 3, training_form=training_form)
     trainer([stage], [batches().collate_fn(IMAGES)], VOLUMES, loss_function=squares).run()
     assert len({tuple(mask.flatten().tolist()) for training, mask in masks if training}) == 3
 
@@ -173,7 +256,7 @@ def test_every_epoch_has_other_dropout(trainer: Callable) -> None:
 
 
 class Weighed(nn.Module):
-    """Two losses and what the weights of them cost, of which the second begins with the second epoch."""
+    """Weight two losses with trained parameters; the second loss begins with the second epoch."""
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
@@ -189,12 +272,12 @@ class Weighed(nn.Module):
         return (0.5 * (-self.log_variance).exp() * losses + 0.5 * self.log_variance).sum()
 
 
-def test_the_parameters_of_a_loss_are_trained_without_weight_decay(trainer: Callable, tmp_path: Path) -> None:
+def test_loss_parameters_train_without_weight_decay(trainer: Callable, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, loss = conv(), Weighed()
     plain, weighed = copy.deepcopy((network, loss))
-    optimizer = functools.partial(adam, weight_decay=0.3)
-    trainer([Stage("one", network, 0.02, 3, optimizer=optimizer)], batches(), VOLUMES, loss_function=loss).run()
+    stage = Stage("one", network, adam(0.02, weight_decay=0.3), 3)
+    trainer([stage], batches(), VOLUMES, loss_function=loss).run()
     step = torch.optim.Adam(
         [
             {"params": list(plain.parameters()), "weight_decay": 0.3},
@@ -215,9 +298,9 @@ def test_the_parameters_of_a_loss_are_trained_without_weight_decay(trainer: Call
     assert_same(dict(saved), {"log_variance": loss.log_variance.detach()})
 
 
-def test_a_loss_goes_on_in_the_next_stage_and_is_told_its_epochs(trainer: Callable) -> None:
+def test_a_loss_trains_on_in_the_next_stage_and_gets_epochs(trainer: Callable) -> None:
     loss = Weighed()
-    stages = [Stage("one", conv(), 0.1, 2), Stage("two", conv(), 0.0, 3)]
+    stages = [Stage("one", conv(), adam(0.1), 2), Stage("two", conv(), adam(0.0), 3)]
     engine = trainer(stages, batches(), VOLUMES, loss_function=loss)
     after_stage = []
     engine.add_event_handler(Events.COMPLETED, lambda: after_stage.append(loss.log_variance.tolist()))
@@ -226,18 +309,20 @@ def test_a_loss_goes_on_in_the_next_stage_and_is_told_its_epochs(trainer: Callab
     assert after_stage[0] == after_stage[1] != [0.0, 0.0]
 
 
-def plateau_of(**options: Any) -> Plateau:
-    return Plateau(**{"factor": 0.5, "patience": 1, "threshold": 0.1, "smoothing": 0.25, "lowest": 0.0, **options})
+def plateau_of(**options: Any) -> Callable:
+    return functools.partial(
+        Plateau, **{"factor": 0.5, "patience": 1, "threshold": 0.1, "smoothing": 0.25, "lowest": 0.0, **options}
+    )
 
 
 def weighed(make: Callable, folder: Path, interrupt: int | None = None, **options: Any) -> Any:
-    """Two stages of three epochs; the plateau lowers the rate of the second after each but its first two."""
+    """Train two stages; the plateau lowers the rate in every epoch of the second but its first."""
     torch.manual_seed(0)
     loss = options.pop("loss_function", None) or Weighed()
     plateau = options.pop("plateau", plateau_of(threshold=9.0, patience=0))
     stages = [
-        Stage("one", conv(), 0.01, 3, optimizer=functools.partial(adam, amsgrad=True, weight_decay=0.1)),
-        Stage("two", conv(), 0.01, 4, optimizer=functools.partial(adam, amsgrad=True), plateau=plateau),
+        Stage("one", conv(), adam(0.01, amsgrad=True, weight_decay=0.1), 3),
+        Stage("two", conv(), adam(0.01, amsgrad=True), 4, plateau),
     ]
     engine = make(stages, batches(), VOLUMES, loss_function=loss, ckpt_dir=folder, **options)
     run_until(engine, interrupt)
@@ -245,45 +330,37 @@ def weighed(make: Callable, folder: Path, interrupt: int | None = None, **option
 
 
 @pytest.mark.parametrize("interrupt", [5, 10, 13, 17, 20])
-def test_loss_and_plateau_go_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+def test_loss_and_plateau_resume_exactly(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
     whole = weighed(trainer, tmp_path / "whole")
     weighed(trainer, tmp_path / "parts", interrupt)
     parts = weighed(trainer, tmp_path / "parts", resume=True)
     states = [torch.load(tmp_path / folder / STATE_FILE, weights_only=True) for folder in ("whole", "parts")]
     assert_same(states[1], states[0])
-    assert states[0]["plateau"]["mean_loss"] == whole.mean_loss == parts.mean_loss
+    assert states[0]["lr_scheduler"]["mean_loss"] == whole.lr_scheduler.mean_loss == parts.lr_scheduler.mean_loss
     assert whole.optimizer.param_groups[1]["lr"] == 0.01 * 0.5**3
     assert "max_exp_avg_sq" in states[0]["optimizer"]["state"][2]  # of the loss
 
 
-def test_a_state_without_loss_and_plateau_is_still_resumed(trainer: Callable, tmp_path: Path) -> None:
-    whole = run(trainer, tmp_path / "whole")
-    run(trainer, tmp_path / "parts", interrupt=5)
-    file = tmp_path / "parts" / STATE_FILE
-    state = torch.load(file, weights_only=True)
-    assert state.pop("loss") == {} and state.pop("plateau") is None
-    torch.save(state, file)
-    assert_same(dict(run(trainer, tmp_path / "parts", resume=True)), dict(whole))
+def test_a_state_without_all_its_entries_is_refused(trainer: Callable, tmp_path: Path) -> None:
+    run(trainer, tmp_path)
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    del state["lr_scheduler"]
+    torch.save(state, tmp_path / STATE_FILE)
+    with pytest.raises(InputError, match="found a file without lr_scheduler"):
+        run(trainer, tmp_path, resume=True)
 
 
-def test_a_state_of_another_loss_or_plateau_is_refused(trainer: Callable, tmp_path: Path) -> None:
+def test_a_state_of_another_loss_is_refused(trainer: Callable, tmp_path: Path) -> None:
     weighed(trainer, tmp_path)
-    with pytest.raises(InputError, match=r"loss has the parameters log_variance, and this one's has none; resume it"):
+    with pytest.raises(InputError, match=r"expected the loss parameters none, found log_variance; resume with"):
         weighed(trainer, tmp_path, resume=True, loss_function=nn.MSELoss())
-    with pytest.raises(InputError, match=r"of a training with a plateau of the learning rate, and this one is without"):
-        weighed(trainer, tmp_path, resume=True, plateau=None)
-    weighed(trainer, tmp_path / "other", plateau=None)
-    with pytest.raises(
-        InputError, match=r"of a training without a plateau of the learning rate, and this one is with;"
-    ):
-        weighed(trainer, tmp_path / "other", resume=True)
 
 
 # The plateau.
 
 
 class Given(nn.Module):
-    """The loss of each epoch, whatever the output."""
+    """Return the given loss of each epoch, for any output."""
 
     def __init__(self, values: list[float]) -> None:
         super().__init__()
@@ -305,39 +382,35 @@ LOWERED = [1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
 def test_the_rate_is_lowered_where_the_loss_stays(trainer: Callable, rate: float) -> None:
     watch = Watch()
     stages = [
-        Stage("one", conv(), 2 * rate, 3, plateau=plateau_of(patience=9)),
-        Stage("two", conv(), rate, 12, plateau=plateau_of(), optimizer=scaled),
+        Stage("one", conv(), adam(2 * rate), 3, plateau_of(patience=9)),
+        Stage("two", conv(), sgd(rate), 12, plateau_of(), parameter_groups=two_groups),
     ]
     trainer(stages, batches(), VOLUMES, loss_function=Given(FALLING), train_handlers=[watch]).run()
     assert watch.rates[:9] == 9 * [[2 * rate]]
     assert watch.rates[9::3] == [[rate * lowered, 2 * rate * lowered] for lowered in LOWERED]
 
 
-def scaled(network: nn.Module, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD([{"params": [network.weight]}, {"params": [network.bias], "lr_scale": 2.0}], lr=rate)
-
-
 def test_the_stage_ends_below_the_lowest_rate(
     trainer: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stages = [
-        Stage("one", conv(), 1.0, 16, plateau=plateau_of(lowest=0.125), optimizer=scaled),
-        Stage("two", conv(), 1.0, 1),
+        Stage("one", conv(), sgd(1.0), 16, plateau_of(lowest=0.125), parameter_groups=two_groups),
+        Stage("two", conv(), adam(1.0), 1),
     ]
     options = {"loss_function": Given(FALLING), "ckpt_dir": tmp_path}
     caplog.set_level(logging.INFO, "common.engines")
     engine = trainer(stages, batches(), VOLUMES, **options)
     engine.run()
     assert engine.state.epoch == 12 + 1  # after the twelfth the rate is 1 / 16
-    lines = [message for message in caplog.messages if "falls no more" in message]
+    lines = [message for message in caplog.messages if "plateau" in message]
     assert len(lines) == 4
-    assert lines[2] == "stage 'one': the training loss falls no more; its learning rate is now 0.125"
-    assert lines[3] == "stage 'one': the training loss falls no more; its learning rate is now 0.0625, which ends it"
+    assert lines[2] == "stage 'one': plateau, the learning rate is now 0.125"
+    assert lines[3] == "stage 'one': plateau, the learning rate is now 0.0625, which ends the stage"
 
 
 def test_a_stage_that_the_plateau_ended_stays_ended(trainer: Callable, tmp_path: Path) -> None:
     def make(**options: Any) -> Any:
-        stages = [Stage("one", conv(), 1.0, 16, plateau=plateau_of(lowest=0.125))]
+        stages = [Stage("one", conv(), adam(1.0), 16, plateau_of(lowest=0.125))]
         return trainer(stages, batches(), VOLUMES, loss_function=Given(FALLING), ckpt_dir=tmp_path, **options)
 
     make().run()
@@ -351,15 +424,15 @@ def test_a_stage_that_the_plateau_ended_stays_ended(trainer: Callable, tmp_path:
 )
 def test_a_plateau_of_other_values_is_refused(options: dict) -> None:
     (value,) = options.values()
-    with pytest.raises(InputError, match=rf"plateau of .*{value}.*: expected"):
-        Plateau(**options)
+    with pytest.raises(InputError, match=rf"plateau with .*{value}.*: expected"):
+        Plateau(adam(0.1)(conv().parameters()), **options)
 
 
 # The length of a training.
 
 
 class Level(nn.Module):
-    """A network whose output, which the fixture validates by, is that given for the epoch."""
+    """Return the level given for the epoch in validation, which the fixture scores."""
 
     def __init__(self, levels: list[float]) -> None:
         super().__init__()
@@ -379,11 +452,11 @@ class Level(nn.Module):
 def levelled(
     make: Callable, levels: list[float], interrupt: int | None = None, rate: float = 0.01, **options: Any
 ) -> Any:
-    """One stage of an epoch for each level, at most, and of three updates in each."""
+    """Train one stage with at most one epoch for each level and three updates in each epoch."""
     torch.manual_seed(0)
     network = Level(levels)
-    stage = Stage("one", network, rate, options.pop("length", len(levels)), weights="model.pt")
-    stage.patience, stage.plateau = options.pop("patience", None), options.pop("plateau", None)
+    length, patience = options.pop("length", len(levels)), options.pop("patience", None)
+    stage = Stage("one", network, adam(rate), length, options.pop("plateau", None), patience, "model.pt")
     engine = make([stage], batches(), VOLUMES, **options)
     engine.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(network, "epoch", engine.state.epoch))
     run_until(engine, interrupt)
@@ -410,7 +483,7 @@ def test_validations_with_patience(
 
 
 def test_validations_with_a_plateau(trainer: Callable) -> None:
-    """Every epoch counts for the plateau, and its last is validated."""
+    """Every epoch counts for the plateau, and the last one is validated."""
     options = {"plateau": plateau_of(lowest=0.125), "rate": 1.0, "loss_function": Given(FALLING)}
     engine = levelled(trainer, 16 * [1.0], val_interval=5, **options)
     assert engine.stage.network.validated == [5, 10, 12]
@@ -419,8 +492,8 @@ def test_validations_with_a_plateau(trainer: Callable) -> None:
 
 @pytest.mark.parametrize("interrupt", [2, 8, 14, 17])  # in epochs 1, 3, 5, 6
 @pytest.mark.parametrize("plateau", [None, plateau_of(threshold=9.0, patience=0)])
-def test_validations_go_on_as_if_uninterrupted(
-    trainer: Callable, tmp_path: Path, interrupt: int, plateau: Plateau | None
+def test_validations_resume_exactly(
+    trainer: Callable, tmp_path: Path, interrupt: int, plateau: Callable | None
 ) -> None:
     levels = [9.0, 4.0, 1.0, 5.0, 3.0, 6.0, 2.0, 1.0]
     options = {"val_interval": 2, "patience": 4, "plateau": plateau}
@@ -438,7 +511,7 @@ def test_validations_go_on_as_if_uninterrupted(
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_of_epochs_begin_with_1(trainer: Callable, name: str, value: int) -> None:
     with pytest.raises(InputError, match=f"{name} is {value}: expected a number of epochs from 1"):
-        trainer([Stage("one", conv(), 0.01, 2)], batches(), VOLUMES, **{name: value})
+        trainer([Stage("one", conv(), adam(0.01), 2)], batches(), VOLUMES, **{name: value})
 
 
 ENDINGS = {
@@ -449,7 +522,7 @@ ENDINGS = {
 
 
 def ended(make: Callable, ending: str, **options: Any) -> Any:
-    """A training that is complete after three epochs."""
+    """Run a training that is complete after three epochs."""
     engine = levelled(make, [1.0] + 15 * [2.0], **ENDINGS[ending], **options)
     assert engine.state.epoch == 3
     return engine
@@ -494,14 +567,14 @@ def test_rounds_after_a_complete_training_have_all_their_epochs(
             engine.run()
     assert engine.optimizer is optimizer and len(watch.rates) == 3 * 11
     assert [epoch for epoch in engine.stage.network.validated if epoch > 3] == [4, 6, 8, 10, 11]
-    assert ("falls no more" in caplog.text) is (ending == "plateau") and "which ends it" not in caplog.text
+    assert ("plateau" in caplog.text) is (ending == "plateau") and "which ends the stage" not in caplog.text
 
 
 # Several processes.
 
 
 class Shared(Weighed):
-    """Also trains a parameter on what one of two processes alone sees."""
+    """Also train a parameter on batches that only one of two processes gets."""
 
     def __init__(self, start: float) -> None:
         super().__init__(start)
@@ -516,14 +589,10 @@ class Shared(Weighed):
 PAIRS = [(IMAGES[i], IMAGES[5 - i]) for i in range(3)]  # a dark and a bright one
 
 
-def sgd(network: nn.Module, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(network.parameters(), lr=rate)
-
-
 def shared(make: Callable, folder: Path, batches: list, start: float) -> Any:
     torch.manual_seed(0)
     plateau = plateau_of(threshold=0.02, patience=0)
-    stage = Stage("one", conv(), 0.05, 6, optimizer=sgd, plateau=plateau)
+    stage = Stage("one", conv(), sgd(0.05), 6, plateau)
     engine = make([stage], batches, VOLUMES, loss_function=Shared(start), ckpt_dir=folder)
     engine.run()
     return engine
@@ -533,7 +602,11 @@ def _process(rank: int, make: Callable, folder: Path) -> None:
     collate = batches().collate_fn
     engine = shared(make, folder, [collate([pair[rank]]) for pair in PAIRS], start=float(rank))
     content = {"loss": dict(engine.loss_function.state_dict()), "network": dict(engine.stage.network.state_dict())}
-    torch.save({**content, "rate": engine._rate, "mean_loss": engine.mean_loss}, folder / f"rank{rank}.pt")
+    torch.save({**content, **schedule_of(engine)}, folder / f"rank{rank}.pt")
+
+
+def schedule_of(engine: Any) -> dict[str, float]:
+    return {"rate": engine.optimizer.param_groups[0]["lr"], "mean_loss": engine.lr_scheduler.mean_loss}
 
 
 @pytest.mark.ddp
@@ -545,5 +618,6 @@ def test_two_processes_train_the_loss_of_their_mean(trainer: Callable, tmp_path:
     whole = shared(trainer, tmp_path / "whole", [collate(list(pair)) for pair in PAIRS], start=0.0)
     torch.testing.assert_close(one["loss"], dict(whole.loss_function.state_dict()))
     torch.testing.assert_close(one["network"], dict(whole.stage.network.state_dict()))
-    assert one["rate"] == whole._rate < 0.05 and one["mean_loss"] == pytest.approx(whole.mean_loss)
+    found = schedule_of(whole)
+    assert one["rate"] == found["rate"] < 0.05 and one["mean_loss"] == pytest.approx(found["mean_loss"])
     assert one["loss"]["offset"].abs() > 0.05

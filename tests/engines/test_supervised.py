@@ -1,5 +1,8 @@
+"""A training in one stage: its settings, its batches, and that it resumes."""
+
 from __future__ import annotations
 
+import functools
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, CopyItemsd
 from torch import Tensor, nn
 
-from common.engines import Plateau, StagedTrainer, supervised
-from common.engines.staged_trainer import STATE_FILE
-from common.engines.supervised import LabelAndClass
+from common.engines import HalvingLR, Plateau, StagedTrainer, TrainingFolder, supervised
+from common.engines.batches import LabelAndClass
+from common.engines.training_folder import STATE_FILE
 from common.errors import InputError
 
 from ..trainers import assert_same, run_until
@@ -64,44 +67,40 @@ CASES = [{"image": image, "label": (image > 0).to(torch.uint8), "class": n % 2} 
 # The stage.
 
 
-def rates(*epochs: int, **options: Any) -> list[float]:
-    (stage,) = supervised(nn.Conv3d(1, 1, 1), 600, **options)
-    return [stage.rate(epoch) for epoch in epochs]
+def rates(epochs: int, rate: float, every: int) -> list[float]:
+    """Return the learning rates of the first epochs."""
+    optimizer = torch.optim.Adam(nn.Conv3d(1, 1, 1).parameters(), lr=rate)
+    scheduler = HalvingLR(optimizer, every)
+    found = []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
 
 
 def test_the_rate_is_halved_in_each_hundredth_epoch() -> None:
-    expected = [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 1e-4 * 0.5**6]
-    assert rates(1, 99, 100, 199, 200, 600, learning_rate=1e-4, halve_every=100) == expected
-    assert rates(1, 2, 3, 4, learning_rate=1.0, halve_every=2) == [1, 0.5, 0.5, 0.25]
-    assert rates(1, 2, 3, 4, learning_rate=1.0, halve_every=1) == [0.5, 0.25, 0.125, 0.0625]
-    assert rates(1, 100, 600, learning_rate=1e-4) == 3 * [1e-4]
+    found = rates(600, 1e-4, 100)
+    assert [found[epoch - 1] for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
+    assert found[-1] == 1e-4 * 0.5**6
+    assert rates(4, 1.0, 2) == [1, 0.5, 0.5, 0.25]
+    assert rates(4, 1.0, 1) == [0.5, 0.25, 0.125, 0.0625]
+
+
+def test_halving_in_no_epochs_is_refused() -> None:
+    with pytest.raises(InputError, match="halve_every is 0: expected a number of epochs from 1, or null"):
+        rates(1, 0.1, 0)
 
 
 def test_one_stage_with_the_settings_given() -> None:
-    network, plateau = nn.Conv3d(1, 1, 1), Plateau()
-    (stage,) = supervised(network, 7, learning_rate=0.5, weight_decay=0.25, amsgrad=True, plateau=plateau, patience=3)
+    network, optimizer = nn.Conv3d(1, 1, 1), functools.partial(torch.optim.Adam, lr=0.5, amsgrad=True)
+    (stage,) = supervised(network, optimizer, 7, Plateau, patience=3)
     assert (stage.name, stage.network, stage.max_epochs, stage.weights) == ("training", network, 7, "model.pt")
-    assert stage.plateau is plateau and stage.patience == 3
-    optimizer = stage.optimizer(network, stage.rate(1))
-    (group,) = optimizer.param_groups
-    assert type(optimizer) is torch.optim.Adam and len(group["params"]) == 2
-    assert (group["lr"], group["weight_decay"], group["amsgrad"], group["betas"]) == (0.5, 0.25, True, (0.9, 0.999))
-    (stage,) = supervised(network, 7, learning_rate=0.5)
-    (group,) = stage.optimizer(network, stage.rate(1)).param_groups
-    assert (group["weight_decay"], group["amsgrad"], stage.plateau, stage.patience) == (0, False, None, None)
-
-
-def test_the_plateau_of_the_paper() -> None:
-    plateau = Plateau()
-    assert (plateau.factor, plateau.patience, plateau.threshold) == (0.2, 10, 1e-3)
-    assert (plateau.smoothing, plateau.lowest) == (0.93, 1e-9)
-
-
-def test_two_ways_of_lowering_the_rate_are_refused() -> None:
-    with pytest.raises(InputError, match="halve_every and plateau both lower the learning rate; set one"):
-        rates(1, learning_rate=0.1, halve_every=5, plateau=Plateau())
-    with pytest.raises(InputError, match="halve_every is 0: expected a number of epochs from 1, or null"):
-        rates(1, learning_rate=0.1, halve_every=0)
+    assert (stage.optimizer, stage.lr_scheduler, stage.patience) == (optimizer, Plateau, 3)
+    built, scheduler = stage.start_optimizer()
+    (group,) = built.param_groups
+    assert type(built) is torch.optim.Adam and type(scheduler) is Plateau and len(group["params"]) == 2
+    assert (group["lr"], group["amsgrad"]) == (0.5, True)
 
 
 # The batch.
@@ -125,7 +124,7 @@ def test_targets_of_label_and_class(classes: Any) -> None:
 
 
 def accuracy(output: list[dict]) -> float:
-    """Compares the class of the largest logit, which a transform split off, with that of the case."""
+    """Compare the class of the largest logit, which a transform split off, with the class of the case."""
     return statistics.fmean(float(int(case["logits"].argmax()) == case["truth"]) for case in output)
 
 
@@ -134,7 +133,7 @@ class Classifyd:
         return {**data, "pred": data["pred"][:1], "logits": data["pred"][1:, 0, 0, 0]}
 
 
-def trained(folder: Path, interrupt: int | None = None, max_epochs: int = 5, **options: Any) -> StagedTrainer:
+def trained(folder: Path, interrupt: int | None = None, max_epochs: int = 5, resume: bool = False) -> StagedTrainer:
     torch.manual_seed(0)
     network = Both()
     evaluator = SupervisedEvaluator(
@@ -145,16 +144,14 @@ def trained(folder: Path, interrupt: int | None = None, max_epochs: int = 5, **o
         postprocessing=Compose([Classifyd(), CopyItemsd("class", names="truth")]),
         key_val_metric={"accuracy": Average(output_transform=accuracy)},
     )
-    plateau = Plateau(factor=0.5, patience=0, threshold=9.0, smoothing=0.5, lowest=1e-3)
+    optimizer = functools.partial(torch.optim.Adam, lr=0.05, weight_decay=0.01, amsgrad=True)
+    plateau = functools.partial(Plateau, factor=0.5, patience=0, threshold=9.0, smoothing=0.5, lowest=1e-3)
     engine = StagedTrainer(
-        supervised(network, max_epochs, learning_rate=0.05, weight_decay=0.01, amsgrad=True, plateau=plateau),
+        supervised(network, optimizer, max_epochs, plateau),
         evaluator,
-        folder,
-        CPU,
-        max_epochs,
+        TrainingFolder(folder, resume),
         DataLoader(CASES, batch_size=2),
         Weighed(),
-        **options,
     )
     run_until(engine, interrupt)
     return engine

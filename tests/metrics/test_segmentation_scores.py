@@ -373,7 +373,7 @@ def test_without_truth_replaces_all_scores_but_volumes() -> None:
             name for name in found if "volume" not in name
         }
         assert found["true volume (ml)"] == 0
-    for prediction in (none, some):  # of what the truth has, the other rules hold
+    for prediction in (none, some):  # the other rules apply where the truth is not empty
         assert scores(prediction, some) == plain(prediction, some)
     assert plain(none, none)["ASSD"] == 7
 
@@ -473,7 +473,7 @@ def test_probabilities_are_refused(value: float) -> None:
 
     with pytest.raises(InputError, match=f"prediction: value {value:g}, expected integer labels; give label maps"):
         SegmentationScores()(broken, labels)
-    with pytest.raises(InputError, match=f"truth holds the value {value:g}: expected integer labels"):
+    with pytest.raises(InputError, match=f"truth: value {value:g}, expected integer labels"):
         SegmentationScores()(labels, broken)
 
 
@@ -497,7 +497,7 @@ def test_wrong_settings_are_refused(kwargs: dict, message: str) -> None:
 
 @pytest.mark.parametrize(("length", "precision", "recall"), [(6, 2 / 3, 1), (2, 1, 1 / 2)], ids=["over", "under"])
 def test_precision_and_recall_are_not_swapped(length: int, precision: float, recall: float) -> None:
-    """Of a truth of 64 voxels and a prediction of 96 or 32, in 512."""
+    """The truth has 64 of 512 voxels, the prediction 96 or 32."""
     truth, prediction = torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8)
     truth[..., :4, :4, :4] = prediction[..., :4, :4, :length] = 1
     found = SegmentationScores(["precision", "recall", "specificity", "NPV"])(prediction, truth)

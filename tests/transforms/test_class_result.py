@@ -43,7 +43,7 @@ def test_a_metatensor_stays_one() -> None:
     assert all(type(p) is float for p in found["result"]["probabilities"].values())
 
 
-def test_what_the_result_says_already_stays() -> None:
+def test_earlier_entries_of_the_result_stay() -> None:
     before = {"latency": 3}
     found = split(output(1, 0, 0), result=before)
     assert (found["result"]["latency"], found["result"]["class"]) == (3, "COVID-19")
@@ -51,19 +51,19 @@ def test_what_the_result_says_already_stays() -> None:
 
 
 def test_another_entry_for_the_result() -> None:
-    transform = SplitClassesd(["seg"], ["no", "yes"], "told", allow_missing_keys=True)
-    assert transform({"seg": output(0.25, 0.75)})["told"]["class"] == "yes"
+    transform = SplitClassesd(["seg"], ["no", "yes"], "found", allow_missing_keys=True)
+    assert transform({"seg": output(0.25, 0.75)})["found"]["class"] == "yes"
     assert transform({"image": 1}) == {"image": 1}
 
 
-def test_what_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 5\] for the classes COVID-19, CAP, normal"):
+def test_an_output_without_probabilities_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 5\].*COVID-19, CAP, normal"):
         split(output(channels=2))
     for wrong in ((2.0, -1.5, 0.5), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)):
-        with pytest.raises(ValueError, match="no probabilities; infer with ClassifyingWindowInferer"):
+        with pytest.raises(ValueError, match="not probabilities; infer with ClassifyingWindowInferer"):
             split(output(*wrong))
     with pytest.raises(ValueError, match="expected one"):
         SplitClassesd(["pred", "mask"], CLASSES)
     nothing = MetaTensor(output(*[math.nan] * 3), meta={"filename_or_obj": "P1.nii.gz"})
-    with pytest.raises(InputError, match=r"P1\.nii\.gz: no part of it was given to the network"):
+    with pytest.raises(InputError, match=r"P1\.nii\.gz: the network saw no part"):
         split(nothing)

@@ -355,9 +355,9 @@ def test_outside_of_a_crop_is_background() -> None:
 @pytest.mark.parametrize("output", ["labels", "probabilities"])
 @pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
 def test_a_grid_outside_the_scan_gives_background(output: str, affine: np.ndarray) -> None:
-    beside = affine.copy()
-    beside[:3, 3] += 1000
-    image = network_image((4, 4, 4), beside)
+    outside = affine.copy()
+    outside[:3, 3] += 1000
+    image = network_image((4, 4, 4), outside)
     found = ResampleToScand("pred", output=output)({"image": image, "pred": torch.ones(1, 4, 4, 4)})["pred"]
     assert found.shape == (1, *SHAPE) and not found.any()
 

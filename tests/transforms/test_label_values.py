@@ -77,5 +77,5 @@ def test_classes_are_written_as_values(labels: dict[str, int], expected: tuple[i
     np.testing.assert_array_equal(found[0], mask(*expected))
     np.testing.assert_array_equal(found.affine, pred.affine)
     assert found.dtype == pred.dtype and pred.unique().tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="'pred' holds class 2 of 1 labels"):
+    with pytest.raises(ValueError, match="'pred': class 2, but there are 1 labels"):
         LabelValuesd("pred", {"a": 1})({"pred": pred})

@@ -68,7 +68,7 @@ def test_on_the_scans_own_voxels_nothing_changes() -> None:
     np.testing.assert_array_equal(found[0].numpy(), expected)
 
 
-def test_the_threshold_is_of_scores_only() -> None:
+def test_the_threshold_applies_to_scores_alone() -> None:
     image = network_image(LPS, None)
     mask = torch.rand(1, *image.shape[1:]) > 0.5
     label = mask.to(torch.uint8)
@@ -93,7 +93,7 @@ def test_labels_have_no_probabilities() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_a_decision_on_the_own_grid_is_that_of_the_way_back(classes: int) -> None:
+def test_deciding_on_the_own_grid_equals_resampling(classes: int) -> None:
     meta = {"original_affine": np.eye(4), "spatial_shape": np.array(SHAPE)}
     image = MetaTensor(torch.rand(1, *SHAPE), affine=np.eye(4), meta=meta)
     scores = torch.rand(classes, *SHAPE)

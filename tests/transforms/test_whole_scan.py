@@ -47,7 +47,7 @@ STEPS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("lean", [0.0, 3e-4, 0.4])
-def test_every_voxel_of_a_rotated_scan_gets_a_label(steps: list[Any], lean: float) -> None:
+def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: float) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         image = Compose(steps)({"image": scan(random_affine(rng, lean))})["image"]

@@ -1,17 +1,30 @@
-"""MA-MTLN: segmentation of gastric tumours and classification of lymph nodes in CT."""
+"""MA-MTLN: segmentation of gastric tumours and classification of lymph nodes in CT (doi:10.1109/TMI.2021.3062902).
+
+- ``patches``: training patches, a share of which is centred on the tumour (section V-A).
+- ``in_plane``: augmentation by one 2-D transform for all slices, since slices are thick (V-A).
+- ``network``: the backbone, the fusions, the attention modules and the two tasks (III-B and III-C, fig. 2 to 4,
+  eq. 1 to 8).
+- ``loss``: Jaccard and focal loss of the segmentation (III-D, eq. 9 to 11), the weights of the deep supervision
+  (eq. 12), the cross-entropy of the class (eq. 13) and the learned weights of the tasks (eq. 14).
+- ``phantom``: a synthetic abdomen with a tumour of the stomach and lymph nodes; ours.
+
+Resampling, intensities and the class of a case are in ``common.transforms``. The training loop is
+``common.engines.supervised``; the vote of the windows is ``common.inferers.ClassifyingWindowInferer``.
+Settings and deviations: ``docs/explanation/mamtln.md`` and the docstring of ``network``.
+"""
 
 from .in_plane import InPlaned
 from .loss import JaccardFocalLoss, UncertaintyWeightedLoss
 from .network import MAMTLN
-from .patches import RandCropTumourd, TumourVoxelsd
+from .patches import FindTumourVoxelsd, RandCropTumourPatchd
 from .phantom import StomachPhantom
 
 __all__ = [
     "MAMTLN",
+    "FindTumourVoxelsd",
     "InPlaned",
     "JaccardFocalLoss",
-    "RandCropTumourd",
+    "RandCropTumourPatchd",
     "StomachPhantom",
-    "TumourVoxelsd",
     "UncertaintyWeightedLoss",
 ]

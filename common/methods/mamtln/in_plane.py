@@ -1,4 +1,4 @@
-"""Augmentation within the slices of volumes whose slices are thick."""
+"""Augment volumes of thick slices within the plane of the slices."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ...tensors import as_tensor
 
 
 class InPlaned(Randomizable, MapTransform):
-    """2-D dictionary transforms on all slices alike.
+    """Apply 2-D dictionary transforms to all slices in the same way.
 
-    The slices become channels of one image, so that what the transforms draw, a rotation or a deformation, is the same
-    for all of them and nothing is interpolated across thick slices. What a transform draws for each channel differs
-    between slices. Sizes in plane may change. The affine of the result is that of the input.
+    The slices become channels of one image. So a random rotation or deformation is the same for all slices, and no
+    voxel is interpolated across thick slices. Random values that a transform draws for each channel differ between
+    slices. The in-plane size may change. The result keeps the affine of the input.
 
     Args:
-        keys: ``(C, x, y, z)``, all with the same in-plane size where the transforms act on them together.
-        transforms: MONAI's for these keys, such as ``RandAffined``, ``Rand2DElasticd``; they get ``(C * z, x, y)``.
+        keys: ``(C, x, y, z)``, with the same in-plane size for keys that one transform handles together.
+        transforms: MONAI transforms for these keys, such as ``RandAffined``; they get ``(C * z, x, y)``.
     """
 
     def __init__(self, keys: KeysCollection, transforms: Sequence[Callable], allow_missing_keys: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Training patches, some of them centred on the tumour."""
+"""Training patches, a share of which is centred on the tumour."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
 from ...tensors import as_tensor
+from ...transforms.patches import centred_start, cut_patch, move_inside
 
 
-class TumourVoxelsd(MapTransform):
-    """Where the tumour is, for :class:`RandCropTumourd`; to be cached with the case.
+class FindTumourVoxelsd(MapTransform):
+    """Find the voxels of the tumour, on which :class:`RandCropTumourPatchd` centres patches.
 
-    Adds an entry of flat indices into the label, int32 on the CPU, possibly none. MONAI's ``FgBgToIndicesd`` lists the
-    background too, eight bytes for each voxel of the volume.
+    Add an entry of flat indices into the label, int32 on the CPU, possibly none. It is cached with the case. MONAI's
+    ``FgBgToIndicesd`` also lists the background, at eight bytes for each voxel of the volume.
 
     Args:
         keys: the label ``(1, x, y, z)`` on the grid on which patches are cut.
-        labels: its values that are tumour.
-        output_key: of the new entry.
+        labels: values of the label that are tumour.
+        output_key: key of the new entry.
     """
 
     def __init__(
-        self, keys: KeysCollection = "label", labels: Sequence[int] = (1,), output_key: str = "tumour_voxels"
+        self, keys: KeysCollection = "label", labels: Sequence[int] = (1,), output_key: str = "centres"
     ) -> None:
         super().__init__(keys)
         self.labels = tuple(labels)
@@ -42,18 +42,18 @@ class TumourVoxelsd(MapTransform):
         return d
 
 
-class RandCropTumourd(Randomizable, MapTransform):
-    """A random patch: centred on a random voxel of the tumour with a given probability, or else anywhere.
+class RandCropTumourPatchd(Randomizable, MapTransform):
+    """Crop a random patch: centred on a random voxel of the tumour with a given probability, otherwise anywhere.
 
-    A centred patch is moved into the volume where it would reach out. Patches of a case without tumour lie anywhere.
-    Where the volume is smaller than a patch, a constant fills both sides. The entry with the voxels is taken out.
+    A centred patch that reaches out of the volume is moved inside. Patches of a case without tumour lie anywhere.
+    Where the volume is smaller than the patch, a constant fills both sides. The entry with the centres is removed.
 
     Args:
-        keys: ``(C, x, y, z)``, all on one grid; the patches are plain tensors of their type, and copies.
-        roi_size: patch ``(x, y, z)``.
-        tumour_share: probability that a patch is centred on tumour.
-        fill: constant beyond the volume, for all keys or one each.
-        voxels_key: what :class:`TumourVoxelsd` added.
+        keys: ``(C, x, y, z)``, all on one grid; the patches are plain tensors of the same type, and copies.
+        roi_size: patch size ``(x, y, z)`` in voxels.
+        tumour_share: probability that a patch is centred on the tumour.
+        fill: value outside the volume, one for all keys or one for each.
+        centres_key: key of the entry of :class:`FindTumourVoxelsd`.
     """
 
     def __init__(
@@ -62,29 +62,26 @@ class RandCropTumourd(Randomizable, MapTransform):
         roi_size: Sequence[int],
         tumour_share: float = 0.5,
         fill: float | Sequence[float] = 0.0,
-        voxels_key: str = "tumour_voxels",
+        centres_key: str = "centres",
     ) -> None:
         MapTransform.__init__(self, keys)
         self.roi_size = tuple(roi_size)
         self.tumour_share = tumour_share
         self.fill = ensure_tuple_rep(fill, len(self.keys))
-        self.voxels_key = voxels_key
+        self.centres_key = centres_key
 
-    def randomize(self, voxels: Tensor, shape: Sequence[int]) -> list[int]:
-        """Draw the start of a patch in a volume ``(x, y, z)``."""
-        last = [max(n - size, 0) for n, size in zip(shape, self.roi_size)]
-        if self.R.random_sample() < self.tumour_share and len(voxels) > 0:
-            centre = np.unravel_index(int(voxels[self.R.randint(len(voxels))]), shape)
-            return [min(max(int(c) - size // 2, 0), end) for c, size, end in zip(centre, self.roi_size, last)]
-        return [int(self.R.randint(end + 1)) for end in last]
+    def randomize(self, centres: Tensor, shape: Sequence[int]) -> list[int]:
+        """Draw the first voxel of a patch in a volume of ``shape`` ``(x, y, z)``."""
+        if self.R.random_sample() < self.tumour_share and len(centres) > 0:
+            flat = int(centres[self.R.randint(len(centres))])
+            start = centred_start([int(c) for c in np.unravel_index(flat, shape)], self.roi_size)
+        else:
+            start = [int(self.R.randint(max(n - size, 0) + 1)) for n, size in zip(shape, self.roi_size)]
+        return move_inside(start, self.roi_size, shape)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        start = self.randomize(d.pop(self.voxels_key), d[self.first_key(d)].shape[1:])
+        start = self.randomize(d.pop(self.centres_key), d[self.first_key(d)].shape[1:])
         for key, fill in self.key_iterator(d, self.fill):
-            box = tuple(slice(first, first + size) for first, size in zip(start, self.roi_size))
-            patch = as_tensor(d[key])[(slice(None), *box)]
-            missing = [size - n for size, n in zip(self.roi_size, patch.shape[1:])]
-            padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]  # the last axis first
-            d[key] = F.pad(patch, padding, value=fill) if any(padding) else patch.clone()
+            d[key] = cut_patch(d[key], start, self.roi_size, fill)
         return d

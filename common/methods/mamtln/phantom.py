@@ -1,4 +1,4 @@
-"""An abdomen with a tumour of the stomach, in CT of thick slices."""
+"""Synthetic CT of an abdomen with a tumour of the stomach, in thick slices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, of_another_size
+from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 
@@ -34,7 +34,7 @@ STOMACH_HU = {
     "small node": 45,
     "bright node": 220,
 }
-# As the torso's.
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the middle of the body.
 STOMACH_ORGANS = (
     ("liver", (60, 4, 24), (46, 56, 52)),
     ("liver", (24, 40, 34), (34, 22, 24)),
@@ -48,32 +48,32 @@ STOMACH_ORGANS = (
     ("pancreas", (2, -6, -16), (38, 8, 9)),
     ("bile", (44, 34, -24), (11, 13, 18)),
 )
-# The stomach's axis from the fundus to the pylorus, and its radius, mm.
+# Points on the axis of the stomach from the fundus to the pylorus, and its radius there, mm.
 STOMACH_AXIS = ((-48, -4, 46), (-58, 16, 20), (-52, 34, -8), (-12, 42, -24), (24, 32, -22))
 STOMACH_RADII = (22, 25, 23, 19, 12)
 STOMACH_WALL = 5.0  # mm
-COELIAC_TRUNK = (-6, -12, 4)  # the nodes of the stomach drain to those around it
+COELIAC_TRUNK = (-6, -12, 4)  # mm; the stomach drains to the lymph nodes around it
 
-SLICE_SPREAD = 3 / 13  # of the slice distance, relative: 5 to 8 mm around 6.5
-BESIDE = 26.0  # mm between a tumour and the centre of a node beside it, besides the node's radius
+SLICE_SPREAD = 3 / 13  # relative variation of the slice distance: 5 to 8 mm around 6.5 mm
+BESIDE = 26.0  # mm, largest distance from the tumour to the surface of a node beside it
 
 
 @dataclass(kw_only=True)
 class StomachPhantom(PhantomRecipe):
-    """CT of an abdomen in thick slices with one tumour (label 1) in the wall of the stomach.
+    """Draw a CT of an abdomen in thick slices with one tumour (label 1) in the wall of the stomach.
 
-    The tumour thickens the wall somewhere between fundus and pylorus. Masses of its HU lie elsewhere in the abdomen,
-    and liver, spleen and pancreas are within 20 HU: the stomach around it tells which is the tumour. Small dark lymph
-    nodes lie along each stomach. In ``positive`` cases large bright ones, as bright as vessels and kidneys, lie beside
-    the tumour, on the side of the coeliac trunk. Anatomy, positions, HU, slice distance and noise differ from case to
-    case.
+    The tumour thickens the wall somewhere between fundus and pylorus. Masses with the same HU lie elsewhere in the
+    abdomen, and liver, spleen and pancreas are within 20 HU, so only its place in the stomach identifies the tumour.
+    Small dark lymph nodes lie along each stomach. In ``positive`` cases, large nodes as bright as vessels and kidneys
+    lie beside the tumour, on the side of the coeliac trunk. Anatomy, positions, HU, slice distance and noise differ
+    from case to case.
 
     Args:
         size: voxels along x, y, z; the number of slices varies by up to 1 either way.
-        spacing: mm along x, y, z; varies between slices, from 5 to 8 mm by default.
+        spacing: mm along x, y, z; the slice distance varies, by default from 5 to 8 mm.
 
     Raises:
-        InputError: a field of view below 220 x 180 x 80 mm.
+        InputError: the field of view is smaller than 220 x 180 x 80 mm.
     """
 
     modalities: Sequence[str] = field(default=("CT",), init=False)
@@ -86,25 +86,25 @@ class StomachPhantom(PhantomRecipe):
     default_cases = 48
     smallest_field_of_view = (220.0, 180.0, 80.0)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-1, 2)])
         spacing = np.array(self.spacing) * (1, 1, 1 + rng.uniform(-1, 1) * SLICE_SPREAD)
         first = [*rng.uniform(-4, 4, 2), 0] - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
-        tissue = draw_abdomen(rng, of_another_size(rng, points), spacing, positive=class_name == "positive")
+        tissue = draw_abdomen(rng, vary_size(rng, points), spacing, positive=class_name == "positive")
         image = acquire_ct(rng, attenuation(rng, tissue, STOMACH_HU), spacing)
         label = np.isin(tissue, [tuple(STOMACH_HU).index(name) for name in ("tumour", "tumour vessel")])
         return Phantom({"CT": image}, label.astype(np.uint8), affine)
 
 
 def draw_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray, positive: bool) -> np.ndarray:
-    """The index into :data:`STOMACH_HU` of each point.
+    """Return the index into :data:`STOMACH_HU` of each point.
 
     Args:
-        rng: source of the randomness.
+        rng: source of randomness.
         points: ``(3, x, y, z)`` in mm.
         spacing: mm along x, y, z.
-        positive: whether the nodes beside the tumour are large and bright.
+        positive: whether large bright nodes lie beside the tumour.
     """
     tissues = tuple(STOMACH_HU)
     tissue, cavity = draw_torso(rng, points, tissues, content="fat")
@@ -115,12 +115,12 @@ def draw_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarr
     stomach, tumour = _stomach_with_tumour(rng, points, cavity)
     outside = ndimage.distance_transform_edt(stomach > 0, sampling=spacing)
     _draw_bowel_and_masses(rng, tissue, points, cavity, outside)
-    level = rng.uniform(14, 34)  # of the fluid; the patient lies on the back
+    level = rng.uniform(14, 34)  # mm, surface of the fluid; the patient lies on the back
     tissue[(stomach <= 0) & cavity] = tissues.index("stomach wall")
     lumen = (stomach < -STOMACH_WALL) & cavity
     tissue[lumen] = np.where(points[1] > level, tissues.index("stomach gas"), tissues.index("stomach fluid"))[lumen]
     tissue[tumour] = tissues.index("tumour")
-    # as bright as the nodes, so that a range of HU taken from tumours does not cut these off
+    # as bright as the nodes, so that clipping to the HU of tumours keeps the nodes
     within = points[:, tumour]
     vessels = within[:, rng.choice(within.shape[1], 3)].T
     tissue[tumour & (distance_to_balls(points, vessels, np.full(3, 4.5)) <= 0)] = tissues.index("tumour vessel")
@@ -132,7 +132,7 @@ def draw_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarr
 def _stomach_with_tumour(
     rng: np.random.Generator, points: np.ndarray, cavity: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (mm) to the stomach's outer surface, negative inside, and the mask of the tumour."""
+    """Return the distance (mm) to the outer surface of the stomach, negative inside, and the mask of the tumour."""
     knots = np.linspace(0, 1, len(STOMACH_AXIS))
     axis = CubicSpline(knots, np.array(STOMACH_AXIS, float) + rng.uniform(-6, 6, (len(knots), 3)))
     radius = CubicSpline(knots, np.array(STOMACH_RADII) * rng.uniform(0.88, 1.12, len(knots)))
@@ -150,13 +150,13 @@ def _stomach_with_tumour(
     inner = min(rng.uniform(14, 20), 0.9 * radius(place))
     body = irregular(rng, points, centre, rng.uniform(44, 58))
     parts, _ = ndimage.label(body & (stomach <= 4) & (stomach > -inner) & cavity)
-    return stomach, parts == np.bincount(parts[parts > 0]).argmax()  # not what reaches the opposite wall
+    return stomach, parts == np.bincount(parts[parts > 0]).argmax()  # drops pieces that reach the opposite wall
 
 
 def _draw_bowel_and_masses(
     rng: np.random.Generator, tissue: np.ndarray, points: np.ndarray, cavity: np.ndarray, outside: np.ndarray
 ) -> None:
-    """Loops of bowel with gas or fluid, and masses of the tumour's HU; none touches the stomach."""
+    """Draw loops of bowel with gas or fluid, and masses with the HU of the tumour; none touches the stomach."""
     tissues = tuple(STOMACH_HU)
     fat = tissue == tissues.index("fat")
     placed: list[tuple[np.ndarray, float]] = []
@@ -168,7 +168,7 @@ def _draw_bowel_and_masses(
             if all(np.linalg.norm(centre - c) > 0.45 * (diameter + d) for c, d in placed):
                 break
         else:
-            continue  # a crowded abdomen has one less
+            continue  # a crowded abdomen gets one body less
         placed.append((centre, diameter))
         body = irregular(rng, points, centre, diameter) & cavity & (outside > 4)
         tissue[body] = tissues.index(name)
@@ -186,15 +186,15 @@ def _draw_nodes(
     distance: np.ndarray,
     positive: bool,
 ) -> None:
-    """Lymph nodes: small dark ones and, in positive cases, large bright ones beside the tumour.
+    """Draw lymph nodes: small dark ones and, in positive cases, large bright ones beside the tumour.
 
     Args:
-        rng: source of the randomness.
-        tissue: index into :data:`STOMACH_HU` of each point; is written to.
+        rng: source of randomness.
+        tissue: index into :data:`STOMACH_HU` of each point; changed in place.
         points: ``(3, x, y, z)`` in mm.
-        outside: distance to the stomach, mm.
-        distance: distance to the tumour, mm.
-        positive: whether there are bright ones.
+        outside: distance to the stomach in mm.
+        distance: distance to the tumour in mm.
+        positive: whether to draw large bright nodes.
     """
     tissues = tuple(STOMACH_HU)
     fat = tissue == tissues.index("fat")

@@ -1,4 +1,4 @@
-"""Average precision of the voxels of one case: the area under its precision-recall curve."""
+"""Compute the average precision over the voxels of a case, the area under its precision-recall curve."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
     """Return the area under the precision-recall curve.
 
-    It follows the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores.
-    This is the definition of scikit-learn's ``average_precision_score`` and of ``monai.metrics``, without a loop over
-    voxels. Voxels with score 0 need no sorting, so a prediction that was pasted into zeros costs what its region costs;
-    foreground outside that region still counts, found last, at the precision of calling everything foreground.
+    It follows the step rule, ``sum_k (R_k - R_(k-1)) * P_k`` over the distinct scores, as in scikit-learn's
+    ``average_precision_score`` and in ``monai.metrics``, but without a loop over voxels. Voxels with score 0 are not
+    sorted, so a prediction that was pasted into zeros costs no more than its region. Foreground outside that region
+    counts as found last, at the precision of calling every voxel foreground.
 
     Args:
         scores: foreground probabilities of one case, any shape, values in [0, 1].
         target: ground truth, same shape, values 0 and 1.
 
     Returns:
-        Scalar in float64 on the device of ``scores``, in (0, 1]; NaN when ``target`` holds no foreground.
+        scalar in (0, 1], float64 on the device of ``scores``; NaN if ``target`` holds no foreground.
 
     Raises:
-        ValueError: different shapes, a score below 0 or NaN, a target value other than 0 and 1.
+        ValueError: the shapes differ, a score is below 0 or NaN, or a target value is neither 0 nor 1.
     """
     if scores.shape != target.shape:
-        raise ValueError(f"scores of shape {list(scores.shape)} for a target of shape {list(target.shape)}")
+        raise ValueError(f"scores have the shape {list(scores.shape)}, but the target has {list(target.shape)}")
     lowest = scores.min()
-    if not lowest >= 0:  # nor NaN; an interpolated probability may round to above 1
-        raise ValueError(f"lowest score {lowest.item():g}: expected probabilities, without logits or NaN")
+    if not lowest >= 0:  # NaN fails too; an interpolated probability may round to above 1
+        raise ValueError(f"lowest score {lowest.item():g}: expected probabilities, not logits or NaN")
     foreground = target == 1
     binary = foreground | (target == 0)
     if not binary.all():
@@ -46,28 +46,31 @@ def average_precision(scores: Tensor, target: Tensor) -> Tensor:
 
     precision = found.double() / selected
     gain = found.diff(prepend=found.new_zeros(1))
-    return (precision * gain).sum() / n_foreground  # 0 / 0 is the promised NaN
+    return (precision * gain).sum() / n_foreground  # 0 / 0 is NaN
 
 
 class AveragePrecisionMetric(CumulativeIterationMetric):
-    """Mean over cases of the average precision of each case's voxels.
+    """Compute the average precision of each case's voxels and its mean over cases.
 
     ``monai.metrics.AveragePrecisionMetric`` is for classification: it pools the cases and takes no image.
-    ``get_buffer()`` holds the value of every case, ``(N, 1)``, NaN for a case without foreground.
+    ``get_buffer()`` returns the value of each case, ``(N, 1)``, NaN for a case without foreground.
 
-    Calling it takes ``y_pred``, probabilities in [0, 1], and ``y``, values 0 and 1, both ``(B, 1, ...)`` or lists of
-    ``(1, ...)``; it raises a ``ValueError`` for anything else.
+    A call takes ``y_pred``, probabilities in [0, 1], and ``y``, values 0 and 1, both ``(B, 1, ...)`` or lists of
+    ``(1, ...)``.
+
+    Raises:
+        ValueError: a call gets other shapes or values.
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
         if y_pred.shape != y.shape or y_pred.shape[1] != 1:
             raise ValueError(
-                f"y_pred of shape {list(y_pred.shape)} and y of shape {list(y.shape)}: expected (B, 1, ...) twice"
+                f"y_pred has the shape {list(y_pred.shape)} and y {list(y.shape)}; expected (B, 1, ...) for both"
             )
         return torch.stack([average_precision(p, t) for p, t in zip(y_pred, y)])[:, None]
 
     def aggregate(self) -> Tensor:
-        """Return the mean over the cases that hold foreground, a scalar; NaN when there is none.
+        """Return the mean over the cases with foreground, a scalar; NaN if no case has any.
 
         Raises:
             ValueError: no case was added.

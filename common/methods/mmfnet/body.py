@@ -1,4 +1,4 @@
-"""Transforms that find the body in an MR or CT volume: its box, its intensities.
+"""Find the body in an MR volume, normalise over it and crop to it (section IV-A).
 
 Arrays are ``(C, x, y, z)`` with axial slices along z.
 """
@@ -18,21 +18,25 @@ from skimage.filters import threshold_otsu
 from ...errors import InputError
 from ...tensors import as_tensor, source_of
 from ...transforms.intensity import without_hot_voxels
+from ...transforms.patches import patch_box
 
-SMALLEST_SIGNAL = 0.25  # of the volume's body: a slice whose bright part is darker holds noise alone
+SMALLEST_SIGNAL = 0.25  # of the mean of the volume's body; a slice with a darker bright part holds only noise
 
 
 def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
-    """Return, slice by slice, where the intensity is at least half the slice's Otsu threshold, closed in the slice.
+    """Return the mask of the body: intensities of at least half the slice's Otsu threshold, closed in each slice.
 
-    This is the mask of the intra-body normalisation that MMFNet takes from 3D RU-Net (arXiv:1806.10342). Intensities
-    count from the volume's smallest, so that an offset of the background does not matter. A slice of one single value
-    or of noise holds no body; the mean of what is bright in noise is below a quarter of the mean of what is above the
-    volume's Otsu threshold.
+    MMFNet takes this mask for its intra-body normalisation from 3D RU-Net (arXiv:1806.10342). Intensities count from
+    the smallest one of the volume, so an offset of the background does not matter. A slice of a single value or of
+    noise holds no body. A slice counts as noise if its bright voxels have a mean below a quarter of the mean of the
+    voxels above the volume's Otsu threshold.
 
     Args:
         volume: ``(x, y, z)``.
-        closing_radius: in voxels; the disc is approximated by an octagon.
+        closing_radius: voxels; an octagon approximates the disc.
+
+    Returns:
+        bool ``(x, y, z)``.
     """
     slices = torch.as_tensor(volume).permute(2, 0, 1).contiguous()
     slices -= slices.min()
@@ -46,7 +50,7 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
             bright = image >= 0.5 * _otsu(image)
             if float(image[bright].mean()) >= signal:
                 inside[:] = bright.numpy()
-                _close(inside, closing_radius)
+                close_slice(inside, closing_radius)
     return np.ascontiguousarray(mask.transpose(1, 2, 0))
 
 
@@ -57,11 +61,18 @@ def _otsu(image: torch.Tensor) -> float:
     return threshold_otsu(hist=(counts, low + width * (np.arange(256) + 0.5)))
 
 
-def _close(mask: np.ndarray, radius: float) -> None:
-    """Closing of one slice, in place; SciPy's takes ten times as long, which was half of a case's preparation."""
+def close_slice(mask: np.ndarray, radius: float) -> None:
+    """Close the mask of one slice in place with an octagon.
+
+    SciPy's closing takes ten times as long, half of the time that a case needs before the network.
+
+    Args:
+        mask: bool ``(x, y)``, changed in place.
+        radius: voxels.
+    """
     square = round(radius * 0.4)
     diamond = round(radius) - square
-    for _ in range(2):  # the mask grows, then what is outside of it; what lies beyond the slice counts for neither
+    for _ in range(2):  # dilates the mask, then its complement; voxels outside the slice count for neither
         for _ in range(diamond):
             before = mask.copy()
             mask[1:] |= before[:-1]
@@ -77,13 +88,13 @@ def _close(mask: np.ndarray, radius: float) -> None:
 
 
 def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding box of the largest connected component above the volume's Otsu threshold.
+    """Return the bounding box of the largest 6-connected component above the volume's Otsu threshold.
 
     Args:
         volume: ``(x, y, z)``.
 
     Returns:
-        start and end (exclusive) along each axis, in voxels.
+        first voxel and end (exclusive) along each axis.
     """
     volume = np.ascontiguousarray(volume)
     components = cc3d.largest_k(volume > _otsu(torch.from_numpy(volume)), k=1, connectivity=6)
@@ -94,15 +105,16 @@ def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class NormalizeBodyd(MapTransform):
     """Normalise intensities channel by channel: ``(I - mean) / std`` over the voxels of the body mask.
 
-    Source: MMFNet section IV-A, after 3D RU-Net; the mask is :func:`body_mask`, the statistics are of all slices that
-    show the body. Damaged voxels count as :func:`~common.transforms.intensity.without_hot_voxels` leaves them.
+    Source: MMFNet section IV-A, after 3D RU-Net. The mask is :func:`body_mask`; mean and standard deviation are those
+    of all slices with a body. Damaged voxels are corrected by :func:`~common.transforms.intensity.without_hot_voxels`
+    first.
 
     Args:
         keys: images ``(C, x, y, z)``.
-        closing_radius: in millimetres within the slice (the reference's 10 voxels of 0.5 mm).
+        closing_radius: mm within the slice (10 voxels of 0.5 mm in 3D RU-Net).
 
     Raises:
-        InputError: a channel has no body or no contrast in it.
+        InputError: no body was found in a channel, or it has no contrast there.
     """
 
     def __init__(self, keys: KeysCollection, closing_radius: float = 5.0, allow_missing_keys: bool = False) -> None:
@@ -122,54 +134,26 @@ class NormalizeBodyd(MapTransform):
                 body = volume[body_mask(volume, self.closing_radius / spacing)]
                 deviation = float(body.std(dtype=np.float64)) if body.size else 0.0
                 if deviation == 0:
-                    raise InputError(f"{name} has no contrast: no body can be told from the background")
+                    raise InputError(
+                        f"{name} has no contrast: no body found on its background; give the scan of this modality"
+                    )
                 result.copy_(channel).sub_(float(body.mean(dtype=np.float64))).div_(deviation)
             d[key] = normalised
-        return d
-
-
-class ClipChannelsd(MapTransform):
-    """Limit each channel to its own range.
-
-    Args:
-        keys: images ``(C, x, y, z)``.
-        ranges: lowest and highest value per channel.
-
-    Raises:
-        InputError: another number of channels than ranges.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, ranges: Sequence[tuple[float, float]], allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.ranges = torch.tensor(ranges, dtype=torch.float32)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            if len(d[key]) != len(self.ranges):
-                raise InputError(
-                    f"'{key}' has {len(d[key])} channels, expected {len(self.ranges)}, one per clipping range"
-                )
-            low, high = self.ranges.to(d[key].device)[:, :, None, None, None].unbind(1)
-            d[key] = torch.clamp(d[key], low, high)
         return d
 
 
 class CropBodyd(MapTransform, InvertibleTransform):
     """Crop to a fixed in-plane size around the centre of the body and to the slices of the body.
 
-    What lies outside the volume is padded with ``pad_value``. The inverse puts the region back and fills with zeros.
+    Voxels outside the volume get ``pad_value``. The inverse puts the region back and fills the rest with zeros.
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        source_key: the body box is :func:`body_box` of the first channel of this entry.
-        roi_size: window of the network; x and y are the size of the region, z its smallest number of slices.
-        margin: voxels to keep around the region along each axis, for augmentation that moves the window.
-        pad_value: fill of the images; labels (``label_keys``) are filled with 0. Before clipping, a very low value ends
-            as the lowest of each channel.
-        label_keys: those of ``keys`` that are label maps.
+        source_key: key of the image; the first channel goes to :func:`body_box`.
+        roi_size: window of the network in voxels; x and y are the size of the region, z its smallest number of slices.
+        margin: voxels to keep around the region along each axis, for augmentation that shifts patches.
+        pad_value: value outside an image; clipping makes a very low value the lowest of each channel.
+        label_keys: keys of label maps, which are 0 outside the volume.
     """
 
     def __init__(
@@ -201,15 +185,12 @@ class CropBodyd(MapTransform, InvertibleTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         box_start, box_end = body_box(d[self.source_key][0].detach().cpu().numpy())
-        size = np.array([self.roi_size[0], self.roi_size[1], max(self.roi_size[2], box_end[2] - box_start[2])])
+        region = np.array([self.roi_size[0], self.roi_size[1], max(self.roi_size[2], box_end[2] - box_start[2])])
         start = np.array([*((box_start + box_end - self.roi_size) // 2)[:2], box_start[2]]) - self.margin
-        end = start + size + 2 * self.margin
         for key in self.key_iterator(d):
-            shape = np.asarray(d[key].shape[1:])
-            inside = tuple(slice(int(max(a, 0)), int(min(b, n))) for a, b, n in zip(start, end, shape))
-            outside = [(0, 0), *((int(max(-a, 0)), int(max(b - n, 0))) for a, b, n in zip(start, end, shape))]
+            inside, outside = patch_box(start, region + 2 * self.margin, d[key].shape[1:])
             value = 0.0 if key in self.label_keys else self.pad_value
-            d[key] = self.pad(self.crop(d[key], inside), to_pad=outside, value=value)
+            d[key] = self.pad(self.crop(d[key], tuple(inside)), to_pad=[(0, 0), *outside], value=value)
         return d
 
     def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:

@@ -2,20 +2,11 @@
 
 H. Chen, Y. Qi, Y. Yin, T. Li, X. Liu, X. Li, G. Gong, L. Wang, "MMFNet: A multi-modality MRI fusion network for
 segmentation of nasopharyngeal carcinoma", Neurocomputing 394 (2020), doi:10.1016/j.neucom.2020.02.002,
-arXiv:1812.10033. Equation numbers below are those of the arXiv text. No code was released.
+arXiv:1812.10033.
 
-Deviations and decisions where the paper is silent:
-
-* The paper fuses skip features and does not say how the three bottom feature maps meet. They are concatenated, as
-  the paper's baseline ("MMFNet without fusion block") must do; ``bottleneck="fusion"`` runs a fifth fusion block.
-* Convolutions before batch normalisation have no bias; transposed convolutions are 2x2x2 with bias and no
-  normalisation; the last convolution is 1x1x1; the MLPs have biases and a ReLU between their two layers.
-* The standard deviation of eq. 10 is ``sqrt(var + 1e-5)`` with the population variance: the gradient of ``sqrt`` at 0
-  is infinite and a dead ReLU channel has no variance.
-* With two modalities 2c/12 is no integer; the hidden width is ``max(1, C // reduction)``.
-* The hidden layers of the MLPs are narrow (2 units at the finest level): with PyTorch's initialisation some start with
-  every ReLU at rest and give a constant. The paper says nothing of an initialisation; none is added.
-* The network ends in the sigmoid (section III-A), so overlapping windows average probabilities.
+Each modality has an encoder. Fusion blocks with channel and spatial attention join the features of every level, and one
+decoder reads them. Equation numbers are those of the arXiv text. Figure by figure, and every deviation with its
+reason: ``docs/explanation/mmfnet.md``.
 """
 
 from __future__ import annotations
@@ -32,12 +23,13 @@ from ...layers.checks import check_channels, check_option, check_sizes
 
 
 class Encoder(nn.Module):
-    """VGG-like encoder (fig. 3, left): per level two 3x3x3 convolutions, whose output is the skip, then max-pooling.
+    """Encode an input as VGG does (fig. 3, left): two 3x3x3 convolutions per level, then max-pooling.
 
     Args:
-        in_channels: channels of the input.
-        channels: width of each level; one more convolution refines the pooled output of the last.
-        norm, act: normalisation and activation after each convolution, in MONAI's words.
+        in_channels: int, channels of the input.
+        channels: ints, width of each level; one more convolution refines the pooled output of the last.
+        norm: str or tuple, normalisation after each convolution, in MONAI's words.
+        act: str or tuple, activation after each normalisation, in MONAI's words.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int], norm: str | tuple, act: str | tuple) -> None:
@@ -51,7 +43,7 @@ class Encoder(nn.Module):
         self.bottom = _convolution(widths[-1], widths[-1], norm, act)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Skips from the finest to the coarsest level, then the bottom features."""
+        """Return the convolved features, which are the skips, from finest to coarsest, then the bottom features."""
         features: list[Tensor] = []
         for block in self.blocks:
             x = block(x)
@@ -62,13 +54,13 @@ class Encoder(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Channel weights ``W_c`` (eq. 7 to 10): sigmoid of the sum of one MLP per global statistic.
+    """Compute channel weights ``W_c`` (eq. 7 to 10): the sigmoid of the sum of one MLP per global statistic.
 
     Args:
-        channels: channels of the features, and of the weights.
-        reduction: hidden width is ``max(1, channels // reduction)``.
-        shared_mlp: one MLP for all statistics (the paper's "base" network) instead of one each.
-        use_std: add the standard deviation to average and maximum.
+        channels: int, channels of the features, and of the weights.
+        reduction: int, reduction ratio; the hidden width is ``max(1, channels // reduction)``.
+        shared_mlp: bool, one MLP for all statistics (the paper's "base" network) instead of one each.
+        use_std: bool, add the standard deviation to average and maximum.
     """
 
     def __init__(self, channels: int, reduction: int, shared_mlp: bool, use_std: bool) -> None:
@@ -99,7 +91,11 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Spatial weights ``W_s`` (eq. 11): sigmoid of a 3x3x3 convolution of the statistics along the channel axis."""
+    """Compute spatial weights ``W_s`` (eq. 11): a 3x3x3 convolution of statistics over the channels, sigmoid.
+
+    Args:
+        use_std: bool, add the standard deviation to average and maximum.
+    """
 
     def __init__(self, use_std: bool) -> None:
         super().__init__()
@@ -116,7 +112,14 @@ class SpatialAttention(nn.Module):
 
 
 class ResidualFusion(nn.Module):
-    """Reduction to the decoder's width and residual refinement within slices (eq. 12, 13); no activation at the end."""
+    """Reduce to the decoder's width and refine within slices (eq. 12, 13), without an activation at the end.
+
+    Args:
+        in_channels: int, channels of the features.
+        out_channels: int, width of the decoder at this level.
+        norm: str or tuple, normalisation, in MONAI's words.
+        act: str or tuple, activation, in MONAI's words.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str | tuple, act: str | tuple) -> None:
         super().__init__()
@@ -132,7 +135,14 @@ class ResidualFusion(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Fusion of the concatenated features of all encoders (eq. 4 to 6), from ``in_channels`` to ``out_channels``."""
+    """Fuse the concatenated features of all encoders (fig. 4, eq. 4 to 6).
+
+    Args:
+        in_channels: int, channels of all encoders together.
+        out_channels: int, channels of the result.
+        reduction, shared_mlp: as for :class:`ChannelAttention`.
+        std_pool, norm, act: as for :class:`MMFNet`.
+    """
 
     def __init__(
         self,
@@ -156,7 +166,15 @@ class FusionBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Decoder block (fig. 3, right): transposed convolution, concatenation with the skip, 3x3x3 convolution."""
+    """Double the size by a transposed convolution, concatenate with the skip, convolve 3x3x3 (fig. 3, right).
+
+    Args:
+        in_channels: int, channels from the level below.
+        skip_channels: int, channels of the skip.
+        out_channels: int, channels of the output.
+        norm: str or tuple, normalisation, in MONAI's words.
+        act: str or tuple, activation, in MONAI's words.
+    """
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, norm: str | tuple, act: str | tuple
@@ -170,21 +188,24 @@ class DecoderBlock(nn.Module):
 
 
 class MMFNet(nn.Module):
-    """MMFNet; the defaults are the paper's network for T1, T2 and contrast-enhanced T1 (1,547,251 parameters).
+    """Segment the tumour by MMFNet (fig. 2); the defaults are the paper's for T1, T2 and contrast-enhanced T1.
+
+    They have 1,547,251 parameters. The network has a single form: it returns one tensor for training and for inference.
 
     Args:
-        in_channels: number of modalities, one input channel each.
-        out_channels: number of foreground classes, each a probability map of its own.
-        channels: encoder width per level, finest first.
-        norm, act: normalisation and activation, in MONAI's words.
-        separate_encoders: one encoder per modality; False stacks the modalities in a single encoder whose levels are
+        in_channels: int, modalities, one input channel each.
+        out_channels: int, foreground classes, each a probability map of its own.
+        channels: ints, width of an encoder per level, finest first.
+        norm: str or tuple, normalisation, in MONAI's words.
+        act: str or tuple, activation, in MONAI's words.
+        separate_encoders: bool, one encoder per modality; False stacks the modalities in a single encoder with levels
             ``in_channels`` times as wide (the paper's single-encoder comparison).
-        fusion: ``"attention"``, the fusion block of section III-B, or ``"concat"``, plain skips of all encoders (the
-            paper's multi-encoder baseline; with one modality, the network of the self-transfer's first step).
-        shared_mlp: one MLP for all statistics of the channel attention (the paper's "base MMFNet").
-        std_pool: where the standard deviation is pooled: ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``.
-        reduction: reduction ratio r of the channel attention.
-        bottleneck: ``"concat"``, or ``"fusion"`` for a fifth fusion block on the bottom features.
+        fusion: str, ``"attention"``, the fusion block of section III-B, or ``"concat"``, plain skips of all encoders
+            (the paper's multi-encoder baseline; with one modality, the network of the first step of self-transfer).
+        shared_mlp: bool, one MLP for all statistics of the channel attention (the paper's "base MMFNet").
+        std_pool: str, where the standard deviation is pooled: ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``.
+        reduction: int, reduction ratio r of the channel attention.
+        bottleneck: str, ``"concat"``, or ``"fusion"`` for a fifth fusion block on the bottom features.
 
     Raises:
         ValueError: an option outside the values above.
@@ -235,7 +256,7 @@ class MMFNet(nn.Module):
         self.head = nn.Conv3d(below, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Foreground probabilities.
+        """Predict foreground probabilities.
 
         Args:
             x: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** len(channels)``.
@@ -248,19 +269,15 @@ class MMFNet(nn.Module):
         """
         check_channels(x, self.in_channels)
         check_sizes(x, self.divisor)
-        inputs = x.split(self.channels_per_encoder, 1)
-        per_encoder: list[list[Tensor]] = []
+        modalities = x.split(self.channels_per_encoder, 1)
+        encoded: list[list[Tensor]] = []  # for each encoder the skips, then the bottom features
         for i, encoder in enumerate(self.encoders):
-            per_encoder.append(encoder(inputs[i]))
-
-        bottom: list[Tensor] = []
-        for features in per_encoder:
-            bottom.append(features.pop())
-        x = self.bottleneck(torch.cat(bottom, 1))
+            encoded.append(encoder(modalities[i]))
+        x = self.bottleneck(torch.cat([features.pop() for features in encoded], 1))
 
         skips: list[Tensor] = []
         for level, fuse in enumerate(self.fusions):
-            skips.append(fuse(torch.cat([features[level] for features in per_encoder], 1)))
+            skips.append(fuse(torch.cat([features[level] for features in encoded], 1)))
         for block in self.decoder:
             x = block(x, skips.pop())
         return torch.sigmoid(self.head(x).float())
@@ -270,21 +287,23 @@ class MMFNet(nn.Module):
         """Initialise the encoders from single-modality networks (self-transfer, section III-C).
 
         Args:
-            states: per modality, the state dict of an ``MMFNet(in_channels=1, fusion="concat", ...)``; only its
-                encoder, batch-normalisation statistics included, is used.
+            states: for each modality the state dict of an ``MMFNet(in_channels=1, fusion="concat", ...)``; only its
+                encoder is used, with its batch-normalisation statistics.
 
         Raises:
-            ValueError: another number of state dicts than encoders.
+            ValueError: the number of state dicts differs from the number of encoders.
         """
         if len(states) != len(self.encoders):
-            raise ValueError(f"{len(states)} single-modality networks for {len(self.encoders)} encoders")
+            raise ValueError(
+                f"states: expected {len(self.encoders)} state dicts, one for each encoder, found {len(states)}"
+            )
         prefix = "encoders.0."
         for encoder, state in zip(self.encoders, states):
             encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     @torch.jit.ignore
     def freeze_encoders(self, frozen: bool) -> None:
-        """Keep the encoders' weights and batch-normalisation statistics as they are (the paper's warm-up), or not."""
+        """Freeze the encoders' weights and batch-normalisation statistics (the paper's warm-up), or thaw them."""
         self.frozen_encoders = frozen
         self.encoders.requires_grad_(not frozen)
         self.train(self.training)

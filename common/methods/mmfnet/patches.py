@@ -1,4 +1,4 @@
-"""Random training windows of anisotropic volumes."""
+"""Random training patches of anisotropic volumes, rotated within the slice (section IV-A)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from ...tensors import as_tensor
 
 
 def window_starts(slices: int, size: int, step: int) -> list[int]:
-    """First slices of windows of ``size`` every ``step`` slices, the last one flush with the end."""
+    """Return the first slice of each inference window of ``size`` slices, every ``step`` slices; the last ends flush.
+
+    Args:
+        slices: number of slices of the volume.
+        size: slices of a window.
+        step: slices between the starts of two windows.
+    """
     return [*range(0, max(slices - size, 0), step), max(slices - size, 0)]
 
 
-def cut_window(
+def cut_rotated_patch(
     volume: Tensor, start: Sequence[int], size: Sequence[int], angle: float, flip_axis: int | None, mode: str
 ) -> Tensor:
-    """One window, rotated within the slice around its centre, in a single resampling of the window alone.
+    """Cut a patch that is rotated within the slice around its centre, in one resampling of the patch alone.
 
     Args:
         volume: ``(C, x, y, z)``.
-        start: first voxel of the unrotated window; it may reach out of the volume in plane, where the edge continues.
-        size: voxels along x, y, z.
+        start: first voxel of the unrotated patch; it may lie outside the volume in plane, where the edge continues.
+        size: voxels of the patch along x, y, z.
         angle: radians, from x towards y.
         flip_axis: spatial axis to mirror, or None.
         mode: ``"bilinear"`` or ``"nearest"``.
 
     Returns:
-        a plain tensor ``(C, *size)``, float32.
+        plain tensor ``(C, *size)``, float32.
     """
     slab = volume[..., start[2] : start[2] + size[2]].float()
     # grid_sample's normalised coordinates: -1 and 1 are the outer edges of the first and last voxel
@@ -45,26 +51,26 @@ def cut_window(
     grid = torch.stack([(2 * source_y + 1) / slab.shape[2] - 1, (2 * source_x + 1) / slab.shape[1] - 1], -1)
     planes = slab.permute(0, 3, 1, 2).reshape(1, -1, *slab.shape[1:3])
     sampled = F.grid_sample(planes, grid[None], mode=mode, padding_mode="border", align_corners=False)
-    window = sampled.reshape(len(volume), size[2], *size[:2]).permute(0, 2, 3, 1)
-    return window if flip_axis is None else window.flip(flip_axis + 1)
+    patch = sampled.reshape(len(volume), size[2], *size[:2]).permute(0, 2, 3, 1)
+    return patch if flip_axis is None else patch.flip(flip_axis + 1)
 
 
-class RandWindowd(Randomizable, MapTransform):
-    """A random training window of the region that :class:`CropBodyd` left (MMFNet, section IV-A).
+class RandCropRotatedPatchd(Randomizable, MapTransform):
+    """Crop a random patch of the region that :class:`CropBodyd` left (section IV-A).
 
-    A window of the inference grid is drawn uniformly, shifted, rotated within the slice and mirrored, the same for all
-    keys.
+    A window of the inference grid is drawn uniformly. The patch is this window after a random shift, a rotation within
+    the slice and a reflection, the same for all keys.
 
     Args:
         keys: ``(C, x, y, z)``, the region with its margin.
-        roi_size: window along x, y, z.
-        margin: voxels of the region around the unshifted windows, as given to :class:`CropBodyd`; a z margin smaller
-            than ``max_offset`` shortens the shift.
+        roi_size: patch size along x, y, z in voxels.
+        margin: voxels of the region around the unshifted windows, as for :class:`CropBodyd`; a z margin smaller than
+            ``max_offset`` shortens the shift.
         step: slices between the windows of the inference grid.
         max_offset: largest shift along x, y, z in voxels, either way.
         max_angle: largest rotation in degrees, either way.
-        flip_axis: spatial axis mirrored with probability 0.5; None for none.
-        label_keys: those of ``keys`` sampled by the nearest voxel.
+        flip_axis: spatial axis that is mirrored with probability 0.5; None for no reflection.
+        label_keys: keys that are sampled by the nearest voxel.
     """
 
     def __init__(
@@ -88,7 +94,11 @@ class RandWindowd(Randomizable, MapTransform):
         self.label_keys = tuple(label_keys)
 
     def randomize(self, slices: int) -> dict[str, Any]:
-        """Draw a window of a region whose unshifted windows cover ``slices`` slices."""
+        """Draw the start, angle and reflection of a patch.
+
+        Args:
+            slices: number of slices that the unshifted windows cover.
+        """
         starts = window_starts(slices, self.roi_size[2], self.step)
         first = (0, 0, starts[self.R.randint(len(starts))])
         offset = [self.R.randint(-o, o + 1) for o in self.max_offset]
@@ -102,11 +112,9 @@ class RandWindowd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
-        window = None
+        place = self.randomize(d[self.first_key(d)].shape[3] - 2 * self.margin[2])
         for key in self.key_iterator(d):
-            if window is None:
-                window = self.randomize(d[key].shape[3] - 2 * self.margin[2])
             volume = as_tensor(torch.as_tensor(d[key]))
             mode = "nearest" if key in self.label_keys else "bilinear"
-            d[key] = cut_window(volume, size=self.roi_size, mode=mode, **window)
+            d[key] = cut_rotated_patch(volume, size=self.roi_size, mode=mode, **place)
         return d

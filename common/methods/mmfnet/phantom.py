@@ -1,4 +1,4 @@
-"""A head with a tumour in the nasopharynx, in MRI."""
+"""Synthetic MRI of a head with a tumour in the nasopharynx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...phantoms.acquisition import acquire_mr
-from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, of_another_size
+from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 
 # Signal in T1, T2 and CET1, before gain, bias field and noise.
@@ -30,11 +30,11 @@ HEAD_SIGNALS = {
     "lymphoid tissue": (440, 640, 480),
     "venous plexus": (440, 980, 800),
 }
-# Each has the tumour's signal in two modalities, so that no two of them suffice.
+# Each has the signal of the tumour in two modalities, so no two modalities suffice.
 HEAD_DISTRACTORS = ("inflammation", "lymphoid tissue", "venous plexus")
 
-# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the nasopharynx, each over the ones before it. One
-# beside the midline stands for a pair.
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the nasopharynx. Each is drawn over those before it.
+# One beside the midline is drawn on both sides.
 HEAD_ANATOMY = (
     ("fat", (0, -4, 8), (64, 78, 95)),
     ("fat", (0, 74, -4), (11, 13, 20)),  # nose
@@ -83,19 +83,19 @@ HEAD_ANATOMY = (
 
 @dataclass(kw_only=True)
 class HeadPhantom(PhantomRecipe):
-    """MRI of a head with one tumour (label 1) in the nasopharynx, as T1, T2 and contrast-enhanced T1.
+    """Draw MRI of a head with one tumour (label 1) in the nasopharynx: T1, T2 and contrast-enhanced T1.
 
-    Around the tumour lie an inflammation, lymphoid tissue and a venous plexus, irregular and about as large. The signal
-    of each equals the tumour's in two modalities and differs in the third: only all three together tell which is the
-    tumour. Anatomy, positions, gain, bias fields and noise differ from case to case.
+    An inflammation, lymphoid tissue and a venous plexus lie around the tumour, irregular and about as large. Each has
+    the signal of the tumour in two modalities and another one in the third, so the tumour shows only in all three
+    together. Anatomy, positions, gain, bias fields and noise differ from case to case.
 
     Args:
-        modalities: those to return, in order; each is the same as in the full set.
+        modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z; the number of slices varies by up to 2 either way.
         spacing: mm along x, y, z; varies by up to 10 % in plane and 15 % between slices.
 
     Raises:
-        InputError: an unknown or repeated modality, or a field of view below 64 mm along an axis.
+        InputError: a modality is unknown or repeated, or the field of view is smaller than 64 mm along an axis.
     """
 
     modalities: Sequence[str] = ("T1", "T2", "CET1")
@@ -106,7 +106,7 @@ class HeadPhantom(PhantomRecipe):
     labels: ClassVar[Mapping[int, str]] = {1: "tumour"}
     smallest_field_of_view = (64.0, 64.0, 64.0)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-2, 3)])
         spacing = np.array(self.spacing) * (1 + rng.uniform(-1, 1, 2) * (0.10, 0.15))[[0, 0, 1]]
         first = [*rng.uniform(-3, 3, 2), 0] - spacing * (size - 1) / 2
@@ -114,7 +114,7 @@ class HeadPhantom(PhantomRecipe):
 
         tissues = tuple(HEAD_SIGNALS)
         tissue = np.zeros(points.shape[1:], dtype=np.intp)
-        draw_ellipsoids(rng, tissue, of_another_size(rng, points), HEAD_ANATOMY, tissues, paired=True)
+        draw_ellipsoids(rng, tissue, vary_size(rng, points), HEAD_ANATOMY, tissues, paired=True)
         tumour, distractors = _lesions(rng, points)
         for name, mask in [*zip(HEAD_DISTRACTORS, distractors), ("tumour", tumour)]:
             tissue[mask] = tissues.index(name)
@@ -125,7 +125,7 @@ class HeadPhantom(PhantomRecipe):
 
 
 def _lesions(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Masks of the tumour and of one distractor of each kind; no two overlap."""
+    """Return the masks of the tumour and of one distractor of each kind; no two overlap."""
     diameter = rng.uniform(25, 40)
     placed = [(rng.uniform((-20, -8, -8), (20, 14, 8)), diameter)]
     masks = [irregular(rng, points, *placed[0])]

@@ -1,4 +1,4 @@
-"""Self-transfer, the training of MMFNet (section III-C and IV-C)."""
+"""Train MMFNet by self-transfer (sections III-C and IV-C) or from scratch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ...engines.checkpoints import load_file
 from ...engines.stages import Stage
@@ -17,59 +19,73 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def self_transfer(
+def training_stages(
     network: MMFNet,
     single_modality_network: Callable[[], MMFNet],
+    optimizer: Callable[[Any], torch.optim.Optimizer],
     modalities: Sequence[str],
+    channels: Sequence[int],
     ckpt_dir: str | Path,
+    self_transfer: bool = True,
+    lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     max_epochs: int = 100,
     warm_up_epochs: int = 5,
     patience: int = 10,
-    learning_rate: float = 1e-3,
     fine_tuning_rate: float = 1e-4,
 ) -> list[Stage]:
-    """Make a stage for each modality, then the warm-up of fusion blocks and decoder, then the fine-tuning of all.
+    """Return a stage for each modality, then warm-up and fine-tuning; or one stage from scratch.
+
+    The warm-up trains fusion blocks and decoder with frozen encoders, and fine-tuning trains all. Each stage starts its
+    own optimiser and schedule.
 
     Args:
-        network: the multi-modality network.
-        single_modality_network: builds the network of one modality, whose encoder is the multi-modality network's.
-        modalities: names, in channel order.
-        ckpt_dir: folder of the trainer, where the single-modality weights are found again.
-        max_epochs: of each single-modality network, and of warm-up and fine-tuning together; where the warm-up takes
-            them all, its weights are the result.
-        warm_up_epochs: with frozen encoders.
-        patience: early stopping of every stage but the warm-up.
-        learning_rate: of the single-modality networks and the warm-up.
-        fine_tuning_rate: of the fine-tuning.
+        network: multi-modality network.
+        single_modality_network: callable () -> network of one modality, with the encoder of ``network``.
+        optimizer: callable (parameters) -> optimiser; fine-tuning calls it with ``lr=fine_tuning_rate``.
+        modalities: names of the modalities of a case.
+        channels: indices of the modalities that the network sees, in the order of its input channels.
+        ckpt_dir: folder of the trainer, which holds the single-modality weights.
+        self_transfer: whether to train by self-transfer; if not, the one stage trains ``network`` from scratch.
+        lr_scheduler: callable (optimiser) -> scheduler, or None for a constant learning rate in each stage.
+        max_epochs: largest number of epochs of each single-modality network, and of warm-up and fine-tuning together.
+            If it is not above ``warm_up_epochs``, the warm-up takes all of them and writes the final weights.
+        warm_up_epochs: number of epochs with frozen encoders.
+        patience: number of epochs without a better validation that end a stage; the warm-up has no early stopping.
+        fine_tuning_rate: learning rate of fine-tuning.
 
     Returns:
-        the stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
+        stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
     """
+    if not self_transfer:
+        return [Stage("from scratch", network, optimizer, max_epochs, lr_scheduler, patience, "model.pt")]
     if max_epochs <= warm_up_epochs:
         logger.warning(
-            "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes them all, and its weights are "
+            "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes all of them, and its weights are "
             "the result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
         )  # fmt: skip
-    files = [f"single_{name}.pt" for name in modalities]
+    names = [modalities[channel] for channel in channels]
+    files = [f"single_{name}.pt" for name in names]
 
     def warm_up() -> None:
         network.load_encoders([load_file(Path(ckpt_dir) / file) for file in files])
         network.freeze_encoders(True)
 
     single = [
-        Stage(name, single_modality_network(), learning_rate, max_epochs, patience, file, channels=[channel])
-        for channel, (name, file) in enumerate(zip(modalities, files))
+        Stage(name, single_modality_network(), optimizer, max_epochs, lr_scheduler, patience, file, channels=[channel])
+        for channel, (name, file) in enumerate(zip(names, files))
     ]
     if max_epochs <= warm_up_epochs:
-        return [*single, Stage("warm-up", network, learning_rate, max_epochs, None, "model.pt", prepare=warm_up)]
+        last = Stage("warm-up", network, optimizer, max_epochs, lr_scheduler, weights="model.pt", prepare=warm_up)
+        return [*single, last]
     return [
         *single,
-        Stage("warm-up", network, learning_rate, warm_up_epochs, prepare=warm_up),
+        Stage("warm-up", network, optimizer, warm_up_epochs, lr_scheduler, prepare=warm_up),
         Stage(
             "fine-tuning",
             network,
-            fine_tuning_rate,
+            functools.partial(optimizer, lr=fine_tuning_rate),
             max_epochs - warm_up_epochs,
+            lr_scheduler,
             patience,
             "model.pt",
             prepare=functools.partial(network.freeze_encoders, False),

@@ -1,4 +1,4 @@
-"""The losses of MPU-Net: Tversky loss and cross-entropy, summed over the scales of the decoder."""
+"""Compute the losses of MPU-Net: Tversky loss and cross-entropy, summed over the scales of the decoder."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ...errors import InputError
 
 
 class TverskyCrossEntropyLoss(nn.Module):
-    """``Tversky + ce_weight * cross-entropy`` of probabilities, in float32; the loss of one map of MPU-Net (eq. 19).
+    """Compute ``Tversky + ce_weight * cross-entropy`` of probabilities, in float32, for one map of MPU-Net (eq. 19).
 
-    Over the voxels of a sample, for each class, background included::
+    The sums run over the voxels of a sample, for each class, background included::
 
         Tversky = 1 - TP / (TP + alpha FP + beta FN + smooth), the mean over classes and samples
         cross-entropy = -mean(log of p where the voxel is of the class, of 1 - p elsewhere)
 
-    The defaults put more on a voxel that is missed than on one too many. ``smooth`` stands below the fraction line
-    only, as in the authors' released code, so that the Tversky loss of a perfect prediction is above 0 by
-    ``smooth / (TP + smooth)``. The paper gives no values for these constants; they are the code's.
+    The defaults weight a missed voxel more than a false alarm. ``smooth`` is in the denominator only, as in the
+    authors' released code, so the Tversky loss of a perfect prediction is ``smooth / (TP + smooth)``. The paper gives
+    no values for these constants; the defaults come from the code.
 
     Args:
         alpha, beta: weights of false positives and of false negatives.
         ce_weight: weight of the cross-entropy.
-        smooth: keeps the quotient finite for a class that is nowhere.
-        ce_on_sigmoid: take the cross-entropy of ``sigmoid(p)``, as the released code does by mistake. A perfect
-            prediction of two classes then still costs 0.503.
+        smooth: constant that keeps the quotient finite for a class without voxels.
+        ce_on_sigmoid: whether to take the cross-entropy of ``sigmoid(p)``, as the released code does by mistake. A
+            perfect prediction of two classes then still costs 0.503.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class TverskyCrossEntropyLoss(nn.Module):
         self.ce_on_sigmoid = ce_on_sigmoid
 
     def forward(self, probabilities: Tensor, label: Tensor) -> Tensor:
-        """A scalar.
+        """Return the loss, a scalar.
 
         Args:
             probabilities: ``(B, K, x, y, z)``, not logits.
             label: ``(B, 1, x, y, z)``, class indices of any type.
 
         Raises:
-            InputError: other shapes, or fewer than 2 channels.
+            InputError: the shapes differ from these, or there are fewer than 2 channels.
         """
         if probabilities.shape[1] < 2 or label.shape != (len(probabilities), 1, *probabilities.shape[2:]):
             raise InputError(
@@ -68,22 +68,22 @@ class TverskyCrossEntropyLoss(nn.Module):
     def _cross_entropy(self, probabilities: Tensor, truth: Tensor) -> Tensor:
         if self.ce_on_sigmoid:
             return F.binary_cross_entropy_with_logits(probabilities, truth)
-        # PyTorch refuses its binary_cross_entropy inside autocast, whatever the type of its input
+        # PyTorch refuses its binary_cross_entropy inside autocast
         given_to_truth = torch.where(truth > 0, probabilities, 1 - probabilities)
         return -given_to_truth.clamp_min(1e-7).log().mean()
 
 
 class DeepSupervisionLoss(nn.Module):
-    """``loss(seg) + w * sum of loss(aux)`` over the outputs ``aux_...``, whose weight fades with the epochs.
+    """Compute ``loss(seg) + w * sum of loss(aux)`` over the outputs ``aux_...``, with a weight that falls by epochs.
 
-    ``w = weight * decay ** ((epoch - 1) // every)``. The defaults are those of MPU-Net's released code: 0.4 in the
-    epochs 1 to 30, 0.32 in 31 to 60. Without an ``aux_...`` output it is the loss of ``seg``.
+    ``w = weight * decay ** ((epoch - 1) // every)``. The defaults come from MPU-Net's released code: 0.4 in epochs 1 to
+    30, 0.32 in epochs 31 to 60. Without an ``aux_...`` output the loss is ``loss(seg)``.
 
     Args:
-        loss: of a map and a label ``(B, 1, x, y, z)``, to a scalar.
-        weight: of each auxiliary map in the first epochs.
-        decay: factor on that weight.
-        every: epochs from one such factor to the next.
+        loss: callable (map, label ``(B, 1, x, y, z)``) -> scalar loss.
+        weight: weight of each auxiliary map in the first epochs.
+        decay: factor on the weight.
+        every: number of epochs from one such factor to the next.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class DeepSupervisionLoss(nn.Module):
         self.aux_weight = weight
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch of the next calls, from 1, which is also that of a new object."""
+        """Set the epoch of the next calls, from 1; a new loss starts in epoch 1."""
         self.aux_weight = self.weight * self.decay ** ((epoch - 1) // self.every)
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """A scalar in float32, of the maps ``seg`` and ``aux_...`` and of the label ``seg``."""
+        """Return the loss of the maps ``seg`` and ``aux_...`` with the label ``seg``, a scalar in float32."""
         total, label = self.loss(outputs["seg"].float(), targets["seg"]), targets["seg"]
         aux = [self.loss(output.float(), label) for name, output in outputs.items() if name.startswith("aux_")]
         return total + self.aux_weight * torch.stack(aux).sum() if aux else total

@@ -1,4 +1,4 @@
-"""A torso with tumours of the liver, in CT."""
+"""Synthetic CT of a torso with tumours of the liver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import bumpy, distance_to_balls, draw_ellipsoids, grid, irregular, of_another_size
+from ...phantoms.geometry import bumpy, distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 
@@ -33,7 +33,8 @@ LIVER_HU = {
     "hepatic vessel": 138,
     "tumour": 66,
 }
-# As the torso's; the liver lies over the first and under the others.
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the middle of the body. The liver is drawn over the
+# first and under the others.
 ABOVE_THE_LIVER = (
     ("lung", (56, -4, 100), (50, 64, 82)),
     ("lung", (-56, -4, 100), (50, 64, 86)),
@@ -54,7 +55,7 @@ AROUND_THE_LIVER = (
     ("pancreas", (-8, -4, -38), (42, 10, 12)),
     ("bile", (36, 42, -44), (13, 15, 20)),  # gallbladder
 )
-# Hepatic veins and portal branches, from and to, mm.
+# Start and end of hepatic veins and portal branches, mm.
 VESSELS = (
     ((18, -18, 30), (70, 20, 24)),
     ((18, -18, 30), (50, 44, 34)),
@@ -66,18 +67,19 @@ VESSELS = (
 
 @dataclass(kw_only=True)
 class LiverPhantom(PhantomRecipe):
-    """CT of a torso with 1 to 3 tumours in the liver; the label has LiTS's code: 1 liver, 2 tumour.
+    """Draw a CT of a torso with 1 to 3 tumours in the liver; the label has the code of LiTS: 1 liver, 2 tumour.
 
-    Spleen, kidneys, heart, a full stomach and bowel are within 20 HU of the liver: place and shape tell which is the
-    liver. The tumours are 38 HU darker, near muscle and like a cyst in the spleen and one in a kidney. Vessels in the
-    liver belong to it. Anatomy, positions, HU, the number of slices and noise differ from case to case.
+    Spleen, kidneys, heart, a full stomach and bowel are within 20 HU of the liver, so only place and shape identify
+    it. The tumours are 38 HU darker than the liver, close to muscle and equal to a cyst in the spleen and one in a
+    kidney. Vessels in the liver belong to it. Anatomy, positions, HU, number of slices and noise differ from case to
+    case.
 
     Args:
         size: voxels along x, y, z; the number of slices varies by up to a fifth either way.
         spacing: mm along x, y, z.
 
     Raises:
-        InputError: a field of view below 240 x 200 x 140 mm.
+        InputError: the field of view is smaller than 240 x 200 x 140 mm.
     """
 
     modalities: Sequence[str] = field(default=("CT",), init=False)
@@ -89,13 +91,13 @@ class LiverPhantom(PhantomRecipe):
     default_cases = 16
     smallest_field_of_view = (240.0, 200.0, 140.0)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         spread = self.size[2] // 5
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-spread, spread + 1)])
         spacing = np.array(self.spacing, float)
         first = rng.uniform(-4, 4, 3) - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
-        tissue = draw_upper_abdomen(rng, of_another_size(rng, points), spacing)
+        tissue = draw_upper_abdomen(rng, vary_size(rng, points), spacing)
         image = acquire_ct(rng, attenuation(rng, tissue, LIVER_HU), spacing)
         label = np.zeros(tissue.shape, np.uint8)
         for name, value in (("liver", 1), ("hepatic vessel", 1), ("tumour", 2)):
@@ -104,10 +106,10 @@ class LiverPhantom(PhantomRecipe):
 
 
 def draw_upper_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The index into :data:`LIVER_HU` of each point.
+    """Return the index into :data:`LIVER_HU` of each point.
 
     Args:
-        rng: source of the randomness.
+        rng: source of randomness.
         points: ``(3, x, y, z)`` in mm.
         spacing: mm along x, y, z.
     """
@@ -132,7 +134,7 @@ def draw_upper_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np
 
 
 def _draw_bowel(rng: np.random.Generator, tissue: np.ndarray, points: np.ndarray) -> None:
-    """Loops of bowel below the other organs, most of them full."""
+    """Draw loops of bowel below the other organs, most of them full."""
     tissues = tuple(LIVER_HU)
     for _ in range(12):
         centre = rng.uniform((-80, -10, -120), (80, 55, -40))
@@ -141,7 +143,7 @@ def _draw_bowel(rng: np.random.Generator, tissue: np.ndarray, points: np.ndarray
 
 
 def _draw_in_liver(rng: np.random.Generator, tissue: np.ndarray, points: np.ndarray, spacing: np.ndarray) -> None:
-    """Vessels and tumours of the liver."""
+    """Draw the vessels and tumours of the liver."""
     tissues = tuple(LIVER_HU)
     liver = tissue == tissues.index("liver")
     depth = ndimage.distance_transform_edt(liver, sampling=spacing)

@@ -1,4 +1,4 @@
-"""The slices around what is segmented."""
+"""Crop to the slices around the organ (section 4.1, as in the released code)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...tensors import as_tensor, source_of
 
 
 class CropSlabd(MapTransform):
-    """Crop to the slices from the first to the last with foreground, and some more on either side.
+    """Crop to the slices from the first to the last with foreground, and a margin on either side.
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        label_key: foreground is where this map ``(1, x, y, z)`` is above 0.
-        margin: slices to keep on either side, as far as there are any.
+        label_key: key of the label map ``(1, x, y, z)``; values above 0 are foreground.
+        margin: number of slices to keep on either side, up to the border of the volume.
 
     Raises:
-        InputError: there is no foreground.
+        InputError: the label has no foreground.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class CropSlabd(MapTransform):
         found = (as_tensor(label) > 0).any(dim=0).any(dim=0).any(dim=0).nonzero()
         if len(found) == 0:
             raise InputError(
-                f"{source_of(label, self.label_key)}: no foreground on the network's grid; a case without any cannot "
-                "train, take it off the data list"
+                f"{source_of(label, self.label_key)}: found no foreground on the network's grid; training needs "
+                "foreground, so remove the case from the data list"
             )
         kept = slice(max(int(found[0]) - self.margin, 0), int(found[-1]) + 1 + self.margin)
         for key in self.key_iterator(d):

@@ -1,4 +1,4 @@
-"""The losses of MultiR-Net: focal Tversky loss, and its sum with the cross-entropy of the class."""
+"""Compute the losses of MultiR-Net: focal Tversky loss, and its sum with the class loss."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 
 class FocalTverskyLoss(nn.Module):
-    """``(1 - TI) ** exponent`` with the Tversky index of one foreground class, of logits, in float32.
+    """Compute ``(1 - TI) ** exponent`` of logits with the Tversky index of one foreground class, in float32.
 
-    ``TI = (TP + 1e-5) / (TP + alpha FN + beta FP + 1e-5)``, summed over the batch: a sample without foreground, whose
-    own index hardly changes with the prediction, still counts by its false positives. Of MultiR-Net (eq. 6 and 7),
-    where ``alpha`` is on the false **negatives**; MONAI's ``alpha`` is on the false positives.
+    ``TI = (TP + 1e-5) / (TP + alpha FN + beta FP + 1e-5)`` (eq. 6 and 7), with sums over the batch. A sample without
+    foreground has an index of its own that hardly changes with the prediction; in the batch, its false positives count.
+    Here ``alpha`` weights the false **negatives**; MONAI's ``alpha`` weights the false positives.
 
     The paper prints the exponent as ``1 / gamma`` with ``gamma`` in [1, 3] and trains with "0.9". Here 0.9 is the
-    exponent itself, so the printed ``gamma`` is 1.11; as ``gamma`` it would lie outside that range.
+    exponent itself, so the printed ``gamma`` is 1.11; a ``gamma`` of 0.9 would lie outside that range.
 
     Args:
-        exponent: below 1, the loss falls steeply only near a perfect prediction.
+        exponent: power of ``1 - TI``; below 1, the loss is steep only near a perfect prediction.
         alpha, beta: weights of false negatives and of false positives.
     """
 
@@ -30,19 +30,20 @@ class FocalTverskyLoss(nn.Module):
         self.exponent = exponent
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """A scalar, of logits ``(B, 1, x, y, z)`` and a label of that shape, 1 in the foreground and 0 elsewhere."""
+        """Return the loss of logits ``(B, 1, x, y, z)`` and a label of that shape, 1 in the foreground, as a scalar."""
         loss = self.tversky(logits.float(), label.float())
         return loss.clamp_min(1e-7).pow(self.exponent).mean()  # at 0 the power has no finite derivative
 
 
 class SegmentationClassLoss(nn.Module):
-    """``class_weight * cross-entropy + (1 - class_weight) * seg_loss``; MultiR-Net's, which gives no value of it.
+    """Compute ``class_weight * cross-entropy + (1 - class_weight) * seg_loss``, the loss of MultiR-Net.
 
-    Without an output ``class`` it is ``seg_loss`` alone.
+    Without an output ``class`` the loss is ``seg_loss`` alone. The paper gives no value of ``class_weight``.
 
     Args:
-        seg_loss: of a map and a label ``(B, 1, x, y, z)``, to a scalar, such as ``DiceLoss(sigmoid=True, batch=True)``.
-        class_weight: 0 to 1.
+        seg_loss: callable (logits, label ``(B, 1, x, y, z)``) -> scalar loss, such as
+            ``DiceLoss(sigmoid=True, batch=True)``.
+        class_weight: weight of the cross-entropy, 0 to 1.
     """
 
     def __init__(self, seg_loss: Callable[[Tensor, Tensor], Tensor], class_weight: float = 0.5) -> None:
@@ -51,11 +52,11 @@ class SegmentationClassLoss(nn.Module):
         self.class_weight = class_weight
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """A scalar in float32.
+        """Return the loss, a scalar in float32.
 
         Args:
-            outputs: ``seg``, and ``class``: logits ``(B, classes)``.
-            targets: ``seg``, a label ``(B, 1, x, y, z)``, and ``class``: indices ``(B,)``.
+            outputs: ``seg``, and ``class``, logits ``(B, classes)``.
+            targets: ``seg``, a label ``(B, 1, x, y, z)``, and ``class``, indices ``(B,)``.
         """
         loss = self.seg_loss(outputs["seg"].float(), targets["seg"])
         if "class" not in outputs:

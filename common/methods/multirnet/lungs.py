@@ -1,4 +1,4 @@
-"""Transforms that find the lungs in a chest CT: their mask, their box, the box in the scan's own voxels.
+"""Find the lungs in a chest CT: their mask, the crop to their box, and the box in voxels of the scan.
 
 Arrays are ``(C, x, y, z)`` with x along left-right, y along front-back and axial slices along z.
 """
@@ -22,32 +22,32 @@ from torch import Tensor
 from ...errors import InputError
 from ...tensors import as_tensor, source_of
 
-COARSE = 3.0  # mm, the voxels in which the lungs are looked for
-TISSUE_HU = -400.0  # lung and air are below
-AIR_HU = -1000.0  # where the scan shows none around the body
-AIR_RANGE = (-1150.0, -900.0)  # of a scanner's own air; what lies below is padding
-GAS_ABOVE_AIR = 40.0  # gas of airways and bowel is within; lung of a full breath lies 70 and more above
-SMALLEST_ML = 50.0  # both lungs together, such as their bases in a CT of the abdomen
-SMALLEST_SHARE = 0.1  # of the larger lung's volume; what is smaller is no second lung
-CLOSING = 9.0  # mm: vessels and lesions as thick as twice that belong to the lungs
+COARSE = 3.0  # mm, voxel size of the search
+TISSUE_HU = -400.0  # lung and air lie below
+AIR_HU = -1000.0  # used where the scan shows no air around the body
+AIR_RANGE = (-1150.0, -900.0)  # HU of air across scanners; padding lies below
+GAS_ABOVE_AIR = 40.0  # HU; gas of airways and bowel lies within, fully inflated lung at least 70 above air
+SMALLEST_ML = 50.0  # both lungs; a CT of the abdomen may show only their bases
+SMALLEST_SHARE = 0.1  # of the larger lung's volume; a smaller component is not a second lung
+CLOSING = 9.0  # mm; closes over vessels and lesions up to twice as thick
 
 logger = logging.getLogger(__name__)
 
 
 def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """The lungs of a CT, as a bool ``(x, y, z)``; empty where there are none.
+    """Return the mask of the lungs of a CT, bool ``(x, y, z)``; it is empty where no lungs were found.
 
-    Lung is what is darker than tissue, has the body on all four sides within the slice and is denser than the gas of
-    airways and bowel, whose HU are those of the air around the body. Of its connected parts the two largest are kept,
-    or the largest, and closed. So lungs that reach the first or last slice are found, as is one that the field of view
-    cuts. A consolidation is as dense as the chest wall: what is larger than a vessel and open to the wall is not in the
-    mask.
+    A voxel is lung if it is darker than tissue, has tissue on all four sides within the slice and is denser than the
+    gas of airways and bowel. This gas has the HU of the air around the body. The one or two largest connected
+    components are kept, then closed. The rule also finds lungs that reach the first or last slice, and a lung that the
+    field of view cuts.
 
-    All of this is done on voxels of about 3 mm, to which the mask's border is exact.
+    A consolidation is as dense as the chest wall. The mask leaves it out if it is thicker than a vessel and open to the
+    wall. The search uses voxels of about 3 mm, so the mask's border is accurate to 3 mm.
 
     Args:
-        volume: HU, ``(x, y, z)``.
-        spacing: mm along x, y, z.
+        volume: ``(x, y, z)`` in HU.
+        spacing: voxel size along x, y, z in mm.
     """
     step = [max(1, round(COARSE / s)) for s in spacing]
     pooled = F.avg_pool3d(as_tensor(torch.as_tensor(volume)).float().cpu()[None, None], step, ceil_mode=True)
@@ -56,15 +56,15 @@ def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarr
     around = hu[(_sides(body) < 2) & (hu > AIR_RANGE[0]) & (hu < AIR_RANGE[1])]
     gas_hu = (float(np.median(around)) if around.size else AIR_HU) + GAS_ABOVE_AIR
     smooth = ndimage.uniform_filter(hu, 3)
-    for edge in (np.s_[0], np.s_[-1], np.s_[:, -1]):  # where the field of view may cut a lung; the mattress is behind
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, -1]):  # the field of view may cut a lung; at the back is the mattress
         body[edge] |= smooth[edge] > gas_hu
     dark = cc3d.connected_components((hu < TISSUE_HU) & (_sides(body) == 4), connectivity=6)
-    # the darkest quarter: in voxels of this size most of a bowel's gas is mixed with its wall
+    # the darkest quarter, since at this voxel size most of a bowel's gas is mixed with its wall
     darkest = ndimage.labeled_comprehension(hu, dark, range(int(dark.max()) + 1), _first_quartile, float, -np.inf)
-    darkest[0] = -np.inf  # all that is no part
+    darkest[0] = -np.inf  # label 0 is the background
     gas = (darkest < gas_hu)[dark]
-    gas |= smooth < gas_hu  # airways, which are connected with the lungs ...
-    lung = ndimage.binary_opening(~gas)  # ... by their walls, of HU between gas and tissue, one or two voxels thick
+    gas |= smooth < gas_hu  # airways
+    lung = ndimage.binary_opening(~gas)  # removes their walls, one or two voxels of HU between gas and tissue
     parts = cc3d.largest_k(lung, k=2, connectivity=6)
     volumes = cc3d.statistics(parts)["voxel_counts"][1:] * size.prod() / 1000
     kept = np.flatnonzero(volumes >= SMALLEST_SHARE * volumes.max(initial=0)) + 1
@@ -77,7 +77,7 @@ def lung_mask(volume: Tensor | np.ndarray, spacing: Sequence[float]) -> np.ndarr
 
 
 def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
-    """The first and last index along an axis of what is in a mask."""
+    """Return the first and last index of a mask along an axis."""
     found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
     return int(found[0]), int(found[-1])
 
@@ -87,7 +87,7 @@ def _first_quartile(values: np.ndarray) -> float:
 
 
 def _sides(tissue: np.ndarray) -> np.ndarray:
-    """On how many of the four sides within its slice a voxel has tissue."""
+    """Return on how many of the four sides within its slice each voxel has tissue."""
     count = np.zeros(tissue.shape, dtype=np.uint8)
     for axis in (0, 1):
         count += np.logical_or.accumulate(tissue, axis)
@@ -96,7 +96,7 @@ def _sides(tissue: np.ndarray) -> np.ndarray:
 
 
 def _closed(mask: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Closing by an ellipsoid of these voxels along each axis; the volume's border does not erode."""
+    """Return the closing of a mask by an ellipsoid of semi-axes ``reach`` in voxels; the volume's border stays."""
     axes = np.ogrid[tuple(slice(-r, r + 1) for r in reach)]
     ball = sum((axis / max(r, 1)) ** 2 for axis, r in zip(axes, reach)) <= 1
     padded = np.pad(mask, [(r, r) for r in reach])
@@ -105,24 +105,24 @@ def _closed(mask: np.ndarray, reach: np.ndarray) -> np.ndarray:
 
 
 class CropLungsd(MapTransform):
-    """Crop a chest CT to the box of the lungs and some tissue around.
+    """Crop a chest CT to the box of the lungs with a margin.
 
-    The box reaches as far to the left of the field of view's middle as to the right: a lung without air is as dense as
-    the chest wall and cannot be seen, but has to be inside, opposite the other one.
+    The box reaches equally far to the left and to the right of the field of view's middle. A lung without air is as
+    dense as the chest wall and is not found, but the box must hold it, opposite the other lung.
 
-    Foreground of a label outside of the box is named in a warning. Training patches are centred on lesions wherever
-    these lie, so ``lesion_key`` enlarges the box by them. Evaluation must not use it: inference has no label.
+    A warning names foreground of a label outside the box. Training patches are centred on lesions wherever they lie,
+    so ``lesion_key`` enlarges the box to hold them. Evaluation must not use it, since inference has no label.
 
     Args:
-        keys: ``(C, x, y, z)``, all on one grid, x along left-right, as :class:`ResampleAxesd` makes it; all but
+        keys: ``(C, x, y, z)``, all on one grid, x along left-right, from :class:`ResampleAxesd`; all but
             ``image_key`` are label maps.
-        image_key: the CT in HU, whose first channel gives :func:`lung_mask`.
-        margin: mm around the lungs; as far as the scan goes.
-        mask_key: of a new entry, the mask ``(1, x, y, z)`` in the box, bool; None for none.
-        lesion_key: label map above 0 in lesions, which the box includes; None for none.
+        image_key: key of the CT in HU; its first channel goes to :func:`lung_mask`.
+        margin: mm around the lungs, up to the border of the scan.
+        mask_key: key of a new entry, the mask of the box, bool ``(1, x, y, z)``; None for no entry.
+        lesion_key: key of the label map above 0 in lesions that the box must hold; None for no such map.
 
     Raises:
-        InputError: no lungs.
+        InputError: no lungs were found.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class CropLungsd(MapTransform):
         spacing = image.pixdim.tolist() if isinstance(image, MetaTensor) else [1.0, 1.0, 1.0]
         mask = lung_mask(as_tensor(image)[0], spacing)
         if not mask.any():
-            raise InputError(self._no_lungs(image, spacing))
+            raise InputError(self._no_lungs(image))
         box = []
         for axis, (size, step) in enumerate(zip(mask.shape, spacing)):
             first, last = _extent(mask, axis)
@@ -168,9 +168,9 @@ class CropLungsd(MapTransform):
         for key, label in labels.items():
             whole, inside = int(label.sum()), int(label[tuple(box)].sum())
             if inside < whole:
-                kept = "the box is enlarged by them" if key == self.lesion_key else "they are cut off"
+                kept = "the box is enlarged to hold them" if key == self.lesion_key else "they are cut off"
                 logger.warning(
-                    "%s: %d of %d foreground voxels lie outside the box of the lungs and %g mm around; %s",
+                    "%s: %d of %d foreground voxels lie outside the box of the lungs with a margin of %g mm; %s",
                     source_of(d[key], key), whole - inside, whole, self.margin, kept,
                 )  # fmt: skip
         lesion = labels.get(self.lesion_key)
@@ -183,27 +183,40 @@ class CropLungsd(MapTransform):
             d[self.mask_key] = torch.from_numpy(mask[tuple(box)].copy())[None]
         return d
 
-    def _no_lungs(self, image: Tensor, spacing: Sequence[float]) -> str:
+    def _no_lungs(self, image: Tensor) -> str:
         low, high = (float(value) for value in as_tensor(image)[0].aminmax())
-        extent = " x ".join(f"{n * s:.0f}" for n, s in zip(image.shape[1:], spacing))
         return (
-            f"{source_of(image, self.image_key)}: no lungs were found ({extent} mm, values {low:.0f} to {high:.0f}); "
-            f"expected a chest CT in HU, where air is -1000, with at least {SMALLEST_ML:g} ml of lung in its field of "
-            "view"
+            f"{source_of(image, self.image_key)}: no lungs found in a scan of {_scan_size(image)} with values "
+            f"{low:.0f} to {high:.0f}; expected a chest CT in HU, in which air is -1000, with at least "
+            f"{SMALLEST_ML:g} ml of lung; check that the file is such a CT and that its units are HU"
         )
 
 
+def _scan_size(image: Tensor) -> str:
+    """Return the extent of the scan as it is in its file, in mm and voxels along its own axes; for messages."""
+    shape = tuple(image.shape[1:])
+    if not isinstance(image, MetaTensor):
+        return f"{' x '.join(map(str, shape))} voxels"
+    affine = image.affine
+    if "original_affine" in image.meta and "spatial_shape" in image.meta:
+        shape, affine = tuple(map(int, image.meta["spatial_shape"])), torch.as_tensor(image.meta["original_affine"])
+    millimetres = [f"{n * s:.0f}" for n, s in zip(shape, affine[:3, :3].norm(dim=0).tolist())]
+    return f"{' x '.join(millimetres)} mm ({' x '.join(map(str, shape))} voxels)"
+
+
 class LungBoxd(MapTransform):
-    """Where in the scan the box of :class:`CropLungsd` lies, added to the case's result.
+    """Add the place of the box of :class:`CropLungsd` in the scan to the case's result.
 
     The result gets ``"lungs": {"first": [x, y, z], "last": [x, y, z]}``, the first and the last voxel along each axis
-    of the scan as it is in its file. It follows from the affines, so that steps between the crop and the network, other
-    than padding, do not matter.
+    of the scan as it is in its file. The box is computed from the affines, so other steps between the crop and the
+    network do not matter, except padding.
 
     Args:
-        keys: the image as the network saw it; its ``original_affine`` and ``spatial_shape`` are the scan's.
-        result_key: the entry for the result, which may be there already.
+        keys: the network's image; its ``original_affine`` and ``spatial_shape`` are those of the scan.
+        result_key: key of the result, which may exist already.
     """
+
+    ending = "_class.json"  # CaseEvaluator writes the result to CASE_class.json
 
     def __init__(
         self, keys: KeysCollection = "image", result_key: str = "result", allow_missing_keys: bool = False

@@ -2,28 +2,11 @@
 
 C.-F. Li, Y.-D. Xu, X.-H. Ding, J.-J. Zhao, R.-Q. Du, L.-Z. Wu, W.-P. Sun, "MultiR-Net: A Novel Joint Learning Network
 for COVID-19 segmentation and classification", Computers in Biology and Medicine 144 (2022),
-doi:10.1016/j.compbiomed.2022.105340. Equation numbers below are those of the paper. No code was released.
+doi:10.1016/j.compbiomed.2022.105340.
 
-Deviations and decisions where the paper is silent:
-
-* The paper's backbone is V-Net, without widths or counts of layers. Here it is that of MONAI's ``VNet`` without its
-  output transition: widths 16 to 256, one PReLU slope per channel, no dropout, 5x5x5 kernels. The blocks are written
-  anew: MONAI's have no kernel size and no place for reverse attention. Biases of the transposed convolutions, which
-  the normalisation after them cancels, stay as in MONAI.
-* Equation 2 calls ``F_i`` high-level features, the text and equation 3 the skip features of the encoder: these it is.
-* ``UP(F_{i+1})`` of equation 3 is what the decoder up-samples itself, normalised and not yet activated: it has the
-  width of the skip, as the paper asks, and costs nothing. ``reverse_attention="own"`` learns a separate up-sampling.
-* Equation 1 adds five sigmoids, whose sum is no probability; the introduction weighs and adds feature maps. Here the
-  maps are added and one sigmoid follows; ``fusion="mean_sigmoid"`` is the mean of the five sigmoids. The factors
-  ``eta_i`` are 1: the weights of the 1x1x1 convolutions before them have the same effect.
-* The deconvolutions of equation 1 start as trilinear interpolation and pad by repetition, or else the map would fade
-  at the borders, 8 voxels deep at the coarsest scale.
-* The segmentation is said to be added to the classifier's input once, twice to be multiplied with it: multiplied. The
-  input is the image itself in every pass; gradients go on into the segmentation.
-* The six modules of the classifier have no widths: V-Net's, halving from the second on. The feature map of the
-  segmentation that is pooled beside theirs (section 4.4) is the last of the decoder.
-* Algorithm 1 adds ``F_seg`` to the image: here the probability, in the range of the image, without a gradient from one
-  pass into the one before. ``0 -> N`` are N + 1 passes, which the dense form runs itself.
+A V-Net with reverse attention in its skips segments the lesions. A classifier sees the image within them, and the
+segmentation is repeated with its own result added to the image. Equation numbers are those of the paper. Figure by
+figure, and every deviation with its reason: ``docs/explanation/multirnet.md``.
 """
 
 from __future__ import annotations
@@ -36,6 +19,7 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from ...layers import TwoForms, append_class
 from ...layers.checks import check_channels, check_option, check_sizes
 
 ENCODER_CONVOLUTIONS = (1, 2, 3, 2)  # V-Net's, per level below the finest
@@ -43,7 +27,13 @@ DECODER_CONVOLUTIONS = (1, 1, 2, 2)  # finest level first
 
 
 class InputTransition(nn.Module):
-    """Convolution to which the image is added, its channels repeated to ``out_channels``, and a PReLU."""
+    """Convolve, add the image with its channels repeated to ``out_channels``, and apply a PReLU.
+
+    Args:
+        in_channels: int, channels of the image.
+        out_channels: int, a multiple of ``in_channels``.
+        kernel_size: int, odd.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -58,7 +48,13 @@ class InputTransition(nn.Module):
 
 
 class ResidualStage(nn.Module):
-    """Convolutions of one width around which the input is added; the last PReLU follows the sum."""
+    """Apply convolutions of one width and add the input; the last PReLU follows the sum.
+
+    Args:
+        channels: int, width.
+        convolutions: int, number of convolutions.
+        kernel_size: int, odd.
+    """
 
     def __init__(self, channels: int, convolutions: int, kernel_size: int) -> None:
         super().__init__()
@@ -72,21 +68,27 @@ class ResidualStage(nn.Module):
 
 
 def reverse_attention(features: Tensor, up: Tensor) -> Tensor:
-    """``R`` (eq. 2, 3): features ``(B, C, x, y, z)`` where ``up``, of the same shape, has not found anything yet."""
+    """Keep the features where the level below has found nothing yet (``R``, eq. 2, 3).
+
+    Args:
+        features: ``F_i`` ``(B, C, x, y, z)``.
+        up: up-sampled features of the level below, of the same shape.
+    """
     return features * torch.neg(up).sigmoid_()  # 1 - sigmoid(up), without its cancellation
 
 
 class UpTransition(nn.Module):
-    """Up-sampling by 2, concatenation with the skip under reverse attention, convolutions.
+    """Double the size, concatenate with the skip under reverse attention, and convolve.
 
     Args:
-        in_channels: channels from the level below.
-        skip_channels: channels of the skip; there are twice as many at the output.
-        convolutions, kernel_size: of the residual stage.
-        reverse_attention: as in :class:`MultiRNet`.
+        in_channels: int, channels from the level below.
+        skip_channels: int, channels of the skip; the output has twice as many.
+        convolutions: int, number of convolutions of the residual stage.
+        kernel_size: int, odd, of the residual stage.
+        reverse_attention: str, as in :class:`MultiRNet`.
     """
 
-    __constants__ = ("erases",)
+    __constants__ = ("erases",)  # TorchScript leaves out the attention that is off
 
     def __init__(
         self, in_channels: int, skip_channels: int, convolutions: int, kernel_size: int, reverse_attention: str
@@ -102,6 +104,7 @@ class UpTransition(nn.Module):
         return self.stage(self.merge(x, skip))
 
     def merge(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return the features from below at twice their size, then the skip, ``(B, 2 * skip_channels, x, y, z)``."""
         up = self.up(x)
         if self.erases:
             skip = reverse_attention(skip, up if self.own_up is None else self.own_up(x))
@@ -109,10 +112,10 @@ class UpTransition(nn.Module):
 
 
 class UpSampling(nn.Module):
-    """``UP`` of eq. 1: a trainable transposed convolution of one channel, at first trilinear interpolation.
+    """Up-sample one channel by a trainable transposed convolution, initially trilinear (``UP``, eq. 1).
 
     Args:
-        factor: even; ``(B, 1, x, y, z)`` becomes ``(B, 1, factor * x, factor * y, factor * z)``.
+        factor: int, even; ``(B, 1, x, y, z)`` becomes ``(B, 1, factor * x, factor * y, factor * z)``.
     """
 
     def __init__(self, factor: int) -> None:
@@ -122,20 +125,20 @@ class UpSampling(nn.Module):
         self.weight = nn.Parameter(tent[:, None, None] * tent[:, None] * tent)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Map and kernel get their only channel here, and with it plain strides. With those of channels_last_3d the
-        # deconvolution of PyTorch takes a path on the CPU that is 1000 times slower at factor 16.
+        # Map and kernel get their only channel here, and with it contiguous strides. With those of channels_last_3d
+        # PyTorch's transposed convolution takes a path on the CPU that is 1000 times slower at factor 16.
         padded = F.pad(x.squeeze(1), [1, 1, 1, 1, 1, 1], mode="replicate").unsqueeze(1)
         padding = self.factor + self.factor // 2
         return F.conv_transpose3d(padded, self.weight[None, None], stride=self.factor, padding=padding)
 
 
 class SegmentationSubnet(nn.Module):
-    """The segmentation subnet (fig. 2): V-Net, reverse attention in its skips, multi-scale fusion.
+    """Segment by V-Net with reverse attention in its skips and multi-scale fusion (fig. 2).
 
-    ``decoder[-1]`` gives the features on which Grad-CAM is computed. Args as in :class:`MultiRNet`.
+    Grad-CAM is computed on the output of ``decoder[-1]``. Args as in :class:`MultiRNet`.
     """
 
-    __constants__ = ("mean_sigmoid",)
+    __constants__ = ("mean_sigmoid",)  # TorchScript leaves out the other fusion
 
     def __init__(
         self, in_channels: int, channels: Sequence[int], kernel_size: int, reverse_attention: str, fusion: str
@@ -157,7 +160,7 @@ class SegmentationSubnet(nn.Module):
         self.heads = nn.ModuleList(reversed(heads))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, 1, x, y, z)`` in float32, and the features ``(B, 2 * channels[0], x, y, z)``, for an input."""
+        """Return logits ``(B, 1, x, y, z)`` in float32, and the features ``(B, 2 * channels[0], x, y, z)``."""
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
@@ -169,13 +172,19 @@ class SegmentationSubnet(nn.Module):
             maps.append(head(x))
         scales = torch.stack(maps).float()
         if self.mean_sigmoid:
-            # the logit of the mean, from log(sigmoid(-z)) = -softplus(z): no rounding to 0 or 1 in between
+            # the logit of the mean, from log(sigmoid(-z)) = -softplus(z), without rounding to 0 or 1 in between
             return torch.logsumexp(-F.softplus(-scales), 0) - torch.logsumexp(-F.softplus(scales), 0), x
         return scales.sum(0), x
 
 
 class ClassifierModule(nn.Module):
-    """3x3x3 convolution with a projected shortcut, both normalised, and a ReLU after their sum."""
+    """Apply a 3x3x3 convolution beside a projected shortcut, both normalised, and a ReLU after their sum.
+
+    Args:
+        in_channels: int, channels of the input.
+        out_channels: int, channels of the output.
+        stride: int, of both.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -186,30 +195,28 @@ class ClassifierModule(nn.Module):
         return self.conv(x).add_(self.shortcut(x)).relu_()
 
 
-class MultiRNet(nn.Module):
-    """MultiR-Net; the defaults are the paper's network for chest CT (48,689,576 parameters).
+class MultiRNet(TwoForms):
+    """Segment lesions and diagnose; the defaults are the paper's network for chest CT (48,689,576 parameters).
 
     Args:
-        in_channels: channels of the image; ``channels[0]`` is a multiple of it.
-        num_classes: diagnoses; the paper's are COVID-19, community-acquired pneumonia, normal.
-        channels: width of the encoder per level, finest first, two to five levels. The convolutions per level are
-            V-Net's, counted from the finest.
-        classifier_channels: width of each module of the classifier; from the second on a module halves the size.
-        kernel_size: of V-Net's convolutions, odd.
-        reverse_attention: what the skips are erased with: ``"shared"``, the up-sampling of the decoder; ``"own"``, a
-            transposed convolution of its own (434,416 parameters more); ``"off"``, plain skips.
-        fusion: probability of the five scales: ``"logits"``, the sigmoid of their sum, or ``"mean_sigmoid"``, the mean
-            of their sigmoids.
-        task: ``"both"``, or ``"seg"`` for the segmentation subnet alone (the paper's "w/o cls").
-        iterations: passes of the dense form after the first, N of algorithm 1. The paper's segmentation is best with
-            2, its classification with 0. The form for training makes one pass; its loop is the trainer's.
-        dense: return one tensor of the last pass in place of a dict; the weights are the same.
+        in_channels: int, channels of the image; ``channels[0]`` is a multiple of it.
+        num_classes: int, diagnoses; the paper's are COVID-19, community-acquired pneumonia, normal.
+        channels: two to five ints, width of the encoder per level, finest first. The number of convolutions per level
+            is V-Net's, counted from the finest.
+        classifier_channels: ints, width of each module of the classifier; each module but the first halves the size.
+        kernel_size: int, odd, of V-Net's convolutions.
+        reverse_attention: str, source of the attention in the skips: ``"shared"``, the up-sampling of the decoder;
+            ``"own"``, a transposed convolution of its own (434,416 parameters more); ``"off"``, plain skips.
+        fusion: str, probability from the five scales: ``"logits"``, the sigmoid of their sum, or ``"mean_sigmoid"``,
+            the mean of their sigmoids.
+        task: str, ``"both"``, or ``"seg"`` for the segmentation subnet alone (the paper's "w/o cls").
+        iterations: int, passes of the inference form after the first, N of algorithm 1. The paper's segmentation is
+            best with 2, its classification with 0. The training form makes one pass; the trainer repeats it.
+        dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
 
     Raises:
         ValueError: an option outside the values above.
     """
-
-    __constants__ = ("dense",)
 
     def __init__(
         self,
@@ -225,7 +232,7 @@ class MultiRNet(nn.Module):
         iterations: int = 2,
         dense: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(dense)
         check_option("reverse_attention", reverse_attention, ("shared", "own", "off"))
         check_option("fusion", fusion, ("logits", "mean_sigmoid"))
         check_option("task", task, ("both", "seg"))
@@ -242,7 +249,6 @@ class MultiRNet(nn.Module):
         self.in_channels = in_channels
         self.divisor = 2 ** (len(channels) - 1)
         self.iterations = iterations
-        self.dense = dense
 
         self.segmentation = SegmentationSubnet(in_channels, channels, kernel_size, reverse_attention, fusion)
         self.classifier: nn.Module | None = None
@@ -254,44 +260,47 @@ class MultiRNet(nn.Module):
             self.head = nn.Linear(widths[-1] + 2 * channels[0], num_classes)
 
     def forward(self, image: Tensor, previous: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Lesions and diagnosis.
+        """Predict lesions and diagnosis.
 
         Args:
             image: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** (len(channels) - 1)``.
             previous: probabilities of the pass before, ``(B, 1, x, y, z)``, None in the first pass.
 
         Returns:
-            ``"seg"``, logits of the lesion ``(B, 1, x, y, z)`` in float32, and ``"class"``, logits of the diagnosis
-            ``(B, num_classes)``, of one pass; with ``dense``, of the last pass, one tensor
-            ``(B, 1 + num_classes, x, y, z)`` in float32: the probability of the lesion, then the logits of the
-            diagnosis, the same at every voxel. With ``task="seg"`` neither has the diagnosis.
+            For training, of one pass: ``seg``, logits of the lesion ``(B, 1, x, y, z)`` in float32, and ``class``,
+            logits of the diagnosis ``(B, num_classes)``. For inference, of the last pass: one tensor ``(B, 1 +
+            num_classes, x, y, z)`` in float32, the probability of the lesion and then the logits of the diagnosis in
+            every voxel. With ``task="seg"`` neither has the diagnosis.
 
         Raises:
             ValueError: another number of channels, a spatial size that does not divide, a ``previous`` of another
                 shape.
         """
         self.check_input(image, previous)
-        for _ in range(self.iterations if self.dense else 0):
-            previous = torch.sigmoid(self.one_pass(image, previous)[0]).detach()
-        logits, features = self.one_pass(image, previous)
         if self.dense:
-            probability = torch.sigmoid(logits)
-            if self.classifier is None:
-                return probability
-            classes = self.classify(image * probability, features).float()[:, :, None, None, None]
-            everywhere = classes.expand(-1, -1, image.shape[2], image.shape[3], image.shape[4])
-            return torch.cat([probability, everywhere], 1)
+            return self.all_passes(image, previous)
+        logits, features = self.one_pass(image, previous)
         outputs = {"seg": logits}
         if self.classifier is not None:
             outputs["class"] = self.classify(image * torch.sigmoid(logits), features)
         return outputs
 
+    def all_passes(self, image: Tensor, previous: Tensor | None) -> Tensor:
+        """Return the inference form: the passes of algorithm 1, the classifier in the last one only."""
+        for _ in range(self.iterations):
+            previous = torch.sigmoid(self.one_pass(image, previous)[0]).detach()
+        logits, features = self.one_pass(image, previous)
+        probability = torch.sigmoid(logits)
+        if self.classifier is None:
+            return probability
+        return append_class(probability, self.classify(image * probability, features).float())
+
     def one_pass(self, image: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits and last decoder features of the segmentation subnet for the input of algorithm 1."""
+        """Return logits and last decoder features of the segmentation subnet for the input of algorithm 1."""
         return self.segmentation(image if previous is None else image + previous)
 
     def classify(self, lesions: Tensor, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` from the image within the lesions and the features of the segmentation."""
+        """Return logits ``(B, num_classes)`` from the image within the lesions and the features of the segmentation."""
         assert self.classifier is not None and self.head is not None  # TorchScript and mypy see optional ones
         pooled = [self.classifier(lesions).mean((2, 3, 4)), features.mean((2, 3, 4))]
         return self.head(torch.cat(pooled, 1))
@@ -324,7 +333,7 @@ def _convolution(
 
 
 def _double(c_in: int, c_out: int, norm: str | None) -> Convolution:
-    """Transposed convolution 2x2x2 of stride 2, without activation."""
+    """Build a transposed convolution 2x2x2 of stride 2, without activation."""
     return Convolution(
         3,
         c_in,

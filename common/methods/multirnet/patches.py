@@ -1,4 +1,4 @@
-"""Windows centred on lesions: of training, jittered, and of the published test protocol."""
+"""Patches centred on lesions: random ones for training, one fixed patch for the published test protocol."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 import cc3d
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import Crop, MapTransform, Pad, Randomizable
 from torch import Tensor
 
 from ...tensors import as_tensor
+from ...transforms.patches import centred_start, cut_patch, patch_box
 
 
-class LesionCentresd(MapTransform):
-    """On which voxels the windows of a case are centred; to be cached with the case.
+class FindLesionCentresd(MapTransform):
+    """Find the voxels on which the patches of a case are centred.
 
-    Adds an entry ``(n, 3)``, int32 on the CPU. Of a case with lesions: the centroids of their connected parts, the
-    largest part first. Of one without: voxels of the lungs. The first of these is the middle of the lung on that side
-    of the body's middle which has more of it, the others are spread evenly. The entry with the lungs is taken out.
+    Add an entry ``(n, 3)``, int32 on the CPU, which is cached with the case. In a case with lesions, the centres are
+    the centroids of the connected components of the lesions, the largest component first. In a case without, they are
+    voxels of the lungs: first the middle of the lung on that side of the body's middle which has more of it, then
+    evenly spread voxels. The entry with the lungs is removed.
 
     Args:
-        keys: the label ``(1, x, y, z)``, above 0 in lesions, on the grid on which windows are cut.
-        lungs_key: mask of the lungs on the same grid, as :class:`CropLungsd` leaves it.
-        smallest: voxels of a part that counts; where all are smaller, all count.
-        samples: voxels of the lungs.
-        output_key: of the new entry.
+        keys: the label ``(1, x, y, z)``, above 0 in lesions, on the grid on which patches are cut.
+        lungs_key: mask of the lungs on the same grid, from :class:`CropLungsd`.
+        smallest: smallest component that counts, in voxels; where all are smaller, all count.
+        samples: number of voxels of the lungs.
+        output_key: key of the new entry.
     """
 
     def __init__(
@@ -49,18 +50,18 @@ class LesionCentresd(MapTransform):
         d = dict(data)
         lesion = (as_tensor(d[self.first_key(d)])[0] > 0).cpu().numpy()
         lungs = as_tensor(d.pop(self.lungs_key))[0].cpu().numpy()
-        centres = self._of_lesions(lesion) if lesion.any() else self._of_lungs(lungs)
+        centres = self._lesion_centres(lesion) if lesion.any() else self._lung_centres(lungs)
         d[self.output_key] = torch.from_numpy(np.rint(centres).astype(np.int32))
         return d
 
-    def _of_lesions(self, lesion: np.ndarray) -> np.ndarray:
+    def _lesion_centres(self, lesion: np.ndarray) -> np.ndarray:
         found = cc3d.statistics(cc3d.connected_components(lesion, connectivity=26))
         sizes, centroids = found["voxel_counts"][1:], found["centroids"][1:]
         order = np.argsort(-sizes.astype(np.int64), kind="stable")
         large = order[sizes[order] >= self.smallest]
         return centroids[large if len(large) else order]
 
-    def _of_lungs(self, lungs: np.ndarray) -> np.ndarray:
+    def _lung_centres(self, lungs: np.ndarray) -> np.ndarray:
         voxels = np.flatnonzero(lungs)
         x, y, z = np.unravel_index(voxels, lungs.shape)
         left = x < x.mean()
@@ -70,20 +71,20 @@ class LesionCentresd(MapTransform):
         return np.vstack([middle, np.stack([x, y, z], axis=1)[chosen]])
 
 
-class RandCropAtd(Randomizable, MapTransform):
-    """A window around one of a case's centres, drawn uniformly, and moved by a random number of voxels.
+class RandCropLesionPatchd(Randomizable, MapTransform):
+    """Crop a patch around one of a case's centres, drawn uniformly and moved by a random number of voxels.
 
-    What lies beyond the volume is 0: air in an image scaled to start there, background in a label. The entry with the
-    centres is taken out.
+    Voxels outside the volume are 0: air in an image scaled to start at 0, background in a label. The entry with the
+    centres is removed.
 
     Args:
-        keys: ``(C, x, y, z)``, all on one grid; the windows are plain tensors of their type, and copies.
-        roi_size: window ``(x, y, z)``.
+        keys: ``(C, x, y, z)``, all on one grid; the patches are plain tensors of the same type, and copies.
+        roi_size: patch size ``(x, y, z)`` in voxels.
         jitter: largest move along each axis in voxels, either way.
-        centres_key: what :class:`LesionCentresd` added.
+        centres_key: key of the entry of :class:`FindLesionCentresd`.
 
     Raises:
-        ValueError: a move that could take a window away from its centre.
+        ValueError: ``jitter`` could move a patch off its centre.
     """
 
     def __init__(
@@ -101,30 +102,29 @@ class RandCropAtd(Randomizable, MapTransform):
         self.centres_key = centres_key
 
     def randomize(self, centres: Tensor) -> list[int]:
-        """Draw the voxel on which a window is centred."""
+        """Draw the first voxel of a patch."""
         centre = centres[self.R.randint(len(centres))].tolist()
-        return [c + int(self.R.randint(-most, most + 1)) for c, most in zip(centre, self.jitter)]
+        moved = [c + int(self.R.randint(-most, most + 1)) for c, most in zip(centre, self.jitter)]
+        return centred_start(moved, self.roi_size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        centre = self.randomize(d.pop(self.centres_key))
+        start = self.randomize(d.pop(self.centres_key))
         for key in self.key_iterator(d):
-            inside, outside = _window(centre, self.roi_size, d[key].shape[1:])
-            padding = [side for pair in reversed(outside) for side in pair]  # the last axis first
-            window = as_tensor(d[key])[(slice(None), *inside)]
-            d[key] = F.pad(window, padding) if any(padding) else window.clone()
+            d[key] = cut_patch(d[key], start, self.roi_size)
         return d
 
 
-class CropAtd(MapTransform):
-    """The window around a case's first centre, the centroid of its largest lesion: the protocol of published figures.
+class CropLesionPatchd(MapTransform):
+    """Crop the patch around a case's first centre, the centroid of its largest lesion.
 
-    What lies beyond the volume is 0. The entry with the centres is taken out. The window keeps an affine.
+    This is the protocol of the published figures. Voxels outside the volume are 0. The entry with the centres is
+    removed. The patch keeps its affine.
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        roi_size: window ``(x, y, z)``.
-        centres_key: what :class:`LesionCentresd` added.
+        roi_size: patch size ``(x, y, z)`` in voxels.
+        centres_key: key of the entry of :class:`FindLesionCentresd`.
     """
 
     def __init__(self, keys: KeysCollection, roi_size: Sequence[int], centres_key: str = "centres") -> None:
@@ -142,18 +142,8 @@ class CropAtd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        centre = d.pop(self.centres_key)[0].tolist()
+        start = centred_start(d.pop(self.centres_key)[0].tolist(), self.roi_size)
         for key in self.key_iterator(d):
-            inside, outside = _window(centre, self.roi_size, d[key].shape[1:])
-            window = self.crop(d[key], inside)
-            d[key] = self.pad(window, to_pad=[(0, 0), *outside], value=0)
+            inside, outside = patch_box(start, self.roi_size, d[key].shape[1:])
+            d[key] = self.pad(self.crop(d[key], inside), to_pad=[(0, 0), *outside], value=0)
         return d
-
-
-def _window(
-    centre: Sequence[int], size: Sequence[int], shape: Sequence[int]
-) -> tuple[list[slice], list[tuple[int, int]]]:
-    """Of a window around a voxel: what of it is in the volume, and how much before and after is not."""
-    starts = [c - n // 2 for c, n in zip(centre, size)]
-    inside = [slice(max(a, 0), min(a + n, m)) for a, n, m in zip(starts, size, shape)]
-    return inside, [(s.start - a, a + n - s.stop) for a, n, s in zip(starts, size, inside)]

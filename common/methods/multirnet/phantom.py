@@ -1,4 +1,4 @@
-"""A chest with lesions of the lungs, in CT."""
+"""Synthetic CT of a chest with lesions of the lungs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, of_another_size
+from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 
@@ -33,7 +33,7 @@ GROUND_GLASS_HU = (-650, -450)
 CONSOLIDATION_HU = (0, 40)
 CONSOLIDATION_RIM_HU = -350
 
-# As the torso's.
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the middle of the body.
 CHEST = (
     ("lung", (0, 2, 8), (106, 71, 92)),
     ("mediastinum", (0, 4, 0), (24, 80, 600)),
@@ -47,27 +47,29 @@ CHEST = (
     ("airway", (0, -8, 64), (8, 8, 52)),  # trachea
 )
 CARINA = (0.0, -8.0, 14.0)
-HILUM = (34.0, -6.0, 2.0)  # the right one; the left is its mirror image
-# From the hilum to the middle of the lobes' segments, mm, right; each vessel branches half-way.
+HILUM = (34.0, -6.0, 2.0)  # right; the left one mirrors it
+# From the right hilum to the middle of each segment, mm; each vessel branches half-way.
 BRANCHES = ((42, 34, 34), (44, -30, 40), (52, 20, -10), (48, -34, -16), (34, 10, -54), (40, -34, -50))
 
 
 @dataclass(kw_only=True)
 class LungPhantom(PhantomRecipe):
-    """CT of a chest; label 1 is a lesion of the lungs, of whichever kind.
+    """Draw a CT of a chest; label 1 is any lesion of the lungs.
 
-    ``COVID-19``: several patches of ground glass (-650 to -450 HU) in both lungs, at their surface, mostly at the back.
+    ``COVID-19``: several areas of ground glass (-650 to -450 HU) in both lungs, at their surface, mostly at the back.
     ``CAP``: one or two consolidations (0 to 40 HU in a fainter rim) in the middle of one lung, with open airways.
-    ``normal``: no lesion. The lung at the back is denser in each case and the table's HU are those of ground glass,
-    those of heart, muscle and vessels a consolidation's. Vessels in a lesion belong to it, airways do not. Anatomy,
-    positions, HU, slice distance and noise differ from case to case.
+    ``normal``: no lesion.
+
+    In each case, the lung at the back is denser. The table has the HU of ground glass. Heart, muscle and vessels have
+    the HU of a consolidation. Vessels in a lesion belong to it, airways do not. Anatomy, positions, HU, slice distance
+    and noise differ from case to case.
 
     Args:
         size: voxels along x, y, z.
-        spacing: mm along x, y, z; varies by up to 10 % between slices.
+        spacing: mm along x, y, z; the slice distance varies by up to 10 %.
 
     Raises:
-        InputError: a field of view below 240 x 200 x 140 mm.
+        InputError: the field of view is smaller than 240 x 200 x 140 mm.
     """
 
     modalities: Sequence[str] = field(default=("CT",), init=False)
@@ -80,11 +82,11 @@ class LungPhantom(PhantomRecipe):
     default_cases = 36
     smallest_field_of_view = (240.0, 200.0, 140.0)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         spacing = np.array(self.spacing) * (1, 1, rng.uniform(0.9, 1.1))
         first = rng.uniform(-4, 4, 3) - spacing * (np.array(self.size) - 1) / 2
         points, affine = grid(first, spacing, self.size)
-        points = of_another_size(rng, points)
+        points = vary_size(rng, points)
         tissue = draw_chest(rng, points, spacing)
         hu = attenuation(rng, tissue, LUNG_HU)
         lesion = np.zeros(tissue.shape, bool)
@@ -96,10 +98,10 @@ class LungPhantom(PhantomRecipe):
 
 
 def draw_chest(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The index into :data:`LUNG_HU` of each point of a chest without lesions.
+    """Return the index into :data:`LUNG_HU` of each point of a chest without lesions.
 
     Args:
-        rng: source of the randomness.
+        rng: source of randomness.
         points: ``(3, x, y, z)`` in mm.
         spacing: mm along x, y, z.
     """
@@ -129,7 +131,7 @@ def draw_chest(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray
 
 
 def _path(rng: np.random.Generator, start: ArrayLike, end: ArrayLike) -> np.ndarray:
-    """Points ``(12, 3)`` along a curve between two, mm."""
+    """Return points ``(12, 3)`` in mm along a random curve between two points."""
     along = np.linspace(0, 1, 12)[:, None]
     bend = rng.uniform(-5, 5, 3) * np.sin(np.pi * along)
     return np.asarray(start) + along * np.subtract(end, start) + bend
@@ -138,7 +140,7 @@ def _path(rng: np.random.Generator, start: ArrayLike, end: ArrayLike) -> np.ndar
 def _add_ground_glass(
     rng: np.random.Generator, hu: np.ndarray, tissue: np.ndarray, points: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:
-    """Write patches at the surface of both lungs into ``hu``; returns their mask."""
+    """Write ground glass at the surface of both lungs into ``hu``; return its mask."""
     parenchyma, lung = _lung(tissue)
     depth = ndimage.distance_transform_edt(lung, sampling=spacing)
     surface = lung & (depth > 4) & (depth < 14) & ((np.abs(points[0]) > 58) | (np.abs(points[1]) > 34))
@@ -147,17 +149,17 @@ def _add_ground_glass(
         for _ in range(rng.integers(2, 5)):
             posterior = surface & (points[1] < 0) if rng.random() < 0.75 else surface
             where = points[:, posterior & (side * points[0] > 0)]
-            patch = irregular(rng, points, where[:, rng.integers(where.shape[1])], rng.uniform(34, 56)) & lung
-            patch &= side * points[0] > 0
-            hu[patch & parenchyma] = rng.uniform(*GROUND_GLASS_HU)
-            lesion |= patch
+            area = irregular(rng, points, where[:, rng.integers(where.shape[1])], rng.uniform(34, 56)) & lung
+            area &= side * points[0] > 0
+            hu[area & parenchyma] = rng.uniform(*GROUND_GLASS_HU)
+            lesion |= area
     return lesion
 
 
 def _add_consolidations(
     rng: np.random.Generator, hu: np.ndarray, tissue: np.ndarray, points: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:
-    """Write consolidations in the middle of one lung into ``hu``; returns their mask."""
+    """Write consolidations in the middle of one lung into ``hu``; return their mask."""
     parenchyma, lung = _lung(tissue)
     side = rng.choice((1, -1))
     lung &= side * points[0] > 0
@@ -173,7 +175,7 @@ def _add_consolidations(
 
 
 def _lung(tissue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the parenchyma and of the parenchyma with its vessels."""
+    """Return the masks of the parenchyma and of the parenchyma with its vessels."""
     tissues = tuple(LUNG_HU)
     parenchyma = np.isin(tissue, [tissues.index(name) for name in PARENCHYMA])
     return parenchyma, parenchyma | (tissue == tissues.index("lung vessel"))

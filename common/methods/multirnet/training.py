@@ -1,4 +1,4 @@
-"""Iterative learning, the update of MultiR-Net (Algorithm 1)."""
+"""Train MultiR-Net by iterative learning (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import nn
 
 
 def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any]:
-    """An ``iteration_update`` that shows a batch to the network several times, each time with what it found before.
+    """Train on a batch several times, each time with the network's result of the time before.
 
-    The network gets the image and ``previous``: None in the first pass, then the probability of the pass before,
-    without gradient. Its attribute ``iterations`` is the number of passes after the first. Its output ``seg`` is a
-    logit. Each pass ends with a step of the optimiser, and fires the events of a forward, a loss and a backward.
+    This is an ``iteration_update`` of MONAI's trainer. The network gets the image and ``previous``: None in the first
+    pass, then the probability of the pass before, without gradient. The network's attribute ``iterations`` is the
+    number of passes after the first, and its output ``seg`` holds logits. Each pass ends with a step of the optimiser
+    and fires the events of a forward pass, a loss and a backward pass.
 
     Args:
-        engine: whose ``prepare_batch``, inferer, network, loss and optimiser are used, with mixed precision if it is
-            set so.
-        batch: of the engine's loader.
+        engine: trainer with ``prepare_batch``, inferer, network, loss and optimiser; it may use mixed precision.
+        batch: batch of the trainer's loader.
 
     Returns:
-        ``image``, ``label``, ``pred`` and ``loss``, as MONAI's trainer has them; the last two are the last pass's.
+        ``image``, ``label``, ``pred`` and ``loss``, as MONAI's trainer returns them; the last two belong to the last
+        pass.
     """
     image, targets = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     engine.state.output = output = {"image": image, "label": targets}

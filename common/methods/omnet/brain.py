@@ -1,6 +1,6 @@
-"""Transforms for skull-stripped MRI of the brain with gliomas: mask, intensities, box, label codes.
+"""Prepare skull-stripped MRI of the brain with gliomas: mask, intensities, crop, label codes.
 
-Arrays are ``(C, x, y, z)``, a channel for each modality. Inside a network the classes are 0 outside the brain, 1
+Arrays are ``(C, x, y, z)`` with one channel for each modality. The classes of the network are 0 outside the brain, 1
 necrosis and non-enhancing tumour, 2 oedema, 3 enhancing tumour, 4 other brain.
 """
 
@@ -26,7 +26,7 @@ from ...transforms.intensity import without_hot_voxels
 
 TUMOUR, CORE, OTHER_BRAIN = (1, 2, 3), (1, 3), 4  # classes
 
-# Values in the files of each code, and their classes; 0 is everything else.
+# Values in the files of each code -> classes; 0 is everything else.
 LABEL_CODES: Mapping[str, Mapping[int, int]] = {
     "brats": {1: 1, 2: 2, 4: 3},  # BraTS 2017 to 2021
     "brats2015": {1: 1, 2: 2, 3: 1, 4: 3},  # BraTS 2012 to 2016: 1 necrosis, 3 non-enhancing
@@ -34,35 +34,36 @@ LABEL_CODES: Mapping[str, Mapping[int, int]] = {
     "msd_task01": {1: 2, 2: 1, 3: 3},  # Medical Segmentation Decathlon: 1 oedema, 2 non-enhancing
 }
 
-BACKGROUND_SHARE = 0.9  # of the edges' voxels: one value that has so many is the background, scattered or not
-SMALLEST_SHARE = 0.05  # of the edges' voxels that a constant background covers
+BACKGROUND_SHARE = 0.9  # of the voxels on the edges; a value with this share is the background even if scattered
+SMALLEST_SHARE = 0.05  # of the voxels on the edges that a constant background covers
 NOISE_FACTOR = 6.6  # standard deviations of the noise
-SMALLEST_CONTRAST = 10.0  # the brain's median from the background, in standard deviations of the noise
-SMALLEST_BRAIN = 0.02  # of the volume
-ROUNDING = 1e-6  # of the background's value, for what resampling a constant leaves
+SMALLEST_CONTRAST = 10.0  # standard deviations of the noise, median difference of the brain from the background
+SMALLEST_BRAIN = 0.02  # share of the volume
+ROUNDING = 1e-6  # relative to the background's value; resampling a constant leaves such differences
 SMALLEST_DEVIATION = 1e-8
 
 
 def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Return where any modality differs from its background, as a bool ``(x, y, z)``.
+    """Return where any modality differs from its background, bool ``(x, y, z)``.
 
-    The twelve edges of the volume show a modality's background. The brain is round, so the tightest box around it and
-    a slab of some slices leave nearly all of their edges free.
+    The twelve edges of the volume show the background of a modality: the brain is round, so even the tightest box
+    around it and a slab of a few slices have nearly all of their edges outside it.
 
-    - A constant background is one identical value, zero or not, on a twentieth of the edges or more, in long runs.
-      Brain is every voxel with another value. With zeros, as skull-stripping leaves them, it is "not zero in any
-      modality", unchanged.
-    - Otherwise the background is noise, around the shortest interval that holds half of the edges. Brain is the largest
-      connected part of what the noisy modalities show together beyond 6.6 standard deviations, its holes filled.
+    - A constant background is one identical value, zero or not, in long runs on at least a twentieth of the edges. Each
+      voxel with another value is brain. For zeros, as skull-stripping writes them, the mask is exactly "not zero in any
+      modality".
+    - Otherwise the background is noise around the shortest interval that holds half of the voxels on the edges. The
+      voxels beyond 6.6 standard deviations of it, in any noisy modality, are candidates. Their largest connected
+      component with its holes filled is brain.
 
-    The brain may be darker than its background, as it is after an earlier normalisation. Where the skull is still
-    there, it counts as brain.
+    The brain may be darker than its background, for example after an earlier normalisation. A skull that was not
+    stripped counts as brain.
 
     Args:
         image: ``(C, x, y, z)``.
 
     Raises:
-        InputError: there is no brain, or the background of a modality is neither constant nor noise, as in a crop from
+        InputError: no brain was found, or the background of a modality is neither constant nor noise, as in a crop from
             within the brain.
     """
     image = torch.as_tensor(image)
@@ -80,9 +81,9 @@ def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
         contrast = float((channel[seen].double() - centre).abs().median()) if seen.any() else 0.0
         if seen.sum() < SMALLEST_BRAIN * seen.numel() or contrast < SMALLEST_CONTRAST * deviation:
             raise InputError(
-                f"{source_of(image, 'image')}: channel {number}: no brain can be told from the background: the edges "
-                f"of the volume hold neither one value nor noise alone (mean {centre:g}, standard deviation "
-                f"{deviation:g}); give a skull-stripped volume with some background around the brain"
+                f"{source_of(image, 'image')}: channel {number}: no brain found: the edges of the volume hold neither "
+                f"one value nor noise alone (mean {centre:g}, standard deviation {deviation:g}); give a skull-stripped "
+                "volume with background around the brain"
             )
         in_noise |= seen
     if in_noise.any():
@@ -91,14 +92,14 @@ def brain_mask(image: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 
 def _edges(channel: torch.Tensor) -> list[torch.Tensor]:
-    """The twelve edges of a volume, ``(n,)`` each."""
+    """Return the twelve edges of a volume, each ``(n,)``."""
     return [channel.movedim(axis, 2)[first, second] for axis in range(3) for first in (0, -1) for second in (0, -1)]
 
 
 def _constant_background(lines: Sequence[torch.Tensor]) -> float | None:
-    """The value of a constant background on the edges, or None where there is none.
+    """Return the value of a constant background on the edges, or None if it is not constant.
 
-    Also the values of rounded noise are often equal, but its neighbours differ as often as any other two voxels do.
+    Rounded noise has many equal values too, but in it two neighbours differ as often as any two voxels.
     """
     values, counts = torch.cat(list(lines)).unique(return_counts=True)
     value = values[counts.argmax()]
@@ -113,7 +114,7 @@ def _constant_background(lines: Sequence[torch.Tensor]) -> float | None:
 
 
 def _noise(edges: torch.Tensor) -> tuple[float, float]:
-    """The mean and standard deviation of the noise that more than half of the edges' voxels hold, ``(n,)``."""
+    """Return mean and standard deviation of the noise in the voxels on the edges, ``(n,)``; it fills at least half."""
     ordered = edges.sort().values
     half = len(ordered) // 2
     widths = ordered[half:] - ordered[: len(ordered) - half]
@@ -130,16 +131,16 @@ def _differs(channel: torch.Tensor, value: float, margin: float) -> torch.Tensor
 
 
 class NormalizeBraind(MapTransform):
-    """Scale each modality to zero mean and unit variance over the brain's voxels, and set what is outside to 0.
+    """Normalise each modality to zero mean and unit variance over the brain, and set the background to 0.
 
-    The brain is :func:`brain_mask`, which gives the same mask for the result. Damaged voxels count as
-    :func:`~common.transforms.intensity.without_hot_voxels` leaves them.
+    The brain is :func:`brain_mask`, which returns the same mask for the result. Damaged voxels are corrected by
+    :func:`~common.transforms.intensity.without_hot_voxels` first.
 
     Args:
         keys: images ``(C, x, y, z)``.
 
     Raises:
-        InputError: there is no brain, or a modality is constant in it.
+        InputError: no brain was found, or a modality is constant in it.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -154,8 +155,8 @@ class NormalizeBraind(MapTransform):
                 deviation, mean = torch.std_mean(values.double(), correction=0)
                 if deviation == 0:
                     raise InputError(
-                        f"{name} has no contrast: every voxel of the brain is {float(values[0]):g}; give the modality "
-                        "that the channel stands for"
+                        f"{name} has no contrast: every voxel of the brain is {float(values[0]):g}; give the scan of "
+                        "this modality"
                     )
                 as_tensor(normalised)[c][brain] = ((values - mean) / deviation.clamp(min=SMALLEST_DEVIATION)).float()
             d[key] = normalised
@@ -163,18 +164,18 @@ class NormalizeBraind(MapTransform):
 
 
 class CropBraind(CropForegroundd):
-    """Crop to the brain's bounding box, enlarged to sizes that a network takes.
+    """Crop to the bounding box of the brain, enlarged to sizes that the network accepts.
 
-    What lies outside the volume is filled with 0, the background after :class:`NormalizeBraind` and of label maps.
+    Voxels outside the volume are 0, which is the background after :class:`NormalizeBraind` and in label maps.
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        source_key: the image whose :func:`brain_mask` is taken.
-        divisor: sizes are multiples of it, along all axes or each.
-        margin: voxels around the brain, along all axes or each.
+        source_key: key of the image that :func:`brain_mask` gets.
+        divisor: sizes are multiples of this number, or of one number for each axis.
+        margin: voxels around the brain, one number or one for each axis.
 
     Raises:
-        InputError: there is no brain.
+        InputError: no brain was found.
     """
 
     def __init__(
@@ -210,23 +211,23 @@ class CropBraind(CropForegroundd):
 class BratsLabelsd(MapTransform):
     """Convert label maps of public glioma data to the classes 0 to 4, each case by its own code.
 
-    A case names its code under ``code_key``, as the lists of ``python -m common datalist`` do; a case that does not is
-    taken to have ``code``. Tumour that was drawn outside the brain stays tumour. Values within 0.01 of an integer are
-    that integer.
+    A case names its code under ``code_key``, as the lists of ``python -m common datalist`` do; otherwise ``code``
+    applies. Tumour that was drawn outside the brain stays tumour. A value within 0.01 of an integer counts as this
+    integer.
 
     Args:
-        keys: label maps ``(1, x, y, z)`` on the image's grid.
-        image_key: the image, whose :func:`brain_mask` tells class 4 from class 0.
-        code: one of ``LABEL_CODES``; None for the values of ``labels``.
-        code_key: where a case names its code.
-        labels: names and values of the classes 1, 2 and 3; ``brats`` unless given.
-        label_map: values in the file to values of ``labels``; if it is not empty, no code counts.
-        dataset_dir: folder with the data list, whose names of the values are compared with ``labels``.
+        keys: label maps ``(1, x, y, z)`` on the grid of the image.
+        image_key: key of the image; its :func:`brain_mask` separates class 4 from class 0.
+        code: one of ``LABEL_CODES``; None to use the values of ``labels``.
+        code_key: key under which a case names its code.
+        labels: names and values of the classes 1, 2 and 3; None to use ``code``.
+        label_map: values in the file -> values of ``labels``; if it is not empty, it replaces the code.
+        dataset_dir: folder of the data list; its names of the values are compared with ``labels``.
 
     Raises:
-        InputError: an unknown code, labels that are not three, a map that is not valid, or a value that the code does
-            not have.
-        ValueError: a map without labels.
+        InputError: the code is unknown, there are not three labels, the map is not valid, or the file holds a value
+            that the code does not have.
+        ValueError: ``label_map`` is given without ``labels``.
     """
 
     def __init__(
@@ -248,7 +249,7 @@ class BratsLabelsd(MapTransform):
         self.mapped: Mapping[int, int] = {}
         if label_map:
             if self.labels is None:
-                raise ValueError(f"label_map {label_map} without labels, to the values of which it maps")
+                raise ValueError(f"label_map {label_map} needs labels, which name the values that it maps to")
             self.mapped = classes_of_values(self.labels, read_label_map(label_map, self.labels))
         if dataset_dir is not None and self.labels is not None:
             values = [0, *self.labels.values()]
@@ -273,11 +274,11 @@ class BratsLabelsd(MapTransform):
             if not known.all():
                 shown = ", ".join(f"{v:g}" for v in label[~known].unique().tolist()[:6])
                 coded = not self.mapped and (code is not None or self.labels is None)
-                whose = f"labels of code {code}" if coded else "its labels"
+                known_by = f"label_code {code} has" if coded else "labels and label_map have"
                 raise InputError(
-                    f"{source_of(d[key], key)}: values {shown}, but {whose} are 0, "
-                    f"{', '.join(str(v) for v in classes_of if v)}; list the data with the layout that it has "
-                    f"(label_code is one of {', '.join(LABEL_CODES)}), or map its values with --label_map"
+                    f"{source_of(d[key], key)}: found the values {shown}, but {known_by} 0, "
+                    f"{', '.join(str(v) for v in classes_of if v)}; list the data with its own layout (label_code is "
+                    f"one of {', '.join(LABEL_CODES)}), or map the values with --label_map"
                 )
             d[key] = classes
         return d
@@ -286,18 +287,18 @@ class BratsLabelsd(MapTransform):
 def to_brats(
     classes: torch.Tensor, code: str | None = "brats", labels: Mapping[str, int] | None = None
 ) -> torch.Tensor:
-    """Return classes 0 to 4 as the labels of a code, both kinds of non-tumour 0; the inverse of :class:`BratsLabelsd`.
+    """Return the labels of a code for the classes 0 to 4, with 0 for classes 0 and 4; inverts :class:`BratsLabelsd`.
 
     Args:
-        classes: of any shape.
-        code: one of ``LABEL_CODES``; None for the values of ``labels``.
+        classes: classes 0 to 4, of any shape.
+        code: one of ``LABEL_CODES``; None to use the values of ``labels``.
         labels: names and values of the classes 1, 2 and 3.
 
     Raises:
-        InputError: an unknown code, or labels that are not three.
+        InputError: the code is unknown, or there are not three labels.
     """
     result = torch.zeros_like(classes)
-    for value, index in reversed(list(_classes_of(code, labels).items())):  # of two values for a class, the first
+    for value, index in reversed(list(_classes_of(code, labels).items())):  # the first of two values for a class wins
         as_tensor(result)[as_tensor(classes) == index] = value
     return result
 
@@ -307,11 +308,11 @@ class ToBratsd(MapTransform):
 
     Args:
         keys: maps of the classes 0 to 4.
-        code: one of ``LABEL_CODES``; None for the values of ``labels``.
+        code: one of ``LABEL_CODES``; None to use the values of ``labels``.
         labels: names and values of the classes 1, 2 and 3.
 
     Raises:
-        InputError: an unknown code, or labels that are not three.
+        InputError: the code is unknown, or there are not three labels.
     """
 
     def __init__(
@@ -324,7 +325,7 @@ class ToBratsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.code = code
         self.labels = labels
-        _classes_of(code, labels)  # a mistake is reported before the first case
+        _classes_of(code, labels)  # reports a mistake before the first case
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
@@ -334,7 +335,7 @@ class ToBratsd(MapTransform):
 
 
 def _solid(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part, by faces, without holes."""
+    """Return the largest 6-connected component with its holes filled."""
     largest = cc3d.largest_k(mask, k=1, connectivity=6) > 0
     outside, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
     return outside[1:-1, 1:-1, 1:-1] != outside[0, 0, 0]
@@ -344,7 +345,8 @@ def _brain(image: torch.Tensor, key: str) -> torch.Tensor:
     brain = brain_mask(image)
     if not brain.any():
         raise InputError(
-            f"{source_of(image, key)}: no brain: no voxel differs from the background at the edges of the volume"
+            f"{source_of(image, key)}: no brain found: every voxel equals the background at the edges of the volume; "
+            "give a skull-stripped scan of the brain"
         )
     return brain
 

@@ -1,4 +1,4 @@
-"""From the probabilities of a cascade of tasks, coarse to fine, to one label map."""
+"""Fuse the probabilities of the three tasks into one label map (section III-A)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ COARSE, FINE, ENHANCING = slice(0, 5), slice(5, 10), slice(10, 12)  # channels o
 
 
 class FuseTasksd(MapTransform):
-    """Probabilities of a coarse, a fine and an enhancing task to classes 0 to 3, as the model cascade joins them.
+    """Fuse the probabilities of the coarse, the fine and the enhancing task into the classes 0 to 3.
 
-    The coarse task says where a tumour is: where its tumour classes together have more than half of the probability,
-    and around that. There the fine task decides between its five classes. In its core, classes 1 and 3, the last task
-    alone tells enhancing tumour, 3, from the rest, 1 (Zhou et al., doi:10.1109/TIP.2020.2973510, section III-A).
+    The coarse tumour is where the three tumour classes of the coarse task together have more than half of the
+    probability. In this region and a margin, the fine task decides between its five classes. In the core, which is
+    where the fine task decides for class 1 or 3, the last task decides between enhancing tumour (3) and the rest (1).
+    Zhou et al., doi:10.1109/TIP.2020.2973510, section III-A.
 
     Args:
-        keys: ``(12, x, y, z)``, probabilities of 5, 5 and 2 classes, to a label map ``(1, x, y, z)``, uint8.
-        levels: tasks that count: 1, the decision of the coarse task itself; 2, without the last; or 3. The channels of
-            the others may be missing.
+        keys: probabilities ``(12, x, y, z)`` of 5, 5 and 2 classes; they become a label map ``(1, x, y, z)``, uint8.
+        levels: number of tasks that count: 1, the coarse task decides alone; 2, without the last task; 3, all. The
+            channels of the other tasks may be missing.
         margin: voxels around the coarse tumour, along all axes and diagonals, that belong to its region.
 
     Raises:
-        ValueError: other ``levels``, or fewer channels than these have.
+        ValueError: ``levels`` is not 1, 2 or 3, or there are fewer channels than the tasks have.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class FuseTasksd(MapTransform):
             return _classes(scores[COARSE])[None]
         label = torch.zeros_like(scores[:1], dtype=torch.uint8)
         coarse = scores[1:4].sum(0) > 0.5
-        # what follows is computed in the region's box only
+        # the rest needs only the box of the region
         start, end = generate_spatial_bounding_box(coarse[None], margin=self.margin, allow_smaller=True)
         x, y, z = (slice(a, b) for a, b in zip(start, end))
         if not coarse[x, y, z].any():
@@ -75,7 +76,7 @@ class FuseTasksd(MapTransform):
 
 
 def _classes(scores: Tensor) -> Tensor:
-    """The likeliest of five classes, those without tumour as 0."""
+    """Return the most probable of five classes, with 0 for both classes without tumour."""
     label = scores.argmax(0).to(torch.uint8)
     label[label == OTHER_BRAIN] = 0
     return label

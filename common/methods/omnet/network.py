@@ -1,29 +1,14 @@
 """OM-Net: one-pass multi-task network with cross-task guided attention for brain tumours.
 
 C. Zhou, C. Ding, X. Wang, Z. Lu, D. Tao, "One-pass Multi-task Networks with Cross-task Guided Attention for Brain
-Tumor Segmentation", IEEE Transactions on Image Processing 29 (2020), doi:10.1109/TIP.2020.2973510. Equation numbers
-below are those of the paper. The authors published the network description for Caffe (github.com/chenhong-zhou/OM-Net);
-"released" below means a fact taken from it.
+Tumor Segmentation", IEEE Transactions on Image Processing 29 (2020), doi:10.1109/TIP.2020.2973510.
+
+One backbone serves three tasks of growing difficulty. The prediction of each task guides the classifier of the next, by
+the channels that matter in its foreground and in its background. Equation numbers are those of the paper. Figure by
+figure, and every deviation with its reason: ``docs/explanation/omnet.md``.
 
 Classes of the coarse and the tumour task (released): 1 necrosis and non-enhancing tumour, 2 oedema, 3 enhancing
-tumour; 0 and 4 no tumour. Of the enhancing task: 1 enhancing tumour, 0 all else.
-
-Deviations and decisions where the paper is silent:
-
-* Figure 1 does not show the inside of its blocks. As released: convolutions have a bias, batch normalisation and ReLU;
-  the last ReLU of a residual block follows the sum; skips are sums; pooling is the maximum over 2x2x2; transposed
-  convolutions are 2x2x2; dropout of single elements follows the last layer of the bottom.
-* No rule of counting gives all figures of table I (13.814 M). 13,823,991 is the count of the released description.
-* Initialisation as released: He normal, fan-in of the weight as stored; biases 0.1, but 0 in the first convolution.
-* ``bn_momentum`` 1e-3 is the released decay 0.999, without Caffe's correction of the first steps: a run of less than
-  about 5000 iterations needs 0.1.
-* Squeeze and excitation was not released and has no reduction in the paper. 8, with biases, meets the 13.870 M of
-  table I. With PyTorch's initialisation some blocks start with all 4 hidden units at rest and give a constant.
-* Equations 7 and 8 are applied to the 1x1x1 weights that follow, with the same result: ``U_t`` and ``U_n`` are never
-  formed. Equations 5 and 6 are in float32, their denominators at least 1e-12: rectified features may all be 0.
-* The paper takes ``m_t`` and ``m_n`` over patches of 32x32x16. ``statistics_window`` keeps such a region in larger
-  tiles; in a tile of one window nothing changes.
-* Which patches of the batch train a head depends on their labels; their indices are an argument of ``forward``.
+tumour; 0 and 4 no tumour. Classes of the enhancing task: 1 enhancing tumour, 0 everything else.
 """
 
 from __future__ import annotations
@@ -37,14 +22,21 @@ from monai.networks.blocks import ChannelSELayer, Convolution
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
+from ...layers import TwoForms
 from ...layers.checks import check_channels, check_sizes
+from .tiling import cut_into_windows, join_windows
 
 TASKS = ("coarse", "tumour", "enhancing")
 TUMOUR, CORE = (1, 2, 3), (1, 3)  # classes; their complements are the paper's non-tumour and non-core
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3x3 convolutions around which the input is added; the last ReLU follows the sum."""
+    """Apply three 3x3x3 convolutions and add the input; the last ReLU follows the sum.
+
+    Args:
+        channels: int, width.
+        bn_momentum: float, momentum of the batch normalisation.
+    """
 
     def __init__(self, channels: int, bn_momentum: float) -> None:
         super().__init__()
@@ -56,7 +48,14 @@ class ResidualBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Transposed convolution, sum with the skip, stage; the ``last`` block leaves its last convolution to the heads."""
+    """Double the size by a transposed convolution, add the skip, and refine the sum by a stage.
+
+    Args:
+        c_in: int, channels from the level below.
+        c_out: int, channels of the skip and of the output.
+        bn_momentum: float, momentum of the batch normalisation.
+        last: bool, True leaves the last convolution of the stage to the heads.
+    """
 
     def __init__(self, c_in: int, c_out: int, bn_momentum: float, last: bool) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class DecoderBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The shared backbone (inside the dashed line of fig. 1), a residual encoder and decoder; Args as in OMNet."""
+    """Compute the features that all tasks share (inside the dashed line of fig. 1). Args as in :class:`OMNet`."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], dropout: float, bn_momentum: float) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ class Backbone(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Features ``(B, channels[0], x, y, z)``, none below 0, of an image ``(B, in_channels, x, y, z)``."""
+        """Return features ``(B, channels[0], x, y, z)``, none below 0, of an image ``(B, in_channels, x, y, z)``."""
         check_channels(image, self.in_channels)
         check_sizes(image, self.divisor)
         x = image
@@ -101,10 +100,14 @@ class Backbone(nn.Module):
 
 
 def channel_importance(features: Tensor, p: Tensor) -> Tensor:
-    """CSCI block (eq. 5, 6): the share of each channel in the features that a probability map selects.
+    """Compute the share of each channel in the features that a probability map selects (CSCI block, eq. 5, 6).
 
-    Of features ``(B, C, n)``, none below 0, and K maps ``p`` ``(B, K, n)`` in float32 over the same n voxels; returns
-    ``(B, K, C)`` in float32, whose sum over C is 1, or 0 where no selected feature is above 0.
+    Args:
+        features: ``(B, C, n)`` over n voxels, none below 0.
+        p: K maps ``(B, K, n)`` in float32 over the same voxels.
+
+    Returns:
+        ``(B, K, C)`` in float32. The sum over C is 1, or 0 if no selected feature is above 0.
     """
     # in place, because autocast would round the operands of baddbmm
     v = p.new_zeros(p.shape[0], p.shape[1], features.shape[1]).baddbmm_(p, features.float().transpose(1, 2))
@@ -112,14 +115,15 @@ def channel_importance(features: Tensor, p: Tensor) -> Tensor:
 
 
 class CrossTaskGuidedAttention(nn.Module):
-    """CGA module (fig. 4): classifier guided by the prediction of the preceding task.
+    """Classify each voxel, guided by the prediction of the preceding task (CGA module, fig. 4).
 
     Args:
-        in_channels: channels of the features.
-        num_classes: classes of this task.
-        positive: classes of the preceding task that make up ``P_t``; the others make up ``P_n``.
-        guide_classes: classes of the preceding task.
-        spatial_weights: merge the two score maps with ``P_t`` and ``P_n`` (eq. 9), or add them (the paper's CGA-).
+        in_channels: int, channels of the features.
+        num_classes: int, classes of this task.
+        positive: ints, classes of the preceding task that make up ``P_t``; the others make up ``P_n``.
+        guide_classes: int, number of classes of the preceding task.
+        spatial_weights: bool, True weights the two score maps by ``P_t`` and ``P_n`` (eq. 9), False adds them (the
+            paper's CGA-).
     """
 
     def __init__(
@@ -133,9 +137,11 @@ class CrossTaskGuidedAttention(nn.Module):
         self.merge = nn.Conv3d(num_classes, num_classes, kernel_size=1)
 
     def forward(self, features: Tensor, guide: Tensor) -> Tensor:
-        """Logits ``(B, num_classes, x, y, z)`` from features ``(B, in_channels, x, y, z)``, none of them below 0.
+        """Return logits ``(B, num_classes, x, y, z)``.
 
-        ``guide``: logits of the preceding task ``(B, guide_classes, x, y, z)``; no gradient goes back through them.
+        Args:
+            features: ``(B, in_channels, x, y, z)``, none below 0.
+            guide: logits of the preceding task ``(B, guide_classes, x, y, z)``; they get no gradient.
         """
         guide = torch.softmax(guide.detach().float(), 1)
         p = torch.stack([guide[:, self.positive].sum(1), guide[:, self.negative].sum(1)], 1).flatten(2)  # eq. 3, 4
@@ -151,52 +157,54 @@ class CrossTaskGuidedAttention(nn.Module):
         return self.merge(s.unflatten(2, features.shape[2:]))
 
 
-class ThreeTasks(nn.Module):
-    """What the networks of three tasks have in common: patches for each task, and two forms of the result."""
+class ThreeTasks(TwoForms):
+    """Hold what networks of three tasks share: patches for each task, and the two forms of the result.
 
-    __constants__: Sequence[str] = ("dense",)
+    Args:
+        num_classes: ints, classes of each task.
+        dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
+    """
 
     def __init__(self, num_classes: Sequence[int], dense: bool) -> None:
-        super().__init__()
+        super().__init__(dense)
         self.num_classes = list(num_classes)
-        self.dense = dense
 
     def check_patches(self, patches: list[Tensor] | None) -> None:
-        """Raises a ValueError unless ``patches`` are one tensor per task, in the form that is not dense."""
+        """Raise a ``ValueError`` unless ``patches`` are None, or one tensor per task in the training form."""
         if patches is not None and (self.dense or len(patches) != 3):
-            raise ValueError("patches: expected three tensors, one per task, in the form that is not dense")
+            raise ValueError("patches: expected three tensors, one per task, in the training form (dense=False)")
 
-    def nothing(self, images: Tensor, task: int) -> Tensor:
-        """The logits of a task for none of the images ``(0, C, x, y, z)``."""
+    def no_logits(self, images: Tensor, task: int) -> Tensor:
+        """Return the logits of a task for an empty batch of images ``(0, C, x, y, z)``."""
         return images[:, :1].expand(-1, self.num_classes[task], -1, -1, -1)
 
     def in_form(self, logits: list[Tensor]) -> Tensor | dict[str, Tensor]:
-        """The logits by task, or with ``dense`` the softmax of each as one tensor in float32."""
+        """Return the logits by task for training, the softmax of all tasks as one tensor in float32 for inference."""
         if self.dense:
             return torch.cat([torch.softmax(values.float(), 1) for values in logits], 1)
         return {"coarse": logits[0], "tumour": logits[1], "enhancing": logits[2]}
 
 
 class OMNet(ThreeTasks):
-    """OM-Net (fig. 2) with cross-task guided attention (fig. 3): three tasks in one pass.
+    """Predict three tasks in one pass (OM-Net, fig. 2), with cross-task guided attention (fig. 3).
 
     Args:
-        in_channels: modalities of the image.
-        num_classes: classes of the coarse, the tumour and the enhancing task.
-        attention: "cga", cross-task guided attention; "cga-", the same without spatial weights; "se", squeeze and
-            excitation before each head; None, the plain network.
-        channels: width per level, finest first.
-        dropout: probability to drop an element of the bottom features in training.
-        statistics_window: voxels (x, y, z) of the windows into which a tile is cut, from its first voxel on, for the
-            statistics of CGA; None, the whole tile. It changes nothing without CGA.
-        bn_momentum: weight of the new batch in the running statistics of batch normalisation.
-        dense: return one tensor of probabilities in place of the logits of each task; the weights are the same.
+        in_channels: int, modalities of the image.
+        num_classes: three ints, classes of the coarse, the tumour and the enhancing task.
+        attention: str, ``"cga"``, cross-task guided attention; ``"cga-"``, the same without spatial weights; ``"se"``,
+            squeeze and excitation before each head; None, the plain network.
+        channels: ints, width per level, finest first.
+        dropout: float, probability to drop an element of the bottom features in training.
+        statistics_window: three ints, voxels (x, y, z) of the windows over which CGA takes its statistics, counted from
+            the first voxel of the tile; None, the whole tile. It has no effect without CGA.
+        bn_momentum: float, weight of the new batch in the running statistics of batch normalisation.
+        dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
 
     Raises:
-        ValueError: an ``attention``, ``num_classes`` or ``statistics_window`` that there cannot be.
+        ValueError: an unknown ``attention``, or ``num_classes`` or a ``statistics_window`` that do not fit.
     """
 
-    __constants__ = ("dense", "guided")  # what the options exclude is not compiled by TorchScript
+    __constants__ = ("dense", "guided")  # TorchScript leaves out the heads of the other options
 
     def __init__(
         self,
@@ -225,31 +233,32 @@ class OMNet(ThreeTasks):
             c1, c2, c3 = num_classes
             spatial = attention == "cga"
             heads = [
-                _classifier(channels[0], c1, bn_momentum),
+                classifier(channels[0], c1, bn_momentum),
                 CrossTaskGuidedAttention(channels[0], c2, TUMOUR, c1, spatial),
                 CrossTaskGuidedAttention(channels[0], c3, CORE, c2, spatial),
             ]
         else:
-            heads = [_classifier(channels[0], c, bn_momentum, squeeze=attention == "se") for c in num_classes]
+            heads = [classifier(channels[0], c, bn_momentum, squeeze=attention == "se") for c in num_classes]
         self.heads = nn.ModuleDict(dict(zip(TASKS, heads)))
-        _initialise(self)
+        initialise(self)
 
     def forward(self, image: Tensor, patches: list[Tensor] | None = None) -> Tensor | dict[str, Tensor]:
-        """Predictions of the three tasks.
+        """Predict the three tasks.
 
         Args:
             image: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** (len(channels) - 1)``.
-            patches: per task the indices into the batch of the patches whose logits are wanted; None for all. Without
-                CGA a head runs on its patches only, so that no others enter its batch normalisation, and not at all
-                if there are none. With CGA a head without patches gets no gradient either.
+            patches: for each task the indices into the batch of the patches that it returns; None for all. Without CGA
+                a head runs on its patches only, so that no others enter its batch normalisation. A head without patches
+                does not run. With CGA all heads run on all patches; a head without patches gets no gradient.
 
         Returns:
-            Per task, "coarse", "tumour" and "enhancing", logits ``(B or len(patches[i]), num_classes[i], x, y, z)``;
-            with ``dense`` one tensor ``(B, sum(num_classes), x, y, z)`` in float32, the softmax of each in this order.
+            For training: ``coarse``, ``tumour`` and ``enhancing``, logits ``(B or len(patches[i]), num_classes[i], x,
+            y, z)``. For inference: one tensor ``(B, sum(num_classes), x, y, z)`` in float32, the softmax of each task
+            in this order.
 
         Raises:
             ValueError: another number of channels, a spatial size that does not divide, ``patches`` that are not one
-                tensor per task or are given to the dense form.
+                tensor per task, or ``patches`` in the inference form.
         """
         self.check_patches(patches)
         features = self.backbone(image)
@@ -268,95 +277,21 @@ class OMNet(ThreeTasks):
                 if chosen.shape[0] > 0:
                     logits.append(head(chosen))
                 else:
-                    logits.append(self.nothing(chosen, i))
+                    logits.append(self.no_logits(chosen, i))
         return self.in_form(logits)
 
     def guided_heads(self, features: Tensor) -> list[Tensor]:
-        """Logits of the three tasks, each guided by the one before (fig. 3), with statistics of windows or of all."""
-        coarse, window = self.heads["coarse"](features), self.statistics_window
+        """Return the logits of the three tasks, each guided by the one before (fig. 3)."""
+        coarse = self.heads["coarse"](features)
+        window = self.statistics_window
         if window is None:
             tumour = self.heads["tumour"](features, coarse)
-            return [coarse, tumour, self.heads["enhancing"](features, tumour)]
-        size = list(features.shape[2:])
-        counts = [(size[i] + window[i] - 1) // window[i] for i in range(3)]
-        features = _windows(features, counts, window)
-        tumour = self.heads["tumour"](features, _windows(coarse, counts, window))
-        enhancing = self.heads["enhancing"](features, tumour)
-        return [coarse, _tile(tumour, counts, size), _tile(enhancing, counts, size)]
-
-
-class SingleTaskNet(nn.Module):
-    """The network of one task (fig. 1); the paper's model cascade (MC) has one per task. Args as in OMNet."""
-
-    def __init__(
-        self,
-        in_channels: int = 4,
-        num_classes: int = 5,
-        *,
-        channels: Sequence[int] = (32, 64, 128, 256),
-        dropout: float = 0.5,
-        bn_momentum: float = 1e-3,
-        dense: bool = False,
-    ) -> None:
-        super().__init__()
-        self.dense = dense
-        self.backbone = Backbone(in_channels, channels, dropout, bn_momentum)
-        self.head = _classifier(channels[0], num_classes, bn_momentum)
-        _initialise(self)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits, or with ``dense`` their softmax in float32, ``(B, num_classes, x, y, z)``; see :class:`OMNet`."""
-        logits = self.head(self.backbone(image))
-        return torch.softmax(logits.float(), 1) if self.dense else logits
-
-
-class Cascade(ThreeTasks):
-    """The model cascade (MC, section III-A): a :class:`SingleTaskNet` for each task, as one network.
-
-    The three share no parameter and no layer, and each runs on its own patches only. So training them at once, with the
-    sum of their losses, is training them one after the other.
-
-    Args:
-        in_channels, num_classes, channels, dropout, bn_momentum, dense: as for :class:`OMNet`.
-
-    Raises:
-        ValueError: ``num_classes`` are not three numbers.
-    """
-
-    def __init__(
-        self,
-        in_channels: int = 4,
-        num_classes: Sequence[int] = (5, 5, 2),
-        *,
-        channels: Sequence[int] = (32, 64, 128, 256),
-        dropout: float = 0.5,
-        bn_momentum: float = 1e-3,
-        dense: bool = False,
-    ) -> None:
-        super().__init__(num_classes, dense)
-        if len(num_classes) != len(TASKS):
-            raise ValueError(f"num_classes={num_classes!r}: expected three numbers")
-        nets = [
-            SingleTaskNet(in_channels, c, channels=channels, dropout=dropout, bn_momentum=bn_momentum)
-            for c in num_classes
-        ]
-        self.nets = nn.ModuleDict(dict(zip(TASKS, nets)))
-
-    def forward(self, image: Tensor, patches: list[Tensor] | None = None) -> Tensor | dict[str, Tensor]:
-        """Predictions of the three tasks, as those of :class:`OMNet`; a network runs on the patches of its task only.
-
-        Raises:
-            ValueError: as :meth:`OMNet.forward`.
-        """
-        self.check_patches(patches)
-        logits: list[Tensor] = []
-        for i, net in enumerate(self.nets.values()):
-            chosen = image if patches is None else image[patches[i]]
-            if chosen.shape[0] > 0:
-                logits.append(net(chosen))
-            else:
-                logits.append(self.nothing(chosen, i))
-        return self.in_form(logits)
+            enhancing = self.heads["enhancing"](features, tumour)
+            return [coarse, tumour, enhancing]
+        windows, size = cut_into_windows(features, window), list(features.shape[2:])
+        tumour = self.heads["tumour"](windows, cut_into_windows(coarse, window))
+        enhancing = self.heads["enhancing"](windows, tumour)
+        return [coarse, join_windows(tumour, size), join_windows(enhancing, size)]
 
 
 def _convolution(
@@ -371,33 +306,18 @@ def _stage(c_in: int, c_out: int, bn_momentum: float) -> nn.Sequential:
     return nn.Sequential(first, ResidualBlock(c_out, bn_momentum), last)
 
 
-def _classifier(width: int, num_classes: int, bn_momentum: float, squeeze: bool = False) -> nn.Sequential:
+def classifier(width: int, num_classes: int, bn_momentum: float, squeeze: bool = False) -> nn.Sequential:
+    """Build a plain head: squeeze and excitation if asked for, 3x3x3 convolution, 1x1x1 convolution to the logits."""
     layers = [ChannelSELayer(3, width, r=8)] if squeeze else []
     layers += [_convolution(width, width, bn_momentum), nn.Conv3d(width, num_classes, kernel_size=1)]
     return nn.Sequential(*layers)
 
 
-def _initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module) -> None:
+    """Initialise as released: He normal, biases 0.1, but 0 in the first convolution."""
     first = True
     for m in network.modules():
         if isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)) and m.bias is not None:
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
             nn.init.constant_(m.bias, 0.0 if first else 0.1)
             first = False
-
-
-def _windows(tile: Tensor, counts: list[int], window: list[int]) -> Tensor:
-    """Windows of a tile as a batch; zeros, which add nothing to a sum of features, fill up the last of each axis."""
-    pad: list[int] = []
-    for axis in (2, 1, 0):
-        pad += [0, counts[axis] * window[axis] - tile.shape[2 + axis]]
-    windows = nn.functional.pad(tile, pad)
-    for axis in (2, 1, 0):
-        windows = windows.unflatten(2 + axis, [counts[axis], window[axis]])
-    return windows.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(0, 3)
-
-
-def _tile(windows: Tensor, counts: list[int], size: list[int]) -> Tensor:
-    """The tile of this size from its ``_windows``."""
-    tile = windows.unflatten(0, [-1, counts[0], counts[1], counts[2]]).permute(0, 4, 1, 5, 2, 6, 3, 7)
-    return tile.flatten(6, 7).flatten(4, 5).flatten(2, 3)[:, :, : size[0], : size[1], : size[2]]

@@ -1,4 +1,4 @@
-"""A brain with a glioma, in MRI."""
+"""Synthetic MRI of a brain with a glioma."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_mr
-from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, of_another_size
+from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 
-# Signal in FLAIR, T1, CET1 and T2.
+# Signal in FLAIR, T1, CET1 and T2, before gain, bias field and noise.
 BRAIN_SIGNALS = {
     "outside": (0, 0, 0, 0),
     "fluid": (150, 220, 230, 1000),
@@ -27,11 +27,11 @@ BRAIN_SIGNALS = {
     "bright cortex": (840, 400, 410, 400),
     "haemorrhage": (840, 820, 1000, 790),
 }
-# The first two have the oedema's signal in all modalities but one; the last, and the oedema, the enhancing tumour's.
+# The first two have the signal of oedema in all modalities but one; the last has that of enhancing tumour.
 BRAIN_DISTRACTORS = ("cyst", "bright cortex", "haemorrhage")
 
-# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the middle of the brain, each over the ones before
-# it. One beside the midline stands for a pair.
+# Ellipsoids: tissue, centre and semi-axes along R, A, S in mm from the middle of the brain. Each is drawn over those
+# before it. One beside the midline is drawn on both sides.
 BRAIN_ANATOMY = (
     ("fluid", (0, 2, 8), (64, 78, 54)),
     ("fluid", (0, -42, -34), (46, 30, 24)),
@@ -48,25 +48,29 @@ BRAIN_ANATOMY = (
     ("vessel", (28, 12, -6), (24, 4, 4)),  # middle cerebral arteries
     ("vessel", (0, -32, 10), (4, 4, 26)),  # straight sinus
 )
-WITHOUT_ENHANCEMENT = 0.25  # of the cases
+WITHOUT_ENHANCEMENT = 0.25  # share of cases
 
 
 @dataclass(kw_only=True)
 class BrainPhantom(PhantomRecipe):
-    """Skull-stripped MRI of a brain with one glioma, as FLAIR, T1, contrast-enhanced T1 and T2; 0 outside the brain.
+    """Draw skull-stripped MRI of a brain with one glioma: FLAIR, T1, contrast-enhanced T1 and T2, 0 outside the brain.
 
-    The label has BraTS's code: 2 oedema, in it the core: 1 necrosis within 4, an enhancing rim. A quarter of the cases
-    have no enhancing rim. The rim has the oedema's signal but in CET1; a cyst and bright cortex elsewhere have it but
-    in FLAIR and in T2; a haemorrhage has the rim's but in T1; vessels enhance too, and the ventricles are as bright on
-    T2. So each modality is needed. Anatomy, positions, gain, bias fields and noise differ from case to case.
+    The label has the code of BraTS: 2 oedema, and in it the core, 1 necrosis within 4, an enhancing rim. A quarter of
+    the cases have no enhancing rim. Each modality is needed:
+
+    - The rim has the signal of oedema, except in CET1; vessels enhance too.
+    - A cyst has the signal of oedema, except in FLAIR; bright cortex, except in T2. Ventricles are as bright in T2.
+    - A haemorrhage has the signal of the rim, except in T1.
+
+    Anatomy, positions, gain, bias fields and noise differ from case to case.
 
     Args:
-        modalities: those to return, in order; each is the same as in the full set.
+        modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
 
     Raises:
-        InputError: an unknown or repeated modality, or a field of view below 128 mm along an axis.
+        InputError: a modality is unknown or repeated, or the field of view is smaller than 128 mm along an axis.
     """
 
     modalities: Sequence[str] = ("FLAIR", "T1", "CET1", "T2")
@@ -78,14 +82,14 @@ class BrainPhantom(PhantomRecipe):
     case_fields: ClassVar[Mapping[str, str]] = {"label_code": "brats"}
     smallest_field_of_view = (128.0, 128.0, 128.0)
 
-    def _draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
+    def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         spacing = np.array(self.spacing, float)
         first = rng.uniform(-3, 3, 3) - spacing * (np.array(self.size) - 1) / 2
         points, affine = grid(first, spacing, self.size)
 
         tissues = tuple(BRAIN_SIGNALS)
         tissue = np.zeros(points.shape[1:], dtype=np.intp)
-        draw_ellipsoids(rng, tissue, of_another_size(rng, points), BRAIN_ANATOMY, tissues, paired=True)
+        draw_ellipsoids(rng, tissue, vary_size(rng, points), BRAIN_ANATOMY, tissues, paired=True)
         brain = tissue > 0
         label, distractors = _glioma(rng, points, spacing, brain)
         for name, mask in zip(BRAIN_DISTRACTORS, distractors):
@@ -102,7 +106,7 @@ class BrainPhantom(PhantomRecipe):
 def _glioma(
     rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray, brain: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The label in BraTS's code, and masks of one distractor of each kind; none overlaps the tumour or another."""
+    """Return the label in the code of BraTS, and the mask of one distractor of each kind; none of them overlap."""
     diameter = rng.uniform(44, 62)
     side = rng.choice((-1, 1))
     centre = rng.uniform((18, -36, -2), (32, 40, 24)) * (side, 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from scipy import ndimage
 
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.mamtln import MAMTLN
-from common.reporting import read_class_scores, read_scores
+from common.results import read_class_scores, read_scores
 
-from ...workflows import MAMTLN_CT, MPUNET, assert_class_maps, assert_label_maps, parameters, results_in
+from ...workflows import assert_class_maps, assert_label_maps, overlay, parameters, results_in
 from ...workflows import parser_of as configs_of
+from .tiny import INTENSITY, MAMTLN_CT
 
 CLASSES = ["negative", "positive"]
 # Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
@@ -51,15 +54,14 @@ def focal_name(gamma: float, alpha: float, eta: float) -> str:
 
 def parser_of(*names: str) -> ConfigParser:
     parser = configs_of(MAMTLN_CT, *names)
-    parser["intensity"] = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
+    parser["intensity"] = INTENSITY
     return parser
 
 
 @pytest.fixture
 def busy(busy_weights: Callable) -> Path:
     folder = busy_weights(MAMTLN_CT)
-    intensity = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
-    (folder / "intensity.json").write_text(json.dumps(intensity))
+    (folder / "intensity.json").write_text(json.dumps(INTENSITY))
     return folder
 
 
@@ -67,11 +69,11 @@ def test_the_defaults_are_the_papers() -> None:
     parser = parser_of("train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 8_743_447 and network.dense
-    assert (stage.max_epochs, stage.learning_rate, stage.weights, stage.patience) == (1000, 2e-4, "model.pt", None)
-    plateau = stage.plateau
+    assert (stage.max_epochs, stage.weights, stage.patience) == (1000, "model.pt", None)
+    optimizer, plateau = stage.start_optimizer()
     assert (plateau.factor, plateau.patience, plateau.threshold) == (0.2, 10, 1e-3)
     assert (plateau.smoothing, plateau.lowest) == (0.93, 1e-9)
-    (group,) = stage.optimizer(network, 2e-4).param_groups
+    (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["amsgrad"]) == (2e-4, 2e-5, True)
     settings = {
         "batch_size": 2,
@@ -90,14 +92,14 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_every_ablation_is_in_the_tables() -> None:
-    files = {file.stem for file in (MAMTLN_CT / "configs" / "ablations").iterdir()}
+    files = {file.stem for file in (MAMTLN_CT / "configs").glob("*/*.json")}
     assert files == {*ABLATIONS, *(focal_name(*values) for values in FOCAL)}
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_the_papers(name: str) -> None:
     count, parts, weighting = ABLATIONS[name]
-    parser = parser_of("train", f"ablations/{name}")
+    parser = parser_of("train", overlay(MAMTLN_CT, name))
     network = parser.get_parsed_content("network_def")
     assert parameters(network) == count
     assert parser["weighting"] == weighting
@@ -162,7 +164,7 @@ def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["va_asa", "asa_refine", "segmentation_only", "classification_only"])
 def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_path: Path, name: str) -> None:
-    flow = workflow(MAMTLN_CT, "train", f"ablations/{name}", max_epochs=1)
+    flow = workflow(MAMTLN_CT, "train", overlay(MAMTLN_CT, name), max_epochs=1)
     before = {key: value.clone() for key, value in flow.network_def.state_dict().items()}
     flow.run()
     after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
@@ -172,8 +174,8 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
     for part in ("backbone.", *heads):
         assert any(key.startswith(part) for key in changed), part
 
-    workflow(MAMTLN_CT, "train", "evaluate", f"ablations/{name}").run()
-    workflow(MAMTLN_CT, "inference", f"ablations/{name}").run()
+    workflow(MAMTLN_CT, "train", "evaluate", overlay(MAMTLN_CT, name)).run()
+    workflow(MAMTLN_CT, "inference", overlay(MAMTLN_CT, name)).run()
     written = {name for name in results_in(tmp_path / "out") if not name.endswith(".log")}
     of_classes = {"classes.csv", "class_scores.csv", "case_004_class.json", "case_005_class.json"}
     segmented = {"case_004_seg.nii.gz", "case_005_seg.nii.gz"}
@@ -181,11 +183,29 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
     assert written - {"scores.csv", "made_by.json"} == expected.get(name, of_classes | segmented)
 
 
-def test_liver_and_tumour(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    """The paper's second data set: no class, two structures."""
-    small: dict[str, Any] = {"dataset_dir": str(cohort(MPUNET)), "max_epochs": 1}
-    workflow(MAMTLN_CT, "train", "ablations/lits", **small).run()
-    workflow(MAMTLN_CT, "train", "evaluate", "ablations/lits", **small).run()
+@pytest.fixture
+def livers(cohort: Callable, tmp_path: Path) -> Path:
+    """Write the cohort with labels of a liver around each tumour and without classes."""
+    shutil.copytree(cohort(MAMTLN_CT), tmp_path / "livers")
+    for path in (tmp_path / "livers" / "labels").iterdir():
+        label = nib.load(path)
+        tumour = np.asarray(label.dataobj) > 0
+        liver = ndimage.binary_dilation(tumour, iterations=3)
+        nib.save(nib.Nifti1Image((liver + tumour).astype(np.uint8), label.affine), path)
+    listing = json.loads((tmp_path / "livers" / "dataset.json").read_text())
+    for section in ("training", "validation", "test"):
+        for case in listing[section]:
+            del case["class"]
+    listing["labels"] = {"background": 0, "liver": 1, "tumour": 2}
+    (tmp_path / "livers" / "dataset.json").write_text(json.dumps(listing))
+    return tmp_path / "livers"
+
+
+def test_liver_and_tumour(workflow: Callable, livers: Path, tmp_path: Path) -> None:
+    """Train and evaluate on data like the paper's second data set: two structures, no class."""
+    small: dict[str, Any] = {"dataset_dir": str(livers), "max_epochs": 1}
+    workflow(MAMTLN_CT, "train", "tasks/lits", **small).run()
+    workflow(MAMTLN_CT, "train", "evaluate", "tasks/lits", **small).run()
     row = read_scores(tmp_path / "out" / "scores.csv")[0]
     assert {"Dice liver", "Dice tumour", "ASSD liver"} <= row.keys()
 

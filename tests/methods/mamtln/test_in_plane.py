@@ -13,7 +13,7 @@ BOTH = ["image", "label"]
 
 
 def volume() -> dict:
-    """Slices that are alike but for their number; the label is the image's bright part."""
+    """Return a case with equal slices, each times its number; the label is the bright part of the image."""
     x, y = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 20), indexing="ij")
     image = torch.exp(-8 * ((x - 0.3) ** 2 + (y + 0.2) ** 2))[None, :, :, None] * torch.tensor([1.0, 2, 3, 4, 5])
     meta = {"filename_or_obj": "P1.nii.gz"}
@@ -45,7 +45,7 @@ def test_all_slices_and_channels_share_a_deformation(seed: int) -> None:
     assert (bright.float() != after["label"][0, :, :, 0]).float().mean() < 0.03 and after["label"].any()
 
 
-def test_a_step_by_hand() -> None:
+def test_a_flip_and_a_crop_act_on_every_slice() -> None:
     before = volume()
     flipped = InPlaned(BOTH, [RandFlipd(BOTH, prob=1, spatial_axis=0)])(before)
     for key in BOTH:
@@ -57,12 +57,12 @@ def test_a_step_by_hand() -> None:
     assert torch.equal(alone["label"], before["label"])
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_deformation() -> None:
     first, again, other = (deformed(seed)(volume())["image"].as_tensor() for seed in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_the_input_and_what_is_known_of_it_stay_as_they_were() -> None:
+def test_input_affine_and_metadata_do_not_change() -> None:
     data, kept = volume(), volume()
     after = deformed()(data)
     for key in BOTH:
@@ -81,11 +81,14 @@ class Load(MapTransform):
         return volume()
 
 
-def test_sampled_cases_follow_their_seed_and_collate() -> None:
+def test_samples_follow_their_seed_and_collate() -> None:
     cached = SampledCacheDataset([{}], Compose([Load(BOTH), deformed()]))
-    assert torch.equal(cached[0, 5]["image"], cached[0, 5]["image"])
-    assert not torch.equal(cached[0, 5]["image"], cached[0, 6]["image"])
-    assert torch.equal(cached._cache[0]["image"], volume()["image"])
+    first = cached[0, 5]["image"]
+    assert torch.equal(first, cached[0, 5]["image"])
+    assert not torch.equal(first, cached[0, 6]["image"])
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(cached[0, 5]["image"], kept)
     for workers in (0, 1):
         loader = DataLoader(cached, sampler=CaseSampler(1, 4), batch_size=2, num_workers=workers)
         batches = list(loader)

@@ -6,14 +6,14 @@ from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, MapTransform
 
 from common.data import CaseSampler, SampledCacheDataset
-from common.methods.mamtln import RandCropTumourd, TumourVoxelsd
+from common.methods.mamtln import FindTumourVoxelsd, RandCropTumourPatchd
 
 BOTH = ["image", "label"]
 SHAPE, SIZE = (20, 16, 9), (6, 4, 3)
 
 
 def case(*voxels: tuple[int, int, int], shape: tuple[int, ...] = SHAPE) -> dict:
-    """Each voxel of the image is its own number."""
+    """Return a case in which each voxel of the image is its own flat index."""
     label = torch.zeros(1, *shape, dtype=torch.uint8)
     for x, y, z in voxels:
         label[0, x, y, z] = 1
@@ -22,21 +22,21 @@ def case(*voxels: tuple[int, int, int], shape: tuple[int, ...] = SHAPE) -> dict:
 
 
 def starts(data: dict, share: float, draws: int = 300, size: tuple[int, ...] = SIZE) -> list[tuple[int, ...]]:
-    data = TumourVoxelsd()(data)
-    crop = RandCropTumourd(BOTH, size, share).set_random_state(0)
+    data = FindTumourVoxelsd()(data)
+    crop = RandCropTumourPatchd(BOTH, size, share).set_random_state(0)
     patches = [crop(data)["image"] for _ in range(draws)]
     assert all(patch.shape == (1, *size) for patch in patches)
     shape = data["image"].shape[1:]
     return [tuple(int(i) for i in np.unravel_index(int(patch[0, 0, 0, 0]), shape)) for patch in patches]
 
 
-def test_the_tumours_voxels() -> None:
+def test_centres_are_the_voxels_of_the_tumour() -> None:
     data = case((1, 2, 3), (19, 15, 8))
     data["label"][0, 5, 5, 5] = 2
-    assert TumourVoxelsd()(data)["tumour_voxels"].tolist() == [(1 * 16 + 2) * 9 + 3, 20 * 16 * 9 - 1]
-    both = TumourVoxelsd(labels=(1, 2), output_key="places")(data)["places"]
+    assert FindTumourVoxelsd()(data)["centres"].tolist() == [(1 * 16 + 2) * 9 + 3, 20 * 16 * 9 - 1]
+    both = FindTumourVoxelsd(labels=(1, 2), output_key="places")(data)["places"]
     assert len(both) == 3 and both.dtype == torch.int32
-    assert len(TumourVoxelsd()(case())["tumour_voxels"]) == 0
+    assert len(FindTumourVoxelsd()(case())["centres"]) == 0
 
 
 def test_patches_are_centred_on_the_tumour_within_the_volume() -> None:
@@ -45,7 +45,7 @@ def test_patches_are_centred_on_the_tumour_within_the_volume() -> None:
     assert set(starts(case((10, 8, 4), (19, 0, 0)), 1)) == {(7, 6, 3), (14, 0, 0)}
 
 
-def test_others_lie_anywhere() -> None:
+def test_other_patches_lie_anywhere() -> None:
     for data, share in ((case((10, 8, 4)), 0.0), (case(), 1.0)):
         places = np.array(starts(data, share, 2000))
         for axis, (n, size) in enumerate(zip(SHAPE, SIZE)):
@@ -57,23 +57,23 @@ def test_others_lie_anywhere() -> None:
             )
 
 
-def test_a_share_is_centred() -> None:
+def test_the_share_of_centred_patches_is_the_given_one() -> None:
     places = starts(case((10, 8, 4)), 0.3, 1000)
     assert 0.25 < np.mean([place == (7, 6, 3) for place in places]) < 0.35
 
 
-def test_the_label_is_of_the_same_place_and_the_voxels_are_taken_out() -> None:
-    data = TumourVoxelsd()(case((10, 8, 4)))
-    patch = RandCropTumourd(BOTH, SIZE, 1)(data)
-    assert patch.keys() == {"image", "label"} and "tumour_voxels" in data
+def test_label_and_image_are_cut_at_the_same_place() -> None:
+    data = FindTumourVoxelsd()(case((10, 8, 4)))
+    patch = RandCropTumourPatchd(BOTH, SIZE, 1)(data)
+    assert patch.keys() == {"image", "label"} and "centres" in data
     assert patch["label"].dtype == torch.uint8
     assert patch["label"].nonzero().tolist() == [[0, 3, 2, 1]]
     assert int(patch["image"][0, 3, 2, 1]) == (10 * 16 + 8) * 9 + 4
 
 
-def test_a_constant_fills_what_is_missing() -> None:
-    data = TumourVoxelsd()(case((1, 2, 1), shape=(3, 16, 2)))
-    patch = RandCropTumourd(BOTH, (6, 4, 3), 1, fill=(-7.0, 0))(data)
+def test_a_constant_fills_both_sides_of_a_small_volume() -> None:
+    data = FindTumourVoxelsd()(case((1, 2, 1), shape=(3, 16, 2)))
+    patch = RandCropTumourPatchd(BOTH, (6, 4, 3), 1, fill=(-7.0, 0))(data)
     image, label = patch["image"][0], patch["label"][0]
     assert image.shape == label.shape == (6, 4, 3)
     assert torch.equal(image[1:4, :, :2], data["image"][0, :, :4].as_tensor())
@@ -86,13 +86,14 @@ class Load(MapTransform):
         return case((10, 8, 4))
 
 
-def test_sampled_cases_follow_their_seed_and_stay_whole() -> None:
-    crop = RandCropTumourd(BOTH, SIZE, 0)
-    cached = SampledCacheDataset([{}], Compose([Load(BOTH), TumourVoxelsd(), crop]))
+def test_seed_decides_and_the_cache_is_not_written() -> None:
+    crop = RandCropTumourPatchd(BOTH, SIZE, 0)
+    cached = SampledCacheDataset([{}], Compose([Load(BOTH), FindTumourVoxelsd(), crop]))
     first = cached[0, 5]["image"]
     assert torch.equal(first, cached[0, 5]["image"]) and not torch.equal(first, cached[0, 6]["image"])
     assert not isinstance(first, MetaTensor)
+    kept = first.clone()
     first.zero_()
-    assert torch.equal(cached._cache[0]["image"], case()["image"])
+    assert torch.equal(cached[0, 5]["image"], kept)
     batch = next(iter(DataLoader(cached, sampler=CaseSampler(1, 4), batch_size=4)))
     assert batch["image"].shape == (4, 1, *SIZE) and batch.keys() == {"image", "label"}

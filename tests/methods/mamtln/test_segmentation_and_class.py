@@ -44,11 +44,10 @@ def test_without_a_class_it_is_the_segmentation_loss() -> None:
 
 
 def test_starts_as_half_of_each_with_the_stage_weights() -> None:
-    """0.5 (L_SDS + L_class), where L_SDS = 0.8 * 1 + 0.9 * 2 + 1.0 * 4, in any order of the outputs and tasks."""
+    """0.5 (L_SDS + L_class), where L_SDS = 0.8 * 1 + 0.9 * 2 + 1.0 * 4."""
     maps = outputs(seg=5, aux_va=2, aux_asa=3) | classes()
-    for tasks in (("seg", "class"), ("class", "seg")):
-        loss = UncertaintyWeightedLoss(mean_difference, tasks=tasks)(maps, TARGETS)
-        assert loss.item() == pytest.approx(0.5 * (0.8 + 1.8 + 4.0 + CLASS_LOSS))
+    loss = UncertaintyWeightedLoss(mean_difference)(maps, TARGETS)
+    assert loss.item() == pytest.approx(0.5 * (0.8 + 1.8 + 4.0 + CLASS_LOSS))
 
 
 def test_gradient_of_the_weights_at_the_start() -> None:
@@ -84,8 +83,8 @@ def test_learned_weights_end_where_the_variance_is_the_loss() -> None:
     assert loss.log_variances.tolist() == pytest.approx([math.log(4), math.log(CLASS_LOSS)], abs=1e-4)
 
 
-def test_a_loss_of_0_does_not_lower_the_weight_without_end_and_a_later_one_brings_it_back() -> None:
-    loss = UncertaintyWeightedLoss(mean_difference, tasks=["seg", "class"], lowest=-3.0)
+def test_log_variances_have_a_bound_and_recover_from_it() -> None:
+    loss = UncertaintyWeightedLoss(mean_difference, lowest=-3.0)
     assert loss.log_variances is not None
     optimizer = torch.optim.SGD([loss.log_variances], lr=1.0)
 
@@ -122,9 +121,9 @@ def test_equal_weights() -> None:
 
 def test_one_task_has_neither_weight_nor_parameter() -> None:
     for weighting in ("uncertainty", "equal"):
-        seg = UncertaintyWeightedLoss(mean_difference, tasks=["seg"], weighting=weighting)
+        seg = UncertaintyWeightedLoss(mean_difference, task="seg", weighting=weighting)
         assert seg(outputs(seg=5, aux_va=2), {"seg": TARGETS["seg"]}).item() == pytest.approx(4.8)
-        one = UncertaintyWeightedLoss(mean_difference, tasks=["class"], weighting=weighting)
+        one = UncertaintyWeightedLoss(mean_difference, task="class", weighting=weighting)
         assert one(classes(), TARGETS).item() == pytest.approx(CLASS_LOSS)
         assert not [*seg.parameters(), *one.parameters()]
 
@@ -156,26 +155,25 @@ def test_in_float32_also_inside_autocast(make: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "maps"),
+    ("task", "maps"),
     [
-        (["seg", "class"], outputs(seg=1)),
-        (["seg", "class"], classes()),
-        (["seg"], outputs(seg=1) | classes()),
-        (["class"], outputs(seg=1) | classes()),
-        (["seg"], outputs(seg=1, aux_4=1)),
+        ("both", outputs(seg=1)),
+        ("both", classes()),
+        ("seg", outputs(seg=1) | classes()),
+        ("class", outputs(seg=1) | classes()),
+        ("seg", outputs(seg=1, aux_4=1)),
     ],
 )
-def test_outputs_of_other_tasks_raise(tasks: list[str], maps: dict[str, Tensor]) -> None:
-    with pytest.raises(InputError, match=r"the network returns .*set its tasks and stage_weights as the network has"):
-        UncertaintyWeightedLoss(mean_difference, tasks=tasks)(maps, TARGETS)
+def test_outputs_of_other_tasks_raise(task: str, maps: dict[str, Tensor]) -> None:
+    with pytest.raises(InputError, match=r"the network returns .*set task and stage_weights as the network has"):
+        UncertaintyWeightedLoss(mean_difference, task=task)(maps, TARGETS)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"tasks": ["seg", "classes"]}, "expected a list of 'seg', 'class' or both"),
-        ({"tasks": []}, "expected a list of 'seg', 'class' or both"),
-        ({"tasks": ["seg", "seg"]}, "expected a list of 'seg', 'class' or both"),
+        ({"task": "classes"}, "task 'classes': expected 'seg', 'class' or 'both'"),
+        ({"task": ["seg", "class"]}, "expected 'seg', 'class' or 'both'"),
         ({"weighting": "none"}, "weighting 'none': expected 'uncertainty' or 'equal'"),
     ],
 )

@@ -15,7 +15,7 @@ from common.methods.mmfnet import AveragePrecisionMetric, average_precision
 
 
 def naive_average_precision(scores: Tensor, target: Tensor) -> float:
-    """The step rule, one threshold after the other over every voxel."""
+    """Compute the step rule, one threshold after the other over every voxel."""
     area, recall = 0.0, 0.0
     for threshold in sorted(set(scores.flatten().tolist()), reverse=True):
         selected = scores >= threshold
@@ -51,11 +51,11 @@ def test_equals_monai(levels: int, zeros: float) -> None:
         ([1.0, 1.0, 1.0, 0.2], [1, 1, 1, 1], 1.0),
     ],
 )
-def test_number(scores: list[float], target: list[int], expected: float) -> None:
+def test_hand_made_cases_give_their_value(scores: list[float], target: list[int], expected: float) -> None:
     assert average_precision(torch.tensor(scores), torch.tensor(target)).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_region_pasted_into_zeros_equals_the_full_sort() -> None:
+def test_a_prediction_pasted_into_zeros_gives_the_same_value() -> None:
     scores, target = torch.zeros(9, 8, 7), torch.zeros(9, 8, 7)
     scores[2:6, 1:5, :4] = (torch.rand(4, 4, 4) * 20).round() / 20
     target[4:9, 3:8, 2:6] = 1  # partly outside the region
@@ -76,7 +76,7 @@ def test_foreground_outside_the_region_lowers_the_value() -> None:
     assert average_precision(scores, target).item() == pytest.approx(3 / 5 + 2 / 5 * 5 / 100)
 
 
-def test_good_beats_bad_beats_inverted() -> None:
+def test_better_scores_give_higher_values() -> None:
     target = (torch.rand(6, 6, 6) < 0.3).float()
     noise = torch.rand(6, 6, 6)
     perfect, good, bad, inverted = (
@@ -88,7 +88,7 @@ def test_good_beats_bad_beats_inverted() -> None:
     assert perfect > good > bad > inverted
 
 
-def test_scalar_in_double_on_the_device_of_the_scores() -> None:
+def test_the_value_is_a_float64_scalar_on_the_device() -> None:
     scores, target = torch.rand(4, 4).half(), torch.eye(4, dtype=torch.bool)
     value = average_precision(scores, target)
 
@@ -96,7 +96,7 @@ def test_scalar_in_double_on_the_device_of_the_scores() -> None:
     assert value.item() == pytest.approx(naive_average_precision(scores, target))
 
 
-def test_without_foreground_is_nan() -> None:
+def test_without_foreground_the_value_is_nan() -> None:
     assert average_precision(torch.rand(3, 3), torch.zeros(3, 3)).isnan()
     assert average_precision(torch.zeros(3, 3), torch.zeros(3, 3)).isnan()
 
@@ -104,14 +104,14 @@ def test_without_foreground_is_nan() -> None:
 @pytest.mark.parametrize(
     ("scores", "target", "message"),
     [
-        (torch.zeros(4), torch.zeros(2, 2), r"shape \[4\] for a target of shape \[2, 2\]"),
+        (torch.zeros(4), torch.zeros(2, 2), r"scores have the shape \[4\], but the target has \[2, 2\]"),
         (torch.zeros(2), torch.tensor([0, 2]), "value 2: expected 0 and 1"),
         (torch.zeros(2), torch.tensor([0.0, 0.5]), r"value 0\.5: expected 0 and 1"),
         (torch.tensor([-3.0, 0.5]), torch.ones(2), "lowest score -3: expected probabilities"),
         (torch.tensor([0.0, torch.nan]), torch.ones(2), "lowest score nan: expected probabilities"),
     ],
 )
-def test_wrong_input_raises(scores: Tensor, target: Tensor, message: str) -> None:
+def test_other_shapes_and_values_are_refused(scores: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         average_precision(scores, target)
 
@@ -123,7 +123,7 @@ VALUES = torch.tensor([[1.0], [torch.nan], [1 / 3]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("decollated", [False, True])
-def test_metric_is_the_mean_over_cases_with_foreground(decollated: bool) -> None:
+def test_the_metric_is_the_mean_over_cases_with_foreground(decollated: bool) -> None:
     metric = AveragePrecisionMetric()
     for cases in (slice(0, 2), slice(2, 3)):
         y_pred, y = BATCH[cases], TARGET[cases]
@@ -156,7 +156,7 @@ def test_decollated_cases_may_differ_in_size() -> None:
 
 @pytest.mark.parametrize("shapes", [((2, 2, 4), (2, 2, 4)), ((2, 1, 4), (1, 1, 4)), ((2, 1, 4), (2, 1, 5))])
 def test_metric_refuses_other_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    with pytest.raises(ValueError, match=r"expected \(B, 1, \.\.\.\) twice"):
+    with pytest.raises(ValueError, match=r"expected \(B, 1, \.\.\.\) for both"):
         AveragePrecisionMetric()(torch.ones(shapes[0]), torch.ones(shapes[1]))
 
 

@@ -9,8 +9,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from common.errors import InputError
-from common.methods.mmfnet import ClipChannelsd, CropBodyd, NormalizeBodyd, SelectChannelsd, body_box
-from common.methods.mmfnet.body import _close, body_mask
+from common.methods.mmfnet import CropBodyd, NormalizeBodyd, body_box
+from common.methods.mmfnet.body import body_mask, close_slice
 
 
 def head(shape: tuple[int, int, int] = (60, 50, 12), offset: float = 0.0) -> np.ndarray:
@@ -111,21 +111,6 @@ def test_no_contrast_is_an_error() -> None:
         NormalizeBodyd("image")({"image": image(head(), np.ones((60, 50, 12)))})
 
 
-def test_clipping_per_channel() -> None:
-    volume = head()
-    clipped = ClipChannelsd("image", [(10, 20), (-1, 400)])({"image": image(volume, volume)})["image"]
-    np.testing.assert_array_equal(clipped[0], volume.clip(10, 20))
-    np.testing.assert_array_equal(clipped[1], volume.clip(-1, 400))
-    with pytest.raises(InputError, match="'image' has 1 channels, expected 2"):
-        ClipChannelsd("image", [(10, 20), (-1, 400)])({"image": image(volume)})
-
-
-def test_selected_channels_keep_the_affine() -> None:
-    selected = SelectChannelsd("image", [2, 0])({"image": image(*(np.full((2, 2, 2), i) for i in range(3)))})["image"]
-    assert selected[:, 0, 0, 0].tolist() == [2, 0]
-    assert selected.affine[2, 2] == 4
-
-
 @pytest.mark.parametrize(
     ("roi", "margin"), [((32, 32, 16), (0, 0, 0)), ((80, 24, 4), (0, 0, 0)), ((32, 32, 4), (9, 9, 2))]
 )
@@ -173,5 +158,5 @@ def test_closing_is_scipys(radius: int) -> None:
     for structure, n in steps:
         expected = ndimage.binary_erosion(expected, structure, iterations=n, border_value=1) if n else expected
     assert (expected != mask).any() == (radius > 0)
-    _close(mask, radius)
+    close_slice(mask, radius)
     np.testing.assert_array_equal(mask, expected)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -8,32 +9,30 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from common.methods.mmfnet import MMFNet
-from common.methods.mmfnet.network import ChannelAttention, Encoder, FusionBlock, SpatialAttention
+from common.methods.mmfnet.network import Encoder, FusionBlock
 
-BATCH_NORM_RELU = {"norm": "batch", "act": "relu"}
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def fusion_block(shared_mlp: bool = False, std_pool: str = "both") -> FusionBlock:
-    """Three modalities of 4 channels, in eval mode with statistics as after training."""
-    block = FusionBlock(12, 4, reduction=3, shared_mlp=shared_mlp, std_pool=std_pool, **BATCH_NORM_RELU)
-    return trained_batch_norms(block).eval()
+from ..networks import NetworkTests
+from .formulas import (
+    BATCH_NORM_RELU,
+    naive_batch_norm,
+    naive_convolution,
+    naive_fusion,
+    parameters,
+    trained_batch_norms,
+)
 
 
-def trained_batch_norms(module: nn.Module) -> nn.Module:
-    for m in module.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2)
-            nn.init.uniform_(m.weight, 0.5, 2)
-            nn.init.normal_(m.bias, std=0.3)
-    return module
+class TestMMFNet(NetworkTests):
+    network = MMFNet
+    # of few hidden units with a ReLU, all may be dead at the start, and nothing before them has a gradient
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8), "reduction": 1}
+    image = (2, 3, 16, 12, 8)
+    out_channels = 1
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "out_channels": 3}
+    other_out_channels = 3
 
 
-# Parameter counts of the paper's network, with the decisions of the module docstring.
+# Parameter counts of the paper's network, with the decisions of docs/explanation/mmfnet.md.
 
 
 def test_encoder_parameters() -> None:
@@ -94,7 +93,7 @@ def test_batch_norm_buffers() -> None:
         pytest.param({"in_channels": 2}, 1_163_375, id="two modalities"),
     ],
 )
-def test_variants(options: dict, count: int) -> None:
+def test_parameters_of_the_variants(options: dict, count: int) -> None:
     assert parameters(MMFNet(**options)) == count
 
     network = MMFNet(**options, channels=(2, 4))  # every variant also runs
@@ -111,113 +110,6 @@ def test_encoder_halves_every_axis_per_level() -> None:
         (64, 4, 6, 2),
         (64, 2, 3, 1),
     ]
-
-
-# The fusion block against the equations of the paper.
-
-
-def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:
-    """Sum over the kernel's offsets of the shifted, zero-padded input times the weight."""
-    *_, k0, k1, k2 = conv.weight.shape
-    padded = nn.functional.pad(x, (k2 // 2, k2 // 2, k1 // 2, k1 // 2, k0 // 2, k0 // 2))
-    size_x, size_y, size_z = x.shape[2:]
-    total = torch.zeros(x.shape[0], conv.weight.shape[0], *x.shape[2:])
-    for i, j, k in itertools.product(range(k0), range(k1), range(k2)):
-        shifted = padded[:, :, i : i + size_x, j : j + size_y, k : k + size_z]
-        total += torch.einsum("oc,bcxyz->boxyz", conv.weight[:, :, i, j, k], shifted)
-    return total if conv.bias is None else total + conv.bias.view(1, -1, 1, 1, 1)
-
-
-def naive_batch_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    mean, var, weight, bias = (
-        v.view(1, -1, 1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (var + norm.eps) ** 0.5 * weight + bias
-
-
-def naive_mlp(x: Tensor, mlp: nn.Sequential) -> Tensor:
-    hidden = (x @ mlp[0].weight.T + mlp[0].bias).clamp(min=0)
-    return hidden @ mlp[2].weight.T + mlp[2].bias
-
-
-def naive_fusion(block: FusionBlock, f_ori: Tensor, shared_mlp: bool, std_pool: str) -> Tensor:
-    mlps = block.channel_attention.mlps
-    voxels = f_ori.shape[2] * f_ori.shape[3] * f_ori.shape[4]
-    f_avg = f_ori.sum((2, 3, 4)) / voxels  # (8)
-    f_max = f_ori.flatten(2).sort(2).values[:, :, -1]  # (9)
-    f_std = (((f_ori - f_avg[:, :, None, None, None]) ** 2).sum((2, 3, 4)) / voxels + 1e-5) ** 0.5  # (10)
-    logits = naive_mlp(f_avg, mlps[0]) + naive_mlp(f_max, mlps[0 if shared_mlp else 1])
-    if std_pool in ("both", "channel"):
-        logits = logits + naive_mlp(f_std, mlps[0 if shared_mlp else 2])
-    w_c = 1 / (1 + torch.exp(-logits))[:, :, None, None, None]  # (7)
-    f_c = w_c * f_ori  # (4)
-
-    channels = f_c.shape[1]
-    pooled = [f_c.sum(1) / channels, f_c.sort(1).values[:, -1]]
-    if std_pool in ("both", "spatial"):
-        pooled.append((((f_c - pooled[0][:, None]) ** 2).sum(1) / channels + 1e-5) ** 0.5)
-    w_s = 1 / (1 + torch.exp(-naive_convolution(torch.stack(pooled, 1), block.spatial_attention.conv)))  # (11)
-    f_s = w_s * f_c  # (5)
-
-    first, second = block.residual_fusion.refine
-    f_r = naive_convolution(f_ori + f_s, block.residual_fusion.reduce)  # (12)
-    refined = naive_batch_norm(naive_convolution(f_r, first.conv), first.adn.N).clamp(min=0)
-    return f_r + naive_convolution(refined, second)  # (6), (13)
-
-
-@pytest.mark.parametrize("shared_mlp", [False, True])
-@pytest.mark.parametrize("std_pool", ["both", "channel", "spatial", "none"])
-def test_fusion_block_follows_the_equations(shared_mlp: bool, std_pool: str) -> None:
-    block, f_ori = fusion_block(shared_mlp, std_pool), torch.randn(2, 12, 6, 5, 4)
-
-    with torch.no_grad():
-        torch.testing.assert_close(block(f_ori), naive_fusion(block, f_ori, shared_mlp, std_pool))
-
-
-def test_attention_weights_are_between_0_and_1_per_channel_and_per_voxel() -> None:
-    f_ori = 3 * torch.randn(2, 12, 6, 5, 4)
-    w_c = ChannelAttention(12, reduction=3, shared_mlp=False, use_std=True)(f_ori)
-    w_s = SpatialAttention(use_std=True)(f_ori)
-
-    assert w_c.shape == (2, 12, 1, 1, 1)
-    assert w_s.shape == (2, 1, 6, 5, 4)
-    for weights in (w_c, w_s):
-        assert weights.min() > 0
-        assert weights.max() < 1
-        assert weights.std() > 0
-
-
-def test_silent_attention_adds_a_quarter() -> None:
-    block, f_ori = fusion_block(), torch.randn(2, 12, 6, 5, 4)
-    for layer in [*(mlp[2] for mlp in block.channel_attention.mlps), block.spatial_attention.conv]:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    block.residual_fusion = nn.Identity()
-
-    assert torch.equal(block(f_ori), 1.25 * f_ori)  # 1 + W_c * W_s = 1 + 0.5 * 0.5
-
-
-def test_silent_refinement_leaves_the_reduced_features() -> None:
-    residual = fusion_block().residual_fusion
-    features = torch.randn(2, 12, 6, 5, 4)
-    nn.init.zeros_(residual.refine[1].weight)
-    nn.init.zeros_(residual.refine[1].bias)
-
-    assert torch.equal(residual(features), residual.reduce(features))
-
-
-def test_refinement_stays_within_the_slice() -> None:
-    """The paper's 1x3x3 is (D, H, W), slices first."""
-    residual = fusion_block().residual_fusion
-    features = torch.randn(1, 12, 9, 9, 5)
-    changed = features.clone()
-    changed[:, :, 4, 4, 2] += 1
-    with torch.no_grad():
-        reached = (residual(features) != residual(changed)).any(1)[0].nonzero()
-
-    assert [conv.weight.shape[2:] for conv in (residual.refine[0].conv, residual.refine[1])] == [(3, 3, 1)] * 2
-    assert reached.amin(0).tolist() == [2, 2, 2]
-    assert reached.amax(0).tolist() == [6, 6, 2]
 
 
 # The whole network.
@@ -270,7 +162,7 @@ def permuted(blocks: Tensor, dim: int, order: list[int]) -> Tensor:
     return torch.cat([parts[i] for i in order], dim)
 
 
-def test_order_of_the_modalities_is_a_convention() -> None:
+def test_permuted_modalities_and_weights_change_nothing() -> None:
     """Encoders and the weights that read or write the concatenated features, permuted together, change nothing."""
     order = [2, 0, 1]
     network = trained_batch_norms(MMFNet(channels=(4, 8))).eval()
@@ -314,7 +206,7 @@ def test_load_encoders_is_strict() -> None:
     network = MMFNet(channels=(4, 8))
     state = MMFNet(1, fusion="concat", channels=(4, 8)).state_dict()
 
-    with pytest.raises(ValueError, match="2 single-modality networks for 3 encoders"):
+    with pytest.raises(ValueError, match="expected 3 state dicts, one for each encoder, found 2"):
         network.load_encoders([state, state])
     incomplete = {k: v for k, v in state.items() if k != "encoders.0.bottom.conv.weight"}
     with pytest.raises(RuntimeError, match=r"Missing key.*bottom.conv.weight"):
@@ -400,39 +292,3 @@ def test_probabilities_in_float32_also_under_autocast() -> None:
 def test_unknown_option_raises(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MMFNet(**options)
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 8, 8, 8), (1, 3, 8, 8), (3, 8, 8, 8)])
-def test_wrong_shape_raises(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected an input \(B, 3, x, y, z\), found shape \["):
-        MMFNet(channels=(4, 8))(torch.zeros(shape))
-
-
-# The loss of the paper, as configured.
-
-
-def naive_dice_loss(p: Tensor, g: Tensor) -> Tensor:
-    return 1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1)
-
-
-@pytest.mark.parametrize(
-    ("p", "g", "expected"),
-    [
-        ([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], 0),
-        ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], 0),
-        ([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], 1 - 1 / 5),
-        ([0.5, 0.5, 0.5, 0.5], [1.0, 0.0, 0.0, 0.0], 1 - 2 / 4),
-    ],
-)
-def test_loss(p: list[float], g: list[float], expected: float) -> None:
-    loss_function = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, batch=True)
-    predicted, truth = (torch.tensor(v).view(2, 1, 2, 1, 1) for v in (p, g))
-
-    assert loss_function(predicted, truth).item() == pytest.approx(expected, abs=1e-7)
-
-
-def test_loss_sums_over_the_batch() -> None:
-    p, g = torch.randn(3, 1, 4, 4, 4).sigmoid(), (torch.randn(3, 1, 4, 4, 4) > 1).float()
-    g[0] = 0  # a window without tumour has no Dice of its own
-
-    torch.testing.assert_close(DiceLoss(smooth_nr=1.0, smooth_dr=1.0, batch=True)(p, g), naive_dice_loss(p, g))

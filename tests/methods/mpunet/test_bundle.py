@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from common.methods.mpunet import MPUNet
-from common.reporting import read_scores
+from common.results import read_scores
 
-from ...workflows import MPUNET, assert_label_maps, parameters, parser_of
+from ...workflows import assert_label_maps, overlay, parameters, parser_of, rates_of
+from .tiny import MPUNET
 
 SCORES = ["Dice", "accuracy", "precision", "specificity", "IoU", "MCC", "recall", "NPV"]
 ABLATIONS = {  # parameters of the network
@@ -37,7 +38,8 @@ def test_the_defaults_are_the_papers() -> None:
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 21_507_255 and network.dense
     assert (stage.max_epochs, stage.weights, stage.patience) == (600, "model.pt", None)
-    assert [stage.rate(epoch) for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
+    rates = rates_of(stage, 200)
+    assert [rates[epoch - 1] for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
     settings = {
         "batch_size": 1,
         "labels": {"liver": 1},
@@ -60,12 +62,12 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_every_ablation_is_in_the_table() -> None:
-    assert {file.stem for file in (MPUNET / "configs" / "ablations").iterdir()} == set(ABLATIONS)
+    assert {file.stem for file in (MPUNET / "configs").glob("*/*.json")} == set(ABLATIONS)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_what_its_name_says(name: str) -> None:
-    parser = parser_of(MPUNET, "train", f"ablations/{name}")
+    parser = parser_of(MPUNET, "train", overlay(MPUNET, name))
     assert parameters(parser.get_parsed_content("network_def")) == ABLATIONS[name]
     loss = parser.get_parsed_content("scale_loss")
     assert loss.ce_on_sigmoid == (name == "released_loss")
@@ -100,17 +102,17 @@ def test_the_liver_is_the_organ_with_its_tumours(
 
 @pytest.mark.parametrize("name", ["no_attention", "no_gates", "single_scale", "tumour", "two_branch"])
 def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_path: Path, name: str) -> None:
-    flow = workflow(MPUNET, "train", f"ablations/{name}", max_epochs=1)
+    flow = workflow(MPUNET, "train", overlay(MPUNET, name), max_epochs=1)
     before = {key: value.clone() for key, value in flow.network_def.state_dict().items()}
     flow.run()
     after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert after.keys() == before.keys()
     assert sum(not torch.equal(after[key], before[key]) for key in after) > 0.9 * len(after)
-    workflow(MPUNET, "train", "evaluate", f"ablations/{name}").run()
+    workflow(MPUNET, "train", "evaluate", overlay(MPUNET, name)).run()
     regions = ["liver", "tumour"] if name == "tumour" else ["liver"]
     row = read_scores(tmp_path / "out" / "scores.csv")[0]
     assert list(row) == ["case", *(f"{score} {region}" for score in SCORES for region in regions)]
-    workflow(MPUNET, "inference", f"ablations/{name}").run()
+    workflow(MPUNET, "inference", overlay(MPUNET, name)).run()
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
 
 
@@ -155,6 +157,6 @@ def test_padding_is_air(name: str) -> None:
 
 
 def test_a_network_for_two_structures_has_three_channels() -> None:
-    network = parser_of(MPUNET, "inference", "ablations/tumour").get_parsed_content("network_def")
+    network = parser_of(MPUNET, "inference", "tasks/tumour").get_parsed_content("network_def")
     assert isinstance(network, MPUNet)
     assert network.dense

@@ -1,40 +1,59 @@
 from __future__ import annotations
 
-import io
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from common.methods.mpunet import AdditiveUNet, MPUNet
-from common.methods.mpunet.network import AttentionGate, DecoderStage, PositionAttention, _maximum_of_neighbours
+from common.methods.mpunet.attention import PositionAttention
+from common.methods.mpunet.network import maximum_of_neighbours
 
-NARROW = {"channels": (4, 4, 8, 8, 16)}
+from ..networks import TwoFormsTests, Variant
+from .formulas import (
+    NARROW,
+    convolved,
+    count,
+    lively,
+    normed,
+    plain_attention,
+    plain_map,
+    plain_stage,
+)
+
 PUBLISHED, UNUSED = 22_557_009, 1_049_754
 
 
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+class TestMPUNet(TwoFormsTests):
+    network = MPUNet
+    options: ClassVar[dict[str, Any]] = NARROW
+    image = (2, 1, 16, 24, 8)
+    out_channels = 2
+    heads: ClassVar[dict[str, int]] = {"seg": 2, "aux_8": 2, "aux_4": 2, "aux_2": 2}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 4, "out_channels": 3}
+    other_out_channels = 3
+    without_gradient = r"(down\.\d\.body\.0|bottom\.[04]|gate\.\w+\.0)\.bias"  # batch normalisation takes these away
+
+    def prepare(self, network: nn.Module) -> None:
+        for module in network.modules():
+            if isinstance(module, PositionAttention):
+                nn.init.constant_(module.gamma, 0.7)  # at the start, 0, the attention gets no gradient
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """With random biases, slopes, statistics and weight of the attention, none of which then has a trivial effect."""
-    with torch.no_grad():
-        for m in network.modules():
-            if isinstance(m, nn.BatchNorm3d):
-                m.running_mean.normal_(std=0.5)
-                m.running_var.uniform_(0.5, 2)
-            elif isinstance(m, nn.PReLU):
-                m.weight.uniform_(0.05, 0.6)
-            elif isinstance(m, PositionAttention):
-                m.gamma.fill_(0.7)
-        for name, p in network.named_parameters():
-            if name.endswith("bias"):
-                p.normal_(std=0.3)
-    return network.eval()
+class TestExplicitAttention(Variant, TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "attention": "explicit"}
+
+
+class TestFinestScale(Variant, TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "fusion": "finest"}
+    heads: ClassVar[dict[str, int]] = {"seg": 2}
+
+
+class TestTwoBranchesWithoutAttentionAndGates(Variant, TestMPUNet):
+    options: ClassVar[dict[str, Any]] = {**NARROW, "block": "two_branch", "attention": "off", "gates": False}
 
 
 def test_parameters_of_the_published_network() -> None:
@@ -91,55 +110,6 @@ def test_sizes_of_the_published_network() -> None:
     assert {tuple(t.shape) for t in outputs.values()} == {(1, 2, 32, 32, 16)}
 
 
-def plain_stage(stage: DecoderStage, below: Tensor, skip: Tensor, first: bool) -> Tensor:
-    u, y = below, skip
-    if not first:
-        u = F.prelu(F.conv_transpose3d(below, stage.up[0].weight, stage.up[0].bias, 2), stage.up[1].weight)
-        y = torch.cat([u, skip], 1)
-    for i in (0, 2, 4):
-        y = convolved(stage.refine, i, y)
-    return plain_gate(stage.gate, y + u, u)
-
-
-def convolved(body: nn.Sequential, i: int, x: Tensor) -> Tensor:
-    return F.prelu(F.conv3d(x, body[i].weight, body[i].bias, padding=1), body[i + 1].weight)
-
-
-def normed(x: Tensor, norm: nn.BatchNorm3d) -> Tensor:
-    mean, var, weight, bias = (
-        t[None, :, None, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (var + 1e-5).sqrt() * weight + bias
-
-
-def projected(body: nn.Sequential, x: Tensor) -> Tensor:
-    weight = body[0].weight[:, :, 0, 0, 0]
-    return normed(torch.einsum("oc,bcxyz->boxyz", weight, x) + body[0].bias[None, :, None, None, None], body[1])
-
-
-def plain_gate(gate: AttentionGate, x: Tensor, g: Tensor) -> Tensor:
-    hidden = (projected(gate.features, x) + projected(gate.signal, g)).clamp(min=0)
-    return x / (1 + torch.exp(-projected(gate.psi, hidden)))
-
-
-def plain_attention(attention: PositionAttention, x: Tensor) -> Tensor:
-    """Eq. 8 and 9, the matrix of all pairs written out; unscaled."""
-    c = x.shape[1]
-    weight, bias = attention.projection.weight[:, :, 0, 0, 0], attention.projection.bias
-    projected = torch.einsum("oc,bcn->bon", weight, x.flatten(2)) + bias[None, :, None]
-    q, k, v = projected[:, : c // 8], projected[:, c // 8 : c // 4], projected[:, c // 4 :]
-    energy = torch.einsum("bci,bcj->bij", q, k)
-    share = energy.exp() / energy.exp().sum(2, keepdim=True)
-    return attention.gamma * torch.einsum("bij,bcj->bci", share, v).unflatten(2, x.shape[2:]) + x
-
-
-def plain_map(head: nn.Module, x: Tensor, scale: int) -> Tensor:
-    logits = F.conv3d(x, head.conv.weight, head.conv.bias)
-    if scale > 1:
-        logits = F.interpolate(logits, scale_factor=float(scale), mode="trilinear", align_corners=False)
-    return logits.exp() / logits.exp().sum(1, keepdim=True)
-
-
 def plain_network(n: MPUNet, x: Tensor) -> dict[str, Tensor]:
     """The published graph, step by step; in eval mode, with gates, attention and the plain stages."""
     skips = []
@@ -170,7 +140,7 @@ def test_the_graph_against_plain_formulas() -> None:
         torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_probabilities_and_their_mean() -> None:
+def test_seg_is_the_mean_of_the_probability_maps() -> None:
     network = lively(MPUNet(out_channels=3, **NARROW))
     finest: list[Tensor] = []
     network.head.register_forward_hook(lambda *call: finest.append(call[2]))
@@ -182,7 +152,7 @@ def test_probabilities_and_their_mean() -> None:
     torch.testing.assert_close(outputs["seg"], torch.stack(maps).mean(0), rtol=0, atol=1e-6)
 
 
-def test_the_finest_scale_alone() -> None:
+def test_finest_scale_alone_equals_the_finest_map() -> None:
     network, single = lively(MPUNet(**NARROW)), MPUNet(fusion="finest", **NARROW).eval()
     missing = single.load_state_dict(network.state_dict(), strict=False)
     assert not missing.missing_keys and {k.split(".")[0] for k in missing.unexpected_keys} == {"coarse_heads"}
@@ -194,7 +164,7 @@ def test_the_finest_scale_alone() -> None:
     assert list(outputs) == ["seg"] and torch.equal(outputs["seg"], finest[0])
 
 
-def test_dense_is_the_segmentation() -> None:
+def test_inference_form_is_the_segmentation() -> None:
     network, x = lively(MPUNet(**NARROW)), torch.randn(1, 1, 16, 16, 8)
     seg = network(x)["seg"]
     network.dense = True
@@ -216,7 +186,7 @@ def test_slabs_give_the_same_values(block: str, size: int) -> None:
         torch.testing.assert_close(in_slabs[name], values, rtol=1e-5, atol=1e-6)
 
 
-def test_batch_statistics_are_of_the_whole() -> None:
+def test_batch_statistics_cover_the_whole_image() -> None:
     network, x = MPUNet(dropout=0.0, **NARROW).train(), torch.randn(1, 1, 64, 8, 8)
     with torch.no_grad():
         seg = network(x)["seg"]
@@ -226,72 +196,9 @@ def test_batch_statistics_are_of_the_whole() -> None:
 def test_maximum_of_neighbours() -> None:
     x = torch.randn(2, 3, 5, 6, 1) - 5  # zeros at the border would show
     expected = F.max_pool3d(x, kernel_size=3, stride=1, padding=1)
-    assert torch.equal(_maximum_of_neighbours(x), expected)
+    assert torch.equal(maximum_of_neighbours(x), expected)
     with torch.no_grad():
-        assert torch.equal(_maximum_of_neighbours(x), expected)
-
-
-def test_attention_starts_as_the_identity() -> None:
-    x = torch.randn(1, 16, 4, 4, 2)
-    assert torch.equal(PositionAttention(16)(x), x)
-
-
-@pytest.mark.parametrize("linear", [True, False])
-def test_attention_is_unscaled_with_shares_of_all_keys(linear: bool) -> None:
-    attention, x = lively(PositionAttention(64, linear)), torch.randn(2, 64, 4, 3, 5)
-    torch.testing.assert_close(attention(x), plain_attention(attention, x), rtol=1e-4, atol=1e-5)
-
-    y = attention(x)
-    with torch.no_grad():  # the usual scale would show
-        attention.projection.weight[:8] /= math.sqrt(8)
-        attention.projection.bias[:8] /= math.sqrt(8)
-    assert (attention(x) - y).abs().max() > 0.1
-
-
-def test_attention_knows_no_positions() -> None:
-    attention, x = lively(PositionAttention(16)), torch.randn(1, 16, 3, 4, 2)
-    order = torch.randperm(24)
-
-    def permuted(t: Tensor) -> Tensor:
-        return t.flatten(2)[:, :, order].unflatten(2, (3, 4, 2))
-
-    torch.testing.assert_close(attention(permuted(x)), permuted(attention(x)))
-
-
-@pytest.mark.parametrize("peaked", [1, 5])
-def test_linear_attention_equals_the_explicit_form_in_value_and_gradient(peaked: int) -> None:
-    linear, explicit = lively(PositionAttention(256)), PositionAttention(256, linear=False)
-    with torch.no_grad():
-        linear.projection.weight[:64] *= peaked  # queries and keys
-    explicit.load_state_dict(linear.state_dict())
-    inputs = [torch.randn(1, 256, 16, 16, 6, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
-    weights = torch.randn(inputs[0].shape)
-    gradients = []
-    for attention, x in zip((linear, explicit), inputs):
-        y = attention(x.requires_grad_())
-        (y * weights).sum().backward()
-        gradients.append(
-            [y.detach(), x.grad, *(p.grad for name, p in attention.named_parameters() if name != "key.bias")]
-        )
-    for ours, theirs in zip(*gradients):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * max(1.0, float(theirs.abs().max())))
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_linear_attention_takes_the_flash_kernel(layout: torch.memory_format) -> None:
-    attention, x = PositionAttention(256), torch.randn(2, 256, 4, 4, 2).to(memory_format=layout)
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises if it cannot
-        attention(x.requires_grad_()).sum().backward()
-
-
-def test_gate() -> None:
-    gate = lively(AttentionGate(8, 0.1))
-    x, g = torch.randn(2, 2, 8, 4, 6, 2).unbind()
-    coefficient = gate.coefficient(x, g)
-    assert coefficient.shape == (2, 1, 4, 6, 2)
-    assert coefficient.min() > 0 and coefficient.max() < 1
-    assert (gate(x, g).abs() <= x.abs()).all()
-    torch.testing.assert_close(gate(x, g), plain_gate(gate, x, g))
+        assert torch.equal(maximum_of_neighbours(x), expected)
 
 
 @pytest.mark.parametrize(("alpha", "alphas"), [(1.0, [1] * 5), (1, [1] * 5), ("channels", [4, 8, 8, 16, 32])])
@@ -329,53 +236,13 @@ def test_initialisation() -> None:
         ({"in_channels": 2}, "in_channels=2: expected 1 or the width of the first level, 16"),
     ],
 )
-def test_options_that_there_are_not(options: dict, message: str) -> None:
+def test_unknown_option_raises(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MPUNet(**options)
 
 
-def test_sizes_that_do_not_divide() -> None:
+def test_sizes_that_do_not_divide_raise() -> None:
     with pytest.raises(ValueError, match="spatial size 20 is not divisible by 8; pad to 24"):
         MPUNet(**NARROW)(torch.zeros(1, 1, 16, 20, 16))
     with pytest.raises(ValueError, match="spatial size 24 is not divisible by 16; pad to 32"):
         AdditiveUNet()(torch.zeros(1, 1, 16, 16, 24))
-
-
-def plain_unet(n: AdditiveUNet, x: Tensor) -> dict[str, Tensor]:
-    skips = []
-    for i in range(4):
-        x = F.max_pool3d(F.conv3d(x, n.encoder[i][0].weight, n.encoder[i][0].bias, padding=1), 2).clamp(min=0)
-        skips.append(x)
-    outputs = {}
-    for i, conv in enumerate([n.decoder[0][0], n.decoder[1][0], n.decoder[2][0], n.last[0]]):
-        if i < 3:
-            outputs[f"aux_{16 >> i}"] = plain_map(n.coarse_heads[i], x, 16 >> i)
-        x = F.conv3d(x, conv.weight, conv.bias, padding=1)
-        x = F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False).clamp(min=0)
-        if i < 3:
-            x = x + skips[2 - i]
-    outputs["seg"] = plain_map(n.head, x, 1)
-    return outputs
-
-
-def test_the_baseline_against_plain_formulas() -> None:
-    network, x = lively(AdditiveUNet(out_channels=3, channels=(4, 5, 6, 8))), torch.randn(2, 1, 16, 32, 16)
-    outputs, expected = network(x), plain_unet(network, x)
-    assert list(outputs) == ["aux_16", "aux_8", "aux_4", "seg"]
-    for name, values in outputs.items():
-        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-5)
-    network.dense = True
-    assert torch.equal(network(x), outputs["seg"])
-
-
-def test_the_baseline_has_the_published_size() -> None:
-    network = AdditiveUNet()
-    assert count(network) == 2_326_638
-    assert count(AdditiveUNet(out_channels=3)) == 2_327_092
-    adam = torch.optim.Adam(network.parameters())
-    sum(values.square().sum() for values in network(torch.randn(1, 1, 16, 16, 16)).values()).backward()
-    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
-    adam.step()
-    file = io.BytesIO()
-    torch.save({"network": network.state_dict(), "optimizer": adam.state_dict()}, file)
-    assert file.tell() / 2**20 == pytest.approx(26.65, abs=0.02)  # table 6

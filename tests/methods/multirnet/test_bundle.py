@@ -16,12 +16,14 @@ import torch
 from ignite.engine import Events
 from monai.losses import DiceLoss, TverskyLoss
 
-from common.engines.staged_trainer import STATE_FILE, StagedTrainer
+from common.engines import StagedTrainer
+from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
-from common.reporting import read_class_scores, read_classes, read_scores
+from common.results import read_class_scores, read_classes, read_scores
 
-from ...workflows import MULTIRNET, PHANTOMS, assert_class_maps, assert_label_maps, parameters, parser_of, results_in
+from ...workflows import assert_class_maps, assert_label_maps, parameters, parser_of, results_in
+from .tiny import MULTIRNET, TINY
 
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
@@ -60,11 +62,11 @@ def test_the_defaults_are_the_papers() -> None:
     parser = parser_of(MULTIRNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 48_689_576 and network.dense and network.iterations == 2
-    assert (stage.max_epochs, stage.learning_rate, stage.weights, stage.patience) == (500, 3e-4, "model.pt", 100)
-    optimizer = stage.optimizer(network, 3e-4)
+    assert (stage.max_epochs, stage.lr_scheduler, stage.weights, stage.patience) == (500, None, "model.pt", 100)
+    optimizer, _ = stage.start_optimizer()
     assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups
-    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.9, 0.999), 0)
     settings = {
         "batch_size": 4,
         "updates_per_epoch": 36,  # 144 cases, three of four folds of the paper's 192
@@ -327,11 +329,12 @@ def test_a_scan_without_lungs_does_not_stop_the_others(
     scan = nib.load(tmp_path / "scans" / "chest.nii.gz")
     water = np.maximum(np.asarray(scan.dataobj), -100).astype(np.int16)  # as low as fat, but no air
     nib.save(nib.Nifti1Image(water, scan.affine), tmp_path / "scans" / "water.nii.gz")
+    flow = workflow(MULTIRNET, "inference", dataset_dir=str(tmp_path / "scans"))
     with pytest.raises(RuntimeError) as error:
-        workflow(MULTIRNET, "inference", dataset_dir=str(tmp_path / "scans")).run()
-    message = str(error.value.__cause__)
-    assert message.startswith("1 of 2 cases failed:")
-    assert "water.nii.gz: no lungs were found" in message and "expected a chest CT in HU" in message
+        flow.run()
+    assert str(error.value.__cause__) == "1 of 2 cases failed: water"
+    message = flow.evaluator.failures["water"]
+    assert "water.nii.gz: no lungs found" in message and "expected a chest CT in HU" in message
     assert results_in(tmp_path / "out") == {"chest_seg.nii.gz", "chest_class.json", "inference.log"}
 
 
@@ -352,4 +355,4 @@ def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
 
 def test_the_phantoms_of_the_tests_have_every_class(cohort: Callable) -> None:
     listing = json.loads((cohort(MULTIRNET) / "dataset.json").read_text())
-    assert {case["class"] for case in listing["training"]} == set(PHANTOMS[MULTIRNET.name].classes) == set(CLASSES)
+    assert {case["class"] for case in listing["training"]} == set(TINY.phantom.classes) == set(CLASSES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,69 +12,48 @@ from torch import Tensor, nn
 from common.methods.multirnet import MultiRNet
 from common.methods.multirnet.network import (
     ClassifierModule,
-    InputTransition,
-    SegmentationSubnet,
-    UpSampling,
-    UpTransition,
-    reverse_attention,
 )
 
-MODES = ("shared", "own", "off")
+from ..networks import TwoFormsTests, Variant
+from .formulas import (
+    MODES,
+    inputs_of,
+    naive_norm,
+    narrow,
+    outputs_of,
+    parameters,
+    trained,
+)
 
 
-def narrow(**options: object) -> MultiRNet:
-    """Five levels; in eval mode, with statistics, slopes and up-samplings as after training."""
-    widths = {"channels": (2, 3, 4, 5, 6), "classifier_channels": (2, 3, 4)}
-    return trained(MultiRNet(**{**widths, "kernel_size": 3, **options})).eval()
+class TestMultiRNet(TwoFormsTests):
+    network = MultiRNet
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 6, 8), "classifier_channels": (4, 6, 8), "kernel_size": 3}
+    image = (2, 1, 16, 12, 8)
+    out_channels = 1 + 3
+    heads: ClassVar[dict[str, int]] = {"seg": 1, "class": 3}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": 4}
+    other_out_channels = 1 + 4
+    without_gradient = r"\.up\.conv\.bias"  # batch normalisation takes these biases away
 
 
-def trained(network: nn.Module) -> nn.Module:
-    for m in network.modules():
-        if isinstance(m, nn.BatchNorm3d):
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2)
-            nn.init.uniform_(m.weight, 0.5, 2)
-            nn.init.normal_(m.bias, std=0.3)
-        elif isinstance(m, nn.PReLU):
-            nn.init.uniform_(m.weight, 0.1, 0.9)
-    return network
+class TestOwnUpSamplingAndMeanOfSigmoids(Variant, TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {
+        **TestMultiRNet.options,
+        "reverse_attention": "own",
+        "fusion": "mean_sigmoid",
+        "iterations": 0,
+    }
 
 
-def parameters(*modules: nn.Module) -> int:
-    return sum(p.numel() for module in modules for p in module.parameters())
+class TestWithoutReverseAttention(Variant, TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {**TestMultiRNet.options, "reverse_attention": "off", "iterations": 1}
 
 
-def outputs_of(module: nn.Module) -> list[Tensor]:
-    """Fills with what the module returns."""
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    return seen
-
-
-def inputs_of(module: nn.Module) -> list[Tensor]:
-    """Fills with what the module is given."""
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    return seen
-
-
-def broadcast(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1, 1)
-
-
-def naive_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    x = (x - broadcast(norm.running_mean)) / (broadcast(norm.running_var) + 1e-5) ** 0.5
-    return x * broadcast(norm.weight) + broadcast(norm.bias)
-
-
-def naive_prelu(x: Tensor, act: nn.Module) -> Tensor:
-    return x.clamp(min=0) + broadcast(act.weight) * x.clamp(max=0)
-
-
-def naive_unit(x: Tensor, unit: nn.Module) -> Tensor:
-    """Convolution without bias, with padding that keeps the size, normalisation, PReLU."""
-    weight = unit.conv.weight
-    return naive_prelu(naive_norm(F.conv3d(x, weight, padding=weight.shape[2] // 2), unit.adn.N), unit.adn.A)
+class TestSegmentationAlone(Variant, TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {**TestMultiRNet.options, "task": "seg"}
+    out_channels = other_out_channels = 1
+    heads: ClassVar[dict[str, int]] = {"seg": 1}
 
 
 # Parameters.
@@ -114,103 +94,6 @@ def test_parameters_of_the_options() -> None:
     assert parameters(small) == 48_689_576 - (125 - 27) * kernels
 
 
-# The segmentation subnet.
-
-
-def copy_unit(ours: nn.Module, conv: nn.Module, norm: nn.Module, act: nn.Module | None) -> None:
-    ours.conv.load_state_dict(conv.state_dict())
-    ours.adn.N.load_state_dict(norm.state_dict())
-    if act is not None:
-        ours.adn.A.load_state_dict(act.state_dict())
-
-
-def copy_stage(ours: nn.Module, theirs: nn.Module) -> None:
-    for unit, lu in zip(ours.convs, theirs.ops, strict=True):
-        copy_unit(unit, lu.conv_block.conv, lu.conv_block.adn.N, lu.act_function)
-    ours.act.load_state_dict(theirs.act_function2.state_dict())
-
-
-def test_without_reverse_attention_the_backbone_is_the_v_net_of_monai() -> None:
-    theirs = trained(VNet(act="prelu")).eval()
-    ours = SegmentationSubnet(1, (16, 32, 64, 128, 256), kernel_size=5, reverse_attention="off", fusion="logits").eval()
-    copy_unit(ours.encoder[0].conv, theirs.in_tr.conv_block.conv, theirs.in_tr.conv_block.adn.N, None)
-    ours.encoder[0].act.load_state_dict(theirs.in_tr.act_function.state_dict())
-    downs = (theirs.down_tr32, theirs.down_tr64, theirs.down_tr128, theirs.down_tr256)
-    for (down, stage), block in zip(ours.encoder[1:], downs, strict=True):
-        copy_unit(down, block.down_conv, block.bn1, block.act_function1)
-        copy_stage(stage, block)
-    for up, block in zip(ours.decoder, (theirs.up_tr256, theirs.up_tr128, theirs.up_tr64, theirs.up_tr32), strict=True):
-        copy_unit(up.up, block.up_conv, block.bn1, None)
-        up.act.load_state_dict(block.act_function1.state_dict())
-        copy_stage(up.stage, block)
-    features = outputs_of(theirs.up_tr32)
-    image = torch.randn(1, 1, 32, 16, 16)
-
-    with torch.no_grad():
-        theirs(image)
-        torch.testing.assert_close(ours(image)[1], features[0])
-
-
-@pytest.mark.parametrize("in_channels", [1, 2])
-def test_the_first_level_adds_the_image_repeated(in_channels: int) -> None:
-    block, x = trained(InputTransition(in_channels, 6, kernel_size=3)).eval(), torch.randn(2, in_channels, 4, 5, 3)
-    convolved = naive_norm(F.conv3d(x, block.conv.conv.weight, padding=1), block.conv.adn.N)
-    repeated = torch.cat([x] * (6 // in_channels), 1)
-
-    torch.testing.assert_close(block(x), naive_prelu(convolved + repeated, block.act))
-
-
-def test_reverse_attention_is_equations_2_and_3() -> None:
-    features, up = torch.randn(2, 3, 4, 5, 6), 3 * torch.randn(2, 3, 4, 5, 6)
-
-    torch.testing.assert_close(reverse_attention(features, up), features * (1 - 1 / (1 + torch.exp(-up))))
-    assert not reverse_attention(features, torch.full_like(up, torch.inf)).any()
-    assert reverse_attention(features, torch.full_like(up, -torch.inf)).equal(features)
-    # 1 - sigmoid would be 0 here
-    assert reverse_attention(torch.ones(1), torch.tensor([40.0])).item() == pytest.approx(4.248354e-18, rel=1e-5, abs=0)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_decoder_erases_the_skip_and_convolves(mode: str) -> None:
-    block = trained(UpTransition(5, 3, convolutions=2, kernel_size=3, reverse_attention=mode)).eval()
-    below, skip = torch.randn(2, 5, 3, 2, 4), torch.randn(2, 3, 6, 4, 8)
-    up = naive_norm(F.conv_transpose3d(below, block.up.conv.weight, block.up.conv.bias, stride=2), block.up.adn.N)
-    if mode == "own":
-        own = F.conv_transpose3d(below, block.own_up.conv.weight, block.own_up.conv.bias, stride=2)
-    weight = {"shared": lambda: 1 - up.sigmoid(), "own": lambda: 1 - own.sigmoid(), "off": lambda: 1}[mode]()
-    merged = torch.cat([naive_prelu(up, block.act), skip * weight], 1)
-    first, second = block.stage.convs
-    expected = naive_prelu(naive_unit(naive_unit(merged, first), second) + merged, block.stage.act)
-
-    torch.testing.assert_close(block(below, skip), expected)
-
-
-@pytest.mark.parametrize("factor", [2, 4, 8, 16])
-def test_up_sampling_starts_as_trilinear_interpolation(factor: int) -> None:
-    up, x = UpSampling(factor), torch.randn(2, 1, 4, 1, 3)
-    expected = F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=False)
-
-    torch.testing.assert_close(up(x), expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(up(torch.full_like(x, 3)), torch.full_like(expected, 3))  # up to the borders
-    assert [p.shape for p in up.parameters() if p.requires_grad] == [(2 * factor,) * 3]
-
-
-def test_up_sampling_never_runs_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    # where the CPU has no fast kernel for one channel
-    convolve, strides = F.conv_transpose3d, []
-
-    def watch(x: Tensor, weight: Tensor, **options: object) -> Tensor:
-        strides.append((x.stride(), weight.stride()))
-        return convolve(x, weight, **options)
-
-    monkeypatch.setattr(F, "conv_transpose3d", watch)
-    up = UpSampling(2).to(memory_format=torch.channels_last_3d)
-    up(torch.rand(2, 1, 3, 4, 5).to(memory_format=torch.channels_last_3d))
-
-    padded, kernel = 5 * 6 * 7, 4 * 4 * 4
-    assert strides == [((padded, padded, 6 * 7, 7, 1), (kernel, kernel, 4 * 4, 4, 1))]
-
-
 def test_channels_last_gives_the_same() -> None:
     network, image = narrow(channels=(8, 8, 8, 8, 8), dense=True), torch.rand(2, 1, 32, 16, 16)
     features = outputs_of(network.segmentation.decoder[-1])
@@ -223,43 +106,7 @@ def test_channels_last_gives_the_same() -> None:
     assert features[-1].is_contiguous(memory_format=torch.channels_last_3d)  # on the way no layer went back
 
 
-@pytest.mark.parametrize("fusion", ["logits", "mean_sigmoid"])
-def test_fusion_is_equation_1(fusion: str) -> None:
-    network = narrow(fusion=fusion)
-    segmentation = network.segmentation
-    deepest_first = [outputs_of(segmentation.encoder[-1]), *(outputs_of(block) for block in segmentation.decoder)]
-    convolutions = [segmentation.bottom_head[0], *(head[0] for head in segmentation.heads[:3]), segmentation.heads[3]]
-
-    with torch.no_grad():
-        seg = network(torch.randn(2, 1, 32, 16, 48))["seg"]
-        scales = []
-        for i, (conv, features) in enumerate(zip(convolutions, deepest_first, strict=True), start=1):
-            feature = torch.einsum("c,bcxyz->bxyz", conv.weight.flatten(), features[0]).unsqueeze(1) + conv.bias
-            scales.append(F.interpolate(feature, scale_factor=2 ** (5 - i), mode="trilinear", align_corners=False))
-    expected = sum(scales).sigmoid() if fusion == "logits" else sum(scale.sigmoid() for scale in scales) / 5
-
-    assert [tuple(features[0].shape[2:]) for features in deepest_first][0::2] == [(2, 1, 3), (8, 4, 12), (32, 16, 48)]
-    torch.testing.assert_close(seg.sigmoid(), expected)
-    assert 0 < seg.sigmoid().min() < seg.sigmoid().max() < 1
-
-
-@pytest.mark.parametrize("logit", [-200.0, 200.0])
-def test_mean_of_sigmoids_far_from_0_keeps_logit_and_gradient(logit: float) -> None:
-    network = narrow(fusion="mean_sigmoid")
-    for head in (network.segmentation.bottom_head[0], *(h[0] for h in network.segmentation.heads[:3])):
-        nn.init.zeros_(head.weight)
-        nn.init.constant_(head.bias, logit)
-    nn.init.zeros_(network.segmentation.heads[3].weight)
-    nn.init.constant_(network.segmentation.heads[3].bias, logit)
-
-    seg = network(torch.rand(1, 1, 16, 16, 16))["seg"]
-    seg.mean().backward()
-
-    torch.testing.assert_close(seg, torch.full_like(seg, logit))  # of five equal ones, each the mean
-    assert network.segmentation.heads[3].bias.grad.item() == pytest.approx(1 / 5, rel=1e-4)
-
-
-def test_sizes_of_every_level_for_the_paper_s_region() -> None:
+def test_sizes_of_every_level_for_the_papers_region() -> None:
     network = narrow(classifier_channels=(1, 1, 1, 1, 1, 2))
     stages = [*network.segmentation.encoder, *network.segmentation.decoder, *network.classifier]
     seen = [outputs_of(stage) for stage in stages]
@@ -283,7 +130,7 @@ def test_levels_can_be_fewer() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_module_of_the_classifier(stride: int) -> None:
+def test_classifier_module_against_its_formula(stride: int) -> None:
     module, x = trained(ClassifierModule(3, 5, stride)).eval(), torch.randn(2, 3, 6, 7, 4)
     convolved = naive_norm(F.conv3d(x, module.conv.conv.weight, stride=stride, padding=1), module.conv.adn.N)
     projected = torch.einsum("oc,bcxyz->boxyz", module.shortcut.conv.weight[..., 0, 0, 0], x)[
@@ -309,7 +156,7 @@ def test_the_classifier_sees_the_image_within_the_lesions(passed: bool) -> None:
     assert not seen[1].any()
 
 
-def test_the_diagnosis_depends_on_the_last_level_of_the_decoder_in_two_ways() -> None:
+def test_diagnosis_depends_on_decoder_features_in_two_ways() -> None:
     network, image = narrow(num_classes=4), torch.rand(1, 1, 32, 16, 16)
     with torch.no_grad():
         logits, features = network.segmentation(image)
@@ -338,7 +185,7 @@ def test_grad_cam_finds_its_layer_by_name() -> None:
     assert features[0].grad.any()
 
 
-def test_the_diagnosis_trains_the_segmentation_through_the_lesions() -> None:
+def test_diagnosis_trains_the_segmentation_through_lesions() -> None:
     network = narrow().train()
     nn.init.zeros_(network.head.weight[:, -4:].detach())  # without the pooled features of the decoder
 
@@ -348,7 +195,7 @@ def test_the_diagnosis_trains_the_segmentation_through_the_lesions() -> None:
     assert network.segmentation.encoder[0].conv.conv.weight.grad.any()
 
 
-def test_the_segmentation_alone_is_the_same() -> None:
+def test_segmentation_alone_equals_that_of_both_tasks() -> None:
     both, alone, image = narrow(), narrow(task="seg"), torch.rand(1, 1, 32, 16, 16)
     alone.load_state_dict({k: v for k, v in both.state_dict().items() if k.startswith("segmentation.")})
 
@@ -362,7 +209,7 @@ def test_the_segmentation_alone_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("iterations", [0, 1, 2])
-def test_the_dense_form_makes_the_passes_of_algorithm_1(iterations: int) -> None:
+def test_inference_form_makes_the_passes_of_algorithm_1(iterations: int) -> None:
     network, image = narrow(), torch.rand(2, 1, 32, 16, 16)
     with torch.no_grad():
         outputs, inputs = network(image), [image]
@@ -395,7 +242,7 @@ def test_each_pass_changes_the_result() -> None:
     assert MultiRNet(channels=(2, 2), classifier_channels=(2,)).iterations == 2
 
 
-def test_no_map_has_gone_before_the_first_pass() -> None:
+def test_first_pass_equals_one_with_a_map_of_zeros() -> None:
     network, image = narrow(), torch.rand(1, 1, 32, 16, 16)
 
     with torch.no_grad():
@@ -432,7 +279,7 @@ def test_mixed_precision_gives_maps_in_float32() -> None:
         ({"in_channels": 3, "channels": (8, 8)}, "the first a multiple of in_channels=3"),
     ],
 )
-def test_an_option_that_there_cannot_be(options: dict[str, object], message: str) -> None:
+def test_unknown_option_raises(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MultiRNet(**options)
 

@@ -1,6 +1,9 @@
+"""Iterative learning."""
+
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +17,14 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from common.engines import supervised
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.methods.multirnet import iterative_update
 
 from ...trainers import assert_same, in_two_processes, run_until
 
 
 class Recurrent(nn.Module):
-    """Adds the probability of the pass before to its input."""
+    """Add the probability of the previous pass to the input."""
 
     def __init__(self, iterations: int, dropout: float = 0.0, dense: bool = True) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ def iterated(
     **options: Any,
 ) -> Any:
     torch.manual_seed(0)
-    stages = supervised(Recurrent(iterations, dropout), 3, learning_rate=0.05)
+    stages = supervised(Recurrent(iterations, dropout), functools.partial(torch.optim.Adam, lr=0.05), 3)
     engine = make(
         stages,
         data or batches(),
@@ -77,7 +80,7 @@ def iterated(
 
 
 def passes(network: nn.Module, loss: nn.Module, optimizer: Any, batch: dict[str, Tensor], iterations: int) -> list:
-    """The updates of one batch, as Algorithm 1 has them; the loss of each."""
+    """Update on one batch as in Algorithm 1; return the loss of each pass."""
     x, y, losses = batch["image"], batch["label"].float(), []
     found = torch.zeros_like(x)
     for _ in range(iterations + 1):
@@ -126,7 +129,7 @@ def test_each_pass_gets_the_probability_of_the_one_before(trainer: Callable, tmp
 
     network.body.register_forward_hook(watch)
     engine = trainer(
-        supervised(network, 1, learning_rate=0.1),
+        supervised(network, functools.partial(torch.optim.Adam, lr=0.1), 1),
         [batches().collate_fn(IMAGES[:2])],
         VOLUMES,
         loss_function=Weighed(),
@@ -158,7 +161,7 @@ def test_every_pass_fires_its_events(trainer: Callable, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [2, 4, 6, 8])
-def test_iterative_learning_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
+def test_iterative_learning_resumes_exactly(trainer: Callable, tmp_path: Path, interrupt: int) -> None:
     iterated(trainer, tmp_path / "whole", 2, dropout=0.5)
     iterated(trainer, tmp_path / "parts", 2, interrupt, dropout=0.5)
     torch.rand(5)
@@ -171,8 +174,8 @@ def test_iterative_learning_goes_on_as_if_uninterrupted(trainer: Callable, tmp_p
 # Mixed precision.
 
 
-def test_the_scale_of_the_loss_is_taken_back_before_each_step(trainer: Callable, tmp_path: Path) -> None:
-    """With a scaler of the CPU; a scale that is a power of 2 leaves the gradients as they are."""
+def test_gradients_are_unscaled_before_each_step(trainer: Callable, tmp_path: Path) -> None:
+    """The scaler is one for the CPU, and its scale, a power of 2, changes no gradient bits."""
     torch.manual_seed(0)
     network = Recurrent(1, dense=False).eval()
     loss, plain = Weighed(), copy.deepcopy(network)
@@ -223,7 +226,7 @@ def _process(rank: int, make: Callable, folder: Path) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes_iterate_as_one_does(trainer: Callable, tmp_path: Path) -> None:
+def test_two_processes_train_the_weights_of_one(trainer: Callable, tmp_path: Path) -> None:
     in_two_processes(_process, trainer, tmp_path)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_same(one, two)

@@ -20,7 +20,7 @@ SLICES = (slice(9, 27), slice(7, 31), slice(5, 23))
 
 
 def ball() -> np.ndarray:
-    """An ellipsoid that fills the box ``SLICES``."""
+    """Return the mask of an ellipsoid that fills the box ``SLICES``."""
     grid = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
     terms = [((g - (s.start + s.stop - 1) / 2) / ((s.stop - s.start) / 2)) ** 2 for g, s in zip(grid, SLICES)]
     return np.sum(terms, axis=0) < 1
@@ -30,7 +30,7 @@ BRAIN = ball()
 
 
 def scan(background: float = 0.0, noise: float = 0.0, low: float = 200, high: float = 900) -> np.ndarray:
-    """Two modalities of uniform values in the brain, in a background of one value and normal noise everywhere."""
+    """Return two modalities: uniform values in the brain, one background value, and normal noise everywhere."""
     rng = np.random.default_rng(0)
     image = np.where(BRAIN, rng.uniform(low, high, (2, *SHAPE)), background)
     return (image + noise * rng.standard_normal(image.shape)).astype(np.float32)
@@ -56,12 +56,12 @@ def overlap(mask: torch.Tensor) -> float:
     ],
     ids=["zero", "normalised", "offset", "dark", "slope and intercept"],
 )
-def test_a_constant_background_is_told_exactly(image: np.ndarray) -> None:
+def test_a_constant_background_is_found_exactly(image: np.ndarray) -> None:
     np.testing.assert_array_equal(brain_mask(image), BRAIN)
     assert brain_mask(tensor(image)).dtype == torch.bool and not isinstance(brain_mask(tensor(image)), MetaTensor)
 
 
-def test_zeros_mean_non_zero_in_any_modality() -> None:
+def test_zeros_are_background_unless_another_modality_differs() -> None:
     image = scan()
     image[0, 15:20, 15:20, 10:15] = 0  # a hole in one modality
     image[:, 12, 12, 12] = 0  # and in all
@@ -71,7 +71,7 @@ def test_zeros_mean_non_zero_in_any_modality() -> None:
     assert not brain_mask(image)[12, 12, 12] and brain_mask(image)[2, 2, 2] and brain_mask(image)[3, 3, 3]
 
 
-def test_a_brain_that_reaches_the_border() -> None:
+def test_a_brain_may_reach_the_border() -> None:
     image = scan()[:, 11:, :, 7:]
     assert (image[:, 0] != 0).any() and (image[..., 0] != 0).any()
     np.testing.assert_array_equal(brain_mask(image), (image != 0).any(0))
@@ -90,14 +90,14 @@ CROPS = {
 
 @pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
 @pytest.mark.parametrize(("factor", "offset"), [(1, 0), (0.37, -11.3), (1, 1024), (1e-3, -3), (-1, 500)])
-def test_crops_with_a_constant_background_are_exact(crop: tuple[slice, ...], factor: float, offset: float) -> None:
+def test_crops_on_a_constant_background_are_exact(crop: tuple[slice, ...], factor: float, offset: float) -> None:
     image = (scan(low=1, high=900) * np.float32(factor) + np.float32(offset))[(slice(None), *crop)]
     np.testing.assert_array_equal(brain_mask(image), BRAIN[crop])
 
 
 @pytest.mark.parametrize("crop", [CROPS[name] for name in ("slab", "thin", "tight", "tight slab", "sagittal", "half")])
 @pytest.mark.parametrize("offset", [0.0, -2000.0])
-def test_crops_with_a_background_of_noise(crop: tuple[slice, ...], offset: float) -> None:
+def test_crops_on_a_background_of_noise_are_close(crop: tuple[slice, ...], offset: float) -> None:
     image = scan(noise=8)
     image = np.hypot(image, 8 * np.random.default_rng(1).standard_normal(image.shape)).astype(np.float32) + offset
     found = brain_mask(image[(slice(None), *crop)]).numpy()
@@ -112,21 +112,21 @@ def test_a_crop_from_within_the_brain_is_refused(seed: int, noise: float) -> Non
     tissue = ndimage.gaussian_filter(rng.normal(0, 1, (2, 40, 40, 40)), (0, 2, 2, 2))
     image = 400 + 100 * tissue / tissue.std() + noise * rng.standard_normal(tissue.shape)
     image[:, 10:16, 10:16, 10:16] += 600  # a bright tumour
-    message = r"P_flair.nii.gz: channel 0: no brain can be told from the background: .* give a skull-stripped volume"
+    message = r"P_flair.nii.gz: channel 0: no brain found: .* give a skull-stripped volume"
     with pytest.raises(InputError, match=message):
         NormalizeBraind("image")({"image": tensor(image)})
     with pytest.raises(InputError, match="no brain"):
         BratsLabelsd("label")({"image": tensor(image), "label": tensor(np.zeros((1, 40, 40, 40)))})
 
 
-def test_one_step_above_the_background_is_brain() -> None:
+def test_a_value_just_above_the_background_is_brain() -> None:
     image = scan(background=1024)
     image[:, 3, 3, 3] = np.nextafter(np.float32(1024), np.float32(2000)) + np.float32(0.01)
     assert brain_mask(image)[3, 3, 3]
 
 
 @pytest.mark.parametrize("value", [1e5, 3e38, -1e30])
-def test_a_hot_block_leaves_the_contrast_of_the_brain(value: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_voxels_do_not_change_the_contrast(value: float, caplog: pytest.LogCaptureFixture) -> None:
     intact = scan()
     damaged = intact.copy()
     damaged[0, 17:20, 17:20, 13:16] = value
@@ -138,7 +138,7 @@ def test_a_hot_block_leaves_the_contrast_of_the_brain(value: float, caplog: pyte
 
 @pytest.mark.parametrize("offset", [0.0, 500.0, -2000.0])
 @pytest.mark.parametrize("kind", ["normal", "magnitude", "rounded"])
-def test_a_background_of_noise(offset: float, kind: str) -> None:
+def test_the_brain_is_found_on_noise(offset: float, kind: str) -> None:
     image = scan(noise=10)
     if kind == "magnitude":  # Rician, as a scanner's
         image = np.hypot(image, 10 * np.random.default_rng(1).standard_normal(image.shape)).astype(np.float32)
@@ -163,13 +163,13 @@ def test_modalities_may_have_different_backgrounds() -> None:
     np.testing.assert_array_equal(brain_mask(only), BRAIN)
 
 
-def test_what_resampling_leaves_of_a_constant_is_background() -> None:
+def test_a_resampled_constant_is_background() -> None:
     image = scan(background=1000.0, low=1100, high=2000)
     jitter = np.random.default_rng(1).choice([-1e-4, 0, 1e-4], image.shape, p=[0.02, 0.96, 0.02])
     np.testing.assert_array_equal(brain_mask((image + jitter).astype(np.float32)), BRAIN)
 
 
-def test_a_volume_of_the_usual_size_takes_well_under_a_second() -> None:
+def test_a_volume_of_usual_size_takes_under_1_s() -> None:
     image = torch.zeros(4, 240, 240, 155)
     image[:, 50:190, 40:200, 10:150] = torch.rand(4, 140, 160, 140) + 1
     for volume in (image, image + torch.rand(240, 240, 155) * 0.1):
@@ -182,7 +182,7 @@ def test_a_volume_of_the_usual_size_takes_well_under_a_second() -> None:
         assert min(seconds) < 1, seconds
 
 
-def test_normalisation_is_of_the_brain_of_each_modality() -> None:
+def test_each_modality_is_normalised_over_the_brain() -> None:
     image = scan()
     data = {"image": tensor(np.stack([image[0], 5 * image[1] - 3000 * BRAIN])), "other": 1}
     before = data["image"].clone()
@@ -196,7 +196,7 @@ def test_normalisation_is_of_the_brain_of_each_modality() -> None:
     np.testing.assert_array_equal(brain_mask(result), BRAIN)
 
 
-def test_normalisation_does_not_depend_on_offset_and_scale() -> None:
+def test_offset_and_scale_do_not_change_the_result() -> None:
     plain = NormalizeBraind("image")({"image": tensor(scan())})["image"]
     for factor, offset in ((1.0, 1000.0), (1e-6, 0.0), (-2.0, 30.0)):
         moved = NormalizeBraind("image")({"image": tensor(scan() * factor + offset)})["image"]
@@ -205,14 +205,14 @@ def test_normalisation_does_not_depend_on_offset_and_scale() -> None:
     assert abs(noisy[:, BRAIN].mean()) < 0.02 and np.mean(noisy[:, ~BRAIN] == 0) > 0.999
 
 
-def test_deviation_has_a_floor() -> None:
+def test_a_tiny_deviation_is_raised_to_its_floor() -> None:
     image = scan() * 1e-12
     result = NormalizeBraind("image")({"image": tensor(image)})["image"].numpy()
     expected = (image[0] - image[0][BRAIN].mean(dtype=np.float64)) / 1e-8
     np.testing.assert_allclose(result[0][BRAIN], expected[BRAIN], rtol=1e-3, atol=1e-6)
 
 
-def test_no_brain_and_no_contrast_are_errors() -> None:
+def test_images_without_brain_or_contrast_are_refused() -> None:
     with pytest.raises(InputError, match=r"P_flair.nii.gz: no brain"):
         NormalizeBraind("image")({"image": tensor(np.full((2, *SHAPE), 3.0))})
     with pytest.raises(InputError, match=r"P_flair.nii.gz: no brain"):
@@ -233,7 +233,7 @@ def test_no_brain_and_no_contrast_are_errors() -> None:
         (64, 0, (64,) * 3),
     ],
 )
-def test_crop_holds_the_brain_on_a_size_of_the_network(
+def test_the_crop_holds_the_brain_on_a_valid_size(
     divisor: int | tuple[int, ...], margin: int, shape: tuple[int, ...]
 ) -> None:
     image, index = scan(), np.arange(np.prod(SHAPE)).reshape(1, *SHAPE)
@@ -242,7 +242,7 @@ def test_crop_holds_the_brain_on_a_size_of_the_network(
     assert data["image"].shape == (2, *shape) and data["index"].shape == (1, *shape)
     assert (data["image"] != 0).any(0).sum() == BRAIN.sum()
 
-    # every voxel is where its affine says: what it holds is what the scan holds there
+    # each voxel holds what the scan holds at its position by the affine
     to_scan = np.linalg.inv(AFFINE) @ data["index"].affine.numpy()
     np.testing.assert_array_equal(data["image"].affine, data["index"].affine)
     np.testing.assert_allclose(to_scan[:3, :3], np.eye(3))
@@ -254,7 +254,7 @@ def test_crop_holds_the_brain_on_a_size_of_the_network(
     assert (data["image"].numpy()[:, ~inside] == 0).all()
 
 
-def test_a_prediction_returns_through_invertd() -> None:
+def test_invertd_restores_a_prediction() -> None:
     steps = Compose([CropBraind("image")])
     data = steps({"image": tensor(scan())})
     data["pred"] = MetaTensor((data["image"] != 0).any(0, keepdim=True).float().as_tensor(), meta=data["image"].meta)
@@ -264,7 +264,7 @@ def test_a_prediction_returns_through_invertd() -> None:
 
 
 def labels(values: dict[int, float]) -> np.ndarray:
-    """A label map with these values at x = 12, 13, ... of the brain."""
+    """Return a label map with these values at x = 14, 15, ... in the brain."""
     label = np.zeros((1, *SHAPE), np.float32)
     for i, value in enumerate(values.values()):
         label[0, 14 + i, 18, 14] = value
@@ -280,7 +280,7 @@ def labels(values: dict[int, float]) -> np.ndarray:
         ("msd_task01", {1: 2, 2: 1, 3: 3}),
     ],
 )
-def test_label_codes(code: str, meaning: dict[int, int]) -> None:
+def test_label_codes_are_converted_and_inverted(code: str, meaning: dict[int, int]) -> None:
     data = {"image": tensor(scan()), "label": tensor(labels(dict.fromkeys(meaning, 0)), "P_seg.nii.gz")}
     for i, value in enumerate(meaning):
         data["label"][0, 14 + i, 18, 14] = value
@@ -303,7 +303,7 @@ def test_label_codes(code: str, meaning: dict[int, int]) -> None:
     np.testing.assert_array_equal(ToBratsd("pred", code)({"pred": result})["pred"], back)
 
 
-def test_output_labels_of_a_challenge() -> None:
+def test_classes_become_the_labels_of_a_challenge() -> None:
     classes = torch.tensor([0, 1, 2, 3, 4])
     assert to_brats(classes).tolist() == [0, 1, 2, 4, 0]
     assert to_brats(classes, "brats2023").tolist() == [0, 1, 2, 3, 0]
@@ -311,7 +311,7 @@ def test_output_labels_of_a_challenge() -> None:
     assert all(set(codes.values()) == {1, 2, 3} for codes in LABEL_CODES.values())
 
 
-def test_a_label_that_is_nearly_an_integer() -> None:
+def test_a_value_near_an_integer_counts_as_it() -> None:
     label = tensor(labels({0: 0.99999997, 1: 3.9999, 2: 1e-7}))
     result = BratsLabelsd("label")({"image": tensor(scan()), "label": label})["label"]
     assert result[0, 14:17, 18, 14].tolist() == [1, 3, 4]
@@ -320,13 +320,13 @@ def test_a_label_that_is_nearly_an_integer() -> None:
 @pytest.mark.parametrize(
     ("values", "code", "message"),
     [
-        ({0: 3}, "brats", r"P_seg.nii.gz: values 3, but labels of code brats are 0, 1, 2, 4; list the data with"),
-        ({0: 4, 1: 1}, "brats2023", r"values 4, but labels of code brats2023 are 0, 1, 2, 3"),
+        ({0: 3}, "brats", r"P_seg.nii.gz: .* values 3, but label_code brats has 0, 1, 2, 4; list the data with"),
+        ({0: 4, 1: 1}, "brats2023", r"values 4, but label_code brats2023 has 0, 1, 2, 3"),
         ({0: 1.5, 1: -1, 2: 255}, "brats", r"values -1, 1.5, 255, but"),
         ({0: 1}, "brats2017", r"label_code brats2017: expected one of brats, brats2015, brats2023, msd_task01"),
     ],
 )
-def test_labels_of_another_code(values: dict[int, float], code: str, message: str) -> None:
+def test_values_of_another_code_are_refused(values: dict[int, float], code: str, message: str) -> None:
     data = {"image": tensor(scan()), "label": tensor(labels(values), "P_seg.nii.gz"), "label_code": code}
     with pytest.raises(InputError, match=message):
         BratsLabelsd("label")(data)

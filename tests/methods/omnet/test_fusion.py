@@ -1,5 +1,3 @@
-"""Against the rules of the model cascade, voxel by voxel."""
-
 from __future__ import annotations
 
 import numpy as np
@@ -19,7 +17,7 @@ def fuse(scores: Tensor, **options: int) -> Tensor:
 
 
 def probabilities(tumours: float = 0.01) -> Tensor:
-    """Of three tasks, sharp, with some voxels of coarse tumour."""
+    """Return sharp probabilities of the three tasks with some voxels of coarse tumour."""
     maps = [torch.softmax(3 * torch.randn(c, *SHAPE), 0) for c in (5, 5, 2)]
     maps[0][[0, 4]] += 100 * (torch.rand(SHAPE) > tumours)  # elsewhere no tumour
     maps[0] /= maps[0].sum(0)
@@ -27,6 +25,7 @@ def probabilities(tumours: float = 0.01) -> Tensor:
 
 
 def naive(scores: Tensor, levels: int) -> np.ndarray:
+    """Apply the rules of the model cascade voxel by voxel."""
     p1, p2, p3 = (part.numpy() for part in scores.split([5, 5, 2]))
     label = np.zeros(SHAPE, int)
     if levels == 1:
@@ -47,7 +46,7 @@ def naive(scores: Tensor, levels: int) -> np.ndarray:
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("tumours", [0.0005, 0.5])
-def test_fusion_is_the_cascades(levels: int, tumours: float) -> None:
+def test_fusion_equals_the_rules_voxel_by_voxel(levels: int, tumours: float) -> None:
     scores = probabilities(tumours)
     before = scores.clone()
     found = fuse(scores, levels=levels)
@@ -60,7 +59,7 @@ def test_fusion_is_the_cascades(levels: int, tumours: float) -> None:
         assert 0 < (found > 0).float().mean() < 0.5  # the region is a part only
 
 
-def test_three_levels_is_the_default_and_two_agree_on_complete_and_core() -> None:
+def test_the_last_task_changes_only_the_core() -> None:
     scores = probabilities()
     three, two = fuse(scores), fuse(scores, levels=2)
     assert torch.equal(three, fuse(scores, levels=3))
@@ -68,7 +67,7 @@ def test_three_levels_is_the_default_and_two_agree_on_complete_and_core() -> Non
     assert ((two == 1) & (three == 3)).any() and ((two == 3) & (three == 1)).any()
 
 
-def test_the_region_reaches_five_voxels_along_axes_and_diagonals() -> None:
+def test_the_region_has_a_margin_of_five_voxels() -> None:
     scores = torch.zeros(12, *SHAPE)
     scores[0] = scores[7] = scores[10] = 1  # no coarse tumour, oedema everywhere
     scores[:, 10, 9, 3] = 0
@@ -83,27 +82,27 @@ def test_the_region_reaches_five_voxels_along_axes_and_diagonals() -> None:
     assert not fuse(scores).any()
 
 
-def test_without_coarse_tumour_there_is_none() -> None:
+def test_without_coarse_tumour_the_result_is_empty() -> None:
     scores = probabilities(tumours=0)
     assert not fuse(scores).any() and not fuse(scores, levels=2).any()
     assert fuse(scores).shape == (1, *SHAPE)
 
 
-def test_class_4_is_no_tumour_and_no_core() -> None:
+def test_class_4_is_neither_tumour_nor_core() -> None:
     scores = torch.zeros(12, 2, 2, 2)
     scores[1] = scores[9] = scores[11] = 1
     assert not fuse(scores).any() and not fuse(scores, levels=2).any()
     assert (fuse(scores, levels=1) == 1).all()
 
 
-def test_the_last_task_needs_more_than_half() -> None:
+def test_enhancing_tumour_needs_more_than_half() -> None:
     scores = torch.zeros(12, 2, 2, 2)
     scores[3] = scores[8] = 1
     scores[10:] = 0.5
     assert (fuse(scores) == 1).all()
 
 
-def test_a_metatensor_keeps_its_place() -> None:
+def test_a_metatensor_keeps_its_metadata() -> None:
     affine = np.diag([2.0, 1, 3, 1])
     scores = MetaTensor(probabilities(), affine=affine, meta={"filename_or_obj": "P1"})
     found = fuse(scores)
@@ -113,7 +112,7 @@ def test_a_metatensor_keeps_its_place() -> None:
     assert not isinstance(fuse(scores.as_tensor()), MetaTensor)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_missing_channels_and_other_levels_are_refused() -> None:
     scores = probabilities()
     for levels, channels in ((1, 5), (2, 10), (3, 12)):
         assert torch.equal(fuse(scores[:channels], levels=levels), fuse(scores, levels=levels))
@@ -123,7 +122,7 @@ def test_what_does_not_fit_is_refused() -> None:
         FuseTasksd("pred", levels=4)
 
 
-def test_dilation_at_the_border() -> None:
+def test_dilation_is_cut_at_the_border() -> None:
     mask = torch.zeros(4, 5, 6, dtype=torch.bool)
     mask[0, 2, 5] = True
     expected = torch.zeros_like(mask)

@@ -1,5 +1,8 @@
+"""The training of OM-Net: curriculum, transfer, optimiser, resuming."""
+
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +14,20 @@ import torch.nn.functional as F
 from monai.data import DataLoader
 from monai.transforms import Compose, MapTransform
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 
 from common.data import CaseSampler
 from common.engines import StagedTrainer
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.errors import InputError
-from common.methods.omnet import Cascade, MultiTaskCrossEntropy, OMNet, PatchCentresd, StreamsDataset, one_pass
+from common.methods.omnet import Cascade, FindPatchCentresd, MultiTaskCrossEntropy, OMNet, StreamsDataset, one_pass
 
 from ...trainers import assert_same, in_two_processes, run_until
 
 TASKS = ("coarse", "tumour", "enhancing")
 CPU = torch.device("cpu")
-PATCH = (32, 32, 16)  # the paper's, 16384 voxels
+PATCH = (32, 32, 16)  # 16384 voxels, as in the paper
+SGD = functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.99, weight_decay=5e-4)
 
 
 def narrow(attention: str | None = "cga", **options: Any) -> OMNet:
@@ -30,7 +35,7 @@ def narrow(attention: str | None = "cga", **options: Any) -> OMNet:
 
 
 def collated(labels: list[list[Tensor]]) -> dict[str, Tensor]:
-    """Of label patches, per sample one of each stream; the first voxel of the image tells sample and stream."""
+    """Make a batch from label patches, one of each stream in a sample; the first image voxel is 10 sample + stream."""
     label = torch.stack([torch.stack(sample) for sample in labels])[:, :, None]
     image = torch.zeros(*label.shape[:2], 4, *label.shape[3:], dtype=torch.float16)
     for sample, stream in itertools.product(range(len(label)), range(3)):
@@ -39,7 +44,7 @@ def collated(labels: list[list[Tensor]]) -> dict[str, Tensor]:
 
 
 def patch(size: tuple[int, ...] = PATCH, **voxels: int) -> Tensor:
-    """A patch of class 4 with these numbers of voxels of others, ``c1``, ``c2``, ``c3``, spread at random."""
+    """Make a patch of class 4 with some voxels of classes 1, 2 and 3, ``c1``, ``c2``, ``c3``, at random places."""
     flat = torch.full((torch.Size(size).numel(),), 4, dtype=torch.uint8)
     order, first = torch.randperm(len(flat)), 0
     for name, number in voxels.items():
@@ -49,7 +54,7 @@ def patch(size: tuple[int, ...] = PATCH, **voxels: int) -> Tensor:
 
 
 def prepared(batch: dict[str, Tensor], epoch: int = 3, **options: Any) -> tuple[Tensor, dict, list[Tensor]]:
-    (stage,) = one_pass(narrow(), **options)
+    (stage,) = one_pass(narrow(), SGD, **options)
     image, targets, args, kwargs = stage.prepare_batch(batch, CPU, False, epoch=epoch)
     assert args == () and kwargs.keys() == {"patches"}
     return image, targets, kwargs["patches"]
@@ -86,7 +91,7 @@ def test_the_batch_is_stream_after_stream() -> None:
     ],
 )
 def test_tasks_join_by_the_epoch(epochs: tuple[int, ...], tasks: list[int]) -> None:
-    (stage,) = one_pass(narrow(), epochs)
+    (stage,) = one_pass(narrow(), SGD, epochs)
     assert stage.max_epochs == sum(epochs)
     for epoch, count in enumerate(tasks, start=1):
         image, targets, patches = prepared(healthy(), epoch, epochs=epochs)
@@ -97,9 +102,9 @@ def test_tasks_join_by_the_epoch(epochs: tuple[int, ...], tasks: list[int]) -> N
 
 
 @pytest.mark.parametrize("epochs", [(1, 1), (0, 0, 0), (-1, 1, 3)])
-def test_epochs_that_are_no_curriculum_are_refused(epochs: tuple[int, ...]) -> None:
+def test_other_than_three_numbers_of_epochs_is_refused(epochs: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"epochs \[.*\]: expected three numbers"):
-        one_pass(narrow(), epochs)
+        one_pass(narrow(), SGD, epochs)
 
 
 # Transfer.
@@ -151,7 +156,7 @@ def test_the_classes_of_each_task() -> None:
 
 
 def mixed() -> dict[str, Tensor]:
-    """Four samples, of which some patches qualify for each task."""
+    """Make four samples with patches that qualify for each task and patches that do not."""
     size = (8, 8, 8)
     core, tumour = patch(size, c1=200, c3=200), patch(size, c2=150, c3=150)
     batch = collated(
@@ -191,7 +196,7 @@ def test_selected_patches_and_a_mask_give_the_same_loss(attention: str | None) -
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_without_a_patch_that_qualifies_it_is_the_loss_of_each_stream() -> None:
+def test_without_transfer_each_stream_has_its_loss() -> None:
     network, batch = narrow().eval(), healthy()
     batch["image"].normal_()
     image, targets, patches = prepared(batch)
@@ -216,14 +221,14 @@ def kind(network: nn.Module, parameter: nn.Parameter) -> str:
 
 @pytest.mark.parametrize("network", [narrow("cga"), narrow("se"), narrow(None), Cascade(channels=(8, 6))])
 def test_rates_and_decays_of_the_parameters(network: nn.Module) -> None:
-    (stage,) = one_pass(network)
-    optimizer = stage.optimizer(network, stage.rate(1))
+    (stage,) = one_pass(network, SGD)
+    optimizer, _ = stage.start_optimizer()
     assert isinstance(optimizer, torch.optim.SGD)
     settings: dict[str, set] = {}
     for group in optimizer.param_groups:
         assert group["momentum"] == 0.99 and not group["nesterov"] and group["dampening"] == 0
         for parameter in group["params"]:
-            setting = (group["lr_scale"], group["weight_decay"])
+            setting = (group["lr"] / 1e-3, group["weight_decay"])
             settings.setdefault(kind(network, parameter), set()).add(setting)
     for name, found in settings.items():
         scale, decay = (2.0 if name.endswith("bias") else 1.0), 5e-4
@@ -233,15 +238,6 @@ def test_rates_and_decays_of_the_parameters(network: nn.Module) -> None:
     assert {"Conv3d.weight", "ConvTranspose3d.bias", "BatchNorm3d.weight", "BatchNorm3d.bias"} <= settings.keys()
     optimized = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(map(id, optimized)) == sorted(map(id, network.parameters()))
-
-
-def test_the_rate_is_halved_every_4_epochs_of_the_whole() -> None:
-    for epochs in ((1, 1, 18), (0, 0, 20)):
-        (stage,) = one_pass(narrow(), epochs)
-        halves = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]
-        assert [stage.rate(epoch) for epoch in range(1, 21)] == [1e-3 * 0.5**n for n in halves]
-    (stage,) = one_pass(narrow(), learning_rate=1.0, halve_every=2)
-    assert [stage.rate(epoch) for epoch in range(1, 6)] == [1, 1, 0.5, 0.5, 0.25]
 
 
 # Training.
@@ -259,11 +255,12 @@ class Phantomd(MapTransform):
 
 
 def loader(batch_size: int = 2) -> DataLoader:
-    transform = Compose([Phantomd("image"), PatchCentresd("label", dilation=1)])
+    transform = Compose([Phantomd("image"), FindPatchCentresd("label", dilation=1)])
     dataset = StreamsDataset([{"number": i} for i in range(3)], transform, (8, 8, 4))
     return DataLoader(dataset, batch_size=batch_size, sampler=CaseSampler(3, 6))
 
 
+HALVING = functools.partial(StepLR, step_size=2, gamma=0.5)
 BUILD = {
     "cga": lambda: narrow("cga", dense=True),
     "plain": lambda: narrow(None, dense=True),
@@ -275,9 +272,9 @@ def trained(make: Callable, folder: Path, name: str, interrupt: int | None = Non
     """Train for three updates an epoch, or until this update."""
     torch.manual_seed(0)
     network = BUILD[name]()
-    curriculum = {"epochs": (1, 2, 1), "learning_rate": 0.01, "halve_every": 2, **options.pop("curriculum", {})}
+    curriculum = {"epochs": (1, 2, 1), "lr_scheduler": HALVING, **options.pop("curriculum", {})}
     engine = make(
-        one_pass(network, **curriculum),
+        one_pass(network, functools.partial(SGD, lr=0.01), **curriculum),
         options.pop("batches", None) or loader(),
         torch.randn(1, 4, 8, 8, 8),
         loss_function=MultiTaskCrossEntropy(),
@@ -301,8 +298,8 @@ def test_a_curriculum_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: P
 
 
 @pytest.mark.parametrize("name", BUILD)
-def test_a_task_that_has_not_joined_is_left_alone(trainer: Callable, tmp_path: Path, name: str) -> None:
-    """Weight decay would wear it down."""
+def test_a_task_that_has_not_joined_stays_unchanged(trainer: Callable, tmp_path: Path, name: str) -> None:
+    """Weight decay would shrink its weights."""
     torch.manual_seed(0)
     before = BUILD[name]().state_dict()
     for epochs, tasks in (((1, 0, 0), 1), ((0, 1, 0), 2), ((0, 0, 1), 3)):
@@ -314,26 +311,25 @@ def test_a_task_that_has_not_joined_is_left_alone(trainer: Callable, tmp_path: P
         assert own - idle <= changed <= own
 
 
-def test_the_cascade_at_once_is_one_network_after_the_other(trainer: Callable, tmp_path: Path) -> None:
-    """Without dropout, whose draws depend on what was drawn before."""
+def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -> None:
+    """There is no dropout, since its draws depend on earlier draws."""
     BUILD["no dropout"] = lambda: Cascade(channels=(8, 6), dropout=0.0, bn_momentum=0.1, dense=True)
     options = {"curriculum": {"epochs": (0, 0, 2), "transfer": False}}
     engine = trained(trainer, tmp_path / "cascade", "no dropout", **options)
     torch.manual_seed(0)
     cascade = BUILD.pop("no dropout")()
     for number, (task, net) in enumerate(cascade.nets.items()):
-        (stage,) = one_pass(net, (0, 0, 2), learning_rate=0.01, halve_every=2)
-        optimizer, data = stage.optimizer(net, 0.01), loader()
+        (stage,) = one_pass(net, functools.partial(SGD, lr=0.01), (0, 0, 2), lr_scheduler=HALVING)
+        (optimizer, scheduler), data = stage.start_optimizer(), loader()
         for epoch in (1, 2):
             data.sampler.set_epoch(epoch)
             for batch in data:
                 label = batch["label"][:, number, 0].long()
-                for group in optimizer.param_groups:
-                    group["lr"] = stage.rate(epoch) * group["lr_scale"]
                 optimizer.zero_grad()
                 outputs = net(batch["image"][:, number].float())
                 F.cross_entropy(outputs, (label == 3).long() if number == 2 else label).backward()
                 optimizer.step()
+            scheduler.step()
         other = engine.evaluator.network.nets[task].state_dict()
         torch.testing.assert_close(dict(net.state_dict()), dict(other), rtol=1e-4, atol=1e-5)
 

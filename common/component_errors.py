@@ -1,0 +1,84 @@
+"""Find the component of a config that failed to be built, and describe it for the user."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any, NamedTuple
+
+RESOLVER = "_resolve_one_item"  # method of MONAI's ReferenceResolver that builds one item of a config
+STEPS = ("initialize", "run", "finalize")  # keys whose expressions are the work itself, and build nothing
+TRACEBACK_VARIABLE = "BUNDLE_TRACEBACK"  # environment variable; 1 shows the traceback above an error's line
+
+
+class ComponentFailure(NamedTuple):
+    """Describe a component that could not be built.
+
+    Args:
+        message: names the component, what was raised, the options that the user gave for it, and what to do.
+        by_option: the user gave an option of the component.
+    """
+
+    message: str
+    by_option: bool
+
+
+def component_failure(links: list[BaseException]) -> ComponentFailure | None:
+    """Return what failed if a chain of exceptions was raised while MONAI built a component of a config.
+
+    Args:
+        links: the exceptions, from the one that was caught to the origin.
+
+    Returns:
+        None if the exceptions come from elsewhere, such as from a training that runs.
+    """
+    frames = [frame for link in links for frame in _frames(link)]
+    building = [frame for frame in frames if frame.f_code.co_name == RESOLVER and "item" in frame.f_locals]
+    if not building:
+        return None
+    name, item = building[-1].f_locals["id"], building[-1].f_locals["item"]
+    if name.split("::")[0] in STEPS:
+        return None
+    config = item.get_config()
+    target = config.get("_target_") if isinstance(config, Mapping) else None
+    what = f"component {name} ({target})" if isinstance(target, str) else f"setting {name}"
+    origin = links[-1]
+    text = " ".join(str(origin).split()) or "no message"
+    options = _options_of(name, frames)
+    given = [f"--{key} {value}{_expected(target, key[len(name) :])}" for key, value in options.items()]
+    check = "; check " + ", ".join(given) if given else "; check its keys in the config files and the options"
+    hint = f"{TRACEBACK_VARIABLE}=1 in the environment shows the traceback"
+    return ComponentFailure(f"{what} cannot be built: {type(origin).__name__}: {text}{check} ({hint})", bool(given))
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+def _options_of(name: str, frames: list[FrameType]) -> dict[str, Any]:
+    """Return the options of a ``monai.bundle run`` that set a component, something in it, or what it lies in."""
+    for frame in frames:
+        if frame.f_globals.get("__name__") == "monai.bundle.scripts" and "override" in frame.f_locals:
+            options = {key.replace("#", "::"): value for key, value in frame.f_locals["override"].items()}
+            return {
+                key: value
+                for key, value in options.items()
+                if f"{key}::".startswith(f"{name}::") or f"{name}::".startswith(f"{key}::")
+            }
+    return {}
+
+
+def _expected(target: object, argument: str) -> str:
+    """Return the type that a component declares for an argument, as a part of a message."""
+    component = pydoc.locate(target) if isinstance(target, str) else None
+    parameters = inspect.signature(component).parameters if callable(component) else {}
+    parameter = parameters.get(argument.removeprefix("::"))
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return ""
+    annotation = parameter.annotation
+    return f", expected {annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)}"

@@ -1,0 +1,65 @@
+"""The equations of MultiR-Net as they are written, for comparison with the network."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.methods.multirnet import MultiRNet
+
+MODES = ("shared", "own", "off")
+
+
+def narrow(**options: object) -> MultiRNet:
+    """Five levels; in eval mode, with statistics, slopes and up-samplings as after training."""
+    widths = {"channels": (2, 3, 4, 5, 6), "classifier_channels": (2, 3, 4)}
+    return trained(MultiRNet(**{**widths, "kernel_size": 3, **options})).eval()
+
+
+def trained(network: nn.Module) -> nn.Module:
+    for m in network.modules():
+        if isinstance(m, nn.BatchNorm3d):
+            nn.init.normal_(m.running_mean, std=0.3)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+            nn.init.uniform_(m.weight, 0.5, 2)
+            nn.init.normal_(m.bias, std=0.3)
+        elif isinstance(m, nn.PReLU):
+            nn.init.uniform_(m.weight, 0.1, 0.9)
+    return network
+
+
+def parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def outputs_of(module: nn.Module) -> list[Tensor]:
+    """Fills with what the module returns."""
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    return seen
+
+
+def inputs_of(module: nn.Module) -> list[Tensor]:
+    """Fills with what the module is given."""
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    return seen
+
+
+def broadcast(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1, 1)
+
+
+def naive_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    x = (x - broadcast(norm.running_mean)) / (broadcast(norm.running_var) + 1e-5) ** 0.5
+    return x * broadcast(norm.weight) + broadcast(norm.bias)
+
+
+def naive_prelu(x: Tensor, act: nn.Module) -> Tensor:
+    return x.clamp(min=0) + broadcast(act.weight) * x.clamp(max=0)
+
+
+def naive_unit(x: Tensor, unit: nn.Module) -> Tensor:
+    """Convolution without bias, with padding that keeps the size, normalisation, PReLU."""
+    weight = unit.conv.weight
+    return naive_prelu(naive_norm(F.conv3d(x, weight, padding=weight.shape[2] // 2), unit.adn.N), unit.adn.A)
