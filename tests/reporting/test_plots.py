@@ -110,8 +110,11 @@ def test_each_region_has_a_plot(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([], "0 cases without 'volume .ml.'"),
-        ([{"case": "a", "Dice": 0.5}], "1 cases without 'volume .ml.'; this evaluation does not measure volumes"),
-        (volumes((5, 4), (0, 0), region=" lesion"), "1 cases with a volume lesion; limits of agreement need at least two"),
+        ([{"case": "a", "Dice": 0.5}], "1 cases without 'volume .ml.'; this evaluation does not"),
+        (
+            volumes((5, 4), (0, 0), region=" lesion"),
+            "1 cases with a volume lesion; limits of agreement need at least two",
+        ),
     ],
 )
 def test_too_few_volumes_are_refused(tmp_path: Path, rows: list[dict], message: str) -> None:
