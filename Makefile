@@ -9,18 +9,13 @@ ROOT := bundles/$(BUNDLE)
 DEMO := $(ROOT)/demo
 CONFIGS := $(ROOT)/configs
 EXPLAIN := $(wildcard $(CONFIGS)/explain.json)
-# the held-out phantom that is drawn
-CASE_brain_mri_omnet := case_009
-CASE_liver_ct_mpunet := case_013
-CASE_lung_ct_multirnet := case_027
-CASE_nasopharynx_mri_mmfnet := case_009
-CASE_stomach_ct_mamtln := case_037
-CASE := $(CASE_$(BUNDLE))
+# the case to draw: the first that has a mask
+CASE ?= $(patsubst %_seg.nii.gz,%,$(notdir $(firstword $(sort $(wildcard $(DEMO)/masks/*_seg.nii.gz)))))
 RUN := $(BIN)/python -m monai.bundle run --bundle_root $(ROOT)
 EXPLAIN_RUN = $(RUN) --config_file "['$(CONFIGS)/inference.json','$(EXPLAIN)','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/masks
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: demo test lint clean
+.PHONY: demo picture test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -37,8 +32,16 @@ demo: $(INSTALLED)
 	$(RUN) --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/evaluate.json','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/trained
 	$(RUN) $(call SPEC,inference) --output_dir $(DEMO)/masks
 	$(if $(EXPLAIN),$(EXPLAIN_RUN))
-	$(BIN)/python -m common picture $(DEMO)/data/images/$(CASE)* --prediction $(DEMO)/masks/$(CASE)_seg.nii.gz --truth $(DEMO)/data/labels/$(CASE).nii.gz $(if $(EXPLAIN),--heat $(DEMO)/masks/$(CASE)_cam.nii.gz --result $(DEMO)/masks/$(CASE)_class.json) --out $(DEMO)/picture.png
+	$(MAKE) --no-print-directory picture
 	$(BIN)/python -m common scores untrained=$(DEMO)/untrained trained=$(DEMO)/trained
+
+## draw one held-out case of the demo again, for example CASE=case_010
+picture:
+	$(BIN)/python -m common picture $(DEMO)/data/images/$(CASE)* --prediction $(DEMO)/masks/$(CASE)_seg.nii.gz --truth $(DEMO)/data/labels/$(CASE).nii.gz $(if $(EXPLAIN),--heat $(DEMO)/masks/$(CASE)_cam.nii.gz --result $(DEMO)/masks/$(CASE)_class.json) --out $(DEMO)/picture.png
+
+## the tests that need no more than 90 s on 2 cores: no training, no inference by a bundle's configs, no other process
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile -m "not slow and not ddp"
 
 ## the whole test suite
 test: $(INSTALLED)

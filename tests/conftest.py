@@ -16,6 +16,8 @@ from .trainers import trainer  # noqa: F401  (fixtures)
 from .workflows import BUNDLES as BUNDLES
 from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
+RUNS_A_BUNDLE = {"cohort", "busy_weights", "made", "command"}  # fixtures
+
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more
 
 
@@ -29,6 +31,13 @@ def pytest_unconfigure() -> None:
     table = getattr(sys.modules.get("swig_runtime_data4"), "type_pointer_capsule", None)
     if table is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(table))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow every test that runs a bundle: it trains, evaluates, infers or packs, or starts a process."""
+    for item in items:
+        if RUNS_A_BUNDLE & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

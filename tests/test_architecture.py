@@ -1,4 +1,4 @@
-"""The directions of imports, and what ``common`` does not say."""
+"""Check the directions of imports, the names and the docstrings of the code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .conftest import BUNDLES
 COMMON = Path(__file__).parents[1] / "common"
 FILES = {path.relative_to(COMMON): ast.parse(path.read_text()) for path in sorted(COMMON.rglob("*.py"))}
 
-# What each part of `common` imports of the others, in the order in which they build on each other: a part imports only
-# what is above it. A new arrow gets an entry, and an arrow that nobody uses any more loses it.
+# What each part of `common` imports from the others. A part imports only parts above it. Add an entry for a new import,
+# and remove an entry that nobody uses any more.
 IMPORTS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
@@ -52,7 +52,7 @@ IMPORTS: dict[str, set[str]] = {
 
 
 def run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but what only a type checker sees."""
+    """Yield all nodes except those that only a type checker sees."""
     for child in ast.iter_child_nodes(tree):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
             yield child
@@ -60,7 +60,7 @@ def run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def own_imports(path: Path) -> set[tuple[str, ...]]:
-    """The modules of ``common`` that a file imports, as the parts of their names."""
+    """Return the modules of ``common`` that a file imports, as the parts of their names."""
     found = set()
     for node in run_time_nodes(FILES[path]):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -85,7 +85,7 @@ def imports_of(part: str) -> set[str]:
 
 
 @pytest.mark.parametrize("part", sorted({path.with_suffix("").parts[0] for path in FILES}))
-def test_a_part_imports_what_the_table_says(part: str) -> None:
+def test_a_part_imports_what_the_table_lists(part: str) -> None:
     assert imports_of(part) == IMPORTS[part]
 
 
@@ -103,12 +103,12 @@ def test_no_method_imports_another() -> None:
             assert all(module[1] == path.parts[1] for module in of_methods), path
 
 
-def test_no_bundle_is_named() -> None:
+def test_shared_code_names_no_bundle_and_no_method() -> None:
     methods = {bundle.name.rpartition("_")[2] for bundle in BUNDLES}
     for path, tree in FILES.items():
         text = (COMMON / path).read_text().lower()
         assert not [bundle.name for bundle in BUNDLES if bundle.name in text], path
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # these cite methods
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # may cite methods
         literals = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docstrings]
         if path.parts[0] != "methods":
             assert not [n.value for n in literals if any(m in str(n.value).lower() for m in methods)], path
@@ -121,13 +121,103 @@ def test_only_commands_print() -> None:
             assert "print" not in [function.id for function in calls if isinstance(function, ast.Name)], path
 
 
-def test_no_path_of_a_machine() -> None:
+def test_no_file_holds_a_path_of_one_machine() -> None:
     folders = "Users|data|home|mnt|opt|root|srv|tmp|usr|var|work|workspace"
     files = [COMMON / path for path in FILES] + [f for b in BUNDLES for f in b.glob("configs/**/*.*")]
     for path in files:
-        # after a quote it is a part of a path: '/data' in a config
+        # a path after a quote is relative in a config, such as @bundle_root + '/data'
         assert not re.findall(rf"(?<![\w.:/~'])/(?:{folders})\b|\b[A-Z]:[\\/]", path.read_text()), path
 
 
-def test_every_file_says_what_it_is_for() -> None:
+def test_every_file_has_a_docstring() -> None:
     assert not [path for path, tree in FILES.items() if not (ast.get_docstring(tree) or "").strip()]
+
+
+TESTS = {path: ast.parse(path.read_text()) for path in sorted(Path(__file__).parent.rglob("*.py"))}
+# Private names that tests use. The first are of other libraries, which have no public way; the second are to go.
+OF_LIBRARIES = {
+    "_BatchNorm",  # the base of torch's classes
+    "_cache",  # MONAI's CacheDataset: the cached cases
+    "_check_optional_id",  # MONAI's ConfigWorkflow: whether a property is where it says
+    "_forward_hooks", "_backward_hooks", "_forward_pre_hooks",  # torch's modules
+    "_python_dispatch",  # torch's modes that see every operation
+}  # fmt: skip
+OURS = {
+    ("trainers.py", "_process_function"),
+    ("benchmarks/test_tables.py", "_TimedIterations"),
+    ("engines/test_staged_trainer.py", "_rate"),
+    ("methods/mmfnet/test_body.py", "_close"),
+    ("methods/mpunet/test_network.py", "_maximum_of_neighbours"),
+}
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Return the private names that a file takes from other modules and objects."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {part for alias in node.names for part in (*(node.module or "").split("."), alias.name)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_tests_use_no_private_names() -> None:
+    tests = Path(__file__).parent
+    found = {(str(path.relative_to(tests)), name) for path, tree in TESTS.items() for name in private_names(tree)}
+    assert {(path, name) for path, name in found if name not in OF_LIBRARIES} <= OURS
+
+
+def test_each_method_and_each_bundle_has_its_tiny_form() -> None:
+    folders = {path.parents[1].name for path in COMMON.parent.glob("bundles/*/configs/train.json")}
+    assert {bundle.name for bundle in BUNDLES} == folders
+    tiny = {path.parent.name for path in Path(__file__).parent.glob("methods/*/tiny.py")}
+    assert tiny == {path.parent.name for path in COMMON.glob("methods/*/__init__.py")}
+
+
+OF_TWO_METHODS = {"mamtln/test_segmentation_and_class.py": ["multirnet"]}  # to go: one test for two methods' losses
+
+
+def test_a_test_file_names_nothing_of_another_method() -> None:
+    methods = {path.parent.name for path in COMMON.glob("methods/*/__init__.py")}
+    for path, tree in TESTS.items():
+        if path.parent.name in methods:
+            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            named = {part for node in imports for part in (node.module or "").split(".")}
+            allowed = {path.parent.name, *OF_TWO_METHODS.get(f"{path.parent.name}/{path.name}", ())}
+            assert not named & (methods - allowed), path
+
+
+REWORDING = pytest.mark.xfail(reason="names and docstrings are being reworded", strict=False)
+LONGEST_TEST_NAME = 60
+VERBS = """
+Add Adjust Align Append Apply Assign Attach Average Begin Blend Bound Build Cache Call Check Choose Claim Clip Close
+Collect Combine Compare Compute Continue Convert Convolve Copy Correct Count Cover Create Crop Cut Decide Decode
+Define Derive Describe Detect Divide Draw Drop Encode End Erase Estimate Evaluate Examine Expand Explain Extract
+Fill Find Fit Flip Forward Fuse Gather Get Give Group Guide Hash Hold Ignore Implement Infer Initialise Initialize
+Interpolate Iterate Join Keep Label Leave Let Limit List Load Locate Log Look Lower Make Map Mark Mask Match Measure
+Merge Mix Move Multiply Name Normalise Normalize Open Order Pack Pad Parse Pass Pick Place Plot Pool Post-process
+Predict Prepare Print Process Project Provide Put Raise Read Rebuild Recognise Record Reduce Refine Refuse Register
+Release Remove Rename Replace Report Represent Reset Resample Rescale Resize Restore Resume Return Rewrite Rotate
+Round Run Sample Save Say Scale Score Script Search Segment Select Send Set Share Shift Show Shuffle Silence Skip
+Sort Split Stack Standardise Start Stop Store Sum Summarise Supervise Take Tell Test Track Train Transform Translate
+Turn Unpack Unstack Update Upsample Use Validate Verify Wait Warn Weigh Weight Wrap Write Yield
+"""  # the first words of docstrings; add one where it reads well
+
+
+@REWORDING
+def test_a_test_name_has_at_most_60_characters() -> None:
+    names = [node.name for tree in TESTS.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert not [name for name in names if name.startswith("test_") and len(name) > LONGEST_TEST_NAME]
+
+
+@REWORDING
+def test_a_docstring_begins_with_a_verb_and_ends_its_sentence() -> None:
+    wrong = []
+    for path, tree in FILES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
+                sentence = text.partition("\n\n")[0]
+                if sentence.split()[0].strip(".,:;") not in VERBS.split() or not sentence.endswith("."):
+                    wrong.append(f"{path}: {node.name}: {sentence.splitlines()[0]}")
+    assert not wrong, "\n".join(wrong)

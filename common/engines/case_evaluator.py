@@ -269,7 +269,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _end_epoch(self) -> None:
         """Skip the metrics of handlers in every process if one has no case that succeeded: they would wait for it."""
-        if not all(_gather([bool(self.scores)])):
+        if not all(gather([bool(self.scores)])):
             self.terminate(skip_completed=True)
 
     def _complete(self) -> None:

@@ -18,6 +18,8 @@ from common.transforms import ResampleToScand
 from ..tiny import Body
 from ..workflows import BUNDLES, METHOD, MODALITIES, bundles
 
+pytestmark = pytest.mark.slow
+
 AFFINES = 100  # random scans for each bundle
 BALL, CENTRE = 24.0, np.array([4.0, -7.0, 5.0])  # the object, in mm
 

@@ -1,4 +1,4 @@
-"""What MA-MTLN's bundle does beyond the others: a class per case, statistics of intensities, tasks, explanations."""
+"""Test what only MA-MTLN's bundle has: a class per case, intensity statistics, single tasks, explanations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ...workflows import parser_of as configs_of
 from .tiny import INTENSITY, MAMTLN_CT
 
 CLASSES = ["negative", "positive"]
-# Parameters of the network, which attentions and stages it has, and how the tasks are weighted.
+# Parameters of the network, its attentions and supervised stages, and the weighting of the tasks.
 PARTS = ("va", "asa", "ta", "sds")
 ABLATIONS: dict[str, tuple[int, tuple[str, ...], str]] = {
     "baseline": (4_501_595, (), "equal"),
@@ -40,7 +40,7 @@ ABLATIONS: dict[str, tuple[int, tuple[str, ...], str]] = {
     "classification_only": (8_254_154, PARTS, "uncertainty"),
     "lits": (8_275_282, PARTS, "uncertainty"),
 }
-FOCAL = [  # gamma, alpha, eta of the paper's Table II but those of the default
+FOCAL = [  # gamma, alpha, eta of the paper's Table II without the defaults
     *((0.2, 0.75, eta) for eta in (0.01, 0.1)),
     *((0.5, 0.5, eta) for eta in (0.01, 0.1)),
     (1.0, 0.2, 0.01),
@@ -210,7 +210,7 @@ def test_liver_and_tumour(workflow: Callable, livers: Path, tmp_path: Path) -> N
     assert {"Dice liver", "Dice tumour", "ASSD liver"} <= row.keys()
 
 
-def test_intensities_are_those_of_the_training_cases(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
+def test_intensity_statistics_cover_the_training_cases(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
     workflow(MAMTLN_CT, "train", intensity="$intensity_of(@dataset_dir, @fold)", max_epochs=1).run()
     beside_the_list = json.loads((cohort(MAMTLN_CT) / "intensity.json").read_text())
     assert json.loads((tmp_path / "models" / "intensity.json").read_text()) == beside_the_list
@@ -224,7 +224,7 @@ def test_intensities_are_those_of_the_training_cases(workflow: Callable, cohort:
     assert [beside_the_list["low"], beside_the_list["high"]] == pytest.approx([low, high])
 
 
-def test_weights_without_their_intensities_are_refused(workflow: Callable, busy: Path) -> None:
+def test_weights_without_intensity_statistics_are_refused(workflow: Callable, busy: Path) -> None:
     (busy / "intensity.json").unlink()
     with pytest.raises(Exception, match=r".") as error:
         workflow(MAMTLN_CT, "inference", intensity="$read_intensity(@ckpt_dir + '/intensity.json')").run()
@@ -257,7 +257,7 @@ def test_inference_resumes_where_one_of_two_results_is_missing(
     assert second.read_bytes() == content
 
 
-def test_the_class_is_explained_on_the_grid_of_the_scan(
+def test_activation_maps_lie_on_the_grid_of_the_scan(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
     workflow(MAMTLN_CT, "inference", "explain").run()
@@ -265,7 +265,7 @@ def test_the_class_is_explained_on_the_grid_of_the_scan(
     assert_class_maps(tmp_path / "out", cohort(MAMTLN_CT) / "labels", names)
 
 
-def test_inference_takes_the_weights_of_training_and_leaves_its_supervision_out() -> None:
+def test_inference_loads_all_weights_and_skips_supervision() -> None:
     network = parser_of("inference").get_parsed_content("network_def").eval()
     assert isinstance(network, MAMTLN) and network.dense
     assert network.state_dict().keys() == parser_of("train").get_parsed_content("network_def").state_dict().keys()

@@ -1,4 +1,4 @@
-"""What MMFNet's bundle does beyond the others: three modalities, a training in five stages, tumours of one label."""
+"""Test what only MMFNet's bundle has: three modalities and a training in five stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MPU-Net's bundle does beyond the others: slices of 1 mm, any number of them, its schedule and its tasks."""
+"""Test what only MPU-Net's bundle has: slices of 1 mm, any number of slices, its schedule and its tasks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_ablation_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_is_what_its_name_says(name: str) -> None:
+def test_an_ablation_has_its_network_and_loss(name: str) -> None:
     parser = parser_of(MPUNET, "train", overlay(MPUNET, name))
     assert parameters(parser.get_parsed_content("network_def")) == ABLATIONS[name]
     loss = parser.get_parsed_content("scale_loss")

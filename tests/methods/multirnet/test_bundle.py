@@ -1,4 +1,4 @@
-"""What MultiR-Net's bundle does beyond the others: lungs, passes, windows on lesions, cases without any."""
+"""Test what only MultiR-Net's bundle has: lungs, further passes, patches on lesions, cases without a lesion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .tiny import MULTIRNET, TINY
 CLASSES = ["COVID-19", "CAP", "normal"]
 SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
 COLUMNS = [f"{score} lesion" for score in SCORES]
-# Parameters of the network, passes after the first, the loss of the segmentation.
+# Parameters of the network, passes after the first, loss of the segmentation.
 ABLATIONS: dict[str, tuple[int, int, type]] = {
     "no_reverse_attention": (48_689_576, 2, FocalTverskyLoss),
     "own_reverse_attention": (48_689_576 + 434_416, 2, FocalTverskyLoss),
@@ -47,7 +47,7 @@ def busy(busy_weights: Callable) -> Path:
 
 
 def listed(folder: Path, target: Path, change: Callable[[dict], None]) -> Path:
-    """A folder with the data list of another, changed, whose paths lead to that one's files."""
+    """Write the changed data list of a folder to another one, with absolute paths; return that one."""
     listing = json.loads((folder / "dataset.json").read_text())
     for section in ("training", "validation", "test"):
         for case in listing[section]:
@@ -174,7 +174,7 @@ def test_a_normal_case_has_volumes_and_no_other_scores(
 
 
 def silent(folder: Path) -> None:
-    """The weights of a network that finds no lesion."""
+    """Change the weights so that the network finds no lesion."""
     state = torch.load(folder / "model.pt", weights_only=True)
     heads = [key for key in state if key.startswith("segmentation.") and "head" in key]
     for key in heads:
@@ -194,7 +194,7 @@ def test_a_miss_is_counted_and_has_no_distance(workflow: Callable, busy: Path, t
     assert math.isnan(ill["ASSD lesion"]) and math.isnan(normal["missed lesion"])
 
 
-def test_evaluation_of_windows_on_lesions(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
+def test_evaluation_of_patches_on_lesions(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:
     flow = workflow(MULTIRNET, "train", "evaluate", "evaluate_roi")
     cases = [flow.parser.get_parsed_content("validate::dataset")[i] for i in range(2)]
     for case in cases:
@@ -216,7 +216,7 @@ def test_evaluation_of_windows_on_lesions(workflow: Callable, busy: Path, cohort
     assert read_scores(tmp_path / "whole" / "scores.csv")[0]["volume (ml) lesion"] > ill["volume (ml) lesion"]
 
 
-def test_validation_is_of_windows_on_lesions(workflow: Callable, cohort: Callable) -> None:
+def test_validation_sees_patches_on_lesions(workflow: Callable, cohort: Callable) -> None:
     dataset = workflow(MULTIRNET, "train").parser.get_parsed_content("validate::dataset")
     for case in dataset:
         assert case["image"].shape == (1, 16, 16, 8)
@@ -246,7 +246,7 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
 
 
 def test_the_segmentation_trains_without_classes(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    """As a public set has them, whose cases are all of one diagnosis or of none that is known."""
+    """Train as on a public data set in which all cases have one diagnosis or an unknown one."""
 
     def drop(listing: dict) -> None:
         for section in ("training", "validation", "test"):
@@ -258,9 +258,7 @@ def test_the_segmentation_trains_without_classes(workflow: Callable, cohort: Cal
     assert (tmp_path / "models" / "model.pt").exists()
 
 
-def test_a_training_of_normal_cases_alone_has_something_to_validate(
-    workflow: Callable, cohort: Callable, tmp_path: Path
-) -> None:
+def test_a_training_of_normal_cases_alone_can_validate(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
     def normal(listing: dict) -> None:
         listing["training"] = listing["validation"] = listing["test"][-1:]
         assert listing["training"][0]["class"] == "normal"
@@ -278,7 +276,7 @@ def test_a_training_of_normal_cases_alone_has_something_to_validate(
 def test_the_box_of_the_lungs_is_in_the_result(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
-    """On the scan's own grid, whose axes are not those of the network."""
+    """Compare a scan with the same scan in another order of axes: the box is in voxels of its own grid."""
     (tmp_path / "scans").mkdir()
     scan = nib.load(cohort(MULTIRNET) / "images" / "case_002.nii.gz")
     turn = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt("SLP"))
@@ -338,7 +336,7 @@ def test_a_scan_without_lungs_does_not_stop_the_others(
     assert results_in(tmp_path / "out") == {"chest_seg.nii.gz", "chest_class.json", "inference.log"}
 
 
-def test_the_diagnosis_is_explained_on_the_grid_of_the_scan(
+def test_activation_maps_lie_on_the_grid_of_the_scan(
     workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path
 ) -> None:
     workflow(MULTIRNET, "inference", "explain", explain="CAP").run()
@@ -353,6 +351,6 @@ def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
     assert network.get_submodule("segmentation.decoder.3") is network.segmentation.decoder[-1]
 
 
-def test_the_phantoms_of_the_tests_have_every_class(cohort: Callable) -> None:
+def test_the_tiny_cohort_has_every_class(cohort: Callable) -> None:
     listing = json.loads((cohort(MULTIRNET) / "dataset.json").read_text())
     assert {case["class"] for case in listing["training"]} == set(TINY.phantom.classes) == set(CLASSES)
