@@ -54,5 +54,5 @@ def gather(items: list) -> list:
     if idist.get_world_size() == 1:
         return items
     parts: list[list] = [[] for _ in range(idist.get_world_size())]
-    dist.allgather_object(parts, items)
+    dist.all_gather_object(parts, items)
     return [item for part in parts for item in part]

@@ -82,7 +82,7 @@ class Plateau(ReduceLROnPlateau):
         self.lowest = lowest
         self.mean_loss: float | None = None
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take in the training loss of an epoch."""
         loss = float(metrics)
         before = loss if self.mean_loss is None else self.mean_loss

@@ -11,6 +11,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 if sys.path[:1] == [str(Path(__file__).parent)]:
@@ -85,7 +86,10 @@ def _parser(folder: str) -> ConfigParser:
 
 def _network(parser: ConfigParser, folder: str) -> Any:
     network = parser.get_parsed_content("network_def")
-    parser.get_parsed_content("load_weights")(network, Path(folder) / "models" / "model.pt")
+    steps = [step["_target_"] for step in parser["run"] if isinstance(step, dict)]
+    (target,) = (target for target in steps if target.endswith(".load_weights"))
+    load_weights: Any = locate(target)
+    load_weights(network, Path(folder) / "models" / "model.pt")
     return network.eval()
 
 

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 from common.errors import InputError, root_cause
 from common.labels import channel_def, class_regions
 from common.metrics import SegmentationScores
-from common.packaging.configs import merged
-from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabel
+from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabelled
+from common.packaging.settings import merged
 
 from ..workflows import BUNDLES, bundles, config_of, parser_of
 
@@ -119,7 +119,7 @@ def test_a_package_in_another_code_is_refused(bundle: Path) -> None:
         check_package_labels(config, metadata)
     config["labels"] = {name: number for number, name in enumerate(config["labels"], start=1)}
     before = configs_of(bundle)[0]
-    relabel(metadata, before, config)
+    metadata = relabelled(metadata, before, config)
     check_package_labels(config, metadata)
 
 
@@ -128,7 +128,7 @@ def test_a_method_of_fixed_labels_refuses_others(bundle: Path) -> None:
     """Refuse them in a package and before the first case of a training and of an inference."""
     config, metadata = configs_of(bundle)
     changed = merged(config, KIDNEY)
-    relabel(metadata, config, changed)
+    metadata = relabelled(metadata, config, changed)
     message = r"labels.*kidney 1, cyst 2.*this (network segments one|method nests)"
     with pytest.raises(InputError, match=message):
         check_package_labels(changed, metadata)
@@ -150,7 +150,7 @@ def test_a_package_of_other_labels_changes_its_metadata(
     changed = merged(config, KIDNEY)
     with pytest.raises(InputError, match=r"channel_def of the label map in metadata\.json"):
         check_package_labels(changed, metadata)
-    relabel(metadata, config, changed)
+    metadata = relabelled(metadata, config, changed)
     check_package_labels(changed, metadata)
     formats, formerly = metadata["network_data_format"], before["network_data_format"]
     assert formats["post_processed_outputs"]["pred"]["channel_def"] == channel_def(KIDNEY["labels"])
@@ -173,7 +173,7 @@ def test_a_package_of_other_labels_changes_its_metadata(
 @bundles
 def test_the_bundles_own_labels_change_nothing(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     config, metadata = configs_of(bundle)
-    relabel(metadata, config, copy.deepcopy(config))
+    metadata = relabelled(metadata, config, copy.deepcopy(config))
     assert metadata == configs_of(bundle)[1] and not caplog.records
 
 
@@ -181,7 +181,7 @@ def test_the_bundles_own_labels_change_nothing(bundle: Path, caplog: pytest.LogC
 def test_an_overlay_of_two_labels_agrees_with_the_metadata(bundle: Path, overlay: str) -> None:
     config, metadata = configs_of(bundle)
     changed = merged(config, json.loads((bundle / "configs" / f"{overlay}.json").read_text()))
-    relabel(metadata, config, changed)
+    metadata = relabelled(metadata, config, changed)
     check_package_labels(changed, metadata)
     organ, part = class_regions(changed["labels"], changed["regions"]).values()
     assert (organ, part) == ([1, 2], [2])

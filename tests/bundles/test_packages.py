@@ -540,7 +540,7 @@ def test_all_packages_and_two_versions_run_in_one_process(
         version = metadata["version"].replace(".", "_")
         assert type(network).__module__.split(".")[0] == f"{folder.name}_v{version}"
         assert type(parser.get_parsed_content("inferer")).__module__.split(".")[0] == f"{folder.name}_v{version}"
-        parser.get_parsed_content("start_session")(tmp_path / f"{folder.name} {version}.log")
+        locate(parser["run"][0]["_target_"])(tmp_path / f"{folder.name} {version}.log")
         logging.warning("run of %s", version)
     logs = [path.read_text().splitlines() for path in tmp_path.glob("*.log")]
     assert len(logs) == len(BUNDLES) + 1

@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from common.engines import StagedTrainer
 
 from ..conftest import BUNDLES
-from ..workflows import MMFNET, MPUNET
+from ..methods.mmfnet.tiny import MMFNET
+from ..methods.mpunet.tiny import MPUNET
 
 TRAINING = ("train.json", "multi_gpu_train.json", "demo.json", "ablations/*.json", "tasks/*.json")
 FILES = [file for bundle in BUNDLES for name in TRAINING for file in sorted((bundle / "configs").glob(name))]

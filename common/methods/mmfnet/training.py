@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def training_stages(
     network: MMFNet,
     single_modality_network: Callable[[], MMFNet],
-    optimizer: Callable[[Any], torch.optim.Optimizer],
+    optimizer: Callable[..., torch.optim.Optimizer],
     modalities: Sequence[str],
     channels: Sequence[int],
     ckpt_dir: str | Path,

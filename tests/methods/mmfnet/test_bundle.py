@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.engines.staged_trainer import STATE_FILE
+from common.engines.training_folder import STATE_FILE
 from common.results import read_scores
 
 from ...workflows import assert_label_maps, results_in

@@ -12,7 +12,8 @@ import torch
 from common.methods.mmfnet import HeadPhantom
 from common.phantoms import write_cohort
 
-from ...workflows import MMFNET, assert_label_maps
+from ...workflows import assert_label_maps
+from .tiny import MMFNET
 
 
 def write_heads(folder: Path, modalities: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from monai.data import MetaTensor
 
-from common.methods.multirnet import CropAtd, CropLungsd
+from common.methods.multirnet import CropLesionPatchd, CropLungsd
 
 
 def test_the_box_of_the_lungs_is_no_larger_than_the_scan() -> None:
@@ -13,6 +13,6 @@ def test_the_box_of_the_lungs_is_no_larger_than_the_scan() -> None:
 
 
 def test_a_window_predicts_its_shape() -> None:
-    crop = CropAtd("image", roi_size=(8, 6, 4))
+    crop = CropLesionPatchd("image", roi_size=(8, 6, 4))
     real = crop({"image": MetaTensor(torch.rand(1, 5, 9, 7)), "centres": torch.tensor([[1, 2, 3]])})["image"]
     assert crop.shape_after((5, 9, 7), (1.0, 1.0, 5.0)) == (tuple(real.shape[1:]), (1.0, 1.0, 5.0))
