@@ -91,12 +91,7 @@ def test_steps_of_an_expression_count_until_the_first_random_one(bundle: Path) -
     config["train::window"] = {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [1, 1, 12]}
     config["normalize"] = [
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [20, 4, 4]},
-<<<<<<< HEAD
         {"_target_": f"{__name__}.First", "keys": "image"},
-=======
-        {"_target_": "common.methods.mmfnet.SelectChannelsd", "keys": "image", "channels": [1]},
-        {"_target_": "common.methods.omnet.FindPatchCentresd", "keys": "label"},
->>>>>>> main
     ]
     config["augment"] = [
         {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [2, 2, 2]},
