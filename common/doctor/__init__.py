@@ -1,4 +1,4 @@
-"""What would fail later: the machine, a bundle and a data set looked at before a run."""
+"""Examine the machine, a bundle and a data set before a run, to find what would fail later."""
 
 from .bundle import examine_bundle
 from .data import examine_data

@@ -1,4 +1,4 @@
-"""Whether the anatomy in a CT contradicts the directions that its header gives to the axes."""
+"""Find CT scans whose anatomy contradicts the directions of the axes in their headers."""
 
 from __future__ import annotations
 
@@ -11,35 +11,41 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-COARSE = 4.0  # mm, the steps in which the anatomy is looked at
+COARSE = 4.0  # mm between the voxels that are examined
 AIR_HU, TISSUE_HU, BONE_HU, LUNG_HU = -850.0, -300.0, 250.0, (-950.0, -500.0)
-MIDLINE = 0.12  # of the body's width, to either side of its middle: the spine, no ribs and no stomach
+MIDLINE = 0.12  # share of the body's width on either side of its middle: includes the spine, not ribs or stomach
 SMALLEST_SPINE_ML = 5.0
 SMALLEST_TABLE_ML = 50.0
 SMALLEST_LUNG_ML = 100.0
-CLEAR = 0.8  # of the bone or the table, on one side of the body's middle
-OFF_CENTRE = 0.05  # of the body's width, that a liver lies to one side at least
-AT_END, FREE_END = 30.0, 80.0  # mm between the lungs and the ends of the scan: the lungs reach it, or do not
-TRUNK, NECK = 0.6, 0.4  # of the largest area of the body in a slice: the abdomen has more, a neck or a head less
+CLEAR = 0.8  # share of the bone or the table on one side of the body's middle that makes the side clear
+OFF_CENTRE = 0.05  # share of the body's width by which a liver lies at least to one side
+AT_END, FREE_END = (
+    30.0,
+    80.0,
+)  # mm from lungs to an end of the scan: they reach it below the first, and not above the second
+TRUNK, NECK = (
+    0.6,
+    0.4,
+)  # share of the body's largest area in a slice: an abdomen has more than TRUNK, a neck less than NECK
 
 logger = logging.getLogger(__name__)
 
 
 class CheckAnatomyd:
-    """Warn where the anatomy of a CT of the trunk contradicts its header.
+    """Log a warning if the anatomy of a CT of the trunk contradicts its header.
 
-    - Front and back: the bone in the midline of the body is the spine, which lies behind the body's middle. A table,
-      where one is seen, has to agree, because a patient may lie prone.
-    - Head and feet: lungs that reach one end of the scan have the abdomen at the other, or the neck.
-    - Left and right: the label of a liver lies on the right.
+    - Front and back: the bone in the midline of the body is the spine, which lies behind the body's middle. If a table
+      is visible, it must agree, because a patient may lie prone.
+    - Head and feet: if lungs reach one end of the scan, the other end shows the abdomen or the neck.
+    - Left and right: the liver lies on the right.
 
-    Where a rule does not find what it looks for, it says nothing. A volume that was stored LPS and labelled RAS has
-    both its front and its sides exchanged, so the spine shows it without a label.
+    A rule that does not find its structure logs nothing. A volume that was stored as LPS with a header of RAS has front
+    and sides exchanged, so the spine shows the error without a label.
 
     Args:
-        key: the CT in HU as it was read, ``(C, x, y, z)`` with its affine.
-        liver: whether ``label_key`` is above 0 in the liver alone.
-        label_key: the label map.
+        key: CT in HU as read from its file, ``(C, x, y, z)`` with its affine.
+        liver: True if ``label_key`` is above 0 in the liver alone.
+        label_key: label map.
     """
 
     def __init__(self, key: str = "image", liver: bool = False, label_key: str = "label") -> None:
@@ -62,12 +68,12 @@ class CheckAnatomyd:
 
 
 def contradictions(hu: np.ndarray, spacing: np.ndarray, liver: np.ndarray) -> list[str]:
-    """Return, in words, what does not lie where it should in a CT turned to RAS+.
+    """Return texts on structures that lie in a wrong place in a CT in RAS+ orientation.
 
     Args:
-        hu: ``(x, y, z)``; x rises to the right, y to the front, z to the head.
-        spacing: mm along x, y, z.
-        liver: mask of the liver on the same grid, possibly empty.
+        hu: CT in HU, ``(x, y, z)``; x increases to the right, y to the front, z to the head.
+        spacing: voxel size in mm along x, y, z.
+        liver: mask of the liver on the same grid; may be empty.
     """
     body = cc3d.largest_k(ndimage.binary_opening(hu > TISSUE_HU), k=1, connectivity=6) > 0
     if not body.any():
@@ -85,7 +91,7 @@ def contradictions(hu: np.ndarray, spacing: np.ndarray, liver: np.ndarray) -> li
 
 
 def _front(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray, middle: tuple[float, float], width: float) -> int:
-    """1 where the spine lies in front of the body's middle, -1 behind, 0 where this is not clear."""
+    """Return 1 if the spine lies in front of the body's middle, -1 if behind, 0 if this is not clear."""
     x, y = np.ogrid[: hu.shape[0], : hu.shape[1]]
     bone = (hu > BONE_HU) & body & (np.abs(x - middle[0]) <= MIDLINE * width)[..., None]
     if bone.sum() * np.prod(spacing) / 1000 < SMALLEST_SPINE_ML:
@@ -97,12 +103,13 @@ def _front(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray, middle: tuple[
 
 
 def _side(mask: np.ndarray, y: np.ndarray, middle: float) -> int:
+    """Return 1 if most of a mask lies in front of the middle, -1 if behind, 0 if neither is clear."""
     ahead = float((mask & (y > middle)[..., None]).sum() / mask.sum())
     return 1 if ahead > CLEAR else -1 if ahead < 1 - CLEAR else 0
 
 
 def _head(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> int:
-    """1 where the head lies at the last slices, as the header says, -1 at the first, 0 where this is not clear."""
+    """Return 1 if the head lies at the last slices, as in the header, -1 if at the first, 0 if this is not clear."""
     enclosed = np.stack([ndimage.binary_fill_holes(part) for part in np.moveaxis(body, 2, 0)], axis=2) & ~body
     lung = ndimage.binary_opening(enclosed & (hu > LUNG_HU[0]) & (hu < LUNG_HU[1]))
     lung = cc3d.largest_k(lung, k=2, connectivity=6) > 0
@@ -114,15 +121,15 @@ def _head(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> int:
         return 0
     area = (body | enclosed).sum((0, 1))
     count = max(1, round(20 / spacing[2]))
-    below = bool(gaps[0] > gaps[1])  # the end that the lungs do not reach
+    below = bool(gaps[0] > gaps[1])  # True if the lungs do not reach the lower end
     share = float(np.median(area[:count] if below else area[-count:]) / area.max())
     if NECK < share < TRUNK:
         return 0
-    return 1 if below == (share >= TRUNK) else -1  # the free end is the abdomen or the neck
+    return 1 if below == (share >= TRUNK) else -1  # the end without lungs is the abdomen or the neck
 
 
 def _coarse(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every so many voxels of a volume turned to RAS+, and their distances in mm."""
+    """Return a volume in RAS+ at steps of about 4 mm, and its voxel size in mm."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     steps = np.maximum(1, (COARSE / spacing + 1e-6).astype(int))
     orientation = nib.orientations.io_orientation(affine)

@@ -1,4 +1,4 @@
-"""A bundle's folder: versions that it was tested with, its network and weights, its configs."""
+"""Examine a bundle: versions that it was tested with, its network and weights, its configs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ from ..session import literal, setting_of
 from .findings import Findings
 from .machine import installed
 
-DISTRIBUTIONS = {"pytorch": "torch"}  # as metadata.json calls it
+DISTRIBUTIONS = {"pytorch": "torch"}  # name in metadata.json to name of the distribution
 
 
 def read_config(
     folder: Path, name: str, overlay: str | Path | None = None, dataset_dir: str | Path | None = None
 ) -> ConfigParser:
-    """A config of a bundle with an overlay on it, as a run merges them, and paths that hold from anywhere.
+    """Read a config of a bundle and an overlay, as a run merges them.
 
-    Of an overlay, settings within an entry that this config does not have are left out: they are of another.
+    Settings within an entry that this config lacks are left out, because they belong to another config.
+
+    Args:
+        folder: folder of the bundle.
+        name: name of the config without ``.json``.
+        overlay: config file on top of it, or None.
+        dataset_dir: folder of the data set, or None.
 
     Raises:
-        InputError: a file is missing or is no config.
+        InputError: a file is missing or not a config.
     """
     parser = ConfigParser()
     file = folder / "configs" / f"{name}.json"
@@ -42,9 +48,9 @@ def read_config(
             file = Path(overlay)
             settings = ConfigParser.load_config_file(str(file))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not there or not a config ({error})") from error
+        raise InputError(f"{file}: not a config that can be read ({error})") from error
     if not isinstance(settings, dict):
-        raise InputError(f'{file}: a {type(settings).__name__}, expected an object of settings such as "spacing"')
+        raise InputError(f'{file}: a {type(settings).__name__}; expected an object of settings such as "spacing"')
     own = set(parser.get())
     for key, value in settings.items():
         root = setting_of(key)
@@ -57,10 +63,15 @@ def read_config(
 
 
 def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None = None) -> list[str]:
-    """The versions in ``metadata.json``, the network of ``inference.json`` and ``models/model.pt``.
+    """Check the versions in ``metadata.json``, the network of ``inference.json`` and ``models/model.pt``.
 
-    Another version than the tested one is a note, a missing package a failure. Missing weights are a note, because a
-    training makes them; weights that do not load strictly are a failure.
+    Another version than the tested one is a note, a missing package a failure. Missing weights are a note, because
+    training writes them. Weights that do not load strictly are a failure.
+
+    Args:
+        findings: collects failures and notes.
+        folder: folder of the bundle.
+        overlay: config file on top of the bundle's configs, or None.
 
     Returns:
         lines to show.
@@ -81,7 +92,7 @@ def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None 
     weights = folder / "models" / "model.pt"
     lines.append(f"network: {type(network).__name__}, {count:,} parameters")
     if not weights.exists():
-        findings.note("weights", f"no {weights}: train first, or give inference the file with --weights")
+        findings.note("weights", f"{weights}: no such file; train first, or give inference a file with --weights")
         return lines
     try:
         load_weights(network, weights)
@@ -96,7 +107,7 @@ def examine_bundle(findings: Findings, folder: Path, overlay: str | Path | None 
 
 
 def why(error: Exception) -> str:
-    """An input error as it is, any other with its type, in one line."""
+    """Return one line about an error: an input error's own message, or the type and text of another error."""
     cause = root_cause(error)
     text = str(cause).strip().partition("\n")[0]
     return text if is_input_error(cause) else f"{type(cause).__name__}: {text}"
@@ -108,13 +119,13 @@ def _versions(findings: Findings, about: dict[str, Any]) -> None:
         name = DISTRIBUTIONS.get(name, name)
         version = installed(name)
         if version is None:
-            findings.fail(f"package {name}", f"not installed, the bundle needs it; pip install {name}=={tested}")
+            findings.fail(f"package {name}", f"not installed, but the bundle needs it; pip install {name}=={tested}")
         elif Version(version) != Version(tested):
-            findings.note(f"package {name}", f"{version} is installed, the bundle was tested with {tested}")
+            findings.note(f"package {name}", f"found {version}; the bundle was tested with {tested}")
 
 
 def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | None) -> None:
-    """Check that labels, regions, segments, network and, unless it is None, metadata speak of the same labels."""
+    """Check that labels, regions, segments, network and metadata (unless None) have the same labels."""
     if "labels" not in parser:
         return
     try:
@@ -131,7 +142,7 @@ def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | No
 
 
 def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
-    """An entry that no config has and that no other setting of the overlay uses is read by nothing."""
+    """Report entries of an overlay that no config has and no other entry uses; a run would ignore them."""
     settings = ConfigParser.load_config_file(str(overlay))
     configs = [file for file in (folder / "configs").glob("*.json") if file.name != "metadata.json"]
     known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
@@ -141,4 +152,4 @@ def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
         if entry not in known | used and not key.startswith("_meta_::"):
             near = difflib.get_close_matches(entry, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; leave it out"
-            findings.fail("overlay", f"{overlay}: {key} is in no config of the bundle{hint}")
+            findings.fail("overlay", f"unknown setting {key} in {overlay}{hint}")

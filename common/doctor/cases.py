@@ -1,4 +1,4 @@
-"""Every case of a data set: its files, grids, labels and class, and whether a patient is on two lists."""
+"""Check every case of a data set: files, grids, labels and class; check that no patient is on two lists."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..files import sha256
 from .findings import Findings
 from .headers import Header, difference, read_header
 
-SMALL_LABEL = 10  # voxels, below which a label in a case is worth a look
-SCANS = "scans"  # the list of a folder without a data list
+SMALL_LABEL = 10  # voxels; a smaller label may be lost by resampling
+SCANS = "scans"  # name of the list if the folder has no data list
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ Lists = dict[str, list[dict]]
 
 
 def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str], fold: int | None) -> Lists:
-    """The cases of a data list by section, or those of a folder of scans, without the ones whose files are missing.
+    """Return the cases of a data list by section, or those of a folder of scans; leave out cases with missing files.
 
     Raises:
-        InputError: no such folder, no scans, or a data list that is wrong as a whole.
+        InputError: the folder does not exist or holds no scans, or the data list cannot be used.
     """
     if not (dataset_dir / "dataset.json").exists():
         cases = find_cases(dataset_dir, modalities, fold)
@@ -47,7 +47,7 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     lists: Lists = {}
     for section in SECTIONS:
         if not listing.get(section):
-            findings.note(f"list {section}", f"no cases; {_needs(section)} needs them")
+            findings.note(f"list {section}", f"no cases; {_user_of(section)} needs them")
             continue
         lists[section] = []
         for number, item in enumerate(listing[section], 1):
@@ -71,13 +71,13 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
 
 
 def read_headers(findings: Findings, where: str, case: Mapping, warn: bool = False) -> list[Header]:
-    """Read the headers of a case's files, in their order; none if one cannot be read.
+    """Return the headers of a case's files in their order, or an empty list if a file cannot be read.
 
     Args:
-        findings: takes what is wrong.
+        findings: collects failures and notes.
         where: list and name of the case.
-        case: with its paths.
-        warn: make notes of the warnings; otherwise the reading of the voxels does so.
+        case: entries of the case, with paths of its files.
+        warn: turn warnings into notes; otherwise reading the voxels does so.
     """
     headers: list[Header] = []
     for path in files_of(case):
@@ -98,31 +98,31 @@ def read_headers(findings: Findings, where: str, case: Mapping, warn: bool = Fal
 def check_headers(
     findings: Findings, where: str, case: Mapping, headers: Sequence[Header], modalities: Sequence[str]
 ) -> None:
-    """What reading and checking the voxels would say of channels and grids, from headers alone."""
+    """Check channels and grids from headers alone, as reading the voxels would."""
     labelled = "label" in case
     images = headers[:-1] if labelled else headers
     first = images[0]
     found = [image.channels for image in images]
     names = ", ".join(modalities)
     if found not in ([len(modalities)], [1] * len(modalities)):
-        findings.fail(where, f"{first.path}: channels {found} in {len(images)} files, expected one for each of {names}")
+        findings.fail(where, f"{first.path}: channels {found} in {len(images)} files; expected one for each of {names}")
     for image in images[1:]:
         covered = coverage(image.shape, image.affine, first.shape, first.affine)
         if covered == 0:
-            findings.fail(where, f"{image.path}: shares no space with {first.path}")
+            findings.fail(where, f"{image.path}: does not overlap {first.path}; check the affine")
         elif apart := difference(image, first):
-            what = f"another grid than {first.path.name}, covers {covered:.0%} of it: {apart}"
+            what = f"its grid differs from that of {first.path.name} and covers {covered:.0%} of it: {apart}"
             findings.note(where, f"{image.path}: {what}")
     if labelled and (apart := difference(headers[-1], first)):
-        what = f"another grid than its image's: {apart}; resample it onto the image"
+        what = f"its grid differs from that of its image: {apart}; resample it onto the image"
         findings.fail(where, f"{headers[-1].path}: {what}")
 
 
 def check_names(findings: Findings, where: str, case: Mapping, modalities: Sequence[str]) -> None:
-    """Whether files that are called after modalities stand in their order.
+    """Check that files with names of modalities are in the order of the modalities.
 
-    All of them in another order is a failure: nothing would stop, and all results would be wrong. One name alone may
-    speak of something else, such as what an image was registered to.
+    Another order of all modalities is a failure: a run would not stop, and its results would be wrong. A single other
+    name is a note, because it may name something else, such as the image that this one was registered to.
     """
     images = case["image"]
     if isinstance(images, str) or len(images) != len(modalities):
@@ -135,20 +135,20 @@ def check_names(findings: Findings, where: str, case: Mapping, modalities: Seque
     if sorted(map(str, known)) == sorted(modalities):
         findings.fail(where, f"{what}; put them in this order")
     elif any(name not in (None, expected) for name, expected in zip(known, modalities)):
-        findings.note(where, f"{what}; look whether each is the right one")
+        findings.note(where, f"{what}; check that each is the right one")
 
 
 def check_voxels(
     findings: Findings, where: str, case: Mapping, load: Sequence[Callable], resample: MapTransform | None = None
 ) -> None:
-    """Read a case with the bundle's own transforms, which check it; their warnings become notes.
+    """Read a case with the bundle's own transforms, which check it; turn their warnings into notes.
 
     Args:
-        findings: takes what is wrong.
-        where: the case.
-        case: its entries.
-        load: the steps that read and check it.
-        resample: brings a label to the network's grid, and warns of what is lost there.
+        findings: collects failures and notes.
+        where: list and name of the case.
+        case: entries of the case.
+        load: transforms that read and check a case.
+        resample: transform that resamples a label to the network's grid, and warns of labels that are lost there.
     """
     raised: Exception | None = None
     with _warnings() as warnings:
@@ -158,14 +158,14 @@ def check_voxels(
                 resample(dict.fromkeys(resample.keys, data["label"]))  # the image is on the same grid
         except Exception as error:
             raised = error
-    if raised is not None:  # beyond the block, whose warnings are notes: the traceback of a bug is shown
+    if raised is not None:  # after the block, so that the traceback of a bug is shown
         findings.fail(where, failure_of_case(raised, str(files_of(case)[0])))
     for warning in warnings:
         findings.note(where, warning)
 
 
 def warnings_noted(findings: Findings, build: Callable[[], list[Callable]]) -> list[Callable]:
-    """Build the steps that read a case; what they warn of, such as other names of the labels, becomes a note."""
+    """Build the transforms that read a case; turn their warnings, such as other names of labels, into notes."""
     with _warnings() as warnings:
         steps = build()
     for warning in warnings:
@@ -174,12 +174,12 @@ def warnings_noted(findings: Findings, build: Callable[[], list[Callable]]) -> l
 
 
 def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
-    """Whether a case or patient is on two lists, or a file twice anywhere.
+    """Check that no patient is on two lists, and that no file is listed twice.
 
     Args:
-        findings: takes it.
+        findings: collects failures and notes.
         lists: cases by section.
-        by_content: also compare the content of files of one size, to find copies.
+        by_content: find copies, too, by the content of files of the same size.
     """
     patients: dict[str, dict[str, str]] = {}
     images: dict[Path, list[tuple[str, str]]] = {}
@@ -193,10 +193,10 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
         if len(found) > 1:
             where = ", ".join(f"{case} ({section})" for section, case in found.items())
             findings.fail(f"patient {patient}", f"on several lists: {where}; keep the cases of a patient together")
-    for paths in _alike(images) if by_content else [[path] for path in images]:
+    for paths in _equal_files(images) if by_content else [[path] for path in images]:
         uses = [use for path in paths for use in images[path]]
         if len(uses) > 1:
-            same = "the same file" if len(paths) == 1 else "files of the same content"
+            same = "the same file" if len(paths) == 1 else "files with the same content"
             where = " and ".join(f"{section} {case}" for section, case in dict.fromkeys(uses))
             what = f"{same}, {', '.join(path.name for path in paths)}, in {where}"
             across = len({section for section, _ in uses}) > 1 or len(set(uses)) == 1
@@ -204,12 +204,12 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
 
 
 def check_labels(findings: Findings, lists: Lists, segments: bool) -> None:
-    """Check that a label of each list has foreground; a label that cannot be read is a failure of its own.
+    """Check that at least one label of each list has foreground.
 
     Args:
-        findings: takes it.
+        findings: collects failures and notes.
         lists: cases by section.
-        segments: whether the network learns to segment; empty labels of a network that only classifies are a note.
+        segments: True if the network learns to segment. Empty labels of a network that only classifies are a note.
     """
     for section, cases in lists.items():
         labels = [files_of(case)[-1] for case in cases if "label" in case]
@@ -219,15 +219,15 @@ def check_labels(findings: Findings, lists: Lists, segments: bool) -> None:
 
 
 def warn_of_small_labels(data: Mapping) -> Mapping:
-    """Warn of labels of a few voxels, as the last step of reading a case: a coarser grid loses them."""
+    """Log a warning for each label of a few voxels, which a coarser grid may lose."""
     label = data.get("label")
     if label is not None:
         values, counts = np.unique(np.asarray(label)[np.asarray(label) > 0], return_counts=True)
         for value, count in zip(values, counts):
             if count < SMALL_LABEL:
                 logger.warning(
-                    "%s: label %g has %d voxels in all; a grid of larger voxels may lose it, and the case then "
-                    "trains as one without it", label.meta.get("filename_or_obj", "label"), value, count,
+                    "%s: label %g has only %d voxels; resampling to larger voxels may lose it, and the case then "
+                    "counts as one without this label", label.meta.get("filename_or_obj", "label"), value, count,
                 )  # fmt: skip
     return data
 
@@ -239,8 +239,8 @@ def _may_have_foreground(label: Path) -> bool:
         return True
 
 
-def _alike(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Groups of files of one content; a folder of DICOM slices stands for itself."""
+def _equal_files(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Yield groups of files with equal content; a folder of DICOM slices is a group of its own."""
     groups: dict[object, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.stat().st_size if path.is_file() else path, []).append(path)
@@ -252,13 +252,13 @@ def _alike(paths: Iterable[Path]) -> Iterator[list[Path]]:
         yield from same.values()
 
 
-def _needs(section: str) -> str:
+def _user_of(section: str) -> str:
     return "evaluation" if section == "test" else "training"
 
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What reading warns of, instead of on the screen; a package's own code logs under the package's name."""
+    """Collect the warnings that are logged in the block; the code of a package logs under the package's name."""
     caught: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What an examination found, told apart by whether a run would fail."""
+"""Collect what an examination finds: failures and notes."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """One row of the table."""
+    """Hold one row of the table.
 
-    kind: str  # "failure" or "note"
+    Args:
+        kind: ``"failure"`` or ``"note"``.
+        where: case, package or part that it is about.
+        what: message.
+    """
+
+    kind: str
     where: str
     what: str
 
 
 class Findings:
-    """Failures, with which a run would stop or give wrong results, and notes, which are good to know."""
+    """Collect failures, which stop a run or make its results wrong, and notes, which are worth a look."""
 
     def __init__(self) -> None:
         self.found: list[Finding] = []
 
     def fail(self, where: str, what: str) -> None:
+        """Add a failure."""
         self.found.append(Finding("failure", where, what))
 
     def note(self, where: str, what: str) -> None:
+        """Add a note."""
         self.found.append(Finding("note", where, what))
 
     def count(self, kind: str) -> int:
+        """Return the number of findings of one kind."""
         return sum(finding.kind == kind for finding in self.found)
 
     def table(self) -> str:
-        """A line for each, the failures first; of a message of several lines, the first."""
+        """Return one line for each finding, failures first; a message is cut after its first line."""
         width = max((len(finding.where) for finding in self.found), default=0)
         rows = sorted(self.found, key=lambda finding: finding.kind)
         return "\n".join(

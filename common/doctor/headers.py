@@ -1,4 +1,4 @@
-"""What the header of a scan says."""
+"""Read the grid of a scan from its header."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from ..geometry import grid_difference, turn_onto
 
 
 class Header(NamedTuple):
-    """The grid of a file, as :func:`common.data.volumes.read_volume` gives it."""
+    """Hold the grid of a file, as :func:`common.data.volumes.read_volume` returns it.
+
+    Args:
+        path: the file.
+        shape: voxels along x, y, z.
+        channels: number of channels.
+        affine: 4x4 affine, voxels to RAS+ millimetres.
+    """
 
     path: Path
-    shape: tuple[int, ...]  # (x, y, z)
+    shape: tuple[int, ...]
     channels: int
-    affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
+    affine: np.ndarray
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the grid of a scan; its voxels stay unread.
+    """Read the grid of a scan without its voxels.
 
     Raises:
-        InputError: the file is missing, damaged, no volume, or without a valid affine.
+        InputError: the file is missing or damaged, holds no volume, or has no valid affine.
     """
     path = Path(path)
     shape, affine = read_grid(path)
@@ -32,6 +39,6 @@ def read_header(path: str | Path) -> Header:
 
 
 def difference(header: Header, onto: Header) -> str:
-    """Return how the grid of a file differs from another's, the order of its axes aside; "" where they are the same."""
+    """Return how two grids differ after reorientation onto the second; "" if they are the same."""
     voxels, affine = turn_onto(np.broadcast_to(np.uint8(0), header.shape), header.affine, onto.affine)
     return grid_difference(voxels.shape, affine, onto.shape, onto.affine)

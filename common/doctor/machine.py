@@ -1,4 +1,4 @@
-"""Python, packages, devices, memory and disk."""
+"""Examine Python, packages, devices, memory and disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FULL_DISK = 2e9  # bytes; a training's states and an inference's masks soon need
 
 
 def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
-    """Python, packages against what this package asks for, devices, free memory and disk.
+    """Compare Python and the packages with what this project requires; report devices, free memory and disk.
 
-    A package that is missing or too old is a failure, one of an extra a note where it is too old.
+    A package that is missing or too old is a failure. A package of an extra that is too old is a note.
 
     Args:
-        findings: takes what is wrong.
-        folders: whose disks are looked at.
+        findings: collects failures and notes.
+        folders: folders on the disks to examine.
 
     Returns:
         lines to show.
@@ -39,24 +39,26 @@ def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
     lines.append(f"CPU: {_cores()} cores for this process, {torch.get_num_threads()} threads, {fast}")
     lines += [_cuda(index) for index in range(torch.cuda.device_count())] or ["CUDA: no device"]
     memory = main_memory()
-    lines.append(f"memory: {size(memory.free)} free of {size(memory.total)}" if memory else "memory: not known here")
+    lines.append(
+        f"memory: {size(memory.free)} free of {size(memory.total)}" if memory else "memory: unknown on this system"
+    )
     for folder in dict.fromkeys(path.resolve() for path in folders):
         while not folder.exists():
             folder = folder.parent
         free = shutil.disk_usage(folder).free
         lines.append(f"disk: {size(free)} free at {folder}")
         if free < FULL_DISK:
-            findings.note("disk", f"{size(free)} free at {folder}; make room before a training")
+            findings.note("disk", f"{size(free)} free at {folder}; free some space before a training")
     return lines
 
 
 def cuda_memory() -> Memory | None:
-    """Of the first CUDA device; None where there is none."""
+    """Return the memory of the first CUDA device, or None without CUDA."""
     return Memory(*torch.cuda.mem_get_info(0)) if torch.cuda.is_available() else None
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution, without its build tag, or None."""
+    """Return the version of an installed distribution, without its build tag, or None."""
     try:
         return metadata.version(name).partition("+")[0]
     except metadata.PackageNotFoundError:
@@ -66,36 +68,32 @@ def installed(name: str) -> str | None:
 def _packages(findings: Findings) -> list[str]:
     names = metadata.packages_distributions().get(__name__.partition(".")[0])
     if not names:
-        return ["packages: this package is not installed, so that what it asks for is not known"]
+        return ["packages: this project is not installed, so its requirements are unknown"]
     own = metadata.metadata(names[0])
     python = SpecifierSet(own["Requires-Python"] or "")
     if platform.python_version() not in python:
-        findings.fail("Python", f"{platform.python_version()} runs, {python} is asked for; use another interpreter")
-    asked = [Requirement(text) for text in metadata.requires(names[0]) or []]
-    base = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+        findings.fail("Python", f"found {platform.python_version()}, expected {python}; use another interpreter")
+    required = [Requirement(text) for text in metadata.requires(names[0]) or []]
+    base = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
     lines = [f"packages: {_versions(base)}"]
     for one in base:
         version = installed(one.name)
         if version is None or not one.specifier.contains(version, prereleases=True):
             findings.fail(
-                f"package {one.name}", f"{_found(version)}, {one.specifier} is asked for; pip install '{one}'"
+                f"package {one.name}", f"found {version or 'none'}, expected {one.specifier}; pip install '{one}'"
             )
     for extra in own.get_all("Provides-Extra") or []:
-        group = [one for one in asked if one not in base and one.marker and one.marker.evaluate({"extra": extra})]
+        group = [one for one in required if one not in base and one.marker and one.marker.evaluate({"extra": extra})]
         lines.append(f"extra {extra}: {_versions(group)}")
         for one in group:
             version = installed(one.name)
             if version is not None and not one.specifier.contains(version, prereleases=True):
-                findings.note(f"package {one.name}", f"{version} is installed, extra {extra} asks for {one.specifier}")
+                findings.note(f"package {one.name}", f"found {version}, extra {extra} expects {one.specifier}")
     return lines
 
 
 def _versions(group: Sequence[Requirement]) -> str:
     return ", ".join(f"{one.name} {installed(one.name) or 'missing'}" for one in group)
-
-
-def _found(version: str | None) -> str:
-    return f"{version} is installed" if version else "not installed"
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Results for people: pictures and plots."""
+"""Draw pictures and plots of results."""
 
 from .pictures import draw_outlines
 from .plots import bland_altman, draw_bland_altman, draw_roc, roc_curve

@@ -1,4 +1,4 @@
-"""The mark by which a picture is recognised as written by this project and unchanged since.
+"""Mark pictures, so that an unchanged picture of this project can be recognised and replaced.
 
 A picture holds the SHA-256 of its other bytes in a text chunk.
 """
@@ -19,10 +19,10 @@ PNG_END = 12  # bytes of the last chunk
 
 
 def check_png(path: str | Path) -> None:
-    """Check that a picture may be written: its name ends with .png, and nothing lies there but a picture of ours.
+    """Check that a picture may be written: its name ends with .png, and it replaces no file but a picture of ours.
 
     Raises:
-        InputError: another name, or another file lies there, or a picture that was changed since.
+        InputError: the name has another ending, or another file or a changed picture lies there.
     """
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: expected the name of a picture to write, which ends with .png")
@@ -30,7 +30,7 @@ def check_png(path: str | Path) -> None:
 
 
 def save_png(figure: Any, path: str | Path) -> Path:
-    """Write a matplotlib figure as a marked PNG, which appears once it is complete.
+    """Write a matplotlib figure as a marked PNG, whole or not at all.
 
     Raises:
         InputError: as :func:`check_png`.
@@ -44,17 +44,18 @@ def save_png(figure: Any, path: str | Path) -> Path:
 
 
 def is_own_png(path: Path) -> bool:
-    """Return whether a file is a marked PNG, unchanged since."""
+    """Return whether a file is a marked PNG that nobody changed."""
     content = path.read_bytes()
     size = len(_chunk(b"")) + PNG_END
     return _marked_png(content[:-size] + content[-PNG_END:]) == content
 
 
 def _marked_png(content: bytes) -> bytes:
-    """Return a PNG's bytes with the mark before their last chunk."""
+    """Return the bytes of a PNG with the mark before the last chunk."""
     return content[:-PNG_END] + _chunk(content) + content[-PNG_END:]
 
 
 def _chunk(content: bytes) -> bytes:
+    """Return the text chunk with the SHA-256 of a PNG's bytes."""
     data = f"tEXt{MARK}\0{hashlib.sha256(content).hexdigest()}".encode()
     return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))

@@ -1,4 +1,4 @@
-"""Pictures of segmentations."""
+"""Draw pictures of segmentations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .marks import check_png, save_png
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
-HEAT_OPACITY = 0.7  # where it is 1; where it is 0, the image stays as it is
+HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
 LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
 
 
@@ -28,28 +28,32 @@ def draw_outlines(
     heat: str | Path | None = None,
     result: str | Path | None = None,
 ) -> Path:
-    """Draw axial slices of each image with the outlines of the prediction and, where given, of the ground truth.
+    """Draw axial slices of each image with the outlines of the prediction and, if given, of the ground truth.
 
-    A single label has a colour in each; several have a colour for each label, dashed for the ground truth.
+    With a single label, prediction and ground truth have different colours. With several labels, each label has a
+    colour, and the ground truth is dashed.
 
-    The slices are spread evenly over those that hold either, or else over those where the heat is at least half of its
-    maximum. The patient's right side is on the left, as radiologists have it.
+    The slices are spaced evenly over those with prediction or ground truth. Without either, they are spaced over those
+    where the heat is at least half of its maximum. The patient's right side is on the left (radiological convention).
 
     Args:
-        images: files on one grid, a row each; a 4-D file gives a row for each channel.
-        prediction, truth: label maps on that grid.
-        out: PNG, NAME.png; a picture of this project that lies there unchanged is replaced.
-        columns: slices at most.
+        images: files on one grid, one row each; a 4-D file gives one row for each channel.
+        prediction: label map on that grid.
+        out: PNG to write; an unchanged picture of this project there is replaced.
+        truth: label map of the ground truth on that grid, or None.
+        columns: largest number of slices.
         heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
         result: JSON of the case's class and probabilities, for the caption.
 
+    Returns:
+        path of the picture.
+
     Raises:
-        InputError: a file cannot be read, or is on another grid; ``out`` is no name of a PNG, or another file.
+        InputError: a file cannot be read or has another grid; ``out`` does not end with .png or is another file.
     """
-    from matplotlib.figure import Figure  # only the picture needs it, and it is slow to import
+    from matplotlib.figure import Figure  # here, because it is slow to import
 
     check_png(out)
-
     mask, affine = _canonical(Path(prediction))
     reference = mask if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
@@ -92,17 +96,17 @@ def draw_outlines(
                 if truth is not None:
                     _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
                 _outline(ax, mask[:, :, z] == value, predicted, "solid")
-            ax.invert_xaxis()  # x grows to the patient's right, which belongs on the left of the picture
+            ax.invert_xaxis()  # x increases to the patient's right, which is on the left in the radiological convention
             ax.set_xticks([])
             ax.set_yticks([])
         row[0].set_ylabel(name, fontsize=7)
     for ax, z in zip(axes[0], slices):
         ax.set_title(f"slice {z}", fontsize=8)
     if len(colours) == 1:
-        caption = "prediction blue" + ("" if truth is None else ", truth red")
+        caption = "prediction blue" + ("" if truth is None else ", ground truth red")
     else:
         caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
-        caption += "" if truth is None else "; prediction solid, truth dashed"
+        caption += "" if truth is None else "; prediction solid, ground truth dashed"
     if classified is not None:
         shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
         caption += f"\nclass {classified['class']} ({shown})"
@@ -111,12 +115,12 @@ def draw_outlines(
 
 
 def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
-    if mask.any():  # the line lies inside its label, beside that of the neighbour
+    if mask.any():  # at 0.75, the outlines of neighbouring labels lie beside each other
         ax.contour(mask.T, levels=[0.75], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and affine with axes turned to the closest of RAS+."""
+    """Read a label map; return it and its affine in the orientation closest to RAS+."""
     return turn_onto(*read_volume(path, labels=True), np.eye(4))
 
 
@@ -128,10 +132,10 @@ def _on_grid(
     labels: bool = False,
     channels: bool = False,
 ) -> np.ndarray:
-    """A volume with its axes turned to those of the prediction."""
+    """Read a volume that must be on the grid of the prediction; return it in the prediction's orientation."""
     volume, of_volume = turn_onto(*read_volume(path, labels=labels), affine)
     shape = volume.shape[:3] if channels else volume.shape
     difference = grid_difference(shape, of_volume, mask.shape, affine)
     if difference:
-        raise InputError(f"{path}: another grid than that of {prediction}: {difference}")
+        raise InputError(f"{path}: its grid differs from that of {prediction}: {difference}")
     return volume

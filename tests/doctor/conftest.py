@@ -1,4 +1,4 @@
-"""A bundle of one small network and its data, without any of the repository's bundles."""
+"""A small bundle with one convolution, and a data set for it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ METADATA = {"name": "Two of three", "version": "0.1.0", "monai_version": "0.0.1"
 
 
 def write_bundle(folder: Path, modalities: Sequence[str] = ("T1", "T2"), channels: int = 2) -> Path:
-    """Write the configs of the small bundle; returns its folder."""
+    """Write the configs of the small bundle; return its folder."""
     (folder / "configs").mkdir(parents=True)
     own = {"modalities": list(modalities), "network_def": {**NETWORK, "in_channels": channels}}
     configs = {"inference": {**INFERENCE, **own}, "train": {**TRAIN, "modalities": list(modalities)}}
@@ -72,7 +72,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def listing(tmp_path: Path, write_nifti: Callable) -> dict[str, Any]:
-    """The data list of three good cases, in ``tmp_path/data``; a test writes it after it has spoilt something."""
+    """Write three good cases to ``tmp_path/data``; return their data list, which a test changes and writes."""
     rng = np.random.default_rng(0)
     sections: dict[str, Any] = {"modality": {"0": "T1", "1": "T2"}}
     for section in ("training", "validation", "test"):

@@ -1,4 +1,4 @@
-"""Headers that the anatomy contradicts: phantoms in every order of the axes, with right headers and with false ones."""
+"""Headers that the anatomy contradicts: phantoms in every order of axes, with right and wrong headers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(name: str, seed: int) -> Phantom:
 
 
 def stored(array: np.ndarray, affine: np.ndarray, order: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same volume with its axes in this order."""
+    """Return the same volume with its axes in this order, and its affine."""
     turn = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(order)
     )
@@ -47,7 +47,7 @@ def stored(array: np.ndarray, affine: np.ndarray, order: str) -> tuple[np.ndarra
 def messages(
     case: Phantom, order: str, header: str, caplog: pytest.LogCaptureFixture, change: Callable = lambda hu: hu
 ) -> str:
-    """What is said of a case stored in one order, with the header of another."""
+    """Return the warnings about a case stored in one order with the header of another."""
     caplog.clear()
     images = {}
     for key, array in {"image": case.images["CT"], "label": case.label}.items():
@@ -61,7 +61,7 @@ def messages(
 
 
 @pytest.mark.parametrize("name", PHANTOMS)
-def test_a_right_header_passes_in_every_order(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_right_header_passes_in_every_order(name: str, caplog: pytest.LogCaptureFixture) -> None:
     for seed in range(2):
         case = make(name, seed)
         for order in ORDERS[seed::8]:
@@ -80,21 +80,21 @@ def test_a_right_header_passes_in_every_order(name: str, caplog: pytest.LogCaptu
         ("LPI", "RAS", {SPINE, HEAD, LIVER}),
     ],
 )
-def test_a_false_header_is_told(
+def test_wrong_header_is_found(
     name: str, order: str, header: str, expected: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = {"liver": {SPINE, HEAD, LIVER}, "stomach": {SPINE}, "lung": {SPINE}}[name]  # lungs alone have two ends alike
     for seed in range(2):
-        said = messages(make(name, seed), order, header, caplog)
-        assert {message for message in (SPINE, HEAD, LIVER) if message in said} == expected & seen
-        assert not said or f"the anatomy contradicts the header ({header})" in said
+        found = messages(make(name, seed), order, header, caplog)
+        assert {message for message in (SPINE, HEAD, LIVER) if message in found} == expected & seen
+        assert not found or f"the anatomy contradicts the header ({header})" in found
 
 
-def test_a_patient_who_lies_prone_is_no_contradiction(caplog: pytest.LogCaptureFixture) -> None:
+def test_patient_may_lie_prone(caplog: pytest.LogCaptureFixture) -> None:
     case = make("liver", 0)
 
     def prone(hu: np.ndarray) -> np.ndarray:
-        """The table, behind the back, is moved to the front."""
+        """Move the table from behind the back to the front."""
         hu = stored(hu, case.affine, "RAS")[0].copy()
         depth = int(np.flatnonzero((hu > 0).sum((0, 2)) > 200)[0])  # of the first slab of skin
         table = hu[:, :depth].copy()
@@ -110,13 +110,13 @@ def test_a_patient_who_lies_prone_is_no_contradiction(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("empty", [-1000.0, 40.0])
-def test_a_volume_without_a_trunk_passes(empty: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_volume_without_a_trunk_passes(empty: float, caplog: pytest.LogCaptureFixture) -> None:
     noise = np.random.default_rng(0).normal(empty, 20, (1, 30, 28, 20))
     CheckAnatomyd(liver=True)({"image": MetaTensor(torch.as_tensor(noise), affine=np.diag([5.0, 5, 5, 1]))})
     assert caplog.text == ""
 
 
-def test_doctor_notes_it(bundle: Path, tmp_path: Path, write_nifti: Callable) -> None:
+def test_doctor_notes_a_wrong_header(bundle: Path, tmp_path: Path, write_nifti: Callable) -> None:
     train = json.loads((bundle / "configs" / "train.json").read_text())
     train |= {"modalities": ["CT"], "labels": {"liver": 1, "tumour": 2}}
     train["load"][4] = {"_target_": "common.transforms.CheckHounsfieldd", "keys": "image"}

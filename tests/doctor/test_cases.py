@@ -1,4 +1,4 @@
-"""Cases that would fail later, each spoilt in one way."""
+"""Cases that would fail in a run, each with one error."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def examine(bundle: Path, tmp_path: Path, listing: dict) -> Callable[..., list[t
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_a_good_data_set_has_no_finding(examine: Callable, headers_only: bool) -> None:
+def test_good_data_set_has_no_finding(examine: Callable, headers_only: bool) -> None:
     assert examine(headers_only=headers_only) == []
 
 
-def test_missing_file(examine: Callable, tmp_path: Path) -> None:
+def test_missing_file_is_a_failure(examine: Callable, tmp_path: Path) -> None:
     (tmp_path / "data" / "test_T2.nii.gz").unlink()
     (tmp_path / "data" / "training_gtv.nii.gz").unlink()
     found = examine()
@@ -49,7 +49,7 @@ def test_missing_file(examine: Callable, tmp_path: Path) -> None:
     assert "training_gtv.nii.gz: no such file" in found[0][2] and "test_T2.nii.gz: no such file" in found[1][2]
 
 
-def test_wrong_label_value_needs_voxels(examine: Callable, write_nifti: Callable) -> None:
+def test_wrong_label_value_is_found_in_the_voxels(examine: Callable, write_nifti: Callable) -> None:
     label = np.zeros((12, 10, 6), np.uint8)
     label[3, 3, 3] = 7
     write_nifti("data/training_gtv.nii.gz", label)
@@ -59,14 +59,14 @@ def test_wrong_label_value_needs_voxels(examine: Callable, write_nifti: Callable
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_unknown_class(examine: Callable, listing: dict, headers_only: bool) -> None:
+def test_unknown_class_is_a_failure(examine: Callable, listing: dict, headers_only: bool) -> None:
     listing["validation"][0]["class"] = "maybe"
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "validation v") and "'maybe', expected one of no (0), yes (1)" in what
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_swapped_modalities(examine: Callable, listing: dict, headers_only: bool) -> None:
+def test_swapped_modalities_are_a_failure(examine: Callable, listing: dict, headers_only: bool) -> None:
     listing["test"][0]["image"].reverse()
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "test t")
@@ -79,14 +79,14 @@ def test_one_name_of_another_modality_is_a_note(examine: Callable, listing: dict
     assert [(kind, where) for kind, where, _ in examine()] == [("note", "test t")]
 
 
-def test_the_list_names_other_modalities(examine: Callable, listing: dict) -> None:
+def test_other_modalities_in_the_list_are_refused(examine: Callable, listing: dict) -> None:
     listing["modality"] = {"0": "T2", "1": "T1"}
     with pytest.raises(InputError, match="modalities T2, T1, expected T1, T2 in this order"):
         examine()
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_label_on_another_grid(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
+def test_label_on_another_grid_is_a_failure(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
     write_nifti("data/training_gtv.nii.gz", np.ones((12, 10, 6), np.uint8), np.diag([1.5, 0.75, 3.0, 1.0]))
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "training t") and "resample it onto the image" in what
@@ -94,7 +94,7 @@ def test_label_on_another_grid(examine: Callable, write_nifti: Callable, headers
 
 @pytest.mark.parametrize("headers_only", [False, True])
 @pytest.mark.parametrize(("shift", "same"), [(0.37, True), (0.38, False)])
-def test_a_label_half_a_voxel_away(
+def test_label_may_lie_half_a_voxel_away(
     examine: Callable, write_nifti: Callable, headers_only: bool, shift: float, same: bool
 ) -> None:
     affine = np.diag([1.5, 0.75, 4.0, 1.0])
@@ -105,18 +105,18 @@ def test_a_label_half_a_voxel_away(
     assert same or "a corner lies 0.38 mm (0.507 voxels) away" in found[0][2]
 
 
-def test_a_label_that_the_network_does_not_see(examine: Callable, write_nifti: Callable) -> None:
+def test_label_lost_by_resampling_is_a_note(examine: Callable, write_nifti: Callable) -> None:
     label = np.zeros((12, 10, 6), np.uint8)
     label[1, 1, 1], label[3:9, 3:9, 2] = 1, 2  # voxels of 2 mm have their centres elsewhere
     write_nifti("data/training_gtv.nii.gz", label)
     small, lost = examine()
     assert small[:2] == lost[:2] == ("note", "training t")
-    assert "label 1 has 1 voxels in all" in small[2]
+    assert "label 1 has only 1 voxels" in small[2]
     assert "label 1 (1 voxels) is lost on the network's grid" in lost[2]
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_modalities_on_other_grids(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
+def test_modality_on_another_grid_is_a_note(examine: Callable, write_nifti: Callable, headers_only: bool) -> None:
     image = np.random.default_rng(1).random((12, 10, 6), np.float32)
     half = np.diag([1.5, 0.75, 4.0, 1.0])
     half[0, 3] = 9.0
@@ -125,18 +125,18 @@ def test_modalities_on_other_grids(examine: Callable, write_nifti: Callable, hea
     far[0, 3] = 500.0
     write_nifti("data/test_T2.nii.gz", image, far)
     first, second = examine(headers_only=headers_only)
-    assert first[:2] == ("note", "training t") and "50" in first[2] and "another grid" in first[2]
-    assert second[:2] == ("failure", "test t") and "shares no space" in second[2]
+    assert first[:2] == ("note", "training t") and "50" in first[2] and "grid" in first[2]
+    assert second[:2] == ("failure", "test t") and "test_T2.nii.gz" in second[2]
 
 
-def test_number_of_channels(examine: Callable, listing: dict) -> None:
+def test_wrong_number_of_channels_is_a_failure(examine: Callable, listing: dict) -> None:
     listing["test"][0]["image"] = "test_T1.nii.gz"
     for headers_only in (False, True):
         ((kind, where, what),) = examine(headers_only=headers_only)
         assert (kind, where) == ("failure", "test t") and "T1, T2" in what
 
 
-def test_damaged_file(examine: Callable, tmp_path: Path) -> None:
+def test_damaged_file_is_a_failure(examine: Callable, tmp_path: Path) -> None:
     file = tmp_path / "data" / "training_T1.nii.gz"
     file.write_bytes(file.read_bytes()[:1500])  # its header is whole
     ((kind, where, what),) = examine()
@@ -147,7 +147,9 @@ def test_damaged_file(examine: Callable, tmp_path: Path) -> None:
     assert (kind, where) == ("failure", "training t") and "not a NIfTI file" in what
 
 
-def test_a_case_that_no_memory_holds(examine: Callable, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_larger_than_the_memory_is_a_failure(
+    examine: Callable, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("common.memory.main_memory", lambda: Memory(3_000_000_000, 3_000_000_000))
     wide, shape = np.diag([100.0, 100.0, 4.0, 1.0]), (170, 170, 6)
     for seed, name in enumerate(("T1", "T2")):
@@ -159,7 +161,7 @@ def test_a_case_that_no_memory_holds(examine: Callable, write_nifti: Callable, m
     assert examine.findings.lines[-1].startswith("inference of the largest case: about")  # type: ignore[attr-defined]
 
 
-def test_a_bug_is_a_line_and_its_trace_is_shown(
+def test_internal_error_is_one_line_with_a_logged_traceback(
     examine: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("common.doctor.cases.read_header", lambda path: {}["gone"])
@@ -168,7 +170,7 @@ def test_a_bug_is_a_line_and_its_trace_is_shown(
     assert "Traceback" in caplog.text
 
 
-def test_patient_on_two_lists(examine: Callable, listing: dict) -> None:
+def test_patient_on_two_lists_is_a_failure(examine: Callable, listing: dict) -> None:
     for section in ("training", "test"):
         listing[section][0]["patient"] = "A"
     listing["validation"][0]["patient"] = "B"
@@ -176,32 +178,32 @@ def test_patient_on_two_lists(examine: Callable, listing: dict) -> None:
     assert (kind, where) == ("failure", "patient A") and "t (training), t (test)" in what
 
 
-def test_the_same_file_on_two_lists(examine: Callable, listing: dict) -> None:
+def test_file_on_two_lists_is_a_failure(examine: Callable, listing: dict) -> None:
     listing["validation"][0]["image"] = listing["training"][0]["image"]
     found = examine(headers_only=True)
     assert [kind for kind, *_ in found] == ["failure", "failure"]
     assert "in training t and validation v" in found[0][2]
 
 
-def test_a_copy_under_another_name(examine: Callable, tmp_path: Path) -> None:
+def test_copy_under_another_name_is_a_failure(examine: Callable, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "data" / "training_T1.nii.gz", tmp_path / "data" / "test_T1.nii.gz")
     ((kind, _, what),) = examine()
-    assert kind == "failure" and "files of the same content, training_T1.nii.gz, test_T1.nii.gz" in what
+    assert kind == "failure" and "files with the same content, training_T1.nii.gz, test_T1.nii.gz" in what
     assert examine(headers_only=True) == []
 
 
-def test_a_file_for_two_modalities(examine: Callable, listing: dict) -> None:
+def test_file_for_two_modalities_is_a_failure(examine: Callable, listing: dict) -> None:
     listing["test"][0]["image"] = ["test_T2.nii.gz", "test_T2.nii.gz"]
     assert [found[:2] for found in examine(headers_only=True) if found[0] == "failure"] == [("failure", "test t")]
 
 
-def test_a_list_without_cases_is_a_note(examine: Callable, listing: dict) -> None:
+def test_list_without_cases_is_a_note(examine: Callable, listing: dict) -> None:
     del listing["test"]
     ((kind, where, _),) = examine(headers_only=True)
     assert (kind, where) == ("note", "list test")
 
 
-def test_fold(examine: Callable, listing: dict) -> None:
+def test_fold_needs_its_keys_in_the_list(examine: Callable, listing: dict) -> None:
     with pytest.raises(InputError, match="--fold 0, but its cases have no fold"):
         examine(fold=0)
     for order, section in enumerate(("training", "validation", "test")):
@@ -228,7 +230,7 @@ def test_fold(examine: Callable, listing: dict) -> None:
         ({"image": ["test_T1.nii.gz", None], "label": "test_gtv.nii.gz"}, "image is .* expected a path"),
     ],
 )
-def test_a_malformed_case_leaves_the_others(examine: Callable, listing: dict, item: Any, what: str) -> None:
+def test_malformed_case_leaves_the_others(examine: Callable, listing: dict, item: Any, what: str) -> None:
     listing["test"].insert(0, item)
     listing["validation"][0]["class"] = "maybe"
     (first, second) = examine(headers_only=True)
@@ -243,14 +245,14 @@ def test_a_malformed_case_leaves_the_others(examine: Callable, listing: dict, it
         ({"training": [], "validation": None, "test": []}, "no cases under any of training, validation, test"),
     ],
 )
-def test_a_list_that_is_none(examine: Callable, listing: dict, change: dict, what: str) -> None:
+def test_data_list_without_cases_is_refused(examine: Callable, listing: dict, change: dict, what: str) -> None:
     listing.update(change)
     with pytest.raises(InputError, match=what):
         examine()
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_a_header_without_an_affine(examine: Callable, tmp_path: Path, headers_only: bool) -> None:
+def test_header_without_an_affine_is_a_failure(examine: Callable, tmp_path: Path, headers_only: bool) -> None:
     path = tmp_path / "data" / "test_T2.nii.gz"
     image = nib.Nifti1Image(np.random.default_rng(2).random((12, 10, 6), np.float32), None)
     image.header["sform_code"] = 1  # of zeros
@@ -262,7 +264,7 @@ def test_a_header_without_an_affine(examine: Callable, tmp_path: Path, headers_o
     assert any(line.startswith("inference of the largest case: about") for line in lines)
 
 
-def test_estimates_leave_out_cases_with_a_failure(examine: Callable, write_nifti: Callable) -> None:
+def test_estimate_leaves_out_cases_with_a_failure(examine: Callable, write_nifti: Callable) -> None:
     def lines(start: str) -> list[str]:
         return [line for line in examine.findings.lines if line.startswith(start)]  # type: ignore[attr-defined]
 
@@ -273,7 +275,7 @@ def test_estimates_leave_out_cases_with_a_failure(examine: Callable, write_nifti
     assert "caching 1 cases" in lines("caching")[0]
 
 
-def test_what_cannot_be_estimated_leaves_the_table(examine: Callable, bundle: Path) -> None:
+def test_failed_estimate_is_a_line_without_a_finding(examine: Callable, bundle: Path) -> None:
     config = json.loads((bundle / "configs" / "inference.json").read_text())
     config["inferer"]["roi_size"] = [0, 8, 4]
     (bundle / "configs" / "inference.json").write_text(json.dumps(config))
@@ -282,10 +284,10 @@ def test_what_cannot_be_estimated_leaves_the_table(examine: Callable, bundle: Pa
     assert lines[-1].startswith("inference: not estimated") and lines[-2].startswith("caching 2 cases")
 
 
-def test_a_package_s_own_code(
+def test_code_of_a_package_gives_the_same_findings(
     examine: Callable, bundle: Path, listing: dict, write_nifti: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It raises its own ``InputError`` and logs under its own name; both are told as those of this code."""
+    """Report the package's own ``InputError`` and log messages as those of this code."""
     package = "two_of_three_v0"
     configs = {name: json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in ("inference", "train")}
     rewriting = Rewriting(configs, "common", package)
@@ -307,10 +309,10 @@ def test_a_package_s_own_code(
         for name in [name for name in sys.modules if name.partition(".")[0] == package]:
             del sys.modules[name]
     assert wrong[:2] == ("failure", "validation v") and "Error:" not in wrong[2]
-    assert resampled[:2] == ("note", "test t") and "another grid" in resampled[2]
+    assert resampled[:2] == ("note", "test t") and "grid" in resampled[2]
 
 
-def test_scans_without_labels(bundle: Path, tmp_path: Path, listing: dict) -> None:
+def test_folder_of_scans_is_examined(bundle: Path, tmp_path: Path, listing: dict) -> None:
     findings = Findings()
     (tmp_path / "data" / "test_T2.nii.gz").unlink()  # what is left is taken to hold both
     for file in (tmp_path / "data").glob("*gtv*"):
@@ -322,7 +324,7 @@ def test_scans_without_labels(bundle: Path, tmp_path: Path, listing: dict) -> No
 
 
 @pytest.mark.parametrize("section", ["training", "validation", "test"])
-def test_a_list_of_empty_labels(examine: Callable, write_nifti: Callable, section: str) -> None:
+def test_list_of_empty_labels_is_found(examine: Callable, write_nifti: Callable, section: str) -> None:
     write_nifti(f"data/{section}_gtv.nii.gz", np.zeros((12, 10, 6), np.uint8))
     kind = "note" if section == "test" else "failure"
     message = "the labels of all 1 cases are empty; check the labels and the data list"
@@ -331,10 +333,10 @@ def test_a_list_of_empty_labels(examine: Callable, write_nifti: Callable, sectio
 
 
 @pytest.mark.parametrize("count", [1, 3, 9, 10])
-def test_a_label_of_a_few_voxels_is_a_note(examine: Callable, write_nifti: Callable, count: int) -> None:
+def test_label_of_a_few_voxels_is_a_note(examine: Callable, write_nifti: Callable, count: int) -> None:
     label = np.zeros((12, 10, 6), np.uint8)
     label[:5] = 1
     label[10, :count, 3] = 2
     write_nifti("data/training_gtv.nii.gz", label)
-    found = [(kind, where) for kind, where, what in examine() if f"label 2 has {count} voxels in all" in what]
+    found = [(kind, where) for kind, where, what in examine() if f"label 2 has only {count} voxels" in what]
     assert found == ([("note", "training t")] if count < 10 else [])

@@ -17,21 +17,21 @@ from common.doctor.preprocessing import Prepared
 OBLIQUE = np.array([[1.0, 0, 0.3, 5], [0, -1, 0, 2], [0, 0, 3, 0], [0, 0, 0, 1]])
 
 
-def test_bytes_of_a_cached_case() -> None:
+def test_cached_case_has_the_bytes_of_its_tensors() -> None:
     image, label = torch.zeros(3, 5, 6, 7, dtype=torch.float16), torch.zeros(1, 5, 6, 7, dtype=torch.uint8)
     assert cache_bytes(Prepared((5, 6, 7), 3)) == image.nbytes + label.nbytes
 
 
-def test_layers_are_what_is_alive_at_once() -> None:
+def test_layers_count_the_tensors_that_exist_at_once() -> None:
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 1, bias=False), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1))
     voxels, weights = 2 * 6 * 6 * 6, 4 * (4 + 8 + 2)
     channels, most = network_memory(network, (2, 1, 6, 6, 6))
-    # the input is made before; of the rest, the most is the convolution's four channels and those of the ReLU
+    # The input exists before. The most of the rest are the outputs of the first convolution and of the ReLU.
     assert channels == 2
     assert most - weights in (4 * voxels * (1 + 4 + 4), 4 * voxels * (4 + 4))
 
 
-def test_inference_counts_what_goes_on_side_by_side() -> None:
+def test_inference_adds_the_steps_that_overlap() -> None:
     memory = inference_memory(
         Header(Path(), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000, copies=True
     )
@@ -45,7 +45,7 @@ def test_inference_counts_what_goes_on_side_by_side() -> None:
     assert memory.of_gpu(2) == memory.computing + memory.layers + memory.finishing
 
 
-def test_header_is_that_of_the_reader(write_nifti: Callable) -> None:
+def test_header_equals_the_volume_that_is_read(write_nifti: Callable) -> None:
     array = np.random.default_rng(0).random((5, 6, 7, 2), np.float32)
     header = read_header(write_nifti("four.nii.gz", array, OBLIQUE))
     volume, meta = VolumeReader(["a", "b"]).get_data([header.path])
@@ -53,7 +53,7 @@ def test_header_is_that_of_the_reader(write_nifti: Callable) -> None:
     np.testing.assert_allclose(header.affine, meta["affine"])
 
 
-def test_coverage() -> None:
+def test_coverage_is_the_share_of_the_second_grid() -> None:
     shape, moved = (16, 16, 16), np.eye(4)
     moved[1, 3] = 4
     assert coverage(shape, np.eye(4), shape, np.eye(4)) == 1

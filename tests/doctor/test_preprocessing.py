@@ -33,6 +33,28 @@ class Half(MapTransform):
         return {**data, **{key: data[key][:, ::2] for key in self.keys}}
 
 
+class First(MapTransform):
+    """Keep the first channel, and say so."""
+
+    bytes_per_voxel = 4
+
+    def channels_after(self, channels: int) -> int:
+        return 1
+
+    def __call__(self, data: Any) -> Any:
+        return {**data, **{key: data[key][:1] for key in self.keys}}
+
+
+class Crop(MapTransform):
+    """Crop to a part that the voxels decide, at most the whole."""
+
+    def shape_after(self, shape: tuple, spacing: tuple) -> tuple[tuple, tuple]:
+        return shape, spacing
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+
 def with_steps(bundle: Path, *steps: dict, name: str = "inference") -> Any:
     config = read_config(bundle, name)
     config["preprocessing"]["transforms"] = [*config["preprocessing"]["transforms"], *steps]
@@ -69,8 +91,7 @@ def test_steps_of_an_expression_count_until_the_first_random_one(bundle: Path) -
     config["train::window"] = {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [1, 1, 12]}
     config["normalize"] = [
         {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [20, 4, 4]},
-        {"_target_": "common.methods.mmfnet.SelectChannelsd", "keys": "image", "channels": [1]},
-        {"_target_": "common.methods.omnet.FindPatchCentresd", "keys": "label"},
+        {"_target_": f"{__name__}.First", "keys": "image"},
     ]
     config["augment"] = [
         {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [2, 2, 2]},
@@ -79,7 +100,7 @@ def test_steps_of_an_expression_count_until_the_first_random_one(bundle: Path) -
     config["train::preprocessing::transforms"] = "$@load + @normalize + [@train::window] + @augment"
     preprocessing = Preprocessing(config, "train::preprocessing")
     assert preprocessing(Header(Path(), (8, 9, 10), 2, np.eye(4)), 2) == Prepared((20, 9, 12), 1)
-    assert preprocessing.bytes_per_voxel > 0
+    assert preprocessing.bytes_per_voxel == 4
 
 
 def test_disabled_step_does_not_count(bundle: Path) -> None:
@@ -89,8 +110,8 @@ def test_disabled_step_does_not_count(bundle: Path) -> None:
 
 
 def test_crop_to_the_content_makes_an_upper_bound(bundle: Path) -> None:
-    config = with_steps(bundle, {"_target_": "common.methods.omnet.CropBraind", "keys": "image"})
-    assert Preprocessing(config, "preprocessing")(Header(Path(), (9, 9, 9), 2, np.eye(4)), 2).crops == ("CropBraind",)
+    config = with_steps(bundle, {"_target_": f"{__name__}.Crop", "keys": "image"})
+    assert Preprocessing(config, "preprocessing")(Header(Path(), (9, 9, 9), 2, np.eye(4)), 2).crops == ("Crop",)
 
 
 @pytest.mark.parametrize("kind", [Flipd, Half, SpatialPadd])

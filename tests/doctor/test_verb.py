@@ -1,4 +1,4 @@
-"""The verb, the machine and the bundle."""
+"""The command ``doctor``: machine, bundle and data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-def test_a_whole_examination(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+def test_doctor_examines_machine_bundle_and_data(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     out = verb(str(bundle), "--dataset_dir", "data")
     assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")][:3] == [
@@ -42,21 +42,21 @@ def test_a_whole_examination(verb: Callable, bundle: Path, listing: dict, tmp_pa
     assert "note" in out and "failure" not in out
 
 
-def test_a_failure_ends_with_an_error(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+def test_failure_gives_exit_status_one(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     listing["test"][0]["class"] = "maybe"
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     with pytest.raises(SystemExit, match=r"^error: 1 failures, \d+ notes: see the table above$"):
         verb(str(bundle), "--dataset_dir", "data", "--headers_only")
 
 
-def test_data_without_a_bundle(verb: Callable) -> None:
+def test_data_set_needs_a_bundle(verb: Callable) -> None:
     with pytest.raises(SystemExit, match=r"^error: --dataset_dir data: name a bundle too"):
         verb("--dataset_dir", "data")
     with pytest.raises(SystemExit, match=r"^error: .*nothing"):
         verb("nothing")
 
 
-def test_packages_that_do_not_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_or_old_packages_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = ["numpy>=99", "no-such-package>=1", "nibabel>=1", 'tqdm>=99; extra == "itk"', 'absent; extra == "itk"']
     monkeypatch.setattr(metadata, "requires", lambda name: asked)
     findings = Findings()
@@ -70,7 +70,7 @@ def test_packages_that_do_not_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert any(line.startswith("disk: ") and line.endswith(f"free at {tmp_path.resolve()}") for line in lines)
 
 
-def test_versions_and_weights(bundle: Path) -> None:
+def test_versions_and_weights_are_checked(bundle: Path) -> None:
     findings = Findings()
     examine_bundle(findings, bundle)
     assert [finding[:2] for finding in findings.found] == [("note", "package monai"), ("note", "weights")]
@@ -91,8 +91,8 @@ def test_versions_and_weights(bundle: Path) -> None:
     assert findings.found[-1][:2] == ("failure", "weights") and "weights of another network" in findings.found[-1].what
 
 
-def test_labels_that_do_not_agree(bundle: Path, listing: dict, tmp_path: Path) -> None:
-    """Those of the config with the metadata's are a failure, those of a data list by other names a note."""
+def test_labels_that_do_not_agree_are_found(bundle: Path, listing: dict, tmp_path: Path) -> None:
+    """Other labels in the metadata are a failure; other names in a data list are a note."""
     settings = {"labels": {"liver": 1, "tumour": 2}, "regions": {}, "segments": {}, "label_map": {}}
     for name in ("train", "inference"):
         config = json.loads((bundle / "configs" / f"{name}.json").read_text()) | settings
@@ -122,20 +122,22 @@ def test_labels_that_do_not_agree(bundle: Path, listing: dict, tmp_path: Path) -
     assert note.kind == "note" and "1 kidney where `labels` has liver" in note.what
 
 
-def test_overlay(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+def test_overlay_changes_what_is_examined(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     overlay = {"load::3::num_classes": 3, "network_def::out_channels": 5}
     (tmp_path / "overlay.json").write_text(json.dumps(overlay))
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     out = verb(str(bundle), "--dataset_dir", "data", "--overlay", "overlay.json")
     assert "network: Conv3d, 15 parameters" in out
-    with pytest.raises(SystemExit, match=r"^error: none\.json: not there or not a config"):
+    with pytest.raises(SystemExit, match=r"^error: none\.json: not a config that can be read"):
         verb(str(bundle), "--overlay", "none.json")
 
 
-def test_a_wrong_overlay(verb: Callable, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_settings_of_an_overlay_are_failures(
+    verb: Callable, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     file = tmp_path / "overlay.json"
     file.write_text('["spacing"]')
-    with pytest.raises(SystemExit, match=r"^error: overlay\.json: a list, expected an object"):
+    with pytest.raises(SystemExit, match=r"^error: overlay\.json: a list; expected an object"):
         verb(str(bundle), "--overlay", "overlay.json")
     settings = {"spacng": [1, 1, 1], "zzz::x": 1, "_meta_::version": "2", "load::3::num_classes": "@mine", "mine": 3}
     file.write_text(json.dumps(settings))
@@ -143,12 +145,12 @@ def test_a_wrong_overlay(verb: Callable, bundle: Path, tmp_path: Path, capsys: p
         verb(str(bundle), "--overlay", "overlay.json")
     failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
     assert failures == [
-        ["overlay", "overlay.json: spacng is in no config of the bundle; did you mean spacing?"],
-        ["overlay", "overlay.json: zzz::x is in no config of the bundle; leave it out"],
+        ["overlay", "unknown setting spacng in overlay.json; did you mean spacing?"],
+        ["overlay", "unknown setting zzz::x in overlay.json; leave it out"],
     ]
 
 
-def test_what_holds_for_all_data_leaves_the_table(
+def test_error_in_the_data_list_keeps_earlier_findings(
     verb: Callable, bundle: Path, listing: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
@@ -159,7 +161,7 @@ def test_what_holds_for_all_data_leaves_the_table(
 
 
 @pytest.mark.parametrize("word, voxels", [("false", True), ("true", False)])
-def test_headers_only_as_a_word(
+def test_headers_only_takes_true_or_false(
     verb: Callable, bundle: Path, listing: dict, tmp_path: Path, write_nifti: Callable, word: str, voxels: bool
 ) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
@@ -174,7 +176,7 @@ def test_headers_only_as_a_word(
         verb(*arguments[:-1], "maybe")
 
 
-def test_a_number_sign_in_a_path(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
+def test_path_may_hold_a_number_sign(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     (tmp_path / "data").rename(tmp_path / "data #1")
     assert "failure" not in verb(str(bundle), "--dataset_dir", "data #1")
@@ -182,8 +184,7 @@ def test_a_number_sign_in_a_path(verb: Callable, bundle: Path, listing: dict, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("real", BUNDLES, ids=lambda path: path.name)
-def test_the_bundles(real: Path, tmp_path: Path, write_nifti: Callable) -> None:
-    """Estimates come out of each bundle's own configs."""
+def test_memory_is_estimated_for_every_bundle(real: Path, tmp_path: Path, write_nifti: Callable) -> None:
     scan = np.random.default_rng(0).normal(0, 500, (24, 20, 12)).astype(np.float32)
     modalities = json.loads((real / "configs" / "inference.json").read_text())["modalities"]
     for name in modalities:

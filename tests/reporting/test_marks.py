@@ -1,4 +1,4 @@
-"""Pictures of this project are recognised while nobody changed them, and nothing else is replaced."""
+"""Marks of pictures: unchanged pictures of this project are replaced, other files are kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def drawn(path: Path, inches: float) -> Path:
     return save_png(figure.Figure((inches, inches)), path)
 
 
-def test_a_marked_picture_is_a_picture(picture: Path) -> None:
+def test_marked_picture_can_be_read(picture: Path) -> None:
     image = pytest.importorskip("matplotlib.image").imread(picture)
     assert image.shape[:2] == (220, 220)
     assert pytest.importorskip("PIL.Image").open(picture).text["sha256"]
 
 
-def test_an_own_picture_is_drawn_again(picture: Path) -> None:
+def test_unchanged_picture_is_replaced(picture: Path) -> None:
     before = picture.read_bytes()
     moved = picture.rename(picture.with_name("moved.png"))
     assert drawn(moved, 3).read_bytes() != before
@@ -36,7 +36,7 @@ def test_an_own_picture_is_drawn_again(picture: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 20, 300, -100, -60, -20, -1])
-def test_a_picture_with_another_byte_is_kept(picture: Path, place: int) -> None:
+def test_changed_picture_is_kept(picture: Path, place: int) -> None:
     content = bytearray(picture.read_bytes())
     content[place] ^= 1
     picture.write_bytes(content)
@@ -46,13 +46,13 @@ def test_a_picture_with_another_byte_is_kept(picture: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"my notes", bytes(200)])
-def test_another_file_is_no_own_picture(tmp_path: Path, content: bytes) -> None:
+def test_file_without_a_mark_is_kept(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.png{FOREIGN}"):
         check_png(tmp_path / "a.png")
 
 
-def test_a_picture_needs_a_name_of_its_kind(tmp_path: Path) -> None:
+def test_picture_needs_a_name_with_png(tmp_path: Path) -> None:
     check_png(tmp_path / "a.PNG")
     with pytest.raises(InputError, match=r"figure1: expected the name of a picture to write, which ends with \.png"):
         check_png(tmp_path / "figure1")
@@ -64,7 +64,7 @@ def test_a_picture_needs_a_name_of_its_kind(tmp_path: Path) -> None:
         check_png(tmp_path / "a.png" / "b.png")
 
 
-def test_a_link_to_another_file_is_kept(tmp_path: Path) -> None:
+def test_link_to_another_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "missing.png")
     with pytest.raises(InputError, match=rf"link\.png{FOREIGN}"):
         check_png(tmp_path / "link.png")

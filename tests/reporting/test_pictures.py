@@ -36,14 +36,14 @@ def coloured(picture: np.ndarray) -> np.ndarray:
     return picture.max(-1) - picture.min(-1) > 0.3
 
 
-def test_a_png_is_drawn(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
+def test_picture_is_a_png(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
     image_file, mask_file = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
     out = draw_outlines([image_file], mask_file, tmp_path / "new" / "picture.png", truth=mask_file)
     assert out.read_bytes().startswith(b"\x89PNG")
     assert coloured(pixels(out)).any()
 
 
-def test_a_row_for_each_channel_and_a_column_for_each_slice(
+def test_picture_has_a_row_per_channel_and_a_column_per_slice(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
 ) -> None:
     stacked = write_nifti("stacked.nii.gz", np.stack([image, image + 1], 3))
@@ -57,16 +57,14 @@ def test_a_row_for_each_channel_and_a_column_for_each_slice(
     assert [round(width / sizes[0][1]) for _, width in sizes] == [1, 2, 3]  # the mask is in three slices
 
 
-def test_without_a_lesion_nothing_is_outlined(
-    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
-) -> None:
+def test_empty_mask_has_no_outline(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
     files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", 0 * mask)
     out = draw_outlines(files[:1], files[1], tmp_path / "picture.png", truth=files[1])
     assert not coloured(pixels(out)).any()
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_patients_right_is_on_the_left(
+def test_right_side_of_the_patient_is_on_the_left(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, turned: bool
 ) -> None:
     affine = np.diag([1.5, 0.75, 4.0, 1.0])
@@ -86,24 +84,23 @@ def test_another_grid_is_refused(write_nifti: Callable, image: np.ndarray, mask:
     small = write_nifti("small.nii.gz", image[:, :, 1:])
     out = tmp_path / "picture.png"
     with pytest.raises(
-        InputError, match=r"small\.nii\.gz: another grid .*mask\.nii\.gz: shape \[12, 16, 5\], expected \[12, 16, 6\]"
+        InputError,
+        match=r"small\.nii\.gz: its grid differs .*mask\.nii\.gz: shape \[12, 16, 5\], expected \[12, 16, 6\]",
     ):
         draw_outlines([image_file, small], mask_file, out)
-    with pytest.raises(InputError, match=r"small\.nii\.gz: another grid"):
+    with pytest.raises(InputError, match=r"small\.nii\.gz: its grid differs"):
         draw_outlines([image_file], mask_file, out, truth=small)
     affine = np.diag([1.5, 0.75, 4.0, 1.0])
     affine[1, 3] = 0.5
     shifted = write_nifti("shifted.nii.gz", mask, affine)
-    with pytest.raises(InputError, match=r"shifted.nii.gz: another grid .*: a corner lies 0.5 mm \(0.667 voxels\)"):
+    with pytest.raises(InputError, match=r"shifted.nii.gz: its grid differs .*: a corner lies 0.5 mm \(0.667 voxels\)"):
         draw_outlines([image_file], mask_file, out, truth=shifted)
     with pytest.raises(InputError, match=r"none\.nii\.gz: no such file"):
         draw_outlines([image_file], tmp_path / "none.nii.gz", out)
     assert not out.exists()
 
 
-def test_each_of_several_labels_has_its_colour(
-    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
-) -> None:
+def test_each_label_has_its_colour(write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path) -> None:
     labels = np.where(mask, np.where(np.indices(SHAPE)[1] < 6, 2, 4), 0).astype(np.uint8)
     drawn = draw_outlines(
         [write_nifti("image.nii.gz", image)], write_nifti("labels.nii.gz", labels), tmp_path / "picture.png"
@@ -114,10 +111,10 @@ def test_each_of_several_labels_has_its_colour(
         assert near.any(), colour
 
 
-def test_heat_colours_a_row_of_its_own(
+def test_heat_map_has_a_row_of_its_own(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
 ) -> None:
-    """Warm where it is 1, and as the image where it is 0."""
+    """Check that the row is warm where the heat is 1, and grey where it is 0."""
     heat = np.zeros(SHAPE, np.float32)
     heat[:, 8:, 1:4] = 1
     files = [write_nifti(f"{name}.nii.gz", a) for name, a in (("image", image), ("none", 0 * mask), ("heat", heat))]
@@ -134,7 +131,7 @@ def test_heat_colours_a_row_of_its_own(
     assert lines[0] > second - 30 and lines[-1] < second * 1.6  # the upper half of it: y grows upwards
 
 
-def test_without_a_label_the_slices_are_where_the_heat_is(
+def test_empty_mask_shows_the_slices_with_heat(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
 ) -> None:
     heat = np.zeros(SHAPE, np.float32)
@@ -149,7 +146,7 @@ def test_without_a_label_the_slices_are_where_the_heat_is(
     assert round(widths[1] / widths[0]) == 2
 
 
-def test_the_caption_tells_the_class(
+def test_caption_has_the_class(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figure = pytest.importorskip("matplotlib.figure")
@@ -171,6 +168,6 @@ def test_heat_on_another_grid_is_refused(
     files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
     for heat in (image[:, :, 1:], np.stack([image, image], 3)):
         with pytest.raises(
-            InputError, match=r"heat\.nii\.gz: another grid .*mask\.nii\.gz: shape .*, expected \[12, 16, 6\]"
+            InputError, match=r"heat\.nii\.gz: its grid differs .*mask\.nii\.gz: shape .*, expected \[12, 16, 6\]"
         ):
             draw_outlines(files[:1], files[1], tmp_path / "x.png", heat=write_nifti("heat.nii.gz", heat))

@@ -14,7 +14,7 @@ from common.results import class_row
 matplotlib_image = pytest.importorskip("matplotlib.image")
 
 
-def test_curve_of_few_cases() -> None:
+def test_roc_curve_equals_a_hand_made_case() -> None:
     """From the highest score: a hit, then a hit and an alarm at once, then an alarm, a hit, an alarm."""
     alarms, hits, area = roc_curve([0.9, 0.5, 0.5, 0.4, 0.3, 0.1], [True, True, False, False, True, False])
     np.testing.assert_allclose(hits, np.array([0, 1, 2, 2, 3, 3]) / 3)
@@ -22,7 +22,7 @@ def test_curve_of_few_cases() -> None:
     assert area == pytest.approx((1.5 + 2 + 3) / 9)
 
 
-def test_area_is_monais() -> None:
+def test_area_equals_monai() -> None:
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 10, 60) / 10, rng.random(60) < 0.4
     expected = compute_roc_auc(torch.as_tensor(scores), torch.as_tensor(positive).int())
@@ -30,8 +30,8 @@ def test_area_is_monais() -> None:
 
 
 @pytest.mark.parametrize("truth", [True, False])
-def test_cases_of_one_kind_have_no_curve(truth: bool) -> None:
-    with pytest.raises(ValueError, match="a curve needs both kinds"):
+def test_roc_curve_needs_both_classes(truth: bool) -> None:
+    with pytest.raises(ValueError, match="needs positive and negative cases"):
         roc_curve([0.5, 0.25], [truth, truth])
 
 
@@ -48,14 +48,14 @@ def rows(true: list[int], classes: int) -> list[dict]:
 
 
 def colours(path: Path) -> int:
-    """Of lines: saturated ones."""
+    """Return the number of saturated colours in a picture, which are those of lines."""
     pixels = (matplotlib_image.imread(path)[..., :3] * 255).astype(int).reshape(-1, 3)
     counts = np.unique(pixels[np.ptp(pixels, 1) > 100], axis=0, return_counts=True)[1]
     return int((counts > 60).sum())
 
 
 @pytest.mark.parametrize(("classes", "curves"), [(2, 1), (3, 3)])
-def test_a_curve_for_each_class(tmp_path: Path, classes: int, curves: int) -> None:
+def test_each_class_has_a_curve(tmp_path: Path, classes: int, curves: int) -> None:
     out = draw_roc(
         rows([0, 1, 2, 0, 1, 2, 1, 0][:8] if classes == 3 else [0, 1, 0, 1, 1], classes), tmp_path / "new" / "r.png"
     )
@@ -63,17 +63,17 @@ def test_a_curve_for_each_class(tmp_path: Path, classes: int, curves: int) -> No
     assert colours(out) == curves
 
 
-def test_a_class_without_cases_has_none(tmp_path: Path) -> None:
+def test_class_without_cases_has_no_curve(tmp_path: Path) -> None:
     assert colours(draw_roc(rows([0, 1, 0, 1, 1], 3), tmp_path / "roc.png")) == 2
-    with pytest.raises(InputError, match="3 cases of 1 class: a ROC curve needs cases of two"):
+    with pytest.raises(InputError, match="3 cases of 1 class; a ROC curve needs cases of two"):
         draw_roc(rows([1, 1, 1], 3), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
-def test_limits_of_agreement() -> None:
+def test_limits_of_agreement_equal_a_hand_made_case() -> None:
     """Differences 1, 3 and -1: mean 1, sample standard deviation 2."""
     assert bland_altman([5, 9, 1], [4, 6, 2]) == pytest.approx((1, 1 - 3.92, 1 + 3.92))
-    with pytest.raises(ValueError, match="1 pairs: limits of agreement need two"):
+    with pytest.raises(ValueError, match="1 pairs; limits of agreement need at least two"):
         bland_altman([5], [4])
 
 
@@ -84,7 +84,7 @@ def volumes(*pairs: tuple[float, float], region: str = "") -> list[dict]:
     ]
 
 
-def test_volumes_are_drawn_with_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_shows_the_limits_of_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.axes import Axes
 
     lines: list[float] = []
@@ -99,7 +99,7 @@ def test_volumes_are_drawn_with_their_limits(tmp_path: Path, monkeypatch: pytest
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["bland_altman.png"]
 
 
-def test_each_region_has_its_own_volumes(tmp_path: Path) -> None:
+def test_each_region_has_a_plot(tmp_path: Path) -> None:
     one, other = volumes((5, 4), (9, 6), region=" liver"), volumes((1, 2), (3, 3), region=" tumour")
     wide = draw_bland_altman([{**a, **b} for a, b in zip(one, other)], tmp_path / "wide.png")
     narrow = draw_bland_altman(one, tmp_path / "narrow.png")
@@ -110,11 +110,14 @@ def test_each_region_has_its_own_volumes(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([], "0 cases without 'volume .ml.'"),
-        ([{"case": "a", "Dice": 0.5}], "1 cases without 'volume .ml.': this evaluation does not measure volumes"),
-        (volumes((5, 4), (0, 0), region=" lesion"), "1 cases with a volume lesion: limits of agreement need two"),
+        ([{"case": "a", "Dice": 0.5}], "1 cases without 'volume .ml.'; this evaluation does not"),
+        (
+            volumes((5, 4), (0, 0), region=" lesion"),
+            "1 cases with a volume lesion; limits of agreement need at least two",
+        ),
     ],
 )
-def test_too_few_volumes(tmp_path: Path, rows: list[dict], message: str) -> None:
+def test_too_few_volumes_are_refused(tmp_path: Path, rows: list[dict], message: str) -> None:
     with pytest.raises(InputError, match=message):
         draw_bland_altman(rows, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

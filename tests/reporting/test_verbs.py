@@ -1,4 +1,4 @@
-"""The commands that show results."""
+"""Commands that show results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("folds")
-def test_scores_of_the_class_stand_beside(verb: Callable) -> None:
+def test_comparison_has_the_scores_of_the_class(verb: Callable) -> None:
     lines = [line.split() for line in verb("scores", "one=fold0", "fold1", "seg").splitlines()]
     assert lines[0] == ["run", "cases", "Dice", "class", "accuracy"]
     assert lines[2:] == [
@@ -44,7 +44,7 @@ def test_scores_of_the_class_stand_beside(verb: Callable) -> None:
 
 
 @pytest.mark.usefixtures("folds")
-def test_mean_and_spread_over_folds(verb: Callable) -> None:
+def test_folds_get_mean_and_standard_deviation(verb: Callable) -> None:
     lines = [line.split() for line in verb("scores", "fold0", "fold1", "--folds").splitlines()]
     assert lines[4:] == [["mean", "0.6250", "0.1250"], ["sd", "0.1768", "0.1768"]]
     assert verb("scores", "fold0", "fold1", "--folds", "true").splitlines()[4].startswith("mean")
@@ -71,14 +71,14 @@ def test_runs_on_different_cases_are_refused(verb: Callable, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("folds")
-def test_runs_of_one_name_or_none_are_refused(verb: Callable) -> None:
+def test_runs_with_equal_names_are_refused(verb: Callable) -> None:
     with pytest.raises(SystemExit, match=r"^error: 2 runs of 1 names: a=fold0, a=fold1; give each its own"):
         verb("scores", "a=fold0", "a=fold1")
     with pytest.raises(SystemExit, match=r"^error: no runs; give folders of evaluations"):
         verb("scores")
 
 
-def test_plots(verb: Callable, tmp_path: Path) -> None:
+def test_plots_are_written(verb: Callable, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     rows = [class_row(n, t, {"class": "b", "probabilities": {"a": 0.25, "b": 0.75}}) for n, t in (("x", 0), ("y", 1))]
     write_scores(rows, tmp_path / "classes.csv")
@@ -94,7 +94,7 @@ def test_plots(verb: Callable, tmp_path: Path) -> None:
         verb("plots", "--out", "plots")
 
 
-def test_picture_with_heat_and_class(verb: Callable, write_nifti: Callable, tmp_path: Path) -> None:
+def test_picture_shows_heat_and_class(verb: Callable, write_nifti: Callable, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     image = str(write_nifti("CT.nii.gz", np.random.default_rng(0).random((12, 10, 4), np.float32)))
     mask = str(write_nifti("mask.nii.gz", np.ones((12, 10, 4), np.uint8)))
