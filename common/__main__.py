@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, UsageError, end_in_one_line, name_the_user
+from .errors import InputError, UsageError, end_in_one_line, set_user_name
 
 if __name__ == "__main__":  # before the imports below, which take seconds and need the user's name
     end_in_one_line()
-    name_the_user()
+    set_user_name()
 
 import fire
 from fire.decorators import SetParseFn, SetParseFns
@@ -32,10 +32,11 @@ from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .files import read_json
 from .logs import show_any_text
-from .options import RULES, SWITCH, check_setting, check_value, parse_bool, whole
+from .options import check_setting, parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .reporting import compare, draw_bland_altman, draw_outlines, draw_roc, read_class_scores, read_classes, read_scores
+from .rules import RULES, SWITCH, check_value, whole_number
 
 HELP = {"-h", "--help"}
 
@@ -294,8 +295,8 @@ VERBS: dict[str, Callable[..., None]] = {
 
 
 NUMBERS = {
-    "cases": whole(1),
-    "folds": whole(2),
+    "cases": whole_number(1),
+    "folds": whole_number(2),
     **{name: RULES[name] for name in ("fold", "seed", "validation_share")},
 }
 

@@ -116,6 +116,17 @@ def listed_path(path: str) -> str:
     return os.fsdecode(_text_bytes(path))
 
 
+def without_detours(path: Path) -> str:
+    """Return a path without ``FOLDER/..``, unless the folder is a link: ``..`` then leads elsewhere."""
+    kept = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        if part == ".." and kept.name not in ("", "..") and not kept.is_symlink():
+            kept = kept.parent
+        else:
+            kept /= part
+    return str(kept)
+
+
 def clashes(cases: Iterable[Mapping]) -> list[list[Mapping]]:
     """Return the groups of cases that have one name, or names that are one on systems that ignore capitals."""
     groups: dict[str, list[Mapping]] = {}
