@@ -44,7 +44,8 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "phantoms", "record", "reporting", "session"
     },
-    "__main__": {"data", "doctor", "errors", "files", "logs", "options", "packaging", "phantoms", "reporting", "rules"},
+    "verbs": {"data", "doctor", "errors", "files", "options", "packaging", "phantoms", "reporting"},
+    "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_no_bundle_is_named() -> None:
 def test_only_commands_print() -> None:
     for path, tree in FILES.items():
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        if path.name not in ("__main__.py", "errors.py"):
+        if path.name not in ("__main__.py", "verbs.py", "errors.py"):
             assert "print" not in [function.id for function in calls if isinstance(function, ast.Name)], path
 
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.__main__ import VERBS, main
+from common.__main__ import main
 from common.engines.staged_trainer import STATE_FILE
 from common.files import CLAIM
 from common.reporting import read_scores, write_scores
+from common.verbs import VERBS
 
 from ..workflows import BUSY, MAMTLN_CT, MMFNET, MPUNET, MULTIRNET, OMNET, results_in, sure_of_parts
 
