@@ -1,4 +1,4 @@
-"""Errors that a user can correct, interruptions, and the one line in which a command shows them."""
+"""Define errors that a user can correct, and end a command in one line on errors and interruptions."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _release_claims() -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of this number is running; on Windows, which has no harmless way to ask, always."""
+    """Return whether another process has this number; on Windows, which has no harmless way to ask, always true."""
     if sys.platform == "win32":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a run of a bundle sets up once: checked options, log file, process group, one-line ends."""
+"""Start a run of a bundle: check options, open the log file, join the process group, end in one line."""
 
 from __future__ import annotations
 

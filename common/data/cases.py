@@ -1,4 +1,4 @@
-"""Finding cases: data lists, folders of scans, single scans. A folder of DICOM files is a scan as a file is."""
+"""Find cases in data lists, in folders of scans and in single scans; a folder of DICOM files counts as one scan."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def find_cases(
         be skipped.
 
     Raises:
-        InputError: nothing there, or nothing that could be a scan.
+        InputError: the path does not exist, or holds nothing that could be a scan.
     """
     path = Path(dataset_dir)
     if not path.exists():
@@ -151,10 +151,10 @@ def find_cases(
 
 
 def shard_for_rank(cases: list[dict], at_least: int = 0) -> list[dict]:
-    """This process's part of the cases in a distributed run; all of them in an ordinary one.
+    """Return this process's part of the cases in a distributed run, or all cases in a single process.
 
     Raises:
-        InputError: there are not ``at_least`` so many for every process.
+        InputError: a process would get fewer than ``at_least`` cases.
     """
     if 0 < len(cases) < at_least * idist.get_world_size():
         raise InputError(f"{len(cases)} cases for {idist.get_world_size()} processes; start at most {len(cases)}")

@@ -1,4 +1,4 @@
-"""Reading a folder of DICOM slices as one volume, and refusing it where they make none."""
+"""Read a folder of DICOM slices as one volume, or refuse it if the slices form no volume."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
 
 
 def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """``slices`` in the order of their places along ``normal``."""
+    """Check that slices, sorted along ``normal``, lie at equal steps and above each other."""
     places = np.array([s.position for s in slices])
     heights = places @ normal
     steps = np.diff(heights)

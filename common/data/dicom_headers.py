@@ -1,4 +1,4 @@
-"""Reading the header of a DICOM image, and checking what decoders take on trust."""
+"""Read the header of a DICOM image, and check what decoders do not check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAMAGED = (
 
 
 class Slice(NamedTuple):
-    """What the header of one file says."""
+    """Hold what the header of one file says."""
 
     path: Path
     series: str
@@ -40,7 +40,7 @@ class Slice(NamedTuple):
 
 
 class _Header:
-    """The elements of a file as they are stored, so that a wrong value costs its own element and nothing else."""
+    """Read the elements of a file as they are stored, so that a wrong value affects its own element alone."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a folder of scans holds: its scans, without what systems put beside them, and links that lead nowhere."""
+"""List the scans of a folder, without the files that systems put beside them, and find broken links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading MetaImage and NRRD with ITK: the header first, then the voxels."""
+"""Read MetaImage and NRRD files with ITK: the header first, then the voxels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 class ItkHeader(NamedTuple):
-    """What the header says of the voxels."""
+    """Hold what the header says of the voxels."""
 
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres

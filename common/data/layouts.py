@@ -1,4 +1,4 @@
-"""The layouts of public data sets: which files are a case, and what is known of it."""
+"""Find the cases of public data sets by their layouts, with what each layout says of a case."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
 
 
 def _decathlon(root: Path, modalities: Sequence[str], layout: str, meanings: Mapping[str, Sequence[str]]) -> list[dict]:
-    """``meanings``: for values of the label, what their names have to have in them."""
+    """Return the cases of a Decathlon data set; ``meanings`` maps values of a label to words that its name contains."""
     path, content = _description(root)
     named = _label_names(path, content)
     for value, any_of in meanings.items():

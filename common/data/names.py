@@ -1,4 +1,4 @@
-"""Names of modalities, of scans without their endings, and of cases, under which results are written."""
+"""Derive the names of modalities, scans and cases from file names; results are written under a case's name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def words(name: str) -> list[str]:
 
 
 def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, str]:
-    """Return the modality that a file's or channel's name speaks of, and the name without it.
+    """Return the modality in a file's or channel's name, and the name without it.
 
     Besides the names of ``MODALITY_NAMES``, nnU-Net's ``_0000``, ``_0001``, ... count into ``modalities``.
     """

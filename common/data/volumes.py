@@ -65,8 +65,7 @@ class VolumeReader(ImageReader):
         return True
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: object) -> list[Path]:
-        """The paths themselves: ``LoadImage`` answers an exception here by trying its other readers, one in
-        ``get_data`` it passes on."""
+        """Return the paths. Errors are left to ``get_data``: on one here, ``LoadImage`` would try its other readers."""
         return [Path(p) for p in ([data] if isinstance(data, (str, os.PathLike)) else data)]
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
@@ -323,9 +322,10 @@ def _resample(
     onto_shape: tuple[int, ...],
     onto_affine: np.ndarray,
 ) -> np.ndarray:
-    """``volume`` on the grid of another file, float32; outside its own field of view, its smallest value.
+    """Resample a volume onto the grid of another file, float32; outside its field of view it gets its smallest value.
 
-    A volume that is on this grid already, but for the order of its axes, keeps its values and its type."""
+    A volume that is on this grid already, but for the order of its axes, keeps its values and its type.
+    """
     turned, turned_affine = turn_onto(volume, affine, onto_affine)
     difference = grid_difference(turned.shape, turned_affine, onto_shape, onto_affine)
     if not difference:
