@@ -46,11 +46,13 @@ def component_failure(links: list[BaseException]) -> ComponentFailure | None:
     what = f"component {name} ({target})" if isinstance(target, str) else f"setting {name}"
     origin = links[-1]
     text = " ".join(str(origin).split()) or "no message"
+    if not isinstance(origin, ValueError):  # the type tells nothing more of those
+        text = f"{type(origin).__name__}: {text}"
     options = _options_of(name, frames)
     given = [f"--{key} {value}{_expected(target, key[len(name) :])}" for key, value in options.items()]
     check = "; check " + ", ".join(given) if given else "; check its keys in the config files and the options"
     hint = f"{TRACEBACK_VARIABLE}=1 in the environment shows the traceback"
-    return ComponentFailure(f"{what} cannot be built: {type(origin).__name__}: {text}{check} ({hint})", bool(given))
+    return ComponentFailure(f"{what} cannot be built: {text}{check} ({hint})", bool(given))
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:

@@ -1,4 +1,4 @@
-"""Errors that a user can correct, interruptions, and the one line in which a command shows them."""
+"""Define errors that a user can correct, and end a command in one line on errors and interruptions."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Terminated(KeyboardInterrupt):
     """Report SIGTERM, which ends a run as Ctrl-C does."""
 
 
-def name_the_user() -> None:
+def set_user_name() -> None:
     """Give a user without a name, as in a container, one for MONAI, which asks for it when it is imported."""
     try:
         getpass.getuser()

@@ -73,7 +73,9 @@ def failures_of_writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and PARTIAL not in str(error.filename):
             raise
-        raise InputError(f"{path}: cannot be written ({reason(error)}); choose another place, or make room") from error
+        raise InputError(
+            f"{path}: cannot be written ({os_reason(error)}); choose another place, or make room"
+        ) from error
 
 
 def check_replaceable(path: str | Path, is_own: Callable[[Path], bool]) -> None:
@@ -107,7 +109,7 @@ def make_folder(folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _check_no_file(Path(folder))
-        raise InputError(f"{folder}: cannot be made ({reason(error)}); choose another folder") from error
+        raise InputError(f"{folder}: cannot be made ({os_reason(error)}); choose another folder") from error
 
 
 def _check_no_file(folder: Path) -> None:
@@ -167,7 +169,7 @@ def _release_claims() -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of this number is running; on Windows, which has no harmless way to ask, always."""
+    """Return whether another process has this number; on Windows, which has no harmless way to ask, always true."""
     if sys.platform == "win32":
         return True
     try:
@@ -179,7 +181,7 @@ def _runs(process: int) -> bool:
     return process != os.getpid()  # a container gives every first process the same number
 
 
-def reason(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """Return what the system says of an error, without its number and file."""
     return error.strerror or str(error)
 

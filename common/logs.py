@@ -1,4 +1,4 @@
-"""The log of a run: its file, the console, and what other libraries log."""
+"""Write the log of a run to a file and the console, and leave out notices of other libraries."""
 
 from __future__ import annotations
 

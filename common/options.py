@@ -1,14 +1,13 @@
-"""Options of a run: their types and ranges, and texts that MONAI's command line changes."""
+"""Check the options and config files of a run, and restore texts that MONAI's command line changes."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from traceback import walk_stack
 from typing import Any, NamedTuple
@@ -18,148 +17,14 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from .errors import InputError, UsageError
+from .rules import DEVICE, PATHS, RULES, SWITCH, check_value
 
-
-class Rule(NamedTuple):
-    """What an option may be.
-
-    Args:
-        expected: the words of the message.
-        holds: tells whether a value is one of these.
-    """
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def whole(least: int, most: float = math.inf) -> Rule:
-    """Return the rule of a whole number of ``least`` to ``most``."""
-    bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
-    return Rule(f"a whole number {bounds}", lambda value: _is_whole(value) and least <= value <= most)
-
-
-def number(least: float, most: float = math.inf) -> Rule:
-    """Return the rule of a number of ``least`` to ``most``."""
-    bounds = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-    return Rule(f"a number {bounds}", lambda value: _is_number(value) and least <= value <= most)
-
-
-def share_below_one() -> Rule:
-    """Return the rule of a number from 0 to below 1."""
-    return Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
-
-
-def above_zero() -> Rule:
-    """Return the rule of a number above 0."""
-    return Rule("a number above 0", lambda value: _is_number(value) and value > 0)
-
-
-def words(*allowed: str) -> Rule:
-    """Return the rule of one of some words."""
-    return Rule(f"{', '.join(allowed[:-1])} or {allowed[-1]}", lambda value: value in allowed)
-
-
-def unless_null(rule: Rule) -> Rule:
-    """Return a rule that also allows null."""
-    return Rule(f"{rule.expected}, or null", lambda value: value is None or rule.holds(value))
-
-
-def three(rule: Rule, example: str) -> Rule:
-    """Return the rule of a list of three values."""
-    expected = f'three values, each {rule.expected}, such as "{example}"'
-    return Rule(expected, lambda value: _is_list(value) and len(value) == 3 and all(map(rule.holds, value)))
-
-
-def listed(rule: Rule, example: str) -> Rule:
-    """Return the rule of a list of at least one value."""
-    expected = f'a list, each {rule.expected}, such as "{example}"'
-    return Rule(expected, lambda value: _is_list(value) and len(value) > 0 and all(map(rule.holds, value)))
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false"))
-
-
-def _is_device(value: Any) -> bool:
-    if isinstance(value, torch.device):
-        return True
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError):
-        return False
-    return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
-
-
-def _is_range(value: Any) -> bool:
-    return _is_list(value) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
-
-
-def _are_names(value: Any) -> bool:
-    return _is_list(value) and len(value) > 0 and len({*map(str, value)}) == len(value)
-
-
-SPACING = Rule("a number above 0, or -1 to keep it", lambda value: _is_number(value) and (value > 0 or value == -1))
-SWITCH = Rule("true or false", _is_switch)
-DEVICE = Rule("cpu, or with CUDA cuda or cuda:N", _is_device)
-NAMES = Rule("""a list of different names, such as "['T1','T2']\"""", _are_names)
-PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "")
-WEIGHTS = Rule(
-    "a path, or a list of paths",
-    lambda value: PATH.holds(value) or (_is_list(value) and len(value) > 0 and all(map(PATH.holds, value))),
-)
-
-EPOCHS = three(whole(0), "[1,1,18]")
-
-PATHS = {
-    **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
-    "weights": WEIGHTS,
+FIXED = {
+    "record": "a training makes its own record; leave the option out",
+    "recorded": "the bundle decides what its record holds; an overlay may add to it by +recorded",
 }
-RULES: dict[str, Rule] = {
-    **PATHS,
-    "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
-    "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
-    "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
-    **dict.fromkeys(["distributed", "resume", "retry", "amp", "dicom_seg", "clean", "transfer", "gated"], SWITCH),
-    **dict.fromkeys(["cross_entropy_on_sigmoid", "self_transfer", "allow_seen_cases"], SWITCH),
-    **dict.fromkeys(["device", "cache_device"], DEVICE),
-    **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole(1)),
-    **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole(1)),
-    **dict.fromkeys(["warm_up_epochs", "num_workers", "iterations", "slab_margin"], whole(0)),
-    "seed": whole(0, 2**32 - 1),
-    "fold": unless_null(whole(0)),
-    **dict.fromkeys(["halve_every", "patience"], unless_null(whole(1))),
-    "levels": whole(1, 3),
-    **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], above_zero()),
-    **dict.fromkeys(["weight_decay", "lung_margin", "focal_gamma", "focal_weight"], number(0)),
-    **dict.fromkeys(["cache_rate", "tumour_share", "rotate_probability", "class_weight", "focal_alpha"], number(0, 1)),
-    **dict.fromkeys(["overlap", "momentum", "validation_share"], share_below_one()),
-    **dict.fromkeys(["roi_size", "crop_size", "keep"], three(whole(1), "[64,64,16]")),
-    **dict.fromkeys(["margin", "max_offset", "jitter"], three(whole(0), "[8,8,4]")),
-    "curriculum": Rule(
-        'three numbers of epochs, not all 0, such as "[1,1,18]"', lambda value: EPOCHS.holds(value) and sum(value) > 0
-    ),
-    "spacing": three(SPACING, "[0.5,0.5,-1]"),
-    "channels": listed(whole(0), "[0,1]"),
-    "hounsfield_range": Rule('two numbers, the lower first, such as "[-200,200]"', _is_range),
-    **dict.fromkeys(["modalities", "classes"], NAMES),
-    "precision": words("auto", "bfloat16", "float32"),
-    "section": words("training", "validation", "test"),
-    "task": words("both", "seg", "class"),
-    "weighting": words("uncertainty", "equal"),
-    "label_code": unless_null(words("brats", "brats2015", "brats2023", "msd_task01")),
-}
+NEEDED = ("network_def", "stages", "loss", "inferer", "preprocessing", "train", "validate")  # null cannot replace them
+COMPUTED = ("record", "network", "intensity")  # by an expression
 
 # Settings of earlier versions, and what replaced them.
 RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
@@ -191,29 +56,13 @@ def setting_of(key: str) -> str:
     return re.split("::|#", key.lstrip("+"))[0]
 
 
-def check_value(name: str, value: Any, rules: Mapping[str, Rule] = RULES) -> None:
-    """Check the value of an option by its rule.
-
-    Args:
-        name: name of the option; one without a rule may be anything.
-        value: as a config, Python or the command line gives it.
-        rules: rules by the names of options.
-
-    Raises:
-        UsageError: the value is of another type or out of its range.
-    """
-    rule = rules.get(name)
-    if rule is not None and not rule.holds(value):
-        raise UsageError(f"--{name} {value}: expected {rule.expected}")
-
-
 def parse_bool(value: bool | str) -> bool:
     """Return a switch of a config, which the command line gives as the word ``true`` or ``false``.
 
     Raises:
         UsageError: another word.
     """
-    if not _is_switch(value):
+    if not SWITCH.holds(value):
         raise UsageError(f"{value!r}: expected {SWITCH.expected}")
     return value if isinstance(value, bool) else value.lower() == "true"
 
@@ -237,23 +86,25 @@ def is_bundle_command() -> bool:
 def check_settings() -> None:
     """Check the settings of the run that the calling config begins, from its ``initialize``.
 
-    Unknown options and values out of their ranges are refused. Paths become the texts that the user gave: on the
-    command line Fire makes numbers, lists and null of some, and MONAI writes ``::`` for ``#`` in every text.
+    Unknown options, values of another kind and values out of their ranges are refused. Paths become the texts that the
+    user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes ``::`` for ``#``.
 
     Raises:
-        InputError: a path in a config file, or in Python, that MONAI has changed.
+        InputError: a config file gives a component another kind of value, or a path that MONAI has changed.
         UsageError: an unknown option; a value of another type or out of its range.
     """
     parser, given = running_config()
     if given is not None:
         refuse_unknown_options(given.overrides, given.files)
-        if "recorded" in given.overrides:
-            raise UsageError("--recorded: the bundle says what its record holds; an overlay may add to it by +recorded")
+        _check_kinds(given)
+    nulls = [name for name, rule in RULES.items() if name in parser and parser[name] == "null" and rule.holds(None)]
+    for name in nulls:  # Fire knows None alone
+        parser[name] = None
     texts = _path_texts({} if given is None else given.overrides)
     changed = {name: text for name, text in texts.items() if parser[name] != text}
     for name, text in changed.items():
         parser[name] = text if isinstance(text, list) else literal(text)
-    if changed:
+    if changed or nulls:
         parser.parse(reset=True)
     for name in RULES:
         if name in parser and name not in texts:
@@ -261,10 +112,52 @@ def check_settings() -> None:
 
 
 class Given(NamedTuple):
-    """What a caller of MONAI's ``create_workflow`` gave."""
+    """Hold what a caller of MONAI's ``create_workflow`` gave: config files, and options by their names."""
 
     files: Any
     overrides: Mapping[str, Any]
+
+
+def _check_kinds(given: Given) -> None:
+    """Check that no overlay and no option replaces a component, an object or a list by a value of another kind.
+
+    Raises:
+        InputError: a config file does so.
+        UsageError: an option does so, or sets what a training records.
+    """
+    for name, fix in FIXED.items():
+        if name in given.overrides:
+            raise UsageError(f"--{name} {given.overrides[name]}: {fix}")
+    files = [given.files] if isinstance(given.files, (str, os.PathLike)) else list(given.files)
+    before = ConfigParser(ConfigParser.load_config_file(files[0]))
+    for number, file in enumerate(files[1:], start=1):
+        for key, value in ConfigParser.load_config_file(file).items():
+            if (expected := _other_kind(before, key, value)) is not None:
+                raise InputError(f"{file}: {key} is {value!r}, expected {expected}")
+        before = ConfigParser(ConfigParser.load_config_files(files[: number + 1]))
+    for key, value in given.overrides.items():
+        if (expected := _other_kind(before, key, value)) is not None:
+            raise UsageError(f"--{key} {value}: expected {expected}")
+
+
+def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
+    """Return what a key has to be if a value is of another kind than what a config has there, or else None."""
+    key = key.replace("#", "::")
+    if key.startswith("+") or key in RULES or key not in before:
+        return None
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+        return None
+    current = before[key]
+    if isinstance(current, dict) and not isinstance(value, dict) and (value is not None or key in NEEDED):
+        return 'a component, {"_target_": ...}' if "_target_" in current else "an object, {...}"
+    if isinstance(current, list) and not isinstance(value, (list, tuple)):
+        return "a list, [...]"
+    of_components = isinstance(current, list) and current and all(isinstance(item, dict) for item in current)
+    if of_components and not all(isinstance(item, (dict, str)) for item in value):
+        return 'a list of components, [{"_target_": ...}, ...]'
+    if key in COMPUTED and not isinstance(value, dict):
+        return "an object, {...}, or an expression that begins with $"
+    return None
 
 
 def running_config() -> tuple[ConfigParser, Given | None]:

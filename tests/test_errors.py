@@ -20,7 +20,7 @@ from common.errors import (
     UsageError,
     failure_of_case,
     is_input_error,
-    name_the_user,
+    set_user_name,
     show_input_errors_in_one_line,
 )
 
@@ -170,5 +170,5 @@ def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None
         raise KeyError(uid)
 
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    name_the_user()
+    set_user_name()
     assert getpass.getuser() == str(os.getuid())

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.__main__ import VERBS, main
+from common.__main__ import main
 from common.results import class_row, write_scores
+from common.verbs import VERBS
 
 BUNDLE = "liver_ct_mpunet"
 NOTES = b"two years of work\n"

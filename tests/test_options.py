@@ -16,9 +16,6 @@ from monai.bundle.__main__ import __file__ as monai_command
 
 from common.errors import InputError, UsageError, root_cause
 from common.options import (
-    PATHS,
-    RULES,
-    check_value,
     command_line_texts,
     is_bundle_command,
     literal,
@@ -26,6 +23,7 @@ from common.options import (
     parse_bool,
     refuse_unknown_options,
 )
+from common.rules import PATHS, RULES, check_value
 
 from .conftest import BUNDLES
 
@@ -240,6 +238,64 @@ def test_settings_of_the_configs_are_options(names: list[str], files: str | list
 def test_an_option_that_nothing_reads_is_refused(option: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         refuse_unknown_options([option], f"{CONFIG}/train.json")
+
+
+KINDS: list[tuple[str, Any, str]] = [
+    ("network_def", 5, "a component"),
+    ("stages", 3, "a component"),
+    ("train::trainer", "abc", "a component"),
+    ("train::handlers", 2, "a list"),
+    ("normalize", [5], "a list of components"),
+    ("load", [], "a list of transforms"),
+    ("load", [5], "a list of transforms"),
+    ("train", [1], "an object"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), KINDS)
+def test_an_option_of_another_kind_is_refused(key: str, value: Any, expected: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", **{key: value})
+    cause = root_cause(error.value)
+    assert isinstance(cause, UsageError) and str(cause).startswith(
+        f"--{key} {value}: {expected and 'expected '}{expected}"
+    )
+
+
+def overlay_error(folder: Path, overlay: dict[str, Any]) -> None:
+    """Raise what a training with an overlay says of it."""
+    (folder / "mine.json").write_text(json.dumps(overlay))
+    files = [str(CONFIG / name) for name in ("train.json", "evaluate.json")] + [str(folder / "mine.json")]
+    with pytest.warns(UserWarning, match="parsing config_file"), pytest.raises(RuntimeError) as error:
+        create_workflow(config_file=files, logging_file=False, workflow_type="train")
+    raise root_cause(error.value)
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), KINDS)
+def test_an_overlay_of_another_kind_is_refused(tmp_path: Path, key: str, value: Any, expected: str) -> None:
+    with pytest.raises(InputError, match=f"{key} .*expected {expected}"):
+        overlay_error(tmp_path, {key: value})
+
+
+@pytest.mark.parametrize("key", ["record", "network_def"])
+def test_an_overlay_of_null_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InputError, match=rf"mine\.json: {key} is None, expected an? "):
+        overlay_error(tmp_path, {key: None})
+
+
+def test_a_training_makes_its_own_record() -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", record="null")
+    assert str(root_cause(error.value)).startswith("--record null: a training makes its own record")
+
+
+def test_null_is_a_word_of_the_command_line() -> None:
+    assert workflow(CONFIG / "train.json", fold="null").parser.get_parsed_content("fold") is None
+
+
+@pytest.mark.parametrize("value", ["$None", "@inferer", {"_target_": "SimpleInferer"}])
+def test_a_component_takes_expressions_and_components(value: Any) -> None:
+    workflow(CONFIG / "train.json", **{"train::inferer": value})
 
 
 def test_paths_have_rules() -> None:

@@ -1,4 +1,4 @@
-"""From files to cases: finding, listing, reading, writing and sampling them."""
+"""Find, list, read, write and sample cases."""
 
 from .cases import find_cases, load_cases, shard_for_rank
 from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, TrainingLoader, batch_size_per_rank

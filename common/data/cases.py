@@ -1,4 +1,4 @@
-"""Finding cases: data lists, folders of scans, single scans. A folder of DICOM files is a scan as a file is."""
+"""Find cases in data lists, in folders of scans and in single scans; a folder of DICOM files counts as one scan."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ import ignite.distributed as idist
 from ..errors import InputError, os_failure
 from ..files import read_json
 from .dicom import is_series, series_below
-from .folders import broken_link, broken_links, channels_in_header, entries, images_of_case, is_scan, scans_in
+from .folders import (
+    broken_link,
+    broken_links,
+    channels_in_header,
+    entries,
+    images_of_case,
+    is_scan,
+    scans_in,
+    warn_of_unused,
+)
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
-from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem
+from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem, without_detours
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
+FOUND = "found scans"  # entry of a case for the scans that it was chosen from
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 
@@ -29,6 +39,7 @@ def load_cases(
     modalities: Sequence[str] = (),
     fold: int | None = None,
     validation_share: float = VALIDATION_SHARE,
+    allow_missing: bool = False,
 ) -> list[dict]:
     """Return the labelled cases of one list of ``dataset_dir/dataset.json``.
 
@@ -40,6 +51,8 @@ def load_cases(
             with folds.
         validation_share: part of the patients outside ``fold`` for validation, 0 to 1. With 0 validation is empty, also
             of lists as they stand.
+        allow_missing: keep cases with a file that does not exist. An evaluation reports each as a failed case and
+            evaluates the others.
 
     Returns:
         dicts with ``case`` (its name in results), ``image`` (path, or one per modality), ``label`` (path), and
@@ -69,6 +82,8 @@ def load_cases(
     wrong = [case["error"] for case in cases if "error" in case]
     if wrong:
         raise InputError(wrong[0])
+    if allow_missing:
+        return cases
     missing = [broken_link(path) or str(path) for case in cases for path in files_of(case) if not path.exists()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -97,7 +112,7 @@ def find_cases(
         be skipped.
 
     Raises:
-        InputError: nothing there, or nothing that could be a scan.
+        InputError: the path does not exist, or holds nothing that could be a scan.
     """
     path = Path(dataset_dir)
     if not path.exists():
@@ -118,7 +133,7 @@ def find_cases(
     skipped = Path(exclude).resolve() if exclude is not None else None
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
-    cases = [{"case": _folder_name(path), "image": str(path)}] if is_scan(path) else []
+    cases: list[dict[str, Any]] = [{"case": _folder_name(path), "image": str(path)}] if is_scan(path) else []
     # a series with other scans beside its slices is no scan alone; which one is meant is asked as for any sub-folder
     scans = [p for p in scans_in(path) if not p.is_dir() or not (p.resolve() == skipped or _holds_scans(p))]
     cases += _cases_of_files(scans, modalities)
@@ -130,14 +145,16 @@ def find_cases(
                 cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
     if not cases:
         raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
+    found_scans = [scan for case in cases for scan in case.pop(FOUND, ())]
+    warn_of_unused(path, found_scans, [case["image"] for case in cases if "image" in case], modalities)
     return with_distinct_names(cases, path)
 
 
 def shard_for_rank(cases: list[dict], at_least: int = 0) -> list[dict]:
-    """This process's part of the cases in a distributed run; all of them in an ordinary one.
+    """Return this process's part of the cases in a distributed run, or all cases in a single process.
 
     Raises:
-        InputError: there are not ``at_least`` so many for every process.
+        InputError: a process would get fewer than ``at_least`` cases.
     """
     if 0 < len(cases) < at_least * idist.get_world_size():
         raise InputError(f"{len(cases)} cases for {idist.get_world_size()} processes; start at most {len(cases)}")
@@ -236,12 +253,12 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
         name = safe_name(name)
     except InputError as error:
         raise InputError(f"{path}: {images[0]}: {error}") from error
-    paths = [str(root / listed_path(image)) for image in images]
+    paths = [without_detours(root / listed_path(image)) for image in images]
     case = {**case, "case": name, "image": paths[0] if len(paths) == 1 else paths}
     if labelled:
         if not isinstance(case["label"], str) or not case["label"]:
             raise InputError(f"{path}: {item}: label is {case['label']!r}; expected a path")
-        case["label"] = str(root / listed_path(case["label"]))
+        case["label"] = without_detours(root / listed_path(case["label"]))
     return case
 
 
@@ -344,4 +361,4 @@ def _case(name: str, files: Sequence[Path], modalities: Sequence[str], where: st
     except InputError as error:
         return {"case": name, "error": str(error)}
     broken = [line for path in ([image] if isinstance(image, str) else image) for line in broken_links(Path(path))]
-    return {"case": name, "error": broken[0]} if broken else {"case": name, "image": image}
+    return {"case": name, "error": broken[0]} if broken else {"case": name, "image": image, FOUND: files}

@@ -1,4 +1,4 @@
-"""What a file holds, whatever its name says, and its bytes without gzip."""
+"""Detect what a file holds, whatever its name says, and unpack gzip."""
 
 from __future__ import annotations
 

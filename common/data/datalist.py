@@ -18,7 +18,7 @@ from ..labels import names_in_list
 from .cases import files_of, with_distinct_names
 from .folders import broken_link
 from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
-from .layouts import LAYOUTS, some
+from .layouts import LAYOUTS, first_names
 from .names import modality_of, safe_name
 
 
@@ -182,12 +182,12 @@ def _add_classes(cases: list[dict], path: Path, root: Path) -> None:
     names = [case["case"] for case in cases]
     missing = [name for name in names if name not in known]
     if missing:
-        raise InputError(f"{path}: no row for {some(missing)}, labelled cases in {root}; add their classes")
+        raise InputError(f"{path}: no row for {first_names(missing)}, labelled cases in {root}; add their classes")
     unknown = [name for name in known if name not in names]
     if unknown:
         raise InputError(
-            f"{path}: rows for {some(unknown)}, but no such labelled case in {root}, whose cases are {some(names)}; "
-            "correct the names or leave these rows out"
+            f"{path}: rows for {first_names(unknown)}, but {root} has no such labelled case, only "
+            f"{first_names(names)}; correct the names or leave these rows out"
         )
     for case, name in zip(cases, names):
         case.update(known[name])
@@ -214,9 +214,11 @@ def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:
             fold_of[name] = number
     names = {case["case"] for case in cases}
     if unknown := sorted(set(fold_of) - names):
-        raise InputError(f"--splits {path}: no labelled case for {some(unknown)}; cases are {some(sorted(names))}")
+        raise InputError(
+            f"--splits {path}: no labelled case for {first_names(unknown)}; cases are {first_names(sorted(names))}"
+        )
     if untested := sorted(names - set(fold_of)):
-        raise InputError(f"--splits {path}: {some(untested)} are under no val; expected every case under one")
+        raise InputError(f"--splits {path}: {first_names(untested)} are under no val; expected every case under one")
     return fold_of
 
 

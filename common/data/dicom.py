@@ -1,4 +1,4 @@
-"""Reading a folder of DICOM slices as one volume, and refusing it where they make none."""
+"""Read a folder of DICOM slices as one volume, or refuse it if the slices form no volume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError, is_out_of_memory
 from ..memory import check_memory
-from .dicom_headers import Slice, has_pydicom, no_image, read_slice
-from .itk_files import LPS_TO_RAS, has_itk, itk, reason
+from .dicom_headers import Slice, has_pydicom, not_an_image, read_slice
+from .itk_files import LPS_TO_RAS, has_itk, itk, itk_reason
 
 UNEVEN = 0.15  # of a step; below the 0.2 by which a missing slice moves others, above positions rounded to 0.1 mm
 SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row of 250 mm
@@ -79,7 +79,7 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         if is_out_of_memory(error):
             raise InputError(f"{folder}: {reading} needs more memory than there is; use a machine with more") from error
         raise InputError(
-            f"{folder}: its images cannot be decoded ({reason(error)}); copy them again, or convert them to NIfTI"
+            f"{folder}: its images cannot be decoded ({itk_reason(error)}); copy them again, or convert them to NIfTI"
         ) from error
     array = itk.array_from_image(image).T
     for k, one in enumerate(slices):
@@ -118,7 +118,7 @@ def ordered_slices(folder: Path) -> list[Slice]:
     named_alike = {re.sub(r"\d+", "0", path.name) for path in paths}
     for path in files:
         if path not in paths and re.sub(r"\d+", "0", path.name) in named_alike:
-            raise no_image(path)
+            raise not_an_image(path)
     slices = [read_slice(path) for path in paths]
     _check_one_series(folder, slices)
     _check_same_plane(folder, slices)
@@ -191,7 +191,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
 
 
 def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """``slices`` in the order of their places along ``normal``."""
+    """Check that slices, sorted along ``normal``, lie at equal steps and above each other."""
     places = np.array([s.position for s in slices])
     heights = places @ normal
     steps = np.diff(heights)

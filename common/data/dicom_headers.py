@@ -1,4 +1,4 @@
-"""Reading the header of a DICOM image, and checking what decoders take on trust."""
+"""Read the header of a DICOM image, and check what decoders do not check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAMAGED = (
 
 
 class Slice(NamedTuple):
-    """What the header of one file says."""
+    """Hold what the header of one file says."""
 
     path: Path
     series: str
@@ -40,7 +40,7 @@ class Slice(NamedTuple):
 
 
 class _Header:
-    """The elements of a file as they are stored, so that a wrong value costs its own element and nothing else."""
+    """Read the elements of a file as they are stored, so that a wrong value affects its own element alone."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -49,7 +49,7 @@ class _Header:
             except PermissionError:
                 raise
             except DAMAGED as error:
-                raise no_image(path) from error
+                raise not_an_image(path) from error
 
     def raw(self, keyword: str) -> bytes:
         item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
@@ -102,7 +102,7 @@ def read_slice(path: Path) -> Slice:
     if header.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", ""):
         components = max(components, 3)
     if min(columns, rows, components, frames) < 1:
-        raise no_image(path)
+        raise not_an_image(path)
     allocated, stored = header.integer("BitsAllocated", 0), header.integer("BitsStored", 0)
     if allocated not in ALLOCATED or not 0 < stored <= allocated:
         raise InputError(
@@ -132,7 +132,7 @@ def read_slice(path: Path) -> Slice:
     )
 
 
-def no_image(path: Path) -> InputError:
+def not_an_image(path: Path) -> InputError:
     """Return the error for a file that lies among slices and has no image."""
     return InputError(
         f"{path}: not a DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, a "
@@ -144,7 +144,7 @@ def _check_pixels(path: Path, header: _Header, expected: int) -> None:
     """Check that pixels which are not compressed are as many bytes as the header says; GDCM takes any number."""
     item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"), keep_deferred=True)
     if item is None:
-        raise no_image(path)
+        raise not_an_image(path)
     syntax = pydicom.uid.UID(str(getattr(header.elements.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2")))
     if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
         return

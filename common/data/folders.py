@@ -1,7 +1,8 @@
-"""What a folder of scans holds: its scans, without what systems put beside them, and links that lead nowhere."""
+"""List the scans of a folder, without the files that systems put beside them, and find broken links."""
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from ..errors import InputError, os_failure
 from .dicom import is_series
 from .names import modality_of, stem
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 # Besides hidden files: of macOS, Synology, Linux, Windows, QNAP; in lower case.
 DEBRIS = (
@@ -92,7 +95,7 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
         return str(files[0])
     if len(modalities) < 2:
         found = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"{where}: {len(files)} scans ({found}), expected one, unless several modalities are named")
+        raise InputError(f"{where}: {len(files)} scans ({found}), expected one; put each case into a folder of its own")
     chosen = []
     for modality in modalities:
         matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
@@ -105,6 +108,26 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
             )
         chosen.append(str(matches[0]))
     return chosen
+
+
+def warn_of_unused(
+    root: Path, scans: Sequence[Path], images: Sequence[str | list[str]], modalities: Sequence[str]
+) -> None:
+    """Log one warning for the scans beside a case's modalities that no case uses.
+
+    Args:
+        root: data set, for the message.
+        scans: the scans found, without labels.
+        images: of each case, its files.
+        modalities: the channels of a case.
+    """
+    used = {path for image in images for path in ([image] if isinstance(image, str) else image)}
+    unused = [path.name for path in scans if str(path) not in used]
+    if unused:
+        logger.warning(
+            "%s: %d scans are left out, such as %s; a case takes %s",
+            root, len(unused), unused[0], ", ".join(modalities),
+        )  # fmt: skip
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -135,7 +135,7 @@ def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
 
 
 def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str], background: Sequence[int]) -> np.ndarray:
-    """How many foreground voxels have each value from ``LOWEST`` to ``HIGHEST``."""
+    """Count the foreground voxels of each value from ``LOWEST`` to ``HIGHEST``."""
     image, label = (
         reader.get_data(reader.read(case[key]))[0]
         for key, reader in (("image", VolumeReader(modalities)), ("label", VolumeReader(["label"], True)))
@@ -163,7 +163,7 @@ def _statistics(counts: np.ndarray, where: Path) -> dict[str, float]:
 
 
 def _percentile(below: np.ndarray, values: np.ndarray, position: float) -> float:
-    """The value at a place among all in order, counted from 0, between two of them linearly; as NumPy's."""
+    """Return the value at a position in sorted order, counted from 0, interpolated linearly as NumPy does."""
     first = math.floor(position)
     lower, upper = (
         float(values[np.searchsorted(below, place, side="right")]) for place in (first, math.ceil(position))

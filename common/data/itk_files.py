@@ -1,4 +1,4 @@
-"""Reading MetaImage and NRRD with ITK: the header first, then the voxels."""
+"""Read MetaImage and NRRD files with ITK: the header first, then the voxels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 class ItkHeader(NamedTuple):
-    """What the header says of the voxels."""
+    """Hold what the header says of the voxels."""
 
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
@@ -61,7 +61,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
             f"{path}: its header is damaged or of a kind that ITK does not read, or the data file that it names is "
-            f"missing ({reason(error)}); copy it again, or convert it to NIfTI"
+            f"missing ({itk_reason(error)}); copy it again, or convert it to NIfTI"
         ) from error
     shape = tuple(int(reader.GetDimensions(i)) for i in range(reader.GetNumberOfDimensions()))
     if (components := reader.GetNumberOfComponents()) != 1:
@@ -176,7 +176,7 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
     return affine
 
 
-def reason(error: BaseException) -> str:
+def itk_reason(error: BaseException) -> str:
     """Return what an exception of ITK says, without the place in its source and the address of its object."""
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     return re.sub(r"^.*\(0x[0-9a-f]+\): ", "", last)

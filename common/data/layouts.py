@@ -1,4 +1,4 @@
-"""The layouts of public data sets: which files are a case, and what is known of it."""
+"""Find the cases of public data sets by their layouts, with what each layout says of a case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json
 from .cases import named_channels
-from .folders import entries, images_of_case, scans_below, scans_in
+from .folders import entries, images_of_case, scans_below, scans_in, warn_of_unused
 from .names import MODALITY_NAMES, modality_of, stem, words
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ COVID = "COVID-19"  # class
 TIME_POINT = re.compile(r"(brats1[789]_\w+|brats_\w+_pat\d+|brats-\w+-\d+)[_-]\d+", re.IGNORECASE)
 
 
-def some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -110,7 +110,7 @@ def _scans_below(folder: Path) -> list[Path]:
 
 
 def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
-    cases = []
+    cases, found_scans = [], []
     for folder in (path for path in entries(root) if path.is_dir()):
         files = scans_in(folder)
         labels = [file for file in files if set(words(stem(file))) & set(LABEL_WORDS)]
@@ -120,10 +120,13 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
                 f"{folder}: {len(labels)} label files among {found}; expected one whose name has a word of "
                 f"{', '.join(LABEL_WORDS)} between _ - . or blanks"
             )
-        images = images_of_case([f for f in files if f not in labels], modalities, str(folder))
+        scans = [f for f in files if f not in labels]
+        found_scans += scans
+        images = images_of_case(scans, modalities, str(folder))
         cases.append({"case": folder.name, "image": images, "label": str(labels[0])})
     if not cases:
         raise InputError(f"{root}: no folders; layout folders has one per case")
+    warn_of_unused(root, found_scans, [case["image"] for case in cases], modalities)
     return cases
 
 
@@ -132,7 +135,7 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
     for file in scans_below(root):
         folder = file.parent.parent if file.parent.name.startswith("VSD.") else file.parent  # 2015: one for each file
         folders.setdefault(folder, []).append(file)
-    cases = []
+    cases, found_scans = [], []
     for folder, files in folders.items():
         labels = [f for f in files if set(words(stem(f))) & set(BRATS_LABEL_WORDS)]
         if len(labels) != 1:
@@ -141,7 +144,9 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
                 f"{folder}: {len(labels)} label files (among {found}); expected a folder for each case with one label, "
                 f"whose name has a word of {', '.join(BRATS_LABEL_WORDS)} (cases without labels do not belong there)"
             )
-        images = images_of_case([f for f in files if f not in labels], modalities, str(folder))
+        scans = [f for f in files if f not in labels]
+        found_scans += scans
+        images = images_of_case(scans, modalities, str(folder))
         time_point = TIME_POINT.fullmatch(folder.name)
         patient = time_point[1] if time_point else folder.name
         name = folder.name
@@ -150,11 +155,12 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
         cases.append({"case": name, "patient": patient, "image": images, "label": str(labels[0]), "label_code": code})
     if not cases:
         raise InputError(f"{root}: no scans; BraTS has a folder for each case, possibly in HGG and LGG")
+    warn_of_unused(root, found_scans, [case["image"] for case in cases], modalities)
     return cases
 
 
 def _decathlon(root: Path, modalities: Sequence[str], layout: str, meanings: Mapping[str, Sequence[str]]) -> list[dict]:
-    """``meanings``: for values of the label, what their names have to have in them."""
+    """Return the cases of a Decathlon data set; ``meanings`` maps values of a label to words that its name contains."""
     path, content = _description(root)
     named = _label_names(path, content)
     for value, any_of in meanings.items():
@@ -197,7 +203,7 @@ def _covid_ct_seg(root: Path, modalities: Sequence[str]) -> list[dict]:
         raise InputError(f"{root}: no coronacases_N.nii.gz in COVID-19-CT-Seg_20cases and in Infection_Mask")
     windowed = [path.name for path in _scans_below(folders[0]) if path.name.startswith("radiopaedia_")]
     if windowed:
-        logger.warning("%s: left out, since they are not in HU: %s", folders[0], some(sorted(windowed)))
+        logger.warning("%s: left out, since they are not in HU: %s", folders[0], first_names(sorted(windowed)))
     cases = _pairs(root, scans, "coronacases_N", masks, "Infection_Mask/coronacases_N")
     return [{**case, "class": COVID} for case in cases]
 
@@ -221,7 +227,7 @@ def _pairs(
     for here, there, missing in ((images, labels, label_name), (labels, images, image_name)):
         alone = [file.name for number, file in here.items() if number not in there]
         if alone:
-            raise InputError(f"{root}: no {missing} of the same number in it or below for {some(alone)}")
+            raise InputError(f"{root}: no {missing} of the same number in it or below for {first_names(alone)}")
     return [
         {"case": stem(image), "image": str(image), "label": str(labels[number])}
         for number, image in sorted(images.items())

@@ -1,4 +1,4 @@
-"""Names of modalities, of scans without their endings, and of cases, under which results are written."""
+"""Derive the names of modalities, scans and cases from file names; results are written under a case's name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def words(name: str) -> list[str]:
 
 
 def modality_of(name: str, modalities: Sequence[str] = ()) -> tuple[str | None, str]:
-    """Return the modality that a file's or channel's name speaks of, and the name without it.
+    """Return the modality in a file's or channel's name, and the name without it.
 
     Besides the names of ``MODALITY_NAMES``, nnU-Net's ``_0000``, ``_0001``, ... count into ``modalities``.
     """
@@ -114,6 +114,17 @@ def safe_name(name: object) -> str:
 def listed_path(path: str) -> str:
     """Return a path of a data list, which is UTF-8, as this system's encoding of file names has it."""
     return os.fsdecode(_text_bytes(path))
+
+
+def without_detours(path: Path) -> str:
+    """Return a path without ``FOLDER/..``, unless the folder is a link: ``..`` then leads elsewhere."""
+    kept = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        if part == ".." and kept.name not in ("", "..") and not kept.is_symlink():
+            kept = kept.parent
+        else:
+            kept /= part
+    return str(kept)
 
 
 def clashes(cases: Iterable[Mapping]) -> list[list[Mapping]]:

@@ -1,4 +1,4 @@
-"""Reading NIfTI: the header first, then the voxels a piece at a time."""
+"""Read NIfTI files: the header first, then the voxels a piece at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class NiftiHeader(NamedTuple):
-    """What the header says of the voxels."""
+    """Hold what the header says of the voxels."""
 
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres

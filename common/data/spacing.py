@@ -1,4 +1,4 @@
-"""Orientation and voxel size of a set of scans, and whether another scan is like them."""
+"""Summarise orientation and voxel size of a set of scans, and compare another scan with them."""
 
 from __future__ import annotations
 

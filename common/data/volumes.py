@@ -61,17 +61,16 @@ class VolumeReader(ImageReader):
         return True
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: object) -> list[Path]:
-        """The paths themselves: ``LoadImage`` answers an exception here by trying its other readers, one in
-        ``get_data`` it passes on."""
+        """Return the paths. Errors are left to ``get_data``: on one here, ``LoadImage`` would try its other readers."""
         return [Path(p) for p in ([data] if isinstance(data, (str, os.PathLike)) else data)]
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
         names = ", ".join(self.channels)
         if len(img) not in (1, len(self.channels)):
             found = ", ".join(p.name for p in img)
-            raise InputError(
-                f"{img[0].parent}: {len(img)} files ({found}), expected one for each of {names}, in this order"
-            )
+            several = f"one for each of {names}, in this order"
+            expected = several if len(self.channels) > 1 else f"one file of {names}"
+            raise InputError(f"{img[0].parent}: {len(img)} files ({found}), expected {expected}")
         if len(img) > 1:
             volumes, affine = read_aligned(img, self.channels)
             array = np.stack(volumes)
@@ -81,9 +80,11 @@ class VolumeReader(ImageReader):
                 array = np.moveaxis(array, 3, 0)
         count = array.shape[0] if array.ndim == 4 else 1
         if count != len(self.channels):
+            fix = "give a 3-D file, such as one that `python -m common unstack` makes of a channel"
+            if len(self.channels) > 1:
+                fix = "give one file for each, or one 4-D file with them along the fourth axis in this order"
             raise InputError(
-                f"{img[0]}: {count} channel{'s' if count > 1 else ''}, expected {len(self.channels)} ({names}): "
-                "give one file for each, or one 4-D file with them along the fourth axis in this order"
+                f"{img[0]}: {count} channel{'s' if count > 1 else ''}, expected {len(self.channels)} ({names}); {fix}"
             )
         if count == 1 and array.ndim == 4:
             array = array[0]
@@ -204,19 +205,28 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 FARTHEST = 1e6  # mm
+SPACINGS = (0.01, 100.0)  # mm; CT and MRI give 0.05 mm in a plane to 50 mm between the slices of a localizer
 
 
 def _check_place(path: Path, affine: np.ndarray) -> None:
-    """Check that an affine keeps to distances that a scanner has; float32 does not hold places much farther away.
+    """Check that an affine has distances that a scanner has; float32 does not hold places much farther away.
 
     Raises:
-        InputError: a voxel size or an origin beyond ``FARTHEST``.
+        InputError: a voxel size out of ``SPACINGS``, or an origin beyond ``FARTHEST``.
     """
-    farthest = np.abs(affine[:3]).max()
-    if np.isfinite(farthest) and farthest > FARTHEST:
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not sizes.all():
+        return  # see check_grid
+    smallest, largest = SPACINGS
+    if sizes.min() < smallest or sizes.max() > largest:
         raise InputError(
-            f"{path}: its header has a voxel size or an origin of {farthest:.3g} mm, expected less than "
-            f"{FARTHEST:.0e} mm; correct the header or its unit"
+            f"{path}: voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm in its header, expected "
+            f"{smallest:g} to {largest:g} mm along each axis, as scanners make them; correct the header or its unit"
+        )
+    if (farthest := np.abs(affine[:3, 3]).max()) > FARTHEST:
+        raise InputError(
+            f"{path}: an origin of {farthest:.3g} mm in its header, expected less than {FARTHEST:.0e} mm; correct the "
+            "header or its unit"
         )
 
 
@@ -308,9 +318,10 @@ def _resample(
     onto_shape: tuple[int, ...],
     onto_affine: np.ndarray,
 ) -> np.ndarray:
-    """``volume`` on the grid of another file, float32; outside its own field of view, its smallest value.
+    """Resample a volume onto the grid of another file, float32; outside its field of view it gets its smallest value.
 
-    A volume that is on this grid already, but for the order of its axes, keeps its values and its type."""
+    A volume that is on this grid already, but for the order of its axes, keeps its values and its type.
+    """
     turned, turned_affine = turn_onto(volume, affine, onto_affine)
     difference = grid_difference(turned.shape, turned_affine, onto_shape, onto_affine)
     if not difference:

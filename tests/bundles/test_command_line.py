@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.__main__ import VERBS, main
+from common.__main__ import main
 from common.engines.training_folder import STATE_FILE
 from common.files import CLAIM
 from common.results import read_scores, write_scores
+from common.verbs import VERBS
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mmfnet.tiny import MMFNET

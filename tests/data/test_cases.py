@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,12 +143,10 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
     path = cohort / "list" / "dataset.json"
     held_out = write_datalist("nnunet", cohort, path, NAMES, fold=3)["test"]
     write_datalist("nnunet", cohort, path, NAMES, fold=0)
-    assert {c["label"] for c in load_cases(path.parent, "test", fold=3)} == {
-        str(path.parent / w["label"]) for w in held_out
-    }
-    assert {c["image"][0] for c in find_cases(path.parent, fold=3)} == {
-        str(path.parent / w["image"][0]) for w in held_out
-    }
+    labels = {c["label"] for c in load_cases(path.parent, "test", fold=3)}
+    assert labels == {os.path.normpath(path.parent / case["label"]) for case in held_out}
+    images = {c["image"][0] for c in find_cases(path.parent, fold=3)}
+    assert images == {os.path.normpath(path.parent / case["image"][0]) for case in held_out}
     with pytest.raises(InputError, match="scans alone have no folds"):
         find_cases(cohort / "imagesTr", fold=3)
     with pytest.raises(InputError, match=r"no fold 5; it has \[0, 1, 2, 3, 4\]"):
@@ -304,3 +303,29 @@ def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("os.access", lambda path, mode: False)
     (case,) = find_cases(tmp_path, ["CT"])
     assert case["error"].endswith("DICOM) in it; permission denied for IM001")
+
+
+def test_an_evaluation_keeps_cases_with_missing_files(tmp_path: Path, touch: Callable) -> None:
+    touch("a.nii", "a_seg.nii", "b.nii")
+    items = [{"image": f"{name}.nii", "label": f"{name}_seg.nii"} for name in "abc"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": items}))
+    with pytest.raises(InputError, match=r"names files that are not there: .*b_seg\.nii"):
+        load_cases(tmp_path, "test")
+    assert [case["case"] for case in load_cases(tmp_path, "test", allow_missing=True)] == ["a", "b", "c"]
+    assert [case["case"] for case in find_cases(tmp_path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("names", [["P/P_fla.nii", "P/P_t1.nii", "P/P_t2.nii"], ["P_fla.nii", "P_t1.nii", "P_t2.nii"]])
+def test_scans_that_no_case_uses_are_named_once(
+    tmp_path: Path, touch: Callable, caplog: pytest.LogCaptureFixture, names: list[str]
+) -> None:
+    touch(*names, *(name.replace("P", "Q") for name in names))
+    assert all("error" not in case and len(case) == 2 for case in find_cases(tmp_path, ["T1", "T2"]))
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}: 2 scans are left out, such as P_fla.nii; a case takes T1, T2"
+
+
+def test_the_advice_for_one_modality_names_no_other(tmp_path: Path, touch: Callable) -> None:
+    touch("P/a.nii", "P/b.nii")
+    (case,) = find_cases(tmp_path, ["CT"])
+    assert case["error"].endswith("expected one; put each case into a folder of its own")

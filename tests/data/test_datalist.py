@@ -384,7 +384,7 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
         ),
         (
             "case,class\n" + ROWS + "c20,positive\n",
-            "rows for c20, but no such labelled case in .*data, whose .* c0, c1, c10",
+            "rows for c20, but .*data has no such labelled case, only c0, c1, c10",
         ),
     ],
 )

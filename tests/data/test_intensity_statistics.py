@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.__main__ import intensity as verb
 from common.data import intensity_of, keep_intensity, load_cases, read_intensity
 from common.data import intensity_statistics as module
 from common.errors import InputError
+from common.verbs import intensity as verb
 
 NUMBERS = {"low": -80.5, "high": 200, "mean": 61.25, "sd": 30.0}
 

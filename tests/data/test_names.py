@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from common.data import find_cases, load_cases
-from common.data.names import LONGEST_NAME, case_name, safe_name, scan_name
+from common.data.names import LONGEST_NAME, case_name, safe_name, scan_name, without_detours
 from common.errors import InputError
 
 NAMES = ("T1", "T2", "CET1")
@@ -183,3 +183,12 @@ def test_names_beyond_ascii_in_any_locale(tmp_path: Path) -> None:
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env={**os.environ, **locale})
     assert (tmp_path / "Fall_\u00fc").exists() and (tmp_path / "P_\u00fc").exists()
+
+
+def test_paths_are_shown_without_detours(tmp_path: Path) -> None:
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inner")
+    assert without_detours(tmp_path / "a" / ".." / "b.nii") == str(tmp_path / "b.nii")
+    assert without_detours(tmp_path / "link" / ".." / "b.nii") == str(tmp_path / "link" / ".." / "b.nii")
+    assert without_detours(Path("../a/../../b")) == "../../b"
+    assert without_detours(Path("a/..")) == "."

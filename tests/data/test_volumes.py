@@ -174,7 +174,7 @@ def _flat(write: Write) -> Path:
         (
             lambda w: w("a.nii", VOLUMES[0]),
             NAMES,
-            r"a.nii: 1 channel, expected 3 \(T1, T2, CET1\): give one file for each",
+            r"a.nii: 1 channel, expected 3 \(T1, T2, CET1\); give one file for each",
         ),
         (lambda w: w("a.nii", np.moveaxis(VOLUMES, 0, 3)), ["CT"], r"a.nii: 3 channels, expected 1"),
         (

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from common.engines import CaseEvaluator
 from common.errors import CasesFailedError, InputError
 
+from ..trainers import in_two_processes
+
 PAIR = from_engine(["pred", "label"])
 
 
@@ -250,3 +252,19 @@ def test_a_handler_may_end_the_run_early(tmp_path: Path) -> None:
     engine = run(CaseEvaluator, CASES, tmp_path, [Stop()], metrics=scores, truth_key="label")
     assert [row["case"] for row in engine.scores] == ["a", "b"]
     assert engine.state.metrics["one"] == 1
+
+
+def _evaluate(rank: int, cases: list[list[dict]], folder: Path) -> None:
+    with pytest.raises(CasesFailedError) as error:
+        run(CaseEvaluator, cases[rank], folder)
+    assert str(error.value).startswith("1 of ")
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    "cases",
+    [[CASES[:3], [BAD]], [[BAD], CASES[:1]], [[BAD, CASES[0]], []]],
+    ids=["the second", "the first", "one has no cases"],
+)
+def test_metrics_do_not_wait_for_a_process_without_scores(tmp_path: Path, cases: list[list[dict]]) -> None:
+    in_two_processes(_evaluate, cases, tmp_path)

@@ -1,0 +1,175 @@
+"""Rules for the values of options: types and ranges."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from .errors import UsageError
+
+
+class Rule(NamedTuple):
+    """Say which values an option may have.
+
+    Args:
+        expected: description of the values, for messages.
+        holds: function that returns whether a value is one of them.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole_number(least: int, most: float = math.inf) -> Rule:
+    """Return the rule for an integer from ``least`` to ``most``."""
+    bounds = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
+    return Rule(f"a whole number {bounds}", lambda value: _is_whole(value) and least <= value <= most)
+
+
+def number(least: float, most: float = math.inf) -> Rule:
+    """Return the rule for a number from ``least`` to ``most``."""
+    bounds = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+    return Rule(f"a number {bounds}", lambda value: _is_number(value) and least <= value <= most)
+
+
+def fraction_below_one() -> Rule:
+    """Return the rule for a number from 0 to below 1."""
+    return Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+
+
+def positive_number() -> Rule:
+    """Return the rule for a number above 0."""
+    return Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+
+
+def one_of(*allowed: str) -> Rule:
+    """Return the rule for one of several words."""
+    return Rule(f"{', '.join(allowed[:-1])} or {allowed[-1]}", lambda value: value in allowed)
+
+
+def or_null(rule: Rule) -> Rule:
+    """Return ``rule`` with null allowed too."""
+    return Rule(f"{rule.expected}, or null", lambda value: value is None or rule.holds(value))
+
+
+def three_of(rule: Rule, example: str) -> Rule:
+    """Return the rule for a list of three values that each follow ``rule``."""
+    expected = f'three values, each {rule.expected}, such as "{example}"'
+    return Rule(expected, lambda value: _is_list(value) and len(value) == 3 and all(map(rule.holds, value)))
+
+
+def list_of(rule: Rule, example: str) -> Rule:
+    """Return the rule for a list of one or more values that each follow ``rule``."""
+    expected = f'a list, each {rule.expected}, such as "{example}"'
+    return Rule(expected, lambda value: _is_list(value) and len(value) > 0 and all(map(rule.holds, value)))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _are_transforms(value: Any) -> bool:
+    return _is_list(value) and len(value) > 0 and all(isinstance(item, (dict, str)) for item in value)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false"))
+
+
+def _is_device(value: Any) -> bool:
+    if isinstance(value, torch.device):
+        return True
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
+
+
+def _is_range(value: Any) -> bool:
+    return _is_list(value) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+
+
+def _are_names(value: Any) -> bool:
+    return _is_list(value) and len(value) > 0 and len({*map(str, value)}) == len(value)
+
+
+SPACING = Rule("a number above 0, or -1 to keep it", lambda value: _is_number(value) and (value > 0 or value == -1))
+SWITCH = Rule("true or false", _is_switch)
+DEVICE = Rule("cpu, or with CUDA cuda or cuda:N", _is_device)
+NAMES = Rule("""a list of different names, such as "['T1','T2']\"""", _are_names)
+PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "")
+WEIGHTS = Rule(
+    "a path, or a list of paths",
+    lambda value: PATH.holds(value) or (_is_list(value) and len(value) > 0 and all(map(PATH.holds, value))),
+)
+
+EPOCHS = three_of(whole_number(0), "[1,1,18]")
+
+PATHS = {
+    **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
+    "weights": WEIGHTS,
+}
+RULES: dict[str, Rule] = {
+    **PATHS,
+    "load": Rule("a list of transforms, the first of which reads the scan", _are_transforms),
+    "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
+    "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
+    "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
+    **dict.fromkeys(["distributed", "resume", "retry", "amp", "dicom_seg", "clean", "transfer", "gated"], SWITCH),
+    **dict.fromkeys(["cross_entropy_on_sigmoid", "self_transfer", "allow_seen_cases"], SWITCH),
+    **dict.fromkeys(["device", "cache_device"], DEVICE),
+    **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole_number(1)),
+    **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole_number(1)),
+    **dict.fromkeys(["warm_up_epochs", "num_workers", "iterations", "slab_margin"], whole_number(0)),
+    "seed": whole_number(0, 2**32 - 1),
+    "fold": or_null(whole_number(0)),
+    **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),
+    "levels": whole_number(1, 3),
+    **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], positive_number()),
+    **dict.fromkeys(["weight_decay", "lung_margin", "focal_gamma", "focal_weight"], number(0)),
+    **dict.fromkeys(["cache_rate", "tumour_share", "rotate_probability", "class_weight", "focal_alpha"], number(0, 1)),
+    **dict.fromkeys(["overlap", "momentum", "validation_share"], fraction_below_one()),
+    **dict.fromkeys(["roi_size", "crop_size", "keep"], three_of(whole_number(1), "[64,64,16]")),
+    **dict.fromkeys(["margin", "max_offset", "jitter"], three_of(whole_number(0), "[8,8,4]")),
+    "curriculum": Rule(
+        'three numbers of epochs, not all 0, such as "[1,1,18]"', lambda value: EPOCHS.holds(value) and sum(value) > 0
+    ),
+    "spacing": three_of(SPACING, "[0.5,0.5,-1]"),
+    "channels": list_of(whole_number(0), "[0,1]"),
+    "hounsfield_range": Rule('two numbers, the lower first, such as "[-200,200]"', _is_range),
+    **dict.fromkeys(["modalities", "classes"], NAMES),
+    "precision": one_of("auto", "bfloat16", "float32"),
+    "section": one_of("training", "validation", "test"),
+    "task": one_of("both", "seg", "class"),
+    "weighting": one_of("uncertainty", "equal"),
+    "label_code": or_null(one_of("brats", "brats2015", "brats2023", "msd_task01")),
+}
+
+
+def check_value(name: str, value: Any, rules: Mapping[str, Rule] = RULES) -> None:
+    """Check the value of an option by its rule.
+
+    Args:
+        name: name of the option; one without a rule may be anything.
+        value: as a config, Python or the command line gives it.
+        rules: rules by the names of options.
+
+    Raises:
+        UsageError: the value is of another type or out of its range.
+    """
+    rule = rules.get(name)
+    if rule is not None and not rule.holds(value):
+        raise UsageError(f"--{name} {value}: expected {rule.expected}")
