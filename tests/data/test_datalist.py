@@ -14,7 +14,7 @@ from common.data import load_cases
 from common.data.datalist import read_case_classes, write_datalist
 from common.data.layouts import TIME_POINT
 from common.errors import InputError, UsageError
-from common.methods.omnet.brain import LABEL_CODES
+from common.methods.omnet.label_codes import LABEL_CODES
 
 NAMES = ("FLAIR", "T1", "CET1", "T2")
 

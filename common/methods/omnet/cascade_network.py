@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import TwoForms
-from .network import TASKS, Backbone, ThreeTasks, classifier, initialise
+from .classes import TASKS
+from .network import Backbone, ThreeTasks, classifier, initialise
 
 
 class SingleTaskNet(TwoForms):

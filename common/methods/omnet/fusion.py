@@ -12,22 +12,22 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
 from ...tensors import as_tensor, dilate
-from .brain import OTHER_BRAIN
+from .classes import ENHANCING, NON_ENHANCING, OTHER_BRAIN
 
-COARSE, FINE, ENHANCING = slice(0, 5), slice(5, 10), slice(10, 12)  # channels of the three tasks
+CHANNELS = {"coarse": slice(0, 5), "tumour": slice(5, 10), "enhancing": slice(10, 12)}  # of each task
 
 
 class FuseTasksd(MapTransform):
-    """Fuse the probabilities of the coarse, the fine and the enhancing task into the classes 0 to 3.
+    """Fuse the probabilities of the coarse, the tumour and the enhancing task into the classes 0 to 3.
 
     The coarse tumour is where the three tumour classes of the coarse task together have more than half of the
-    probability. In this region and a margin, the fine task decides between its five classes. In the core, which is
-    where the fine task decides for class 1 or 3, the last task decides between enhancing tumour (3) and the rest (1).
-    Zhou et al., doi:10.1109/TIP.2020.2973510, section III-A.
+    probability. In this region and a margin, the tumour task decides between its five classes. In the core, which is
+    where the tumour task decides for class 1 or 3, the enhancing task decides between enhancing tumour (3) and the rest
+    (1). Zhou et al., doi:10.1109/TIP.2020.2973510, section III-A.
 
     Args:
         keys: probabilities ``(12, x, y, z)`` of 5, 5 and 2 classes; they become a label map ``(1, x, y, z)``, uint8.
-        levels: number of tasks that count: 1, the coarse task decides alone; 2, without the last task; 3, all. The
+        levels: number of tasks that count: 1, the coarse task decides alone; 2, without the enhancing task; 3, all. The
             channels of the other tasks may be missing.
         margin: voxels around the coarse tumour, along all axes and diagonals, that belong to its region.
 
@@ -48,7 +48,7 @@ class FuseTasksd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             scores = d[key]
-            channels = (COARSE, FINE, ENHANCING)[self.levels - 1].stop
+            channels = [*CHANNELS.values()][self.levels - 1].stop
             if len(scores) < channels:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)}: expected {channels} channels")
             label = self._fuse(as_tensor(scores))
@@ -57,7 +57,7 @@ class FuseTasksd(MapTransform):
 
     def _fuse(self, scores: Tensor) -> Tensor:
         if self.levels == 1:
-            return _classes(scores[COARSE])[None]
+            return _classes(scores[CHANNELS["coarse"]])[None]
         label = torch.zeros_like(scores[:1], dtype=torch.uint8)
         coarse = scores[1:4].sum(0) > 0.5
         # the rest needs only the box of the region
@@ -65,13 +65,13 @@ class FuseTasksd(MapTransform):
         x, y, z = (slice(a, b) for a, b in zip(start, end))
         if not coarse[x, y, z].any():
             return label
-        fine = _classes(scores[FINE, x, y, z])
-        fine[~dilate(coarse[None, x, y, z], self.margin)[0]] = 0
+        found = _classes(scores[CHANNELS["tumour"], x, y, z])
+        found[~dilate(coarse[None, x, y, z], self.margin)[0]] = 0
         if self.levels == 3:
-            core = (fine == 1) | (fine == 3)
-            no, yes = scores[ENHANCING, x, y, z]
-            fine[core] = torch.where(yes > no, 3, 1).to(torch.uint8)[core]
-        label[0, x, y, z] = fine
+            core = (found == NON_ENHANCING) | (found == ENHANCING)
+            no, yes = scores[CHANNELS["enhancing"], x, y, z]
+            found[core] = torch.where(yes > no, ENHANCING, NON_ENHANCING).to(torch.uint8)[core]
+        label[0, x, y, z] = found
         return label
 
 

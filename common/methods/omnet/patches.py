@@ -18,7 +18,7 @@ from ...data.dataset import SampledCacheDataset
 from ...errors import InputError
 from ...tensors import as_tensor, dilate
 from ...transforms.patches import centred_start, cut_patch, move_inside
-from .brain import CORE, TUMOUR
+from .classes import CORE, TUMOUR
 
 
 class FindPatchCentresd(MapTransform):

@@ -13,14 +13,10 @@ from torch import Tensor, nn
 
 from ...engines.stages import Stage
 from ...errors import InputError
+from .classes import CORE, ENHANCING, TASKS, TUMOUR
 
-TUMOUR, CORE, ENHANCING = (1, 2, 3), (1, 3), 3  # classes of the labels
-# Tasks in the order of their streams, each with the classes and the share of a patch that bring in earlier streams.
-TASKS: dict[str, tuple[tuple[int, ...], float]] = {
-    "coarse": ((), 1.0),
-    "tumour": (TUMOUR, 0.4),  # eq. 1
-    "enhancing": (CORE, 0.5),  # eq. 2
-}
+# Classes and their least share of a patch of an earlier stream, on which a task then trains too.
+TRANSFER: dict[str, tuple[tuple[int, ...], float]] = {"tumour": (TUMOUR, 0.4), "enhancing": (CORE, 0.5)}  # eq. 1, 2
 
 
 def one_pass(
@@ -141,9 +137,10 @@ class TaskBatch:
         streams, size = label.shape[:2]
         indices = torch.arange(streams * size, device=label.device).view(streams, size)
         patches = []
-        for task, (classes, share) in enumerate(TASKS.values()):
+        for task, name in enumerate(TASKS):
             chosen = indices[task : task + 1].flatten()  # empty before the task joins
             if self.transfer and 0 < task < streams:
+                classes, share = TRANSFER[name]
                 before = label[:task].flatten(0, 1).flatten(1)
                 least = math.ceil(share * before.shape[1] - 1e-6)  # 0.4 * 5 may come out above 2
                 enough = torch.isin(before, before.new_tensor(classes)).sum(1) >= least

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import InputError
 from common.methods.mamtln import JaccardFocalLoss, UncertaintyWeightedLoss
-from common.methods.multirnet import SegmentationClassLoss
 
 CLASS_LOSS = math.log(3)  # of equal logits
 TARGETS = {"seg": torch.ones(2, 1, 2, 2, 2), "class": torch.tensor([0, 2])}
@@ -20,27 +19,12 @@ def mean_difference(output: Tensor, label: Tensor) -> Tensor:
 
 
 def outputs(**values: float) -> dict[str, Tensor]:
-    """Constant maps, whose loss is the value less 1."""
+    """Return constant maps; the loss of each is its value less 1."""
     return {name: torch.full((2, 1, 2, 2, 2), float(value)) for name, value in values.items()}
 
 
 def classes() -> dict[str, Tensor]:
     return {"class": torch.zeros(2, 3)}
-
-
-@pytest.mark.parametrize("weight", [0.5, 0.2, 0.0])
-def test_weighted_mean_of_segmentation_and_class(weight: float) -> None:
-    loss = SegmentationClassLoss(mean_difference, weight)(outputs(seg=3) | classes(), TARGETS)
-    assert loss.item() == pytest.approx(weight * CLASS_LOSS + (1 - weight) * 2)
-
-
-def test_half_of_each_by_default() -> None:
-    loss = SegmentationClassLoss(mean_difference)(outputs(seg=3) | classes(), TARGETS)
-    assert loss.item() == pytest.approx(0.5 * CLASS_LOSS + 0.5 * 2)
-
-
-def test_without_a_class_it_is_the_segmentation_loss() -> None:
-    assert SegmentationClassLoss(mean_difference)(outputs(seg=3), {"seg": TARGETS["seg"]}).item() == 2
 
 
 def test_starts_as_half_of_each_with_the_stage_weights() -> None:
@@ -143,11 +127,10 @@ def test_with_the_loss_of_the_paper_everything_gets_a_gradient() -> None:
     assert all(tensor.grad is not None and tensor.grad.any() for tensor in (*maps.values(), *loss.parameters()))
 
 
-@pytest.mark.parametrize("make", [SegmentationClassLoss, UncertaintyWeightedLoss], ids=lambda c: c.__name__)
-def test_in_float32_also_inside_autocast(make: type[nn.Module]) -> None:
+def test_in_float32_also_inside_autocast() -> None:
     maps = {"seg": torch.randn(2, 2, 6, 5, 4).bfloat16(), "class": torch.randn(2, 2).bfloat16()}
     targets = {"seg": torch.randint(2, (2, 1, 6, 5, 4)), "class": torch.tensor([1, 0])}
-    loss = make(JaccardFocalLoss())
+    loss = UncertaintyWeightedLoss(JaccardFocalLoss())
     expected = loss({name: output.float() for name, output in maps.items()}, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(maps, targets)
