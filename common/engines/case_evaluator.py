@@ -21,6 +21,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from ..errors import CasesFailedError, InputError, failure_of_case
+from ..processes import gather
 from ..results import (
     check_table,
     class_probabilities,
@@ -34,7 +35,7 @@ from ..results import (
     write_scores,
 )
 from .case_results import CaseResults
-from .finished_cases import FinishedCases, gather
+from .finished_cases import FinishedCases
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.predicting = self.complete = False
 
     def run(self, global_epoch: int = 1) -> None:
-        """Do all cases."""
+        """Evaluate all cases."""
         self.failures, self.scores, self.classes, self.names = {}, [], [], set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}

@@ -20,8 +20,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
 from ..layers import TwoForms
+from ..processes import average_gradients, broadcast
 from .batches import ImageAndLabel
-from .processes import average_gradients, broadcast
 from .stages import Stage, total_epochs, trained_parameters
 from .training_folder import TrainingFolder, change_rate, cpu_state, optimizer_settings
 

@@ -13,8 +13,8 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
+from ..options import literal, setting_of
 from ..record import RECORD_FILE, apply_settings
-from ..session import literal, setting_of
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
 

@@ -10,7 +10,7 @@ says so. A transform without one of these members leaves that part of a case as 
 - ``bytes_per_voxel`` is the number of bytes that it adds to a case for each voxel, at most.
 """
 
-from .class_label import ClassIndexd
+from .class_index import ClassIndexd
 from .class_result import SplitClassesd
 from .dicom_seg import WriteDicomSegd
 from .grids import ResampleAxesd

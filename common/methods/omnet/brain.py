@@ -156,7 +156,7 @@ class CropBraind(CropForegroundd):
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        source_key: key of the image that :func:`brain_mask` gets.
+        image_key: key of the image that :func:`brain_mask` gets.
         divisor: sizes are multiples of this number, or of one number for each axis.
         margin: voxels around the brain, one number or one for each axis.
 
@@ -167,15 +167,15 @@ class CropBraind(CropForegroundd):
     def __init__(
         self,
         keys: KeysCollection,
-        source_key: str = "image",
+        image_key: str = "image",
         divisor: int | Sequence[int] = 8,
         margin: int | Sequence[int] = 0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(
             keys,
-            source_key,
-            select_fn=partial(_brain_channel, key=source_key),
+            image_key,
+            select_fn=partial(_brain_channel, key=image_key),
             margin=margin,
             allow_smaller=True,
             k_divisible=divisor,

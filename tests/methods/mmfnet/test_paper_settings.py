@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from common.engines import Stage
-from common.methods.mmfnet import ClipChannelsd, MMFNet
+from common.methods.mmfnet import ClipChannelsd, MMFNet, clipping_ranges
 
-from ...workflows import parameters, parser_of
+from ...workflows import config_of, parameters, parser_of
 from .tiny import MMFNET
 
 SELF_TRANSFER = ["T1", "T2", "CET1", "warm-up", "fine-tuning"]
@@ -137,3 +137,9 @@ def test_windows_overlap_as_in_the_paper(name: str, id: str) -> None:
     assert list(inferer.roi_size) == [256, 256, 16]
     assert list(inferer.overlap) == [0, 0, 0.75]
     assert inferer.mode == "constant"
+
+
+def test_value_range_in_the_metadata_is_the_clipping() -> None:
+    ranges = clipping_ranges(config_of(MMFNET, "inference")["modalities"])
+    image = config_of(MMFNET, "metadata")["network_data_format"]["inputs"]["image"]
+    assert image["value_range"] == [min(low for low, _ in ranges), max(high for _, high in ranges)]

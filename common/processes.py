@@ -1,4 +1,4 @@
-"""Keep the processes of a distributed run equal where ``DistributedDataParallel`` does not."""
+"""Exchange values between the processes of a distributed run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     if idist.get_world_size() > 1:
         for tensor in tensors:
             torch.distributed.broadcast(tensor, src=0)
+
+
+def gather(items: list) -> list:
+    """Return the items of all processes, in the order of the processes."""
+    if idist.get_world_size() == 1:
+        return items
+    parts: list[list] = [[] for _ in range(idist.get_world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
