@@ -183,17 +183,18 @@ def test_a_test_file_names_nothing_of_another_method() -> None:
 REWORDING = pytest.mark.xfail(reason="names and docstrings are being reworded", strict=False)
 LONGEST_TEST_NAME = 60
 VERBS = """
-Add Adjust Align Append Apply Assign Attach Average Begin Blend Bound Build Cache Call Check Choose Claim Clip Close
-Collect Combine Compare Compute Continue Convert Convolve Copy Correct Count Cover Create Crop Cut Decide Decode
-Define Derive Describe Detect Divide Draw Drop Encode End Erase Estimate Evaluate Examine Expand Explain Extract
-Fill Find Fit Flip Forward Fuse Gather Get Give Group Guide Hash Hold Ignore Implement Infer Initialise Initialize
-Interpolate Iterate Join Keep Label Leave Let Limit List Load Locate Log Look Lower Make Map Mark Mask Match Measure
-Merge Mix Move Multiply Name Normalise Normalize Open Order Pack Pad Parse Pass Pick Place Plot Pool Post-process
-Predict Prepare Print Process Project Provide Put Raise Read Rebuild Recognise Record Reduce Refine Refuse Register
-Release Remove Rename Replace Report Represent Reset Resample Rescale Resize Restore Resume Return Rewrite Rotate
-Round Run Sample Save Say Scale Score Script Search Segment Select Send Set Share Shift Show Shuffle Silence Skip
+Add Adjust Align Append Apply Assign Attach Augment Average Begin Blend Bound Build Cache Call Check Choose Claim
+Classify Clip Close Collect Combine Compare Complete Compute Continue Convert Convolve Copy Correct Count Cover Create
+Crop Cut Decide Decode Define Derive Describe Detect Divide Double Draw Drop Encode End Erase Estimate Evaluate
+Examine Exchange Expand Explain Extend Extract Fill Find Fire Fit Flip Follow Forward Freeze Fuse Gather Get Give
+Group Guide Halve Hash Hold Identify Ignore Implement Infer Initialise Initialize Interpolate Iterate Join Keep Label
+Leave Let Limit List Load Locate Log Look Lower Make Map Mark Mask Match Measure Merge Mix Move Multiply Name
+Normalise Normalize Note Open Order Pack Pad Parse Pass Pick Place Plot Pool Post-process Predict Prepare Print
+Process Project Provide Put Raise Read Rebuild Recognise Record Reduce Refine Refuse Register Release Remove Rename
+Replace Report Represent Resample Rescale Reset Resize Resolve Restore Resume Return Rewrite Rotate Round Run Sample
+Save Say Scale Score Script Search Segment Select Send Separate Set Share Shift Show Shuffle Silence Simulate Skip
 Sort Split Stack Standardise Start Stop Store Sum Summarise Supervise Take Tell Test Track Train Transform Translate
-Turn Unpack Unstack Update Upsample Use Validate Verify Wait Warn Weigh Weight Wrap Write Yield
+Trim Turn Unpack Unstack Up-sample Update Upsample Use Validate Verify Wait Warn Weigh Weight Widen Wrap Write Yield
 """  # the first words of docstrings; add one where it reads well
 
 

@@ -45,7 +45,7 @@ class TrainingFolder:
 
     @property
     def state_path(self) -> Path:
-        """Path of the training state."""
+        """Return the path of the training state."""
         return self.path / STATE_FILE
 
     def begin(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any] | None:

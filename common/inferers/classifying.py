@@ -1,4 +1,4 @@
-"""Sliding-window inference for networks that segment a volume and classify it."""
+"""Infer by sliding windows with networks that segment a volume and classify it."""
 
 from __future__ import annotations
 

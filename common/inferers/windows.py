@@ -1,4 +1,4 @@
-"""Sliding-window inference in less time and memory than MONAI's."""
+"""Infer by sliding windows, in less time and memory than MONAI's inferer."""
 
 from __future__ import annotations
 

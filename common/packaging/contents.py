@@ -1,4 +1,4 @@
-"""What packing passes from stage to stage, and its first stage: read a bundle, its weights and an overlay."""
+"""Read a bundle, its weights and an overlay (first stage of packing) into what the stages pass on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage of packing: apply the settings of the training and check that everything agrees."""
+"""Apply the settings of the training and check that everything agrees (second stage of packing)."""
 
 from __future__ import annotations
 

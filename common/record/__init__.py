@@ -1,4 +1,4 @@
-"""The record of a training: settings of its weights, cases that they have seen, and its use with the weights."""
+"""Record a training: settings of its weights and cases that they have seen; use the record with the weights."""
 
 from .apply import apply_settings, check_unseen, use_record
 from .cases import digest_of

@@ -39,7 +39,7 @@ def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.nda
 
 
 def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
-    """Draw a ROC curve of each class against the others; with two classes, of the second class alone.
+    """Draw a ROC curve of each class against the others, or of the second class alone if there are two.
 
     Args:
         rows: rows of the cases, as :func:`class_row` makes them.

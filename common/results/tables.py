@@ -1,6 +1,6 @@
-"""The record by which a table of scores is recognised as written by this project and unchanged since.
+"""Recognise a table of scores that this project has written and that nobody changed since.
 
-A table has no room for a mark of its own; ``made_by.json`` in its folder keeps its SHA-256 and what made it.
+A table has no room for a mark. So ``made_by.json`` in its folder holds its SHA-256 and its origin.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SHOWN = 16  # characters of a value in a message
 
 @contextmanager
 def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Yield a temporary name to write a table to, which becomes ``path`` and is noted in its folder's record.
+    """Yield a temporary name to write a table to; it becomes ``path`` and is noted in the record of its folder.
 
     Args:
-        path: the table.
-        made_by: what makes it, such as the SHA-256 of the weights, by names.
+        path: path of the table.
+        made_by: origin of the table, such as the SHA-256 of the weights, by names.
 
     Raises:
         InputError: as :func:`check_table`.
@@ -38,14 +38,14 @@ def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Ite
 
 
 def check_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> None:
-    """Check that a table may be written: none lies there, or one that the same made and nobody changed since.
+    """Check that a table may be written: there is none, or one of the same origin that nobody changed since.
 
     Args:
-        path: the table.
+        path: path of the table.
         made_by: as for :func:`own_table`.
 
     Raises:
-        InputError: another file lies there, or the table of other weights or another network.
+        InputError: there is another file, or the table of other weights or another network.
     """
     path = Path(path)
     check_replaceable(path.parent / RECORD, is_own_json)

@@ -1,4 +1,4 @@
-"""Transforms that MONAI does not have.
+"""Transform cases in ways that MONAI does not have.
 
 Memory is estimated from headers alone. So each of our transforms that changes the size of a case
 says so. A transform without one of these members leaves that part of a case as it is:

@@ -1,4 +1,4 @@
-"""Turn the class of a case into a number."""
+"""Replace the class of a case by its index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline that the MPU-Net paper compares with: a U-Net with added skips.
+"""Build the baseline that the MPU-Net paper compares with: a U-Net with added skips.
 
 Z. Yu, S. Han, Z. Song, "3D Medical Image Segmentation based on multi-scale MPU-Net", arXiv:2307.05799 (2023), table 6.
 The graph is the one that the authors released; the paper states its number of parameters only.

@@ -1,4 +1,4 @@
-"""The model cascade that the OM-Net paper compares with: one network for each task.
+"""Build the model cascade that the OM-Net paper compares with: one network for each task.
 
 C. Zhou, C. Ding, X. Wang, Z. Lu, D. Tao, IEEE Transactions on Image Processing 29 (2020), doi:10.1109/TIP.2020.2973510,
 section III-A and figure 1.

@@ -1,4 +1,4 @@
-"""Training patches of the three tasks: on which voxels they are centred, and the data set that draws them.
+"""Find the voxels on which the training patches of the three tasks are centred, and draw the patches.
 
 Section III-A: the patches of the first task lie anywhere in the brain, those of the second around the whole tumour,
 those of the third in its core. The patches of one task are a stream.
