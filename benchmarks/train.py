@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import tempfile
@@ -21,6 +22,7 @@ from monai.losses import DiceLoss
 from tqdm import trange
 
 from common.engines import Stage, StagedTrainer
+from common.engines.training_folder import TrainingFolder
 
 from .measure import Cost, Figures, Row, Stopwatch, interleaved, measure, row
 from .volumes import ensure_brain
@@ -119,11 +121,9 @@ def _trainer_costs(device: torch.device, repeats: int, size: int) -> dict[str, l
         block = TimedIterations(device)
         with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
             StagedTrainer(
-                stages=[Stage("all", network, LEARNING_RATE, max_epochs=1)],
+                stages=[Stage("all", network, functools.partial(torch.optim.Adam, lr=LEARNING_RATE), max_epochs=1)],
                 evaluator=evaluator,
-                ckpt_dir=folder,
-                device=device,
-                max_epochs=1,
+                folder=TrainingFolder(folder),
                 train_data_loader=[batch] * ITERATIONS,
                 loss_function=loss_function,
                 inferer=SimpleInferer(),

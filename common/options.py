@@ -140,6 +140,12 @@ def _check_kinds(given: Given) -> None:
             raise UsageError(f"--{key} {value}: expected {expected}")
 
 
+def _has_components(value: Any) -> bool:
+    """Return whether a value is a component, or a list that begins with one."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, dict) and "_target_" in first
+
+
 def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     """Return what a key has to be if a value is of another kind than what a config has there, or else None."""
     key = key.replace("#", "::")
@@ -148,6 +154,9 @@ def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     if isinstance(value, str) and value.startswith(("$", "@", "%")):
         return None
     current = before[key]
+    components = value if isinstance(value, (list, tuple)) else [value]
+    if _has_components(current) and components and all(map(_has_components, components)):
+        return None  # a function may make a list of components, so that one stands for the other
     if isinstance(current, dict) and not isinstance(value, dict) and (value is not None or key in NEEDED):
         return 'a component, {"_target_": ...}' if "_target_" in current else "an object, {...}"
     if isinstance(current, list) and not isinstance(value, (list, tuple)):

@@ -39,7 +39,7 @@ IMPORTS: dict[str, set[str]] = {
     "record": {"data", "errors", "files", "options"},
     "results": {"errors", "files"},
     "reporting": {"data", "errors", "files", "geometry", "results"},
-    "engines": {"data", "errors", "files", "options", "record", "results"},
+    "engines": {"data", "errors", "files", "layers", "options", "record", "results"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
         "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "session", "transforms"

@@ -277,6 +277,13 @@ def test_an_overlay_of_another_kind_is_refused(tmp_path: Path, key: str, value: 
         overlay_error(tmp_path, {key: value})
 
 
+@pytest.mark.parametrize("overlay", sorted(CONFIG.glob("ablations/*.json")), ids=lambda path: path.stem)
+def test_overlays_of_a_bundle_are_of_the_same_kinds(overlay: Path) -> None:
+    files = [str(CONFIG / "train.json"), str(overlay)]
+    with pytest.warns(UserWarning, match="parsing config_file"):
+        create_workflow(config_file=files, logging_file=False, workflow_type="train")
+
+
 @pytest.mark.parametrize("key", ["record", "network_def"])
 def test_an_overlay_of_null_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(InputError, match=rf"mine\.json: {key} is None, expected an? "):

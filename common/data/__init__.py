@@ -1,7 +1,7 @@
 """Find, list, read, write and sample cases."""
 
 from .cases import find_cases, load_cases, shard_for_rank
-from .dataset import CaseDataset, CaseSampler, SampledCacheDataset, TrainingLoader, batch_size_per_rank
+from .dataset import CachedCases, CaseDataset, CaseSampler, SampledCacheDataset, TrainingLoader, batch_size_per_rank
 from .foreground import check_foreground
 from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .spacing import CheckSpacingd, grid_summary
@@ -9,6 +9,7 @@ from .volumes import AtomicNibabelWriter, VolumeReader
 
 __all__ = [
     "AtomicNibabelWriter",
+    "CachedCases",
     "CaseDataset",
     "CaseSampler",
     "CheckSpacingd",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import ignite.distributed as idist
 import numpy as np
 from monai.data import CacheDataset, DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
 
 from ..errors import InputError, failure_of_case
 
@@ -38,7 +38,31 @@ class CaseDataset(Dataset):
             return {"case": case["case"], "error": failure_of_case(error, ", ".join(map(str, images)))}
 
 
-class SampledCacheDataset(CacheDataset):
+class CachedCases(CacheDataset):
+    """Cache the prepared cases of a run, one after the other in the calling thread.
+
+    MONAI's ``CacheDataset`` prepares them in a thread, and does not wait for it when a case fails. The thread can still
+    work when the interpreter ends, which aborts the process.
+
+    Args:
+        data, transform, cache_rate, copy_cache: as for MONAI's ``CacheDataset``.
+    """
+
+    def __init__(
+        self,
+        data: Sequence,
+        transform: Callable | Sequence[Callable],
+        cache_rate: float = 1.0,
+        copy_cache: bool = True,
+    ) -> None:
+        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=copy_cache)
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
+        indices = range(self.cache_num) if indices is None else indices
+        return [self._load_cache_item(index) for index in tqdm(indices, desc="prepare cases", disable=None)]
+
+
+class SampledCacheDataset(CachedCases):
     """Cache cases and draw their random transforms from a seed that comes with the index.
 
     An index is a ``(case, seed)`` pair from a :class:`CaseSampler`. The same pair gives the same sample in any process
@@ -50,7 +74,7 @@ class SampledCacheDataset(CacheDataset):
     """
 
     def __init__(self, data: Sequence, transform: Callable | Sequence[Callable], cache_rate: float = 1.0) -> None:
-        super().__init__(data, transform, cache_rate=cache_rate, copy_cache=False, progress=sys.stderr.isatty())
+        super().__init__(data, transform, cache_rate, copy_cache=False)
 
     def __getitem__(self, index: tuple[int, int]) -> dict:
         case, seed = index

@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
+from ..layers import TwoForms
 from .batches import ImageAndLabel
 from .processes import average_gradients, broadcast
 from .stages import Stage, total_epochs, trained_parameters
@@ -163,7 +164,7 @@ class StagedTrainer(SupervisedTrainer):
             self.folder.restore(stage.network, state["network"], "network")
         network = stage.network.to(self.state.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.network = network if stage.training_form is None else stage.training_form(network)
+        self.network = network.training_form() if isinstance(network, TwoForms) else network
         if idist.get_world_size() > 1:
             ids = [self.state.device] if self.state.device.type == "cuda" else None
             self.network = nn.parallel.DistributedDataParallel(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,6 @@ from torch import nn
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a network that require a gradient."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def training_form(network: nn.Module) -> nn.Module:
-    """Return the network in the form with the outputs for the loss; both forms share their parameters."""
-    if not getattr(network, "dense", False):
-        return network
-    form = copy.copy(network)
-    form.dense = False  # type: ignore[assignment]
-    return form
 
 
 def total_epochs(stages: Sequence[Stage]) -> int:
@@ -41,7 +31,7 @@ class Stage:
     Args:
         name: name in logs.
         network: network that the stage trains, validates and saves. Its parameters without ``requires_grad`` stay as
-            they are.
+            they are. A network of two forms (:class:`TwoForms`) trains in its training form, and validates as it is.
         optimizer: callable (parameters or parameter groups) -> optimiser, such as a partial of ``torch.optim.Adam``.
         max_epochs: largest number of epochs.
         lr_scheduler: callable (optimiser) -> scheduler of ``torch.optim.lr_scheduler``, which steps after each epoch; a
@@ -52,8 +42,6 @@ class Stage:
             file: the next stage goes on with the last weights.
         channels: input channels that the network sees; None for all.
         prepare: callable () -> None, called when the stage begins and, before the state is restored, when it resumes.
-        training_form: callable (network) -> network that the stage trains, with the same parameters; None trains
-            ``network`` itself.
         parameter_groups: callable (network) -> parameters or parameter groups for ``optimizer``. The learning rate of a
             group with ``lr_scale`` is multiplied by it.
         prepare_batch: callable that makes a training batch, as MONAI's argument of this name, with the keyword
@@ -71,7 +59,6 @@ class Stage:
     weights: str | None = None
     channels: Sequence[int] | None = None
     prepare: Callable[[], None] = _do_nothing
-    training_form: Callable[[nn.Module], nn.Module] | None = None
     parameter_groups: Callable[[nn.Module], Iterable] = trained_parameters
     prepare_batch: Callable[..., tuple] | None = None
     find_unused_parameters: bool = False

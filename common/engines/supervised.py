@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .batches import LabelAndClass
-from .stages import Stage, training_form
+from .stages import Stage
 
 
 def supervised(
@@ -36,7 +36,6 @@ def supervised(
             lr_scheduler,
             patience,
             "model.pt",
-            training_form=training_form,
             prepare_batch=LabelAndClass(),
         )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,18 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform, Randomizable
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    MapTransform,
+    Randomizable,
+    RandSpatialCropd,
+)
 
 from common.data import (
+    CachedCases,
     CaseDataset,
     CaseSampler,
     SampledCacheDataset,
@@ -23,7 +33,6 @@ from common.data import (
     batch_size_per_rank,
 )
 from common.errors import InputError
-from common.methods.mmfnet import RandCropRotatedPatchd
 
 
 @pytest.fixture
@@ -131,14 +140,14 @@ class Counted(MapTransform):
         return {**data, "image": MetaTensor(torch.arange(2 * 12.0**2 * 10).reshape(2, 12, 12, 10) * data["factor"])}
 
 
-WINDOW = RandCropRotatedPatchd("image", roi_size=(6, 6, 4), margin=(3, 3, 2), step=2, max_offset=(2, 2, 2))
+PATCH = (RandSpatialCropd("image", (6, 6, 4), random_size=False), CastToTyped("image", torch.float64))  # a copy
 
 
 @pytest.fixture
 def cached() -> SampledCacheDataset:
     Counted.calls = 0
     cases = [{"factor": 1.0}, {"factor": -1.0}]
-    return SampledCacheDataset(cases, Compose([Counted("image"), WINDOW, AddNoised("image")]))
+    return SampledCacheDataset(cases, Compose([Counted("image"), *PATCH, AddNoised("image")]))
 
 
 def test_the_same_pair_is_the_same_sample(cached: SampledCacheDataset) -> None:
@@ -150,7 +159,7 @@ def test_the_same_pair_is_the_same_sample(cached: SampledCacheDataset) -> None:
 
 
 def test_a_cached_case_is_not_changed_by_sampling() -> None:
-    cached = SampledCacheDataset([{"factor": 1.0}], Compose([Counted("image"), WINDOW]))
+    cached = SampledCacheDataset([{"factor": 1.0}], Compose([Counted("image"), *PATCH]))
     before = cached[0, 0]["image"].clone()
     for seed in range(5):
         cached[0, seed]["image"].zero_()
@@ -166,9 +175,16 @@ def test_worker_processes_draw_the_same(cached: SampledCacheDataset) -> None:
         assert torch.equal(one["image"], other["image"])
 
 
+def test_no_thread_outlives_a_case_that_fails() -> None:
+    before = threading.active_count()
+    with pytest.raises(RuntimeError):
+        CachedCases([{"image": "none.nii.gz"}, {"image": "none.nii.gz"}], Compose([LoadImaged("image")]))
+    assert threading.active_count() == before
+
+
 def test_part_of_the_cases_may_be_cached() -> None:
     cases = [{"factor": 1.0}, {"factor": -1.0}]
-    transform = Compose([Counted("image"), WINDOW, AddNoised("image")])
+    transform = Compose([Counted("image"), *PATCH, AddNoised("image")])
     whole, half = (SampledCacheDataset(cases, transform, cache_rate=rate) for rate in (1.0, 0.5))
     for case in (0, 1):
         assert torch.equal(whole[case, 5]["image"], half[case, 5]["image"])

@@ -24,19 +24,18 @@ from torch.optim.lr_scheduler import (
 )
 
 from common.engines import Plateau, Stage
-from common.engines.stages import training_form
 from common.engines.training_folder import STATE_FILE
 from common.errors import InputError
+from common.layers import TwoForms
 
 from ..trainers import assert_same, in_two_processes, run_until
 
 
-class TwoForms(nn.Module):
+class Normalised(TwoForms):
     """Apply batch normalisation and dropout; the dense form returns one tensor."""
 
     def __init__(self, dense: bool = True) -> None:
-        super().__init__()
-        self.dense = dense
+        super().__init__(dense)
         self.body = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Dropout(), nn.Conv3d(2, 1, 1))
         self.modes: list[tuple[bool, bool]] = []
 
@@ -191,9 +190,9 @@ def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
 
 
 def test_the_stage_trains_the_training_form(trainer: Callable, tmp_path: Path) -> None:
-    network = TwoForms()
+    network = Normalised()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    stage = Stage("one", network, adam(0.01), 2, weights="model.pt", training_form=training_form)
+    stage = Stage("one", network, adam(0.01), 2, weights="model.pt")
     engine = trainer([stage], batches(), VOLUMES, loss_function=squares)
     engine.run()
     assert network.dense and engine.evaluator.network is network and engine.network is not network
@@ -214,9 +213,9 @@ def test_without_another_form_the_network_itself_trains(trainer: Callable) -> No
 
 def run(make: Callable, folder: Path, *, interrupt: int | None = None, resume: bool = False, **options: Any) -> dict:
     torch.manual_seed(0)
-    network = TwoForms()
+    network = Normalised()
     engine = make(
-        [Stage("one", network, adam(0.1), 3, one_over(lambda epoch: 1 / epoch), training_form=training_form)],
+        [Stage("one", network, adam(0.1), 3, one_over(lambda epoch: 1 / epoch))],
         batches(),
         VOLUMES,
         **{"loss_function": squares, "ckpt_dir": folder, "resume": resume, **options},
@@ -245,9 +244,9 @@ def test_the_seed_decides_the_dropout(trainer: Callable, tmp_path: Path) -> None
 
 def test_every_epoch_has_other_dropout(trainer: Callable) -> None:
     masks = []
-    network = TwoForms()
+    network = Normalised()
     network.body[2].register_forward_hook(lambda module, _, output: masks.append((module.training, output == 0)))
-    stage = Stage("one", network, adam(0.0), 3, training_form=training_form)
+    stage = Stage("one", network, adam(0.0), 3)
     trainer([stage], [batches().collate_fn(IMAGES)], VOLUMES, loss_function=squares).run()
     assert len({tuple(mask.flatten().tolist()) for training, mask in masks if training}) == 3
 

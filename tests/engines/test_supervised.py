@@ -21,18 +21,18 @@ from common.engines import HalvingLR, Plateau, StagedTrainer, TrainingFolder, su
 from common.engines.batches import LabelAndClass
 from common.engines.training_folder import STATE_FILE
 from common.errors import InputError
+from common.layers import TwoForms
 
 from ..trainers import assert_same, run_until
 
 CPU = torch.device("cpu")
 
 
-class Both(nn.Module):
+class Both(TwoForms):
     """Logits of a segmentation and of two classes, with dropout."""
 
     def __init__(self, dense: bool = True) -> None:
-        super().__init__()
-        self.dense = dense
+        super().__init__(dense)
         self.body = nn.Sequential(nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4), nn.Dropout(), nn.PReLU())
         self.seg, self.head = nn.Conv3d(4, 1, 1), nn.Linear(4, 2)
 

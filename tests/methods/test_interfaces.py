@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.files import dense_json
 from common.layers import TwoForms
 
 FILE = Path(__file__).with_name("interfaces.json")
@@ -80,4 +81,4 @@ if __name__ == "__main__":
         FACTS["signatures"][path] = str(inspect.signature(network_class(path)))
     for variant in FACTS["variants"]:
         variant.update(facts_of(variant["class"], variant["options"], variant["image"]))
-    FILE.write_text(json.dumps(FACTS, indent=1) + "\n")
+    FILE.write_text(dense_json(FACTS) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engines.stages import Stage, training_form
+from ...engines.stages import Stage
 from ...errors import InputError
 
 TUMOUR, CORE, ENHANCING = (1, 2, 3), (1, 3), 3  # classes of the labels
@@ -65,7 +65,6 @@ def one_pass(
             sum(epochs) if max_epochs is None else max_epochs,
             lr_scheduler,
             weights="model.pt",
-            training_form=training_form,
             parameter_groups=parameter_groups,
             prepare_batch=TaskBatch(epochs, transfer),
             find_unused_parameters=any(epochs[:-1]),

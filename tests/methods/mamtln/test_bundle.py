@@ -66,6 +66,7 @@ def busy(busy_weights: Callable) -> Path:
 
 
 def test_the_defaults_are_the_papers() -> None:
+    """Compare network and loss with section III of the paper, data and training with V-A."""
     parser = parser_of("train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 8_743_447 and network.dense
@@ -98,6 +99,7 @@ def test_every_ablation_is_in_the_tables() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_the_papers(name: str) -> None:
+    """Compare parts and weighting with the rows of Tables I, III and VII."""
     count, parts, weighting = ABLATIONS[name]
     parser = parser_of("train", overlay(MAMTLN_CT, name))
     network = parser.get_parsed_content("network_def")
@@ -115,6 +117,7 @@ def test_an_ablation_is_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize(("gamma", "alpha", "eta"), FOCAL)
 def test_the_grid_of_the_focal_loss_is_the_papers(gamma: float, alpha: float, eta: float) -> None:
+    """Compare gamma, alpha and eta with Table II."""
     parser = parser_of("train", f"ablations/{focal_name(gamma, alpha, eta)}")
     loss = parser.get_parsed_content("loss")
     assert (loss.seg_loss.focal.gamma, loss.seg_loss.focal.alpha, loss.seg_loss.eta) == (gamma, alpha, eta)
@@ -211,7 +214,7 @@ def test_liver_and_tumour(workflow: Callable, livers: Path, tmp_path: Path) -> N
 
 
 def test_intensity_statistics_cover_the_training_cases(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    workflow(MAMTLN_CT, "train", intensity="$intensity_of(@dataset_dir, @fold)", max_epochs=1).run()
+    workflow(MAMTLN_CT, "train", intensity="@intensity_statistics", max_epochs=1).run()
     beside_the_list = json.loads((cohort(MAMTLN_CT) / "intensity.json").read_text())
     assert json.loads((tmp_path / "models" / "intensity.json").read_text()) == beside_the_list
     listing = json.loads((cohort(MAMTLN_CT) / "dataset.json").read_text())

@@ -34,6 +34,7 @@ def busy(busy_weights: Callable) -> Path:
 
 
 def test_the_defaults_are_the_papers() -> None:
+    """Compare data with section 4.1 of the paper, optimiser and schedule with 4.2."""
     parser = parser_of(MPUNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 21_507_255 and network.dense

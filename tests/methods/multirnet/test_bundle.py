@@ -59,6 +59,7 @@ def listed(folder: Path, target: Path, change: Callable[[dict], None]) -> Path:
 
 
 def test_the_defaults_are_the_papers() -> None:
+    """Compare with the paper: loss and passes 3.3 and 3.4, scores 3.5, data 4.1, training 4.2."""
     parser = parser_of(MULTIRNET, "train")
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 48_689_576 and network.dense and network.iterations == 2
@@ -95,6 +96,7 @@ def test_every_ablation_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_is_the_papers(name: str) -> None:
+    """Compare the parts that are left out with section 4.5 and Fig. 12 of the paper."""
     count, iterations, seg_loss = ABLATIONS[name]
     parser = parser_of(MULTIRNET, "train", f"ablations/{name}")
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
