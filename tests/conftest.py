@@ -17,6 +17,7 @@ from .workflows import BUNDLES as BUNDLES
 from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
 RUNS_A_BUNDLE = {"cohort", "busy_weights", "made", "command"}  # fixtures
+EXPORTS = ("script", "onnx", "compile")  # in names of tests
 
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more
 
@@ -34,9 +35,10 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow every test that runs a bundle: it trains, evaluates, infers or packs, or starts a process."""
+    """Mark as slow every test that runs a bundle or a benchmark, starts a process, or exports or compiles a network."""
     for item in items:
-        if RUNS_A_BUNDLE & {*getattr(item, "fixturenames", ())}:
+        runs = RUNS_A_BUNDLE & {*getattr(item, "fixturenames", ())} or "benchmarks" in item.path.parts
+        if runs or any(word in item.name.partition("[")[0] for word in EXPORTS):
             item.add_marker("slow")
 
 

@@ -1,4 +1,4 @@
-"""Read and write results: scores and classes of cases as CSV and JSON, and as tables of text."""
+"""The files of results: scores and classes of cases as CSV and JSON, and as tables of text."""
 
 from .classes import (
     class_probabilities,

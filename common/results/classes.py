@@ -1,4 +1,4 @@
-"""Read and write the classes of cases: as JSON beside the label map, as CSV, and their scores over all cases."""
+"""Classes of cases: as JSON beside the label map, as CSV, and their scores over all cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORE_HEADER = ["name", "value"]
 
 
 def write_result(case: str, result: Mapping[str, Any], path: str | Path) -> None:
-    """Write the result of a case as JSON; the file appears once it is complete.
+    """Write a case and all that its result says as JSON, which appears once it is complete.
 
     A case with a class has at least ``class`` and ``probabilities``, which are rounded to 6 decimals.
     """
@@ -33,7 +33,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """Read what :func:`write_result` wrote of a case with a class.
 
     Raises:
-        InputError: the file is missing, or it is not the result of a case.
+        InputError: no such file, or not the result of a case.
     """
     try:
         content = read_json(Path(path))
@@ -44,26 +44,17 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def class_row(case: str, true: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of a case in classes.csv.
-
-    Args:
-        case: name of the case.
-        true: index of the true class.
-        result: ``class``, the predicted one, and ``probabilities`` by name, in the order of the classes.
-
-    Returns:
-        ``case``, ``class`` and ``predicted`` (names of classes), and ``probability NAME`` for each class.
-    """
+    """A case's row of classes.csv: ``case``, ``class``, ``predicted``, by names, and ``probability NAME`` of each."""
     names = list(result["probabilities"])
     row = {"case": case, "class": names[true], "predicted": result["class"]}
     return {**row, **{PROBABILITY + name: p for name, p in result["probabilities"].items()}}
 
 
 def read_classes(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows of :func:`class_row` from a CSV that ``write_scores`` wrote.
+    """The rows of :func:`class_row` from a CSV, where ``write_scores`` has written them.
 
     Raises:
-        InputError: the file is missing, it has no case, or it is not a table of classes.
+        InputError: no such file, no case in it, or not a table of classes.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -78,7 +69,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
 
 
 def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[float]], list[int]]:
-    """Return the classes of rows of :func:`class_row`, and the probabilities and the true index of each case."""
+    """Of rows of :func:`class_row`: the classes, the probabilities of each case, and its true index."""
     classes = [name[len(PROBABILITY) :] for name in rows[0] if name.startswith(PROBABILITY)]
     return (
         classes,
@@ -108,7 +99,7 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
     """Read what :func:`write_class_scores` wrote.
 
     Raises:
-        InputError: the file is missing, or it is not a table of names and values.
+        InputError: no such file, or not a table of names and values.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -121,7 +112,7 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
 
 
 def class_table(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, float]) -> str:
-    """Return a table: a line for each case, then, after an empty line, one for each score over all cases."""
+    """A line per case, then, after an empty line, one per score over all cases."""
     cases = [[v if isinstance(v, str) else f"{v:.4f}" for v in row.values()] for row in rows]
     over_all = [[name, f"{value:.4f}"] for name, value in scores.items()]
     return aligned([list(rows[0]), *cases]) + "\n\n" + aligned([["all cases", "value"], *over_all])

@@ -1,4 +1,4 @@
-"""Read, write and compare the scores of cases: as CSV, as a table, side by side for several runs."""
+"""Scores of cases: as CSV, as a table, side by side for several runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     """Read what :func:`write_scores` wrote.
 
     Raises:
-        InputError: the file is missing, or it is not a table of scores.
+        InputError: no such file, or not a table of scores.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -48,12 +48,12 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
 
 
 def mean_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each score over the cases where it is defined; NaN if no case has one."""
+    """Mean of each score over the cases where it is defined; NaN where it is for none."""
     return {name: _mean(values) for name, values in _columns(scores).items()}
 
 
 def score_table(scores: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table: a line for each case, then mean and standard deviation where a score is defined."""
+    """A line per case, then mean and standard deviation over the cases where a score is defined."""
     columns = _columns(scores)
     rows = [[row["case"], *(f"{row[name]:.4f}" for name in columns)] for row in scores]
     rows.append(["mean", *(f"{_mean(v):.4f}" for v in columns.values())])
@@ -72,13 +72,13 @@ def compare(
     Args:
         runs: scores of the cases of each run.
         class_scores: scores over all cases of some of the runs; their columns are called ``class NAME``.
-        folds: whether the runs are folds, each with its own cases. Two more lines then give the mean and the standard
-            deviation over the runs where a score is defined.
-        common_cases: whether the means are over the cases that all runs have. If a run has others too,
-            ``class_scores``, which count them, are left out.
+        folds: the runs are folds, each with its own cases. Two more lines give the mean and the standard deviation over
+            the runs where a score is defined.
+        common_cases: the means are over the cases that all runs have. Where a run has others too, ``class_scores``,
+            which count them, are left out.
 
     Raises:
-        InputError: the runs have different cases, and both options are false; or no case is common to all.
+        InputError: without these two, the runs have different cases; or no case is common to all.
     """
     if not folds:
         cases = {run: {row["case"] for row in scores} for run, scores in runs.items()}
@@ -119,7 +119,7 @@ def _different_cases(cases: Mapping[str, set[str]]) -> str:
 
 
 def named_class_scores(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the scores of the class as ``class NAME``, since scores of the segmentation may have the same names."""
+    """Scores of the class, called ``class NAME`` beside those of the segmentation, whose names may be the same."""
     return {f"class {name}": value for name, value in scores.items()}
 
 
@@ -129,7 +129,7 @@ def _columns(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN for fewer than two values or for infinite ones."""
+    """Sample standard deviation; NaN of fewer than two values or of infinite ones."""
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
@@ -138,7 +138,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as text in aligned columns, the first to the left, with a line under the first row."""
+    """Columns of equal width, the first to the left, with a line under the first row."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))

@@ -447,10 +447,10 @@ def test_the_prediction_stays_unchanged() -> None:
 @pytest.mark.parametrize("affine", [RAS, SHEARED], ids=["axis-aligned", "sheared"])
 def test_wrong_shapes_and_too_many_classes_are_refused(affine: np.ndarray) -> None:
     image = network_image((3, 4, 5), RAS, affine)
-    with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 6\], .* the image, \[1, 3, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 6\], .* image, \[1, 3, 4, 5\]"):
         ResampleToScand("pred")({"image": image, "pred": torch.zeros(2, 3, 4, 6)})
     for classes in (255, 300):
-        with pytest.raises(ValueError, match=f"{classes} classes, .* a label has 8 bits"):
+        with pytest.raises(ValueError, match=f"{classes} classes.* 8 bits"):
             ResampleToScand("pred")({"image": image, "pred": torch.zeros(classes, 3, 4, 5)})
     many = torch.zeros(254, 3, 4, 5)
     many[253] = 1

@@ -214,7 +214,7 @@ def test_liver_and_tumour(workflow: Callable, livers: Path, tmp_path: Path) -> N
 
 
 def test_intensity_statistics_cover_the_training_cases(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
-    workflow(MAMTLN_CT, "train", intensity="$intensity_of(@dataset_dir, @fold)", max_epochs=1).run()
+    workflow(MAMTLN_CT, "train", intensity="@intensity_statistics", max_epochs=1).run()
     beside_the_list = json.loads((cohort(MAMTLN_CT) / "intensity.json").read_text())
     assert json.loads((tmp_path / "models" / "intensity.json").read_text()) == beside_the_list
     listing = json.loads((cohort(MAMTLN_CT) / "dataset.json").read_text())

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 
 from common.engines import supervised
 from common.engines.training_folder import STATE_FILE
+from common.layers import TwoForms
 from common.methods.multirnet import iterative_update
 
 from ...trainers import assert_same, in_two_processes, run_until
 
 
-class Recurrent(nn.Module):
+class Recurrent(TwoForms):
     """Add the probability of the previous pass to the input."""
 
     def __init__(self, iterations: int, dropout: float = 0.0, dense: bool = True) -> None:
-        super().__init__()
-        self.iterations, self.dense = iterations, dense
+        super().__init__(dense)
+        self.iterations = iterations
         self.body = nn.Sequential(nn.Conv3d(1, 4, 1), nn.PReLU(), nn.Dropout(dropout), nn.Conv3d(4, 1, 1))
         self.inputs: list[tuple[Tensor, Tensor | None]] = []
 
