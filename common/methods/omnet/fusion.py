@@ -12,9 +12,9 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
 from ...tensors import as_tensor, dilate
-from .classes import ENHANCING, NON_ENHANCING, OTHER_BRAIN
+from .classes import OTHER_BRAIN
 
-CHANNELS = {"coarse": slice(0, 5), "tumour": slice(5, 10), "enhancing": slice(10, 12)}  # of each task
+COARSE, TUMOUR, ENHANCING = slice(0, 5), slice(5, 10), slice(10, 12)  # channels of the three tasks
 
 
 class FuseTasksd(MapTransform):
@@ -48,7 +48,7 @@ class FuseTasksd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             scores = d[key]
-            channels = [*CHANNELS.values()][self.levels - 1].stop
+            channels = (COARSE, TUMOUR, ENHANCING)[self.levels - 1].stop
             if len(scores) < channels:
                 raise ValueError(f"'{key}' of shape {list(scores.shape)}: expected {channels} channels")
             label = self._fuse(as_tensor(scores))
@@ -57,7 +57,7 @@ class FuseTasksd(MapTransform):
 
     def _fuse(self, scores: Tensor) -> Tensor:
         if self.levels == 1:
-            return _classes(scores[CHANNELS["coarse"]])[None]
+            return _classes(scores[COARSE])[None]
         label = torch.zeros_like(scores[:1], dtype=torch.uint8)
         coarse = scores[1:4].sum(0) > 0.5
         # the rest needs only the box of the region
@@ -65,12 +65,12 @@ class FuseTasksd(MapTransform):
         x, y, z = (slice(a, b) for a, b in zip(start, end))
         if not coarse[x, y, z].any():
             return label
-        found = _classes(scores[CHANNELS["tumour"], x, y, z])
+        found = _classes(scores[TUMOUR, x, y, z])
         found[~dilate(coarse[None, x, y, z], self.margin)[0]] = 0
         if self.levels == 3:
-            core = (found == NON_ENHANCING) | (found == ENHANCING)
-            no, yes = scores[CHANNELS["enhancing"], x, y, z]
-            found[core] = torch.where(yes > no, ENHANCING, NON_ENHANCING).to(torch.uint8)[core]
+            core = (found == 1) | (found == 3)
+            no, yes = scores[ENHANCING, x, y, z]
+            found[core] = torch.where(yes > no, 3, 1).to(torch.uint8)[core]
         label[0, x, y, z] = found
         return label
 
