@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...layers import TwoForms
 from ...layers.checks import check_channels, check_sizes
-from .network import Head, initialise
+from .blocks import Head, initialise
 
 
 class AdditiveUNet(TwoForms):

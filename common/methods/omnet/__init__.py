@@ -5,6 +5,7 @@
 - ``label_codes``: the label codes of BraTS and other public data as classes, and back (IV).
 - ``patches``: training patches of the three tasks, centred in the brain, around the tumour and in the core (III-A).
 - ``network``: OM-Net (III-B, fig. 2) and cross-task guided attention (III-C, fig. 3 and 4, eq. 3 to 9).
+- ``tiling``: windows of a tile, over which the attention may take its statistics; ours.
 - ``cascade_network``: the model cascade, one network for each task (III-A, fig. 1).
 - ``loss``: softmax cross-entropy, summed over the tasks (III-B).
 - ``training``: the curriculum and the online transfer of patches (III-B, eq. 1 and 2), and the optimiser (IV-C).
