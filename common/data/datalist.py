@@ -15,11 +15,11 @@ import numpy as np
 from ..errors import InputError, UsageError
 from ..files import is_own_json, read_json, write_own_json
 from ..labels import names_in_list
-from .cases import files_of, with_distinct_names
 from .folders import broken_link
 from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
-from .layouts import LAYOUTS, first_names
-from .names import modality_of, safe_name
+from .layouts import LAYOUTS
+from .listed_cases import files_of
+from .names import first_names, modality_of, safe_name, with_distinct_names
 
 
 def write_datalist(

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..files import read_json, whole_file
 from ..labels import check_labels, read_label_map
-from .cases import load_cases
 from .folds import VALIDATION_SHARE
+from .listed_cases import load_cases
 from .volumes import VolumeReader
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from .cases import named_channels
 from .folders import entries, images_of_case, scans_below, scans_in, warn_of_unused
-from .names import MODALITY_NAMES, modality_of, stem, words
+from .listed_cases import named_channels
+from .names import MODALITY_NAMES, first_names, modality_of, stem, words
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,6 @@ COVID = "COVID-19"  # class
 
 # Names of scans that end in the number of the patient's time point; what is before it is the patient.
 TIME_POINT = re.compile(r"(brats1[789]_\w+|brats_\w+_pat\d+|brats-\w+-\d+)[_-]\d+", re.IGNORECASE)
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:

@@ -135,6 +135,42 @@ def clashes(cases: Iterable[Mapping]) -> list[list[Mapping]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def with_distinct_names(cases: Sequence[dict], root: Path) -> list[dict]:
+    """Return cases with names that results can carry; one without has an ``error``, as have all that share a name.
+
+    Args:
+        cases: each with ``case`` and ``image``, or with ``error``.
+        root: the data set, to which the paths in messages are relative.
+    """
+    checked = []
+    for case in cases:
+        try:
+            checked.append(case if "error" in case else {**case, "case": safe_name(case["case"])})
+        except InputError as error:
+            checked.append({"case": _where(case, root), "error": f"{_where(case, root)}: {error}"})
+    errors = {}
+    for group in clashes(case for case in checked if "error" not in case):
+        names = ", ".join(dict.fromkeys(case["case"] for case in group))
+        found = [_where(case, root) for case in group]
+        listed = " and ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        once = len(set(found)) == 1
+        fix = "list it once" if once else "rename the scans, or name each by 'case' in a data list"
+        for one, where in zip(group, found):
+            errors[id(one)] = {"case": where, "error": f"{listed}: cases of one name, {names}; {fix}"}
+    return [errors.get(id(case), case) for case in checked]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names of a list, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _where(case: Mapping, root: Path) -> str:
+    """Return the path of a case's first image from the data set on."""
+    image = case["image"] if isinstance(case["image"], str) else case["image"][0]
+    return Path(os.path.relpath(image, root)).as_posix() if image != str(root) else str(root)
+
+
 def _text_bytes(text: str) -> bytes:
     """Return the bytes that a text from JSON or from a file name stands for."""
     try:

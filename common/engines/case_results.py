@@ -13,7 +13,7 @@ import ignite.distributed as idist
 import torch.distributed as dist
 from monai.transforms import Compose
 
-from ..data.cases import shard_for_rank
+from ..data.listed_cases import shard_for_rank
 from ..data.names import safe_name
 from ..errors import InputError
 from ..files import read_json, sha256, whole_file

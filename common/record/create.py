@@ -12,13 +12,13 @@ import ignite.distributed as idist
 import monai
 import torch
 
-from ..data.cases import files_of, read_lists, resolve_case
 from ..data.foreground import check_foreground
+from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
 from ..options import running_config
 from ..processes import gather
-from .cases import case_identities
+from .identity import case_identities
 from .run_record import RunRecord
 from .settings import resolved_setting
 

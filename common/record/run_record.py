@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.names import first_names
 from ..errors import InputError
 from ..files import dense_json, read_json, sha256, whole_file
-from .cases import combined_digest, shortened_list
+from .identity import combined_digest
 from .settings import difference, same_setting
 
 RECORD_FILE = "run.json"
@@ -80,7 +81,7 @@ class RunRecord:
             )
             if changed:
                 raise InputError(
-                    f"{key}: {shortened_list(changed)} differ from the cases in {path}; resume with the same data, or "
+                    f"{key}: {first_names(changed)} differ from the cases in {path}; resume with the same data, or "
                     "train into another --ckpt_dir"
                 )
 

@@ -12,8 +12,7 @@ import pytest
 from monai.transforms import EnsureChannelFirst, LoadImage
 
 from common.__main__ import main
-from common.data import VolumeReader
-from common.data.cases import find_cases
+from common.data import VolumeReader, find_cases
 from common.data.stacking import stack_volumes, unstack_volume
 from common.errors import InputError
 

@@ -62,8 +62,3 @@ def _content_digest(path: Path) -> str:
 def combined_digest(digests: list[str]) -> str:
     """Return one digest for several: the SHA-256 of their list, or the only one."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def shortened_list(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
