@@ -45,7 +45,7 @@ KEEPING = (
     *(CastToTyped, CopyItemsd, DeleteItemsd, EnsureChannelFirstd, EnsureTyped, LoadImaged, NormalizeIntensityd),
     *(ScaleIntensityRanged, SelectItemsd, ToDeviced),
 )
-# MONAI's transforms whose result follows from the grid alone: they are called with a volume without channels.
+# The result of these transforms of MONAI follows from the grid alone. They are called with a volume without channels.
 ON_GRID = (CenterSpatialCropd, Padd, SpatialCropd, Spacingd)
 CHANGING = (Cropd, Orientationd, Padd, Resized, Spacingd, Zoomd)
 PACKAGE = re.compile(r"\w+_v\d+_\d+_\d+")  # name of the code that a packed bundle carries

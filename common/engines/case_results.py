@@ -70,7 +70,7 @@ class CaseResults:
         self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
         self.failed_before: list[str] = []
         self.done_before = 0
-        self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
+        self._begun: dict[str, str | None] = {}  # digests of scans; their results are being written
 
     @cached_property
     def made_by(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def apply_training_settings(contents: Contents) -> Contents:
-    """Return contents whose configs and metadata describe the weights.
+    """Return contents with configs and metadata that describe the weights.
 
     The settings come from the record beside the weights and from the overlay. Labels, network, metadata and scores are
     checked against each other.

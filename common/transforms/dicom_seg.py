@@ -31,7 +31,7 @@ MAY_BE_EMPTY = (
     "AccessionNumber",
 )  # fmt: skip
 SERIES_NUMBER = 1000  # above those that scanners give
-UNNAMED = 255  # stands for a value without a label
+UNNAMED = 255  # marks a value without a label
 
 
 class WriteDicomSegd(MapTransform):
@@ -39,8 +39,8 @@ class WriteDicomSegd(MapTransform):
 
     The object belongs to the study, the frame of reference and the patient of the scan's series. Each frame belongs to
     a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ResampleToScand` leaves
-    it. If there are several series, one for each modality, the object refers to the first one, whose grid the map has.
-    Frames in which a segment is empty are left out. The entry does not change.
+    it. If there are several series, one for each modality, the object refers to the first one, which has the
+    grid of the map. Frames in which a segment is empty are left out. The entry does not change.
 
     The transform needs the optional packages ``highdicom`` and ``itk``.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..tensors import affine_of, as_tensor
 from .grids import axis_positions, linear_weights, sample_along_axes, with_affine
 
-MIXED = 255  # marks, among 8-bit labels, a place whose corners differ
+MIXED = 255  # marks, among 8-bit labels, a place with corners that differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
 
