@@ -23,7 +23,7 @@ FIXED = {
     "record": "a training makes its own record; leave the option out",
     "recorded": "the bundle decides what its record holds; an overlay may add to it by +recorded",
 }
-NEEDED = ("network_def", "stages", "loss", "inferer", "preprocessing", "train", "validate")  # null cannot replace them
+NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # not null
 COMPUTED = ("record", "network", "intensity")  # by an expression
 
 # Settings of earlier versions, and what replaced them.
@@ -98,6 +98,8 @@ def check_settings() -> None:
         refuse_unknown_options(given.overrides, given.files)
         _check_kinds(given)
     nulls = [name for name, rule in RULES.items() if name in parser and parser[name] == "null" and rule.holds(None)]
+    if given is not None:
+        nulls += [name for name, value in given.overrides.items() if value == "null" and name not in RULES]
     for name in nulls:  # Fire knows None alone
         parser[name] = None
     texts = _path_texts({} if given is None else given.overrides)
@@ -149,6 +151,7 @@ def _has_components(value: Any) -> bool:
 def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     """Return what a key has to be if a value is of another kind than what a config has there, or else None."""
     key = key.replace("#", "::")
+    value = None if value == "null" else value  # as the command line writes it
     if key.startswith("+") or key in RULES or key not in before:
         return None
     if isinstance(value, str) and value.startswith(("$", "@", "%")):

@@ -300,6 +300,19 @@ def test_null_is_a_word_of_the_command_line() -> None:
     assert workflow(CONFIG / "train.json", fold="null").parser.get_parsed_content("fold") is None
 
 
+@pytest.mark.parametrize("value", ["null", None])
+def test_an_option_null_leaves_out_the_scheduler(value: str | None) -> None:
+    config = next(bundle for bundle in BUNDLES if "multirnet" in bundle.name) / "configs" / "train.json"
+    assert workflow(config, lr_scheduler=value).parser.get_parsed_content("lr_scheduler") is None
+
+
+@pytest.mark.parametrize("key", ["optimizer", "loss", "network_def"])
+def test_an_option_null_replaces_no_component_that_is_needed(key: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", **{key: "null"})
+    assert str(root_cause(error.value)).startswith(f"--{key} null: expected a component")
+
+
 @pytest.mark.parametrize("value", ["$None", "@inferer", {"_target_": "SimpleInferer"}])
 def test_a_component_takes_expressions_and_components(value: Any) -> None:
     workflow(CONFIG / "train.json", **{"train::inferer": value})
