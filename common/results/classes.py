@@ -45,7 +45,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def class_row(case: str, true: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a case's row of classes.csv: ``case``, the names ``class`` and ``predicted``, each ``probability NAME``."""
+    """Return a case's row of classes.csv: ``case``, names as ``class`` and ``predicted``, ``probability NAME``s."""
     names = list(result["probabilities"])
     row = {"case": case, "class": names[true], "predicted": result["class"]}
     return {**row, **{PROBABILITY + name: p for name, p in result["probabilities"].items()}}
@@ -117,8 +117,10 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
 
 def class_table(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, float]) -> str:
     """Return a line per case, then, after an empty line, one per score over all cases."""
-    cases: list[Row] = [list(rows[0]), *([v if isinstance(v, str) else float(v) for v in row.values()] for row in rows)]
-    over_all: list[Row] = [["all cases", "value"], *([name, float(value)] for name, value in scores.items())]
+    cases: list[Row] = [list(rows[0])]
+    cases += [[v if isinstance(v, str) else float(v) for v in row.values()] for row in rows]
+    over_all: list[Row] = [["all cases", "value"]]
+    over_all += [[name, float(value)] for name, value in scores.items()]
     return format_table(cases) + "\n\n" + format_table(over_all)
 
 

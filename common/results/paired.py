@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap, wilcoxon
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from .comparison import Scores, chosen_columns, on_same_cases
 from .formats import Row, check_format, format_table
 
@@ -118,7 +118,7 @@ def compare_paired(
         format: as for :func:`format_table`.
 
     Raises:
-        InputError: the runs have different cases, or no run has one of ``columns``.
+        InputError: the runs have different cases, no run has scores, or no run has one of ``columns``.
         UsageError: there is one run, or there is no such format.
     """
     check_format(format)
@@ -126,6 +126,10 @@ def compare_paired(
         raise UsageError(f"--paired: {len(runs)} run; expected two or more, as NAME=FOLDER NAME=FOLDER")
     by_case = {run: {row["case"]: row for row in scores} for run, scores in on_same_cases(runs, common_cases).items()}
     found = dict.fromkeys(name for rows in by_case.values() for row in rows.values() for name in row if name != "case")
+    if not found:
+        raise InputError(
+            f"no scores of each case in the runs {', '.join(runs)}, so there is nothing to compare in pairs"
+        )
     lines = []
     for name in chosen_columns(columns, found, "the scores of each case"):
         for first, second in itertools.combinations(by_case, 2):
@@ -133,14 +137,15 @@ def compare_paired(
             b = [by_case[second][case].get(name, math.nan) for case in by_case[first]]
             lines.append((name, first, second, paired_difference(a, b)))
     adjusted = holm([result.p for *_, result in lines])
+    digits = 9 if format == "csv" else 4  # of p, which may be far below 0.0001
     rows: list[Row] = [HEADER]
     for (name, first, second, result), p_holm in zip(lines, adjusted):
-        rows.append([name, first, second, *result[:-2], f"{result.p:.4g}", f"{p_holm:.4g}", result.note])
+        rows.append([name, first, second, *result[:-2], f"{result.p:.{digits}g}", f"{p_holm:.{digits}g}", result.note])
     table = format_table(rows, format)
     if format == "csv":
         return table
     tests = sum(not math.isnan(p) for p in adjusted)
     return (
-        f"{table}\n\ndifference: mean of second - first over the pairs; 95% interval: BCa bootstrap of that mean, "
-        f"{RESAMPLES} resamples, seed {SEED}; p: Wilcoxon signed-rank, two-sided; p Holm: over {tests} tests"
+        f"{table}\n\ndifference: mean of second - first over the pairs; 95% interval: BCa bootstrap of that mean,\n"
+        f"{RESAMPLES} resamples, seed {SEED}; p: Wilcoxon signed-rank, two-sided; p Holm: corrected (tests: {tests})"
     )
