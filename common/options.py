@@ -216,7 +216,8 @@ def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
     for name, value in overrides.items():
         if name in PATHS and isinstance(value, (str, os.PathLike)):
             text = os.fspath(value)
-            if not text.startswith(("$", "@", "%")):
+            is_null = text in ("None", "null") and PATHS[name].holds(None)
+            if not is_null and not text.startswith(("$", "@", "%")):
                 check_value(name, text)
                 files = _list_of_texts(text) if name == "weights" and not Path(text).exists() else None
                 texts[name] = text if files is None else [literal(file) for file in files]

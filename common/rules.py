@@ -121,6 +121,7 @@ EPOCHS = three_of(whole_number(0), "[1,1,18]")
 PATHS = {
     **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
     "weights": WEIGHTS,
+    "init_weights": or_null(PATH),
 }
 RULES: dict[str, Rule] = {
     **PATHS,
@@ -133,7 +134,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["device", "cache_device"], DEVICE),
     **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole_number(1)),
     **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole_number(1)),
-    **dict.fromkeys(["warm_up_epochs", "num_workers", "iterations", "slab_margin"], whole_number(0)),
+    **dict.fromkeys(["warm_up_epochs", "freeze_encoder", "warm_up"], whole_number(0)),
+    **dict.fromkeys(["num_workers", "iterations", "slab_margin"], whole_number(0)),
     "seed": whole_number(0, 2**32 - 1),
     "fold": or_null(whole_number(0)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),

@@ -37,6 +37,9 @@ WRONG: dict[str, list[Any]] = {
     "val_interval": [0],
     "patience": [0],
     "warm_up_epochs": [-1, 0.5],
+    "freeze_encoder": [-1, 0.5, None],
+    "warm_up": [-1, "two"],
+    "init_weights": [2024, ["a.pt"], ""],
     "num_workers": [-1, "two"],
     "iterations": [-1],
     "seed": [-1, 2**32, 0.5],
@@ -78,6 +81,7 @@ RIGHT: dict[str, list[Any]] = {
     "device": ["cpu", torch.device("cpu")],
     "resume": [True, "true", "False"],
     "weights": ["untrained", Path("model.pt"), ["a.pt", "b.pt"]],
+    "init_weights": [None, "model.pt", Path("model.pt")],
     "a_key_of_a_user": ["anything", -1],
 }
 
