@@ -25,6 +25,7 @@ from .folders import (
 )
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
 from .names import case_name, clashes, listed_path, modality_of, own_name, safe_name, scan_name, stem, without_detours
+from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def load_cases(
     fold: int | None = None,
     validation_share: float = VALIDATION_SHARE,
     allow_missing: bool = False,
+    names: str | Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[dict]:
     """Return the labelled cases of one list of ``dataset_dir/dataset.json``.
 
@@ -53,6 +56,7 @@ def load_cases(
             of lists as they stand.
         allow_missing: keep cases with a file that does not exist. An evaluation reports each as a failed case and
             evaluates the others.
+        names, limit: as for :func:`select_cases`.
 
     Returns:
         dicts with ``case`` (its name in results), ``image`` (path, or one per modality), ``label`` (path), and
@@ -60,8 +64,8 @@ def load_cases(
 
     Raises:
         UsageError: the share is out of range.
-        InputError: the list, a file or a label is missing, two cases have one name, or the modalities are others or in
-            another order.
+        InputError: the list, a file or a label is missing, two cases have one name, a name is unknown, or the
+            modalities are others or in another order.
     """
     root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold, validation_share)
     items = listing.get(section)
@@ -82,6 +86,7 @@ def load_cases(
     wrong = [case["error"] for case in cases if "error" in case]
     if wrong:
         raise InputError(wrong[0])
+    cases = select_cases(cases, names, limit, f"'{section}' of {root / 'dataset.json'}")
     if allow_missing:
         return cases
     missing = [broken_link(path) or str(path) for case in cases for path in files_of(case) if not path.exists()]
@@ -92,7 +97,12 @@ def load_cases(
 
 
 def find_cases(
-    dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None, exclude: str | Path | None = None
+    dataset_dir: str | Path,
+    modalities: Sequence[str] = (),
+    fold: int | None = None,
+    exclude: str | Path | None = None,
+    names: str | Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[dict]:
     """Return the cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
@@ -106,19 +116,24 @@ def find_cases(
         modalities: the channels that a case must have, in order.
         fold: as in :func:`load_cases`; only a data-set folder has folds.
         exclude: a folder whose files are no input, such as the output folder.
+        names, limit: as for :func:`select_cases`.
 
     Returns:
         dicts with ``case`` (its name, as results carry it) and ``image``, or ``case`` and ``error`` for one that has to
         be skipped.
 
     Raises:
-        InputError: the path does not exist, or holds nothing that could be a scan.
+        InputError: the path does not exist, or holds nothing that could be a scan; or a name is unknown.
     """
-    path = Path(dataset_dir)
+    found = _found_cases(Path(dataset_dir), modalities, fold, exclude)
+    return select_cases(found, names, limit, f"dataset_dir={dataset_dir}")
+
+
+def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclude: str | Path | None) -> list[dict]:
     if not path.exists():
-        raise InputError(broken_link(path) or f"dataset_dir={dataset_dir}: no such file or folder")
+        raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
     if fold is not None and not (path / "dataset.json").exists():
-        raise InputError(f"--fold {fold}, but dataset_dir={dataset_dir} has no dataset.json; scans alone have no folds")
+        raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
     if (path / "dataset.json").exists():
@@ -144,7 +159,7 @@ def find_cases(
             except OSError as error:
                 cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
     if not cases:
-        raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
+        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json")
     found_scans = [scan for case in cases for scan in case.pop(FOUND, ())]
     warn_of_unused(path, found_scans, [case["image"] for case in cases if "image" in case], modalities)
     return with_distinct_names(cases, path)
