@@ -26,6 +26,8 @@ FIXED = {
 NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # not null
 COMPUTED = ("record", "network", "intensity")  # by an expression
 
+TEXTS = {*PATHS, "cases"}  # Fire would make a number of a case 007
+
 # Settings of earlier versions, and what replaced them.
 RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
 
@@ -86,8 +88,9 @@ def is_bundle_command() -> bool:
 def check_settings() -> None:
     """Check the settings of the run that the calling config begins, from its ``initialize``.
 
-    Unknown options, values of another kind and values out of their ranges are refused. Paths become the texts that the
-    user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes ``::`` for ``#``.
+    Unknown options, values of another kind and values out of their ranges are refused. Paths and names of cases become
+    the texts that the user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes
+    ``::`` for ``#``.
 
     Raises:
         InputError: a config file gives a component another kind of value, or a path that MONAI has changed.
@@ -209,12 +212,12 @@ def refuse_unknown_options(names: Collection[str], config_files: str | Sequence[
 
 
 def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    """Return the paths among overrides as the user wrote them, but for what is MONAI's language."""
+    """Return the paths and names of cases among overrides as the user wrote them, but for what is MONAI's language."""
     if is_bundle_command():
         overrides = {**overrides, **command_line_texts(sys.argv[2:])}
     texts: dict[str, str | list[str]] = {}
     for name, value in overrides.items():
-        if name in PATHS and isinstance(value, (str, os.PathLike)):
+        if name in TEXTS and isinstance(value, (str, os.PathLike)):
             text = os.fspath(value)
             is_null = text in ("None", "null") and PATHS[name].holds(None)
             if not is_null and not text.startswith(("$", "@", "%")):

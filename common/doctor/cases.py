@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import Compose, MapTransform
 
-from ..data.cases import files_of, find_cases, read_lists, resolve_case, with_distinct_names
 from ..data.folds import SECTIONS
 from ..data.foreground import has_foreground
-from ..data.names import modality_of, stem
+from ..data.found_cases import find_cases
+from ..data.listed_cases import files_of, read_lists, resolve_case
+from ..data.names import modality_of, stem, with_distinct_names
 from ..data.volumes import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
