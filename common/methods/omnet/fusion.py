@@ -94,9 +94,9 @@ def fused_probabilities(scores: Tensor, levels: int = 3, margin: int = 5) -> Ten
     if levels == 1:
         return result
     region = dilate((scores[1:4].sum(0) > 0.5)[None], margin)[0]
-    result = torch.where(region, _without_brain(scores[FINE]), result)
+    result = torch.where(region, _without_brain(scores[TUMOUR]), result)
     if levels == 3:
-        fine = _classes(scores[FINE])
+        fine = _classes(scores[TUMOUR])
         core = region & ((fine == 1) | (fine == 3))
         no, yes = scores[ENHANCING]
         both = result[1] + result[3]
