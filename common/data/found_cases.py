@@ -21,6 +21,7 @@ from .folders import (
 )
 from .listed_cases import read_lists, resolve_case
 from .names import modality_of, scan_name, stem, with_distinct_names
+from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 FOUND = "found scans"  # entry of a case for the scans that it was chosen from
@@ -28,7 +29,12 @@ KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 
 def find_cases(
-    dataset_dir: str | Path, modalities: Sequence[str] = (), fold: int | None = None, exclude: str | Path | None = None
+    dataset_dir: str | Path,
+    modalities: Sequence[str] = (),
+    fold: int | None = None,
+    exclude: str | Path | None = None,
+    names: str | Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[dict]:
     """Return the cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
@@ -42,19 +48,24 @@ def find_cases(
         modalities: the channels that a case must have, in order.
         fold: as in :func:`load_cases`; only a data-set folder has folds.
         exclude: a folder whose files are no input, such as the output folder.
+        names, limit: as for :func:`select_cases`.
 
     Returns:
         dicts with ``case`` (its name, as results carry it) and ``image``, or ``case`` and ``error`` for one that has to
         be skipped.
 
     Raises:
-        InputError: the path does not exist, or holds nothing that could be a scan.
+        InputError: the path does not exist, or holds nothing that could be a scan; or a name is unknown.
     """
-    path = Path(dataset_dir)
+    found = _found_cases(Path(dataset_dir), modalities, fold, exclude)
+    return select_cases(found, names, limit, f"dataset_dir={dataset_dir}")
+
+
+def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclude: str | Path | None) -> list[dict]:
     if not path.exists():
-        raise InputError(broken_link(path) or f"dataset_dir={dataset_dir}: no such file or folder")
+        raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
     if fold is not None and not (path / "dataset.json").exists():
-        raise InputError(f"--fold {fold}, but dataset_dir={dataset_dir} has no dataset.json; scans alone have no folds")
+        raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
     if (path / "dataset.json").exists():
@@ -80,7 +91,7 @@ def find_cases(
             except OSError as error:
                 cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
     if not cases:
-        raise InputError(f"dataset_dir={dataset_dir}: no scans ({KINDS}), no sub-folders and no dataset.json")
+        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json")
     found_scans = [scan for case in cases for scan in case.pop(FOUND, ())]
     warn_of_unused(path, found_scans, [case["image"] for case in cases if "image" in case], modalities)
     return with_distinct_names(cases, path)

@@ -15,6 +15,7 @@ from ..files import read_json
 from .folders import broken_link
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
 from .names import case_name, listed_path, modality_of, own_name, safe_name, with_distinct_names, without_detours
+from .selection import select_cases
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ def load_cases(
     fold: int | None = None,
     validation_share: float = VALIDATION_SHARE,
     allow_missing: bool = False,
+    names: str | Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> list[dict]:
     """Return the labelled cases of one list of ``dataset_dir/dataset.json``.
 
@@ -39,6 +42,7 @@ def load_cases(
             of lists as they stand.
         allow_missing: keep cases with a file that does not exist. An evaluation reports each as a failed case and
             evaluates the others.
+        names, limit: as for :func:`select_cases`.
 
     Returns:
         dicts with ``case`` (its name in results), ``image`` (path, or one per modality), ``label`` (path), and
@@ -46,8 +50,8 @@ def load_cases(
 
     Raises:
         UsageError: the share is out of range.
-        InputError: the list, a file or a label is missing, two cases have one name, or the modalities are others or in
-            another order.
+        InputError: the list, a file or a label is missing, two cases have one name, a name is unknown, or the
+            modalities are others or in another order.
     """
     root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold, validation_share)
     items = listing.get(section)
@@ -68,6 +72,7 @@ def load_cases(
     wrong = [case["error"] for case in cases if "error" in case]
     if wrong:
         raise InputError(wrong[0])
+    cases = select_cases(cases, names, limit, f"'{section}' of {root / 'dataset.json'}")
     if allow_missing:
         return cases
     missing = [broken_link(path) or str(path) for case in cases for path in files_of(case) if not path.exists()]

@@ -148,6 +148,8 @@ class CaseEvaluator(SupervisedEvaluator):
         if failed:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
             named = f": {', '.join(failed)}" if idist.get_rank() == 0 else "; the first process names them"
+            if idist.get_rank() == 0 and failed == list(self.failures)[:1]:
+                named += f" ({self.failures[failed[0]]})"
             raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 
     def fire_event(self, event_name: Any) -> None:

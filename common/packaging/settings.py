@@ -19,7 +19,7 @@ from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
-PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
+PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
 GRID = ("spacing", "in_plane", "slice_thickness")
 
 logger = logging.getLogger(__name__)

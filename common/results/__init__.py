@@ -1,28 +1,39 @@
-"""The files of results: scores and classes of cases as CSV and JSON, and as tables of text."""
+"""Read, write and compare the results of runs: scores and classes of cases, as files and as tables."""
 
+from .calibration import calibration
 from .classes import (
     class_probabilities,
     class_row,
     class_table,
     read_class_scores,
     read_classes,
+    read_classification,
     read_result,
     write_class_scores,
     write_result,
 )
-from .scores import compare, mean_scores, named_class_scores, read_scores, score_table, write_scores
+from .comparison import compare
+from .formats import format_table
+from .paired import compare_paired, holm, paired_difference
+from .scores import mean_scores, named_class_scores, read_scores, score_table, write_scores
 from .tables import check_table
 
 __all__ = [
+    "calibration",
     "check_table",
     "class_probabilities",
     "class_row",
     "class_table",
     "compare",
+    "compare_paired",
+    "format_table",
+    "holm",
     "mean_scores",
     "named_class_scores",
+    "paired_difference",
     "read_class_scores",
     "read_classes",
+    "read_classification",
     "read_result",
     "read_scores",
     "score_table",

@@ -1,4 +1,4 @@
-"""Classes of cases: as JSON beside the label map, as CSV, and their scores over all cases."""
+"""Read and write the classes of cases as JSON and CSV, and their scores over all cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json, whole_file
-from .scores import aligned
+from .calibration import calibration
+from .formats import Row, format_table
 from .tables import own_table
 
 PROBABILITY = "probability "
@@ -44,14 +45,14 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def class_row(case: str, true: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """A case's row of classes.csv: ``case``, ``class``, ``predicted``, by names, and ``probability NAME`` of each."""
+    """Return a case's row of classes.csv: ``case``, names as ``class`` and ``predicted``, ``probability NAME``s."""
     names = list(result["probabilities"])
     row = {"case": case, "class": names[true], "predicted": result["class"]}
     return {**row, **{PROBABILITY + name: p for name, p in result["probabilities"].items()}}
 
 
 def read_classes(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of :func:`class_row` from a CSV, where ``write_scores`` has written them.
+    """Return the rows of :func:`class_row` from a CSV, where ``write_scores`` has written them.
 
     Raises:
         InputError: no such file, no case in it, or not a table of classes.
@@ -62,14 +63,17 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
                 {name: float(v) if name.startswith(PROBABILITY) else v for name, v in row.items()}
                 for row in csv.DictReader(file)
             ]
-        class_probabilities(rows)
+        _, probabilities, _ = class_probabilities(rows)
+        for row, values in zip(rows, probabilities):
+            if not all(0 <= p <= 1 for p in values):
+                raise ValueError(f"case {row['case']}: a probability is not from 0 to 1")
         return rows
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: not a table of classes as evaluation writes it ({error})") from error
 
 
 def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[float]], list[int]]:
-    """Of rows of :func:`class_row`: the classes, the probabilities of each case, and its true index."""
+    """Return, of rows of :func:`class_row`, the classes, the probabilities of each case, and its true index."""
     classes = [name[len(PROBABILITY) :] for name in rows[0] if name.startswith(PROBABILITY)]
     return (
         classes,
@@ -112,7 +116,26 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
 
 
 def class_table(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, float]) -> str:
-    """A line per case, then, after an empty line, one per score over all cases."""
-    cases = [[v if isinstance(v, str) else f"{v:.4f}" for v in row.values()] for row in rows]
-    over_all = [[name, f"{value:.4f}"] for name, value in scores.items()]
-    return aligned([list(rows[0]), *cases]) + "\n\n" + aligned([["all cases", "value"], *over_all])
+    """Return a line per case, then, after an empty line, one per score over all cases."""
+    cases: list[Row] = [list(rows[0])]
+    cases += [[v if isinstance(v, str) else float(v) for v in row.values()] for row in rows]
+    over_all: list[Row] = [["all cases", "value"]]
+    over_all += [[name, float(value)] for name, value in scores.items()]
+    return format_table(cases) + "\n\n" + format_table(over_all)
+
+
+def read_classification(folder: str | Path) -> dict[str, float]:
+    """Return the scores of the class of an evaluation, and the calibration of its probabilities.
+
+    Args:
+        folder: that of the evaluation; it may lack ``class_scores.csv``, ``classes.csv`` or both.
+
+    Raises:
+        InputError: a file is not as evaluation writes it.
+    """
+    path = Path(folder)
+    scores = read_class_scores(path / "class_scores.csv") if (path / "class_scores.csv").exists() else {}
+    if (path / "classes.csv").exists():
+        _, probabilities, true = class_probabilities(read_classes(path / "classes.csv"))
+        scores |= calibration(probabilities, true)
+    return scores

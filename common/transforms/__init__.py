@@ -19,6 +19,7 @@ from .label_values import LabelValuesd
 from .labels import CheckLabeld
 from .resample_to_scan import DecideLabeld, ResampleToScand
 from .save_image import AtomicSaveImaged
+from .save_probabilities import SaveProbabilitiesd
 
 __all__ = [
     "AtomicSaveImaged",
@@ -32,6 +33,7 @@ __all__ = [
     "LabelValuesd",
     "ResampleAxesd",
     "ResampleToScand",
+    "SaveProbabilitiesd",
     "SplitClassesd",
     "WriteDicomSegd",
 ]

@@ -14,6 +14,7 @@ from common.results import (
     class_table,
     read_class_scores,
     read_classes,
+    read_classification,
     read_result,
     write_class_scores,
     write_result,
@@ -42,6 +43,15 @@ def test_tables_are_read_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "class_scores.csv").read_text().split() == ["name,value", "accuracy,0.500000", "AUC,nan"]
     found = read_class_scores(tmp_path / "new" / "class_scores.csv")
     assert found["accuracy"] == 0.5 and math.isnan(found["AUC"])
+
+
+def test_an_evaluation_may_lack_each_file_of_classes(tmp_path: Path) -> None:
+    assert read_classification(tmp_path) == {}
+    write_scores(ROWS, tmp_path / "classes.csv")
+    calibrated = {"Brier": pytest.approx((0.75**2 + 0.625**2) / 2), "ECE": pytest.approx((0.75 + 0.625) / 2)}
+    assert read_classification(tmp_path) == calibrated
+    write_class_scores({"accuracy": 0.0}, tmp_path / "class_scores.csv")
+    assert read_classification(tmp_path) == {"accuracy": 0.0, **calibrated}
 
 
 def test_a_result_is_read_as_written(tmp_path: Path) -> None:
@@ -90,6 +100,8 @@ OTHERS = {
     "a word": "name,value\naccuracy,high\n",
     "no class of these": "case,class,predicted,probability a\nx,b,a,1.0\n",
     "no probabilities": "case,class,predicted\nx,b,a\n",
+    "above one": "case,class,predicted,probability a\nx,a,a,1.5\n",
+    "not a number": "case,class,predicted,probability a\nx,a,a,nan\n",
     "too few": "case,class,predicted,probability a\nx,a\n",
     "a list": "[]",
     "no probability": json.dumps({"case": "a", "class": "b", "probabilities": {"b": "high"}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...engines.checkpoints import load_file
+from ...engines.fine_tuning import FROM_SCRATCH, FineTuning
 from ...engines.stages import Stage
+from ...errors import UsageError
 
 if TYPE_CHECKING:
     from . import MMFNet
@@ -32,6 +35,7 @@ def training_stages(
     warm_up_epochs: int = 5,
     patience: int = 10,
     fine_tuning_rate: float = 1e-4,
+    fine_tuning: FineTuning = FROM_SCRATCH,
 ) -> list[Stage]:
     """Return a stage for each modality, then warm-up and fine-tuning; or one stage from scratch.
 
@@ -52,12 +56,24 @@ def training_stages(
         warm_up_epochs: number of epochs with frozen encoders.
         patience: number of epochs without a better validation that end a stage; the warm-up has no early stopping.
         fine_tuning_rate: learning rate of fine-tuning.
+        fine_tuning: as for :class:`Stage`. With self-transfer every stage has its warm-up of the learning rate, and the
+            rest is refused: self-transfer makes the encoders itself, and freezes them for ``warm_up_epochs``.
 
     Returns:
         stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
+
+    Raises:
+        UsageError: self-transfer with initial weights or with a number of epochs to freeze the encoder.
     """
     if not self_transfer:
-        return [Stage("from scratch", network, optimizer, max_epochs, lr_scheduler, patience, "model.pt")]
+        stage = Stage("from scratch", network, optimizer, max_epochs, lr_scheduler, patience, "model.pt")
+        return [dataclasses.replace(stage, fine_tuning=fine_tuning)]
+    for name, given in (("init_weights", fine_tuning.init_weights), ("freeze_encoder", fine_tuning.freeze_encoder)):
+        if given:
+            raise UsageError(
+                f"--{name} {given} with self-transfer, which trains encoders of its own and freezes them for "
+                "--warm_up_epochs; give --self_transfer false too"
+            )
     if max_epochs <= warm_up_epochs:
         logger.warning(
             "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes all of them, and its weights are "
@@ -76,8 +92,8 @@ def training_stages(
     ]
     if max_epochs <= warm_up_epochs:
         last = Stage("warm-up", network, optimizer, max_epochs, lr_scheduler, weights="model.pt", prepare=warm_up)
-        return [*single, last]
-    return [
+        return [dataclasses.replace(stage, fine_tuning=fine_tuning) for stage in (*single, last)]
+    stages = [
         *single,
         Stage("warm-up", network, optimizer, warm_up_epochs, lr_scheduler, prepare=warm_up),
         Stage(
@@ -91,3 +107,4 @@ def training_stages(
             prepare=functools.partial(network.freeze_encoders, False),
         ),
     ]
+    return [dataclasses.replace(stage, fine_tuning=fine_tuning) for stage in stages]

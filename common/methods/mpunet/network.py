@@ -165,6 +165,7 @@ class MPUNet(TwoForms):
     # the decoder reach 3 voxels (two of 5x5x5: 4, and half the resolution needs an even number), the encoder's 2 more.
     slab, decoder_reach, encoder_reach = 32, 4, 2
 
+    encoder_modules = ("encoder", "down")
     __constants__: Sequence[str] = ("decoder_reach", "dense", "encoder_reach", "fused", "slab")
 
     def __init__(

@@ -29,6 +29,8 @@ class AdditiveUNet(TwoForms):
         dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
     """
 
+    encoder_modules = ("encoder",)
+
     def __init__(
         self,
         in_channels: int = 1,

@@ -10,7 +10,7 @@
 - ``loss``: softmax cross-entropy, summed over the tasks (III-B).
 - ``training``: the curriculum and the online transfer of patches (III-B, eq. 1 and 2), and the optimiser (IV-C).
 - ``cascade_inferer``: sliding windows that compute a later task only where an earlier one found something; ours.
-- ``fusion``: one label map from the probabilities of the three tasks (III-A).
+- ``fusion``: one label map, and probabilities of its classes, from the probabilities of the three tasks (III-A).
 - ``postprocessing``: removal of small components, and core recovered from oedema by K-means (III-D).
 - ``phantom``: a synthetic brain that needs all four modalities; ours.
 
@@ -20,7 +20,7 @@ Settings and deviations: ``docs/explanation/omnet.md`` and the docstring of ``ne
 from .brain import CropBraind, NormalizeBraind, brain_mask
 from .cascade_inferer import CascadeInferer
 from .cascade_network import Cascade, SingleTaskNet
-from .fusion import FuseTasksd
+from .fusion import FuseTasksd, fused_probabilities
 from .label_codes import BratsLabelsd, ToBratsd, to_brats
 from .loss import MultiTaskCrossEntropy
 from .network import OMNet
@@ -47,6 +47,7 @@ __all__ = [
     "StreamsDataset",
     "ToBratsd",
     "brain_mask",
+    "fused_probabilities",
     "one_pass",
     "to_brats",
 ]

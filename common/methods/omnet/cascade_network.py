@@ -61,6 +61,8 @@ class Cascade(ThreeTasks):
         ValueError: ``num_classes`` are not three numbers.
     """
 
+    encoder_modules = tuple(f"nets.{task}.backbone.encoder" for task in TASKS)
+
     def __init__(
         self,
         in_channels: int = 4,

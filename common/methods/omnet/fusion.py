@@ -75,6 +75,41 @@ class FuseTasksd(MapTransform):
         return label
 
 
+def fused_probabilities(scores: Tensor, levels: int = 3, margin: int = 5) -> Tensor:
+    """Return the probabilities of the classes 0 to 3 from those of the three tasks.
+
+    Class 0 sums both classes without tumour. The coarse task holds outside the region of :class:`FuseTasksd`, where it
+    gives the background at least half, and the tumour task inside. In the core, the enhancing task divides the
+    probability of class 1 and class 3 between these two. The largest probability mostly is the class that the tasks
+    decide for, but not always: the decisions are nested.
+
+    Args:
+        scores: probabilities ``(12, x, y, z)``; the channels of tasks that do not count may be missing.
+        levels, margin: as for :class:`FuseTasksd`.
+
+    Returns:
+        tensor ``(4, x, y, z)``, with sum 1.
+    """
+    result = _without_brain(scores[COARSE])
+    if levels == 1:
+        return result
+    region = dilate((scores[1:4].sum(0) > 0.5)[None], margin)[0]
+    result = torch.where(region, _without_brain(scores[TUMOUR]), result)
+    if levels == 3:
+        found = _classes(scores[TUMOUR])
+        core = region & ((found == 1) | (found == 3))
+        no, yes = scores[ENHANCING]
+        both = result[1] + result[3]
+        result[1] = torch.where(core, both * no, result[1])
+        result[3] = torch.where(core, both * yes, result[3])
+    return result
+
+
+def _without_brain(scores: Tensor) -> Tensor:
+    """Return the probabilities ``(4, ...)`` of five classes, with one class for both without tumour."""
+    return torch.cat([(scores[0] + scores[OTHER_BRAIN])[None], scores[1:4]])
+
+
 def _classes(scores: Tensor) -> Tensor:
     """Return the most probable of five classes, with 0 for both classes without tumour."""
     label = scores.argmax(0).to(torch.uint8)

@@ -202,6 +202,7 @@ class OMNet(ThreeTasks):
         ValueError: an unknown ``attention``, or ``num_classes`` or a ``statistics_window`` that do not fit.
     """
 
+    encoder_modules = ("backbone.encoder",)
     __constants__ = ("dense", "guided")  # TorchScript leaves out the heads of the other options
 
     def __init__(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engines.fine_tuning import FROM_SCRATCH, FineTuning
 from ...engines.stages import Stage
 from ...errors import InputError
 from .classes import CORE, ENHANCING, TASKS, TUMOUR
@@ -26,6 +27,7 @@ def one_pass(
     transfer: bool = True,
     lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     max_epochs: int | None = None,
+    fine_tuning: FineTuning = FROM_SCRATCH,
 ) -> list[Stage]:
     """Return one stage with a curriculum: the coarse task, then also the tumour, then also the enhancing tumour.
 
@@ -40,6 +42,7 @@ def one_pass(
         transfer: whether a task also trains on patches of earlier streams with enough of its classes.
         lr_scheduler: callable (optimiser) -> scheduler, or None for a constant learning rate.
         max_epochs: number of epochs, if not the sum of ``epochs``; the last step of the curriculum takes the rest.
+        fine_tuning: as for :class:`Stage`.
 
     Returns:
         the stage of a :class:`StagedTrainer`, for batches of a ``StreamsDataset`` with three streams; it writes
@@ -64,6 +67,7 @@ def one_pass(
             parameter_groups=parameter_groups,
             prepare_batch=TaskBatch(epochs, transfer),
             find_unused_parameters=any(epochs[:-1]),
+            fine_tuning=fine_tuning,
         )
     ]
 
