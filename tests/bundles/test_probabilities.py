@@ -89,9 +89,7 @@ def test_resume_makes_missing_probabilities(
     assert file.exists()
 
 
-def test_probabilities_of_other_settings_do_not_stay_beside_a_new_mask(
-    workflow: Callable, busy_weights: Callable
-) -> None:
+def test_a_new_mask_removes_probabilities_of_other_settings(workflow: Callable, busy_weights: Callable) -> None:
     busy_weights(PLAIN)
     workflow(PLAIN, "inference", limit=1, probabilities=True).run()
     error = refusal(workflow(PLAIN, "inference", limit=1, slice_step=4).run)

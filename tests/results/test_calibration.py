@@ -35,7 +35,7 @@ def test_a_confidence_at_an_edge_is_in_the_lower_bin() -> None:
     assert calibration(above, [0, 1])["ECE"] == pytest.approx((0.2 + 0.75) / 2)
 
 
-def test_certain_and_right_is_zero_and_certain_and_wrong_is_the_worst() -> None:
+def test_certain_and_right_is_0_certain_and_wrong_is_worst() -> None:
     assert calibration(np.eye(3), [0, 1, 2]) == {"Brier": 0.0, "ECE": 0.0}
     assert calibration(np.eye(3), [1, 2, 0]) == {"Brier": 2.0, "ECE": 1.0}
     assert calibration(np.eye(2), [1, 0]) == {"Brier": 1.0, "ECE": 1.0}

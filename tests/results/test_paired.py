@@ -70,7 +70,7 @@ def test_equal_scores_have_no_p() -> None:
     assert math.isnan(found.p) and "all differences are 0" in found.note
 
 
-def test_equal_differences_are_equal_in_spite_of_binary_fractions() -> None:
+def test_equal_differences_stay_equal_in_binary_fractions() -> None:
     """0.3 - 0.2 and 0.8 - 0.7 differ by 1e-16, which must not rank one above the other."""
     first = [0.2, 0.7, 0.1, 0.5, 0.6, 0.3]
     found = paired_difference(first, [value + 0.1 for value in first])
@@ -139,7 +139,7 @@ def test_a_score_that_a_run_lacks_makes_no_pairs() -> None:
     ]
 
 
-def test_runs_on_different_cases_are_refused_or_cut_to_the_common() -> None:
+def test_different_cases_are_refused_or_cut_to_common_ones() -> None:
     runs = {"a": rows("Dice", FIRST.tolist()), "b": rows("Dice", SECOND.tolist())[:7]}
     with pytest.raises(InputError, match="a and b have different cases: 13 only in a"):
         compare_paired(runs)
