@@ -89,7 +89,7 @@ def test_resume_makes_missing_probabilities(
     assert file.exists()
 
 
-def test_a_new_mask_removes_probabilities_of_other_settings(workflow: Callable, busy_weights: Callable) -> None:
+def test_a_mask_beside_probabilities_of_others_is_refused(workflow: Callable, busy_weights: Callable) -> None:
     busy_weights(PLAIN)
     workflow(PLAIN, "inference", limit=1, probabilities=True).run()
     error = refusal(workflow(PLAIN, "inference", limit=1, slice_step=4).run)
