@@ -21,7 +21,7 @@ IMPORTS: dict[str, set[str]] = {
     "component_errors": set(),
     "errors": {"component_errors"},
     "tensors": set(),
-    "layers": set(),
+    "layers": {"errors"},
     "files": {"errors"},
     "geometry": {"errors"},
     "memory": {"errors"},

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from ...engines.checkpoints import load_file
 from ...engines.stages import Stage
+from ...errors import InputError
 
 if TYPE_CHECKING:
     from . import MMFNet
@@ -63,6 +65,10 @@ def training_stages(
             "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes all of them, and its weights are "
             "the result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
         )  # fmt: skip
+    if max(channels) >= len(modalities):
+        raise InputError(
+            f"--channels {list(channels)}: expected indices from 0 to {len(modalities) - 1}, of {', '.join(modalities)}"
+        )
     names = [modalities[channel] for channel in channels]
     files = [f"single_{name}.pt" for name in names]
 
@@ -74,6 +80,10 @@ def training_stages(
         Stage(name, single_modality_network(), optimizer, max_epochs, lr_scheduler, patience, file, channels=[channel])
         for channel, (name, file) in enumerate(zip(names, files))
     ]
+    if _encoder_shapes(single[0].network) != _encoder_shapes(network):
+        raise InputError(
+            "the encoders of network_def and single_modality_network differ; give both the same options, such as channels"
+        )
     if max_epochs <= warm_up_epochs:
         last = Stage("warm-up", network, optimizer, max_epochs, lr_scheduler, weights="model.pt", prepare=warm_up)
         return [*single, last]
@@ -91,3 +101,8 @@ def training_stages(
             prepare=functools.partial(network.freeze_encoders, False),
         ),
     ]
+
+
+def _encoder_shapes(network: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of the state dict of a network's first encoder."""
+    return {name: value.shape for name, value in network.get_submodule("encoders.0").state_dict().items()}
