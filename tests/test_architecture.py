@@ -22,7 +22,7 @@ IMPORTS: dict[str, set[str]] = {
     "errors": {"component_errors"},
     "processes": set(),
     "tensors": set(),
-    "layers": set(),
+    "layers": {"errors"},
     "files": {"errors"},
     "geometry": {"errors"},
     "memory": {"errors"},

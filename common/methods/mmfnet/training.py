@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from ...engines.checkpoints import load_file
 from ...engines.fine_tuning import FROM_SCRATCH, FineTuning
 from ...engines.stages import Stage
-from ...errors import UsageError
+from ...errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from . import MMFNet
@@ -63,6 +64,7 @@ def training_stages(
         stages of a :class:`StagedTrainer`; the last one writes ``model.pt``.
 
     Raises:
+        InputError: a channel has no modality, or the encoders of the two networks differ.
         UsageError: self-transfer with initial weights or with a number of epochs to freeze the encoder.
     """
     if not self_transfer:
@@ -79,6 +81,10 @@ def training_stages(
             "max_epochs %d leaves no epoch after the warm-up of %d: the warm-up takes all of them, and its weights are "
             "the result; fine-tuning needs more epochs", max_epochs, warm_up_epochs,
         )  # fmt: skip
+    if max(channels) >= len(modalities):
+        raise InputError(
+            f"--channels {list(channels)}: expected indices from 0 to {len(modalities) - 1}, of {', '.join(modalities)}"
+        )
     names = [modalities[channel] for channel in channels]
     files = [f"single_{name}.pt" for name in names]
 
@@ -90,6 +96,11 @@ def training_stages(
         Stage(name, single_modality_network(), optimizer, max_epochs, lr_scheduler, patience, file, channels=[channel])
         for channel, (name, file) in enumerate(zip(names, files))
     ]
+    if _encoder_shapes(single[0].network) != _encoder_shapes(network):
+        raise InputError(
+            "the encoders of network_def and single_modality_network differ; give both the same options, such as "
+            "channels"
+        )
     if max_epochs <= warm_up_epochs:
         last = Stage("warm-up", network, optimizer, max_epochs, lr_scheduler, weights="model.pt", prepare=warm_up)
         return [dataclasses.replace(stage, fine_tuning=fine_tuning) for stage in (*single, last)]
@@ -108,3 +119,8 @@ def training_stages(
         ),
     ]
     return [dataclasses.replace(stage, fine_tuning=fine_tuning) for stage in stages]
+
+
+def _encoder_shapes(network: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of the state dict of a network's first encoder."""
+    return {name: value.shape for name, value in network.get_submodule("encoders.0").state_dict().items()}

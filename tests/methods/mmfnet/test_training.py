@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from common.engines import FineTuning, Stage
-from common.errors import UsageError
+from common.errors import InputError, UsageError
 from common.methods.mmfnet import MMFNet, training_stages
 
 narrow = functools.partial(MMFNet, channels=(2, 4), reduction=2)
@@ -79,3 +79,14 @@ def test_self_transfer_refuses_other_beginnings(tmp_path: Path) -> None:
 def test_every_stage_warms_up(tmp_path: Path) -> None:
     stages = stages_of(tmp_path, fine_tuning=FineTuning(warm_up=3))
     assert [stage.fine_tuning.warm_up for stage in stages] == 5 * [3]
+
+
+def test_channels_without_a_modality_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--channels \[0, 3\]: expected indices from 0 to 2, of A, B, C"):
+        training_stages(narrow(), single, torch.optim.Adam, ["A", "B", "C"], [0, 3], tmp_path)
+
+
+def test_encoders_of_other_channels_are_refused(tmp_path: Path) -> None:
+    other = functools.partial(MMFNet, in_channels=1, fusion="concat", channels=(4, 8))
+    with pytest.raises(InputError, match="the encoders of network_def and single_modality_network differ"):
+        training_stages(narrow(), other, torch.optim.Adam, ["A", "B", "C"], [0, 1, 2], tmp_path)
