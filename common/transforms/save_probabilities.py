@@ -145,5 +145,5 @@ def _write(path: Path, classes: Iterator[MetaTensor], affine: np.ndarray, shape:
         header.write_to(file)
         for volume in classes:
             for plane in as_tensor(volume)[0].cpu().numpy().transpose(2, 1, 0):
-                file.write(np.ascontiguousarray(plane, dtype=np.float32).data)
+                file.write(np.asarray(plane, dtype=np.float32).tobytes())
             del volume  # before the next class is computed

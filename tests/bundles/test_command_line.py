@@ -116,6 +116,27 @@ def test_inference_by_an_ensemble(command: Callable, bundle_run: Callable, cohor
 
 
 @pytest.mark.slow
+def test_names_of_cases_are_the_text_typed(
+    command: Callable, bundle_run: Callable, busy_weights: Callable, cohort: Callable, tmp_path: Path
+) -> None:
+    busy_weights(MPUNET)
+    scan = (cohort(MPUNET) / "images" / "case_004.nii.gz").read_bytes()
+    (tmp_path / "scans").mkdir()
+    for name in ("007", "12", "1e3"):
+        (tmp_path / "scans" / f"{name}.nii.gz").write_bytes(scan)
+    options = {"bundle": MPUNET, "dataset_dir": tmp_path / "scans", "probabilities": "true"}
+    done = command(*bundle_run("inference", cases="007,1e3", **options))
+    assert done.returncode == 0, done.stderr
+    names = {f"{name}_{kind}.nii.gz" for name in ("007", "1e3") for kind in ("seg", "prob")}
+    assert results_in(tmp_path / "out") == {*names, "inference.log"}
+    done = command(*bundle_run("inference", cases="12", resume="true", **options))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "12_prob.nii.gz").exists()
+    done = command(*bundle_run("inference", cases="7,12", **options))
+    assert_ends_in_one_line(done, "--cases 7: no such case in dataset_dir=", "which has 3: 007, 12, 1e3")
+
+
+@pytest.mark.slow
 def test_inference_without_data(command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path) -> None:
     done = command(*bundle_run("inference", dataset_dir=tmp_path / "nowhere"))
     assert_ends_in_one_line(done, str(tmp_path / "nowhere"))

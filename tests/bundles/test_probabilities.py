@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigWorkflow
 
 from common.errors import InputError, UsageError, root_cause
 from common.files import sha256
@@ -22,6 +23,10 @@ ONE_CHANNEL = ("nasopharynx_mri_mmfnet", "lung_ct_multirnet")  # a threshold of 
 
 def voxels(file: Path) -> np.ndarray:
     return np.asarray(nib.load(file).dataobj)
+
+
+def names_of(flow: ConfigWorkflow) -> list[str]:
+    return [case["case"] for case in flow.parser.get_parsed_content("case_list")]
 
 
 def masks_in(folder: Path) -> dict[str, str]:
@@ -47,22 +52,22 @@ def test_probabilities_agree_with_the_mask(
     out = tmp_path / "out"
     assert masks_in(out) == masks_in(tmp_path / "plain") != {}
     labels = config_of(bundle, "inference")["labels"]
-    for case in flow.case_list:
-        mask = nib.load(out / f"{case['case']}_seg.nii.gz")
-        image = nib.load(out / f"{case['case']}_prob.nii.gz")
+    for case in names_of(flow):
+        mask = nib.load(out / f"{case}_seg.nii.gz")
+        image = nib.load(out / f"{case}_prob.nii.gz")
         assert image.shape == (*mask.shape, 1 + len(labels)) and image.get_data_dtype() == np.float32
         np.testing.assert_array_equal(image.affine, mask.affine)
         assert image.header.get_xyzt_units()[0] == "mm"
-        found, classes = np.asarray(image.dataobj), voxels(out / f"{case['case']}_seg.nii.gz")
+        found, classes = np.asarray(image.dataobj), voxels(out / f"{case}_seg.nii.gz")
         assert found.min() >= 0 and found.max() <= 1
         np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
         if bundle != OMNET:
             decision = found[..., 1] >= 0.5 if bundle.name in ONE_CHANNEL else found.argmax(-1)
             np.testing.assert_array_equal(np.array([0, *labels.values()])[decision.astype(int)], classes)
             assert 0 < decision.mean() < 1
-        record = json.loads((out / f"{case['case']}_seg.json").read_text())
-        assert record["channels"] == {f"{case['case']}_prob.nii.gz": ["background", *labels]}
-        assert record["results"][f"{case['case']}_prob.nii.gz"] == sha256(out / f"{case['case']}_prob.nii.gz")
+        record = json.loads((out / f"{case}_seg.json").read_text())
+        assert record["channels"] == {f"{case}_prob.nii.gz": ["background", *labels]}
+        assert record["results"][f"{case}_prob.nii.gz"] == sha256(out / f"{case}_prob.nii.gz")
 
 
 def test_resume_makes_missing_probabilities(
@@ -92,9 +97,9 @@ def test_resume_makes_missing_probabilities(
 def test_a_mask_beside_probabilities_of_others_is_refused(workflow: Callable, busy_weights: Callable) -> None:
     busy_weights(PLAIN)
     workflow(PLAIN, "inference", limit=1, probabilities=True).run()
-    error = refusal(workflow(PLAIN, "inference", limit=1, slice_step=4).run)
+    error = refusal(workflow(PLAIN, "inference", limit=1, precision="float32").run)
     assert "_prob.nii.gz: made from another scan, or with other weights or settings" in str(error)
-    workflow(PLAIN, "inference", limit=1, slice_step=4, probabilities=True).run()
+    workflow(PLAIN, "inference", limit=1, precision="float32", probabilities=True).run()
 
 
 def test_a_task_without_masks_has_no_probabilities(workflow: Callable, busy_weights: Callable) -> None:
@@ -107,14 +112,14 @@ def test_a_task_without_masks_has_no_probabilities(workflow: Callable, busy_weig
 @bundles
 def test_cases_are_selected_by_name(bundle: Path, workflow: Callable, tmp_path: Path) -> None:
     flow = workflow(bundle, "inference", weights="untrained")
-    names = [case["case"] for case in flow.case_list]
+    names = names_of(flow)
     assert len(names) >= 2
     flow = workflow(bundle, "inference", weights="untrained", cases=f"{names[1]}")
-    assert [case["case"] for case in flow.case_list] == names[1:2]
+    assert names_of(flow) == names[1:2]
     flow.run()
     assert {name.split("_seg")[0] for name in results_in(tmp_path / "out") if "_seg" in name} == {names[1]}
     flow = workflow(bundle, "inference", weights="untrained", cases=f"{names[1]},{names[0]}", limit=1)
-    assert [case["case"] for case in flow.case_list] == names[:1]
+    assert names_of(flow) == names[:1]
     error = refusal(lambda: workflow(bundle, "inference", weights="untrained", cases=[names[0], "nobody", "007"]).run())
     assert str(error).startswith("--cases nobody,007: no such case in dataset_dir=") and names[0] in str(error)
 
@@ -124,7 +129,7 @@ def test_evaluation_scores_the_selected_cases(
     bundle: Path, workflow: Callable, busy_weights: Callable, tmp_path: Path
 ) -> None:
     busy_weights(bundle)
-    names = [case["case"] for case in workflow(bundle, "inference").case_list]
+    names = names_of(workflow(bundle, "inference"))
     options = {"allow_seen_cases": True, "output_dir": str(tmp_path / "scores")}
     workflow(bundle, "train", "evaluate", cases=names[1], **options).run()
     rows = (tmp_path / "scores" / "scores.csv").read_text().splitlines()[1:]
