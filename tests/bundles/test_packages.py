@@ -379,7 +379,7 @@ def _truncated(folder: Path) -> None:
     [
         (_truncated, r"model\.ts: changed since it was packed"),
         (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
-        (_pickle, r"model\.pt: not a complete file of tensors"),
+        (_pickle, r"model\.pt: incomplete or damaged file of tensors"),
         (_other_weights, r"model\.ts: its weights differ from those in model\.pt"),
     ],
 )

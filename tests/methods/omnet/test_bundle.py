@@ -330,7 +330,7 @@ def test_a_background_of_noise_and_broken_cases(
         infer("maps", dataset_dir=str(scans))
     assert str(root_cause(error.value)) == "3 of 5 cases failed: empty, incomplete, truncated"
     message = (tmp_path / "maps" / "inference.log").read_text()
-    assert "truncated/case_000_T2.nii.gz: not a complete NIfTI file" in message
+    assert "truncated/case_000_T2.nii.gz: incomplete or damaged NIfTI file" in message
     assert "incomplete: no FLAIR among" in message
     assert f"{scans / 'empty'}" in message
     assert results_in(tmp_path / "maps") == {
