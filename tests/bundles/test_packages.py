@@ -34,10 +34,10 @@ from monai.data import MetaTensor
 from common.__main__ import main
 from common.errors import InputError
 from common.files import sha256
+from common.logs import LOG_FILE
 from common.methods.mpunet import MPUNet
 from common.packaging import pack_bundle, verify_package, write
 from common.packaging.checksums import check_checksums
-from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
 from ..methods.mamtln.tiny import MAMTLN_CT
@@ -379,7 +379,7 @@ def _truncated(folder: Path) -> None:
     [
         (_truncated, r"model\.ts: changed since it was packed"),
         (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
-        (_pickle, r"model\.pt: incomplete or damaged file of tensors"),
+        (_pickle, r"model\.pt: not a complete file of tensors"),
         (_other_weights, r"model\.ts: its weights differ from those in model\.pt"),
     ],
 )

@@ -221,7 +221,7 @@ def test_a_case_that_cannot_be_read_is_an_error_item(volumes: list[Path], load: 
     images = [str(p) for p in volumes]
     data = CaseDataset([{"case": "broken", "image": images}, {"case": "whole", "image": images[0]}], load)
     assert data[0].keys() == {"case", "error"}
-    assert data[0]["error"].startswith(f"{volumes[1]}: incomplete or damaged NIfTI file")
+    assert data[0]["error"].startswith(f"{volumes[1]}: not a complete NIfTI file")
     assert data[1]["error"].startswith(f"{volumes[0]}: 1 channel, expected 2 (T1, T2)")
 
 

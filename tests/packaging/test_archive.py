@@ -94,7 +94,7 @@ def test_damaged_zip_is_refused(tmp_path: Path, compression: int) -> None:
     flipped = [whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :] for place in range(40, 2000, 70)]
     for bad in (b"", b"no zip", whole[:-30], *flipped):
         (tmp_path / "bad.zip").write_bytes(bad)
-        with pytest.raises(InputError, match=r"bad\.zip: incomplete or damaged zip file"):
+        with pytest.raises(InputError, match=r"bad\.zip: not a complete zip file"):
             unpack_zip(tmp_path / "bad.zip", tmp_path / "out")
 
 
