@@ -122,7 +122,7 @@ def opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, GzipStrea
             yield stream, packed
         except DAMAGED as error:
             raise InputError(
-                f"{path}: incomplete or damaged {kind} file ({error}); copy or convert it again"
+                f"{path}: not a complete {kind} file, truncated or damaged ({error}); copy or convert it again"
             ) from error
 
 

@@ -88,7 +88,7 @@ def test_bytes_after_the_stream_are_left_out(
         (bz2.compress(image().to_bytes()), "bzip2 data"),
         (image().to_bytes()[:380], "truncated, or its header is wrong: 7 x 6 x 5 voxels need 772 bytes"),
         (image().to_bytes()[:300], "not a NIfTI file"),
-        (gzip.compress(image().to_bytes())[:-40], "incomplete or damaged NIfTI file"),
+        (gzip.compress(image().to_bytes())[:-40], "not a complete NIfTI file"),
         (image().to_bytes()[:344] + b"\0\0\0\0" + image().to_bytes()[348:], "found the header of a pair"),
         (image().to_bytes() + bytes(1 << 21), "more than 1 MB after the 7 x 6 x 5 voxels of its header"),
     ],

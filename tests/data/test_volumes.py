@@ -162,8 +162,8 @@ def _flat(write: Write) -> Path:
 @pytest.mark.parametrize(
     ("make", "names", "message"),
     [
-        (_damaged, ["CT"], "broken.nii.gz: incomplete or damaged NIfTI file"),
-        (_short, ["CT"], "broken.nii.gz: incomplete or damaged NIfTI file"),
+        (_damaged, ["CT"], "broken.nii.gz: not a complete NIfTI file"),
+        (_short, ["CT"], "broken.nii.gz: not a complete NIfTI file"),
         (_text, ["CT"], "a.nii: not a NIfTI file, found b'no image'"),
         (_rgb, ["CT"], r"a.nii: colour \(RGB\) voxels"),
         (lambda w: w("a.nii", VOLUMES[0].astype(np.complex64)), ["CT"], "a.nii: complex voxels"),
@@ -321,10 +321,10 @@ def test_a_wrong_check_sum_at_the_end_is_refused(write_nifti: Write, library: Mo
         broken = bytearray(whole)
         broken[-place] ^= 1
         path.write_bytes(broken)
-        with pytest.raises(InputError, match=r"a\.nii\.gz: incomplete or damaged NIfTI file"):
+        with pytest.raises(InputError, match=r"a\.nii\.gz: not a complete NIfTI file"):
             load(path, ["CT"])
         path.write_bytes(whole[:-place])
-        with pytest.raises(InputError, match=r"a\.nii\.gz: incomplete or damaged NIfTI file"):
+        with pytest.raises(InputError, match=r"a\.nii\.gz: not a complete NIfTI file"):
             load(path, ["CT"])
 
 
@@ -340,7 +340,7 @@ def test_no_damage_passes_unnoticed(write_nifti: Write, library: ModuleType) -> 
         try:
             found = read_volume(path)
         except InputError as error:
-            assert str(error).startswith((f"{path}: incomplete or damaged NIfTI file", f"{path}: not a NIfTI file"))
+            assert str(error).startswith((f"{path}: not a complete NIfTI file", f"{path}: not a NIfTI file"))
             continue
         harmless += 1
         for one, other in zip(found, expected):

@@ -140,7 +140,7 @@ def test_damaged_file_is_a_failure(examine: Callable, tmp_path: Path) -> None:
     file = tmp_path / "data" / "training_T1.nii.gz"
     file.write_bytes(file.read_bytes()[:1500])  # its header is whole
     ((kind, where, what),) = examine()
-    assert (kind, where) == ("failure", "training t") and "incomplete or damaged NIfTI file" in what
+    assert (kind, where) == ("failure", "training t") and "not a complete NIfTI file" in what
     assert examine(headers_only=True) == []
     file.write_bytes(b"no gzip")
     ((kind, where, what),) = examine(headers_only=True)

@@ -84,12 +84,12 @@ def test_broken_cases_do_not_stop_the_others(workflow: Callable, busy: Path, coh
     broken = scans / "truncated" / "case_000_T2.nii.gz"
     broken.write_bytes(broken.read_bytes()[:5000])
     (scans / "incomplete" / "case_000_T2.nii.gz").unlink()
-    flow = workflow(MMFNET, "inference", dataset_dir=str(scans))
     with pytest.raises(RuntimeError) as error:
-        flow.run()
-    assert str(error.value.__cause__) == "2 of 4 cases failed: incomplete, truncated"
-    assert "truncated/case_000_T2.nii.gz: not a complete NIfTI file" in flow.evaluator.failures["truncated"]
-    assert "incomplete: no T2 among" in flow.evaluator.failures["incomplete"]
+        workflow(MMFNET, "inference", dataset_dir=str(scans)).run()
+    message = str(error.value.__cause__)
+    assert message.startswith("2 of 4 cases failed:")
+    assert "truncated/case_000_T2.nii.gz: not a complete NIfTI file" in message
+    assert "incomplete: no T2 among" in message
     good, twin = (mask_of(tmp_path / "out" / f"{name}_seg.nii.gz") for name in ("good", "twin"))
     np.testing.assert_array_equal(good, twin)
     assert results_in(tmp_path / "out") == {
