@@ -24,7 +24,7 @@ from .names import modality_of, scan_name, stem, with_distinct_names
 from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
-FOUND = "found scans"  # entry of a case for the scans that it was chosen from
+FOUND = "found scans"  # entry of a case: the scans from which its image was chosen
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 
@@ -38,24 +38,25 @@ def find_cases(
 ) -> list[dict]:
     """Return the cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
-    In a folder of scans each sub-folder is a case. Files beside each other are cases of their own, unless there are
-    several ``modalities`` and their names differ only by the modality: ``P1_T1.nii.gz`` and ``P1_T2.nii.gz`` are one.
-    A folder of DICOM files is one scan under the folder's name: ``dataset_dir`` itself, a sub-folder, or one in it.
-    A case's name follows from its own path alone; cases that share a name are errors, all of them.
+    In a folder of scans, each sub-folder is a case. Each file in the folder is a case, too. With several
+    ``modalities``, files with names that differ only by the modality form one case: ``P1_T1.nii.gz`` and
+    ``P1_T2.nii.gz``. A folder of DICOM files is one scan, named after the folder. The folder may be ``dataset_dir``, a
+    sub-folder of it, or a folder in a sub-folder.
+
+    The name of a case depends on its own path only. If several cases share a name, each of them gets an error.
 
     Args:
-        dataset_dir: the folder or file.
-        modalities: the channels that a case must have, in order.
-        fold: as in :func:`load_cases`; only a data-set folder has folds.
-        exclude: a folder whose files are no input, such as the output folder.
+        dataset_dir: folder or file.
+        modalities: channels of a case, in the network's order.
+        fold: see :func:`load_cases`; only a folder with ``dataset.json`` has folds.
+        exclude: folder to skip, such as the output folder.
         names, limit: as for :func:`select_cases`.
 
     Returns:
-        dicts with ``case`` (its name, as results carry it) and ``image``, or ``case`` and ``error`` for one that has to
-        be skipped.
+        dicts with ``case`` (name in results) and ``image``, or with ``case`` and ``error`` for a case to skip.
 
     Raises:
-        InputError: the path does not exist, or holds nothing that could be a scan; or a name is unknown.
+        InputError: the path does not exist or contains no possible scan, or a name is unknown.
     """
     found = _found_cases(Path(dataset_dir), modalities, fold, exclude)
     return select_cases(found, names, limit, f"dataset_dir={dataset_dir}")
@@ -81,7 +82,7 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
     if skipped == path.resolve():
         raise InputError(f"output_dir={exclude} is the folder of the scans; choose another one")
     cases: list[dict[str, Any]] = [{"case": _folder_name(path), "image": str(path)}] if is_scan(path) else []
-    # a series with other scans beside its slices is no scan alone; which one is meant is asked as for any sub-folder
+    # a folder with slices and other scans is ambiguous; _case_of_folder reports that
     scans = [p for p in scans_in(path) if not p.is_dir() or not (p.resolve() == skipped or _holds_scans(p))]
     cases += _cases_of_files(scans, modalities)
     for folder in entries(path):
@@ -98,7 +99,7 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
 
 
 def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) -> dict:
-    """Return a case of the list ``test``, or its error."""
+    """Return a case of the list ``test``, or a case with its error."""
     try:
         case = resolve_case(root, item, modalities, labelled=False)
     except InputError as error:
@@ -109,14 +110,14 @@ def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) ->
 
 
 def _folder_name(folder: Path) -> str:
-    """Return the name of a folder, also of ``.``; a link to it has its own."""
+    """Return the name of a folder, also for ``.``; for a link, the name of the link."""
     return Path(os.path.abspath(folder)).name
 
 
 def _holds_scans(folder: Path) -> bool:
     try:
         return bool(scans_in(folder))
-    except InputError:  # not this user's to read; it gets its line as a case
+    except InputError:  # permission denied; _case_of_folder reports it
         return True
 
 
@@ -126,7 +127,7 @@ def _cases_of_files(files: Sequence[Path], modalities: Sequence[str]) -> list[di
     for file in files:
         modality, rest = modality_of(stem(file), modalities) if len(modalities) > 1 else (None, "")
         if modality is not None and modality_of(stem(file))[0] is None and channels_in_header(file) > 1:
-            modality = None  # its number is the case's own: a 4-D file has all channels
+            modality = None  # a 4-D file has all channels, so the number belongs to the case
         if modality is None:
             name = scan_name(file) if len(modalities) < 2 else stem(file)
             cases.append(_case(name, [file], modalities, str(file.parent)))
@@ -145,9 +146,9 @@ def _case_of_folder(folder: Path, modalities: Sequence[str], beside_slices: bool
     if beside_slices and not any(folder.iterdir()):
         return []
     broken = broken_links(folder)
-    reason = broken[0] if broken else f"{folder}: no scans ({KINDS}) in it"
+    reason = broken[0] if broken else f"{folder}: no scans ({KINDS}) in this folder"
     if (series := series_below(folder)) is not None:
-        reason += f"; its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+        reason += f"; found a series deeper, {series}; give the folder {series.parent} or the folder of one series"
     elif locked := [path.name for path in entries(folder) if not os.access(path, os.R_OK)]:
         reason += f"; permission denied for {locked[0]}"
     return [{"case": folder.name, "error": reason}]

@@ -33,25 +33,24 @@ def load_cases(
     """Return the labelled cases of one list of ``dataset_dir/dataset.json``.
 
     Args:
-        dataset_dir: data-set folder; paths in its data list are relative to it.
+        dataset_dir: folder of ``dataset.json``; the paths in the list are relative to it.
         section: ``"training"``, ``"validation"`` or ``"test"``.
-        modalities: the channels that a case must have, in order; compared with the list's ``modality`` if it has one.
-        fold: cross-validation fold to split by instead of the lists as they stand; the data list must have been written
-            with folds.
-        validation_share: part of the patients outside ``fold`` for validation, 0 to 1. With 0 validation is empty, also
-            of lists as they stand.
-        allow_missing: keep cases with a file that does not exist. An evaluation reports each as a failed case and
-            evaluates the others.
+        modalities: channels of a case in the network's order; compared with the list's ``modality`` if it has one.
+        fold: cross-validation fold to split by; needs a list that was written with folds. None uses the written split.
+        validation_share: fraction of the patients outside ``fold`` for validation, 0 to 1. With 0, the validation list
+            is empty, also without ``fold``.
+        allow_missing: keep cases with a missing file. An evaluation reports each as a failed case and evaluates the
+            others.
         names, limit: as for :func:`select_cases`.
 
     Returns:
-        dicts with ``case`` (its name in results), ``image`` (path, or one per modality), ``label`` (path), and
-        whatever else the data list says of the case.
+        dicts with ``case`` (name in results), ``image`` (path, or one path per modality), ``label`` (path), and the
+        other entries of the case in the data list.
 
     Raises:
         UsageError: the share is out of range.
-        InputError: the list, a file or a label is missing, two cases have one name, a name is unknown, or the
-            modalities are others or in another order.
+        InputError: the list, a file or a label is missing, two cases have the same name, a name is unknown, or the
+            modalities differ in name or order.
     """
     root, listing = Path(dataset_dir), read_lists(dataset_dir, modalities, fold, validation_share)
     items = listing.get(section)
@@ -78,7 +77,7 @@ def load_cases(
     missing = [broken_link(path) or str(path) for case in cases for path in files_of(case) if not path.exists()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{root / 'dataset.json'} names files that are not there: {', '.join(missing[:3])}{more}")
+        raise InputError(f"{root / 'dataset.json'} names missing files: {', '.join(missing[:3])}{more}")
     return cases
 
 
@@ -91,11 +90,11 @@ def read_lists(
     """Return the content of ``dataset_dir/dataset.json``, split by ``fold`` if one is given.
 
     Args:
-        dataset_dir, modalities, fold, validation_share: as for :func:`load_cases`.
+        dataset_dir, modalities, fold, validation_share: see :func:`load_cases`.
 
     Raises:
         UsageError: the share is out of range.
-        InputError: no such file or no such lists, modalities that are others or in another order, or no such fold.
+        InputError: the file, its lists or the fold is missing, or the modalities differ in name or order.
     """
     check_share(validation_share)
     path = Path(dataset_dir) / "dataset.json"
@@ -115,15 +114,15 @@ def read_lists(
 
 
 def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
-    """Return the channels that a data set's description names, in their order; none if it names none.
+    """Return the channel names in a data set's ``dataset.json``, in order; empty if it has none.
 
     Args:
-        path: the description, for messages.
-        listing: its content. ``modality`` or ``channel_names`` is a name, a list of names, or an object with numbers
-            for names or names for numbers.
+        path: ``dataset.json``, for messages.
+        listing: content of the file. ``modality`` or ``channel_names`` is a name, a list of names, or an object that
+            maps numbers to names or names to numbers.
 
     Raises:
-        InputError: another form.
+        InputError: the names have another form.
     """
     key = "modality" if listing.get("modality") else "channel_names"
     named = listing.get(key) or []
@@ -141,21 +140,21 @@ def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
 
 
 def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: bool) -> dict:
-    """Return a case of the data list in ``root``, with its name and whole paths, whether these are there or not.
+    """Return a case of the data list in ``root`` with its name and complete paths; the files may be missing.
 
     Args:
-        root: data-set folder.
-        item: as it stands in the list.
-        modalities: for the name, see :func:`case_name`.
-        labelled: it must have a label; unless so, a label stays as it stands.
+        root: folder of ``dataset.json``.
+        item: entry of the list.
+        modalities: channel names; see :func:`case_name`.
+        labelled: require a label. Otherwise a label stays unchanged.
 
     Raises:
-        InputError: no image or label, a path that is not a text, or a name that no result can carry.
+        InputError: the image or label is missing, a path is not a string, or the name cannot be a file name.
     """
     path = root / "dataset.json"
     case = {"image": item} if isinstance(item, (str, list)) else item
     if not isinstance(case, dict):
-        raise InputError(f"{path}: {item!r} is not a case; expected an object with image and label")
+        raise InputError(f"{path}: case {item!r}: expected an object with image and label")
     for key in ("image", "label") if labelled else ("image",):
         if key not in case:
             raise InputError(f"{path}: {item} has no {key}")
@@ -184,13 +183,13 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
 
 
 def files_of(case: Mapping) -> list[Path]:
-    """Return the files of a case, its label last."""
+    """Return the paths of a case's files, the label last."""
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     return [Path(path) for path in [*images, *([case["label"]] if "label" in case else [])]]
 
 
 def shard_for_rank(cases: list[dict], at_least: int = 0) -> list[dict]:
-    """Return this process's part of the cases in a distributed run, or all cases in a single process.
+    """Return the cases of this process in a distributed run, or all cases in a single process.
 
     Raises:
         InputError: a process would get fewer than ``at_least`` cases.
