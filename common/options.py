@@ -100,6 +100,7 @@ def check_settings() -> None:
     if given is not None:
         refuse_unknown_options(given.overrides, given.files)
         _check_kinds(given)
+        _check_support(parser, given)
     nulls = [name for name, rule in RULES.items() if name in parser and parser[name] == "null" and rule.holds(None)]
     if given is not None:
         nulls += [name for name, value in given.overrides.items() if value == "null" and name not in RULES]
@@ -121,6 +122,21 @@ class Given(NamedTuple):
 
     files: Any
     overrides: Mapping[str, Any]
+
+
+def _check_support(parser: ConfigParser, given: Given) -> None:
+    """Check that no option asks for something that the config cannot do; its key ``unsupported`` lists these switches.
+
+    Raises:
+        UsageError: such an option is true.
+    """
+    for name in parser["unsupported"] if "unsupported" in parser else ():
+        if parse_bool(given.overrides.get(name, False)):
+            raise UsageError(f"--{name} true: {Path(_last_file(given.files)).name} has no such result; leave it out")
+
+
+def _last_file(files: Any) -> Any:
+    return files[-1] if isinstance(files, (list, tuple)) else files
 
 
 def _check_kinds(given: Given) -> None:

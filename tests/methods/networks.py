@@ -84,7 +84,7 @@ class NetworkTests:
         shape[axis] += 1
         if not self.any_size:
             with pytest.raises(
-                InputError, match=rf"roi_size .*{shape[axis]} is not divisible by \d+; pad to \d+$"
+                InputError, match=rf"roi_size .*{shape[axis]} is not div.* by \d+; pad to \d+$"
             ) as error:
                 network(torch.zeros(shape))
             fit = int(re.findall(r"\d+", str(error.value))[-1])

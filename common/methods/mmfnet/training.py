@@ -98,8 +98,7 @@ def training_stages(
     ]
     if _encoder_shapes(single[0].network) != _encoder_shapes(network):
         raise InputError(
-            "the encoders of network_def and single_modality_network differ; give both the same options, such as "
-            "channels"
+            "the encoders of network_def and single_modality_network differ; give both the same channels and options"
         )
     if max_epochs <= warm_up_epochs:
         last = Stage("warm-up", network, optimizer, max_epochs, lr_scheduler, weights="model.pt", prepare=warm_up)
