@@ -113,7 +113,7 @@ def test_a_label_that_is_not_finite_is_refused(write_nifti: Write, value: float)
     label = np.zeros(SHAPE, np.float32)
     label[2, 3, :2] = value
     path = write_nifti("a.nii", label)
-    message = r"a.nii: 2 of 210 voxels are NaN or infinite, expected label values; set them to 0 where"
+    message = r"a.nii: 2 of 210 voxels are NaN or infinite, expected label values; set background voxels to 0"
     with pytest.raises(InputError, match=message):
         LoadImage(reader=VolumeReader(["label"], allow_constant=True))(path)
 
