@@ -125,18 +125,17 @@ class Given(NamedTuple):
 
 
 def _check_support(parser: ConfigParser, given: Given) -> None:
-    """Check that no option asks for something that the config cannot do; its key ``unsupported`` lists these switches.
+    """Check that no option asks for a result that the config does not write.
+
+    The key ``unsupported`` of a config has the names of such switches and the reason.
 
     Raises:
-        UsageError: such an option is true.
+        UsageError: such a switch is on.
     """
-    for name in parser["unsupported"] if "unsupported" in parser else ():
+    unsupported: Mapping[str, str] = parser["unsupported"] if "unsupported" in parser else {}
+    for name, reason in unsupported.items():
         if parse_bool(given.overrides.get(name, False)):
-            raise UsageError(f"--{name} true: {Path(_last_file(given.files)).name} has no such result; leave it out")
-
-
-def _last_file(files: Any) -> Any:
-    return files[-1] if isinstance(files, (list, tuple)) else files
+            raise UsageError(f"--{name} true: {reason}; leave it out")
 
 
 def _check_kinds(given: Given) -> None:

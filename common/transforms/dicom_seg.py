@@ -14,7 +14,7 @@ from monai.utils import optional_import
 
 from ..data.dicom import is_series, ordered_slices
 from ..data.dicom_headers import Slice
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import as_tensor
@@ -55,8 +55,10 @@ class WriteDicomSegd(MapTransform):
         metadata: the bundle's ``metadata.json``. Its ``name`` and ``version`` become those of the algorithm,
             ``authors`` the manufacturer, ``intended_use`` the description, each cut to 64 characters.
         values: value of each label in the map, if it differs from the value in ``labels``.
+        task: task of the network; ``"class"`` segments nothing.
 
     Raises:
+        UsageError: the task segments nothing.
         InputError: if highdicom is missing, if labels, segments or metadata have another form, or if there are codes
             for an unknown label. For a case: if it was not read from a DICOM series, if a value has no label, or if a
             header is not valid or lacks an entry for the reference.
@@ -74,9 +76,12 @@ class WriteDicomSegd(MapTransform):
         segments: Mapping[str, Mapping[str, Any]],
         metadata: str | Path,
         values: Sequence[int] | None = None,
+        task: str = "seg",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if task == "class":
+            raise UsageError("--dicom_seg true, but --task class segments nothing; leave one of them out")
         if not optional_import("highdicom")[1]:
             raise InputError("--dicom_seg true: writing DICOM needs the package highdicom; pip install highdicom itk")
         self.values = list(check_labels(labels).values() if values is None else values)
