@@ -38,18 +38,18 @@ IMPORTS: dict[str, set[str]] = {
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
     "record": {"data", "errors", "files", "options", "processes"},
-    "results": {"errors", "files"},
-    "reporting": {"data", "errors", "files", "geometry", "results"},
-    "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "results"},
+    "reporting": {"errors", "files"},
+    "figures": {"data", "errors", "files", "geometry", "reporting"},
+    "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
         "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options",
         "transforms",
     },
     "packaging": {
-        "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "results",
+        "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "verbs": {"data", "doctor", "errors", "files", "options", "packaging", "phantoms", "reporting", "results"},
+    "verbs": {"data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting"},
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
