@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 RESOLVER = "_resolve_one_item"  # method of MONAI's ReferenceResolver that builds one item of a config
+PARSER = "get_parsed_content"  # method of MONAI's ConfigParser, which keeps the config as the files have it
 STEPS = ("initialize", "run", "finalize")  # keys whose expressions are the work itself, and build nothing
 TRACEBACK_VARIABLE = "BUNDLE_TRACEBACK"  # environment variable; 1 shows the traceback above an error's line
 
@@ -48,8 +49,8 @@ def component_failure(links: list[BaseException]) -> ComponentFailure | None:
     text = " ".join(str(origin).split()) or "no message"
     if not isinstance(origin, ValueError):  # the type tells nothing more of those
         text = f"{type(origin).__name__}: {text}"
-    options = _options_of(name, frames)
-    given = [f"--{key} {value}{_expected(target, key[len(name) :])}" for key, value in options.items()]
+    options = _options_of([name], frames) or _options_of(_references(name, frames), frames)
+    given = [f"--{key} {value}{_expected(target, key, name)}" for key, value in options.items()]
     check = "; check " + ", ".join(given) if given else "; check its keys in the config files and the options"
     hint = f"{TRACEBACK_VARIABLE}=1 in the environment shows the traceback"
     return ComponentFailure(f"{what} cannot be built: {text}{check} ({hint})", bool(given))
@@ -62,24 +63,41 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
         trace = trace.tb_next
 
 
-def _options_of(name: str, frames: list[FrameType]) -> dict[str, Any]:
-    """Return the options of a ``monai.bundle run`` that set a component, something in it, or what it lies in."""
+def _references(name: str, frames: list[FrameType]) -> list[str]:
+    """Return what an expression refers to, or the components that a component takes, directly or through others."""
+    parsers = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == PARSER]
+    if not parsers or name not in parsers[-1]:
+        return []
+    parser = parsers[-1]  # its config still has the references, which the resolver replaces
+    find = parser.ref_resolver.find_refs_in_config
+    if isinstance(parser[name], str):
+        return list(find(parser[name], name))
+    found = [name]
+    for key in found:
+        references = find(parser[key], key)
+        found += [ref for ref in references if ref not in found and ref in parser and isinstance(parser[ref], Mapping)]
+    return found[1:]
+
+
+def _options_of(names: list[str], frames: list[FrameType]) -> dict[str, Any]:
+    """Return the options of a ``monai.bundle run`` that set one of some components, something in it, or around it."""
     for frame in frames:
         if frame.f_globals.get("__name__") == "monai.bundle.scripts" and "override" in frame.f_locals:
             options = {key.replace("#", "::"): value for key, value in frame.f_locals["override"].items()}
             return {
                 key: value
                 for key, value in options.items()
-                if f"{key}::".startswith(f"{name}::") or f"{name}::".startswith(f"{key}::")
+                if any(f"{key}::".startswith(f"{name}::") or f"{name}::".startswith(f"{key}::") for name in names)
             }
     return {}
 
 
-def _expected(target: object, argument: str) -> str:
-    """Return the type that a component declares for an argument, as a part of a message."""
+def _expected(target: object, key: str, name: str) -> str:
+    """Return the type that a component declares for the argument that an option sets, as a part of a message."""
+    argument = key.removeprefix(f"{name}::") if key.startswith(f"{name}::") else ""
     component = pydoc.locate(target) if isinstance(target, str) else None
     parameters = inspect.signature(component).parameters if callable(component) else {}
-    parameter = parameters.get(argument.removeprefix("::"))
+    parameter = parameters.get(argument)
     if parameter is None or parameter.annotation is inspect.Parameter.empty:
         return ""
     annotation = parameter.annotation

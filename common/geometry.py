@@ -1,4 +1,4 @@
-"""Affines and grids of volumes, and the one rule by which two grids are the same."""
+"""Compare the grids of volumes by one rule, and turn volumes onto other axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels of a bundle: their names and values, their unions (regions), and the meaning of the values in a file.
+"""Check and convert the labels of a bundle: names, values, unions (regions), and the values in a file.
 
 ``labels`` maps names to the values in label maps on disk. Inside a network, the class of a label is its position in
 ``labels``, from 1; class 0 is the background.

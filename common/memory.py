@@ -1,4 +1,4 @@
-"""Free memory, and the check that an allocation fits it before it is made."""
+"""Measure free memory, and check that an allocation fits it before it is made."""
 
 from __future__ import annotations
 

@@ -23,8 +23,10 @@ FIXED = {
     "record": "a training makes its own record; leave the option out",
     "recorded": "the bundle decides what its record holds; an overlay may add to it by +recorded",
 }
-NEEDED = ("network_def", "stages", "loss", "inferer", "preprocessing", "train", "validate")  # null cannot replace them
+NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # not null
 COMPUTED = ("record", "network", "intensity")  # by an expression
+
+TEXTS = {*PATHS, "cases"}  # Fire would make a number of a case 007
 
 # Settings of earlier versions, and what replaced them.
 RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
@@ -86,8 +88,9 @@ def is_bundle_command() -> bool:
 def check_settings() -> None:
     """Check the settings of the run that the calling config begins, from its ``initialize``.
 
-    Unknown options, values of another kind and values out of their ranges are refused. Paths become the texts that the
-    user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes ``::`` for ``#``.
+    Unknown options, values of another kind and values out of their ranges are refused. Paths and names of cases become
+    the texts that the user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes
+    ``::`` for ``#``.
 
     Raises:
         InputError: a config file gives a component another kind of value, or a path that MONAI has changed.
@@ -97,7 +100,10 @@ def check_settings() -> None:
     if given is not None:
         refuse_unknown_options(given.overrides, given.files)
         _check_kinds(given)
+        _check_support(parser, given)
     nulls = [name for name, rule in RULES.items() if name in parser and parser[name] == "null" and rule.holds(None)]
+    if given is not None:
+        nulls += [name for name, value in given.overrides.items() if value == "null" and name not in RULES]
     for name in nulls:  # Fire knows None alone
         parser[name] = None
     texts = _path_texts({} if given is None else given.overrides)
@@ -116,6 +122,20 @@ class Given(NamedTuple):
 
     files: Any
     overrides: Mapping[str, Any]
+
+
+def _check_support(parser: ConfigParser, given: Given) -> None:
+    """Check that no option asks for a result that the config does not write.
+
+    The key ``unsupported`` of a config has the names of such switches and the reason.
+
+    Raises:
+        UsageError: such a switch is on.
+    """
+    unsupported: Mapping[str, str] = parser["unsupported"] if "unsupported" in parser else {}
+    for name, reason in unsupported.items():
+        if parse_bool(given.overrides.get(name, False)):
+            raise UsageError(f"--{name} true: {reason}; leave it out")
 
 
 def _check_kinds(given: Given) -> None:
@@ -149,6 +169,7 @@ def _has_components(value: Any) -> bool:
 def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     """Return what a key has to be if a value is of another kind than what a config has there, or else None."""
     key = key.replace("#", "::")
+    value = None if value == "null" else value  # as the command line writes it
     if key.startswith("+") or key in RULES or key not in before:
         return None
     if isinstance(value, str) and value.startswith(("$", "@", "%")):
@@ -206,14 +227,15 @@ def refuse_unknown_options(names: Collection[str], config_files: str | Sequence[
 
 
 def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    """Return the paths among overrides as the user wrote them, but for what is MONAI's language."""
+    """Return the paths and names of cases among overrides as the user wrote them, but for what is MONAI's language."""
     if is_bundle_command():
         overrides = {**overrides, **command_line_texts(sys.argv[2:])}
     texts: dict[str, str | list[str]] = {}
     for name, value in overrides.items():
-        if name in PATHS and isinstance(value, (str, os.PathLike)):
+        if name in TEXTS and isinstance(value, (str, os.PathLike)):
             text = os.fspath(value)
-            if not text.startswith(("$", "@", "%")):
+            is_null = text in ("None", "null") and PATHS[name].holds(None)
+            if not is_null and not text.startswith(("$", "@", "%")):
                 check_value(name, text)
                 files = _list_of_texts(text) if name == "weights" and not Path(text).exists() else None
                 texts[name] = text if files is None else [literal(file) for file in files]

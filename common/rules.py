@@ -102,6 +102,10 @@ def _is_range(value: Any) -> bool:
     return _is_list(value) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _are_names(value: Any) -> bool:
     return _is_list(value) and len(value) > 0 and len({*map(str, value)}) == len(value)
 
@@ -110,6 +114,10 @@ SPACING = Rule("a number above 0, or -1 to keep it", lambda value: _is_number(va
 SWITCH = Rule("true or false", _is_switch)
 DEVICE = Rule("cpu, or with CUDA cuda or cuda:N", _is_device)
 NAMES = Rule("""a list of different names, such as "['T1','T2']\"""", _are_names)
+CASES = Rule(
+    "names of cases, such as A,B",
+    lambda value: bool(value) and (isinstance(value, str) or (_is_list(value) and all(map(_is_name, value)))),
+)
 PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "")
 WEIGHTS = Rule(
     "a path, or a list of paths",
@@ -121,6 +129,7 @@ EPOCHS = three_of(whole_number(0), "[1,1,18]")
 PATHS = {
     **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
     "weights": WEIGHTS,
+    "init_weights": or_null(PATH),
 }
 RULES: dict[str, Rule] = {
     **PATHS,
@@ -128,14 +137,18 @@ RULES: dict[str, Rule] = {
     "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
     "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
     "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
-    **dict.fromkeys(["distributed", "resume", "retry", "amp", "dicom_seg", "clean", "transfer", "gated"], SWITCH),
+    **dict.fromkeys(["distributed", "resume", "retry", "amp", "clean", "transfer", "gated"], SWITCH),
     **dict.fromkeys(["cross_entropy_on_sigmoid", "self_transfer", "allow_seen_cases"], SWITCH),
+    **dict.fromkeys(["dicom_seg", "probabilities"], SWITCH),
     **dict.fromkeys(["device", "cache_device"], DEVICE),
     **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole_number(1)),
     **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole_number(1)),
-    **dict.fromkeys(["warm_up_epochs", "num_workers", "iterations", "slab_margin"], whole_number(0)),
+    **dict.fromkeys(["warm_up_epochs", "freeze_encoder", "warm_up"], whole_number(0)),
+    **dict.fromkeys(["num_workers", "iterations", "slab_margin"], whole_number(0)),
     "seed": whole_number(0, 2**32 - 1),
     "fold": or_null(whole_number(0)),
+    "cases": or_null(CASES),
+    "limit": or_null(whole_number(1)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),
     "levels": whole_number(1, 3),
     **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], positive_number()),

@@ -1,4 +1,4 @@
-"""Functions on the tensor of a volume that transforms, data sets and inferers share."""
+"""Read the tensor of a volume, and dilate masks, for transforms, data sets and inferers."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
-from .errors import InputError
+from .errors import InputError, UsageError
+from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
-from .reporting import draw_bland_altman, draw_outlines, draw_roc
-from .results import compare, read_class_scores, read_classes, read_scores
+from .reporting import compare, compare_paired, read_classes, read_classification, read_scores
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -148,29 +148,43 @@ def picture(
     print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
 
 
-def scores(*runs: str, folds: bool = False, common_cases: bool = False) -> None:
-    """Print the mean scores of evaluations side by side, with their scores of the class if they have any.
+def scores(
+    *runs: str,
+    folds: bool = False,
+    common_cases: bool = False,
+    paired: bool = False,
+    columns: str | tuple[str, ...] = (),
+    format: str = "text",
+) -> None:
+    """Print the mean scores of evaluations side by side, or the paired differences between them.
+
+    Runs with classes of cases also have the scores of the class, with the Brier score and the expected calibration
+    error over 10 equal bins. A switch comes after the runs.
 
     Args:
-        runs: folders with a scores.csv, and a class_scores.csv or none, as NAME=FOLDER or FOLDER.
-        folds: the runs are folds, each with its own cases; two more lines, mean and standard deviation over them. The
-            option comes after the runs.
-        common_cases: the runs have different cases; compare those that all have. The option comes after the runs.
+        runs: folders with a scores.csv, with or without class_scores.csv and classes.csv, as NAME=FOLDER or FOLDER.
+        folds: the runs are folds, each with its own cases; two more lines, mean and standard deviation over them.
+        common_cases: the runs have different cases; compare those that all have.
+        paired: for each score and two runs, the mean difference over the cases with its 95 % bootstrap interval, and
+            p of the Wilcoxon signed-rank test with and without Holm's correction over all lines.
+        columns: the scores to show, such as "Dice liver" or "Dice liver,Dice tumour"; all unless given.
+        format: text, markdown or csv.
     """
     if not runs:
         raise InputError("no runs; give folders of evaluations, NAME=FOLDER or FOLDER")
     named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
     if len(named) < len(runs):
         raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own as NAME=FOLDER")
-    of_classes = {name: Path(folder) / "class_scores.csv" for name, folder in named.items()}
-    print(
-        compare(
-            {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()},
-            {name: read_class_scores(path) for name, path in of_classes.items() if path.exists()},
-            parse_bool(folds),
-            parse_bool(common_cases),
-        )
-    )
+    folds, common_cases, paired = parse_bool(folds), parse_bool(common_cases), parse_bool(paired)
+    if folds and paired:
+        raise UsageError("--paired --folds: folds have different cases, which make no pairs; choose one of the two")
+    asked = tuple(name.strip() for name in columns.split(",")) if isinstance(columns, str) else columns
+    of_cases = {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()}
+    if paired:
+        print(compare_paired(of_cases, common_cases, asked, format))
+    else:
+        of_classes = {name: read_classification(folder) for name, folder in named.items()}
+        print(compare(of_cases, of_classes, folds, common_cases, asked, format))
 
 
 def plots(out: str, classes: str | None = None, scores: str | None = None) -> None:

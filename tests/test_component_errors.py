@@ -54,10 +54,15 @@ def test_a_run_that_fails_keeps_its_own_error() -> None:
     assert type(cause) is ValueError and str(cause) == "math domain error"
 
 
-def run_bundle(folder: Path, **options: object) -> BaseException:
-    """Return what ``monai.bundle.run`` raises when its ``run`` needs the network."""
-    network = {**CONFIG["network_def"], "channels": [4, 8], "strides": [2]}  # type: ignore[dict-item]
-    (folder / "train.json").write_text(json.dumps({"network_def": network, "run": ["$@network_def"]}))
+NETWORK = {
+    "network_def": {**CONFIG["network_def"], "channels": [4, 8], "strides": [2]},  # type: ignore[dict-item]
+    "run": ["$@network_def"],
+}
+
+
+def run_bundle(folder: Path, config: dict = NETWORK, **options: object) -> BaseException:
+    """Return what ``monai.bundle.run`` raises for a config."""
+    (folder / "train.json").write_text(json.dumps(config))
     (folder / "metadata.json").write_text("{}")
     with pytest.warns(UserWarning, match="parsing config_file"), pytest.raises(Exception) as raised:
         run(config_file=str(folder / "train.json"), logging_file=False, **options)  # type: ignore[arg-type]
@@ -68,6 +73,32 @@ def test_an_option_is_shown_with_the_expected_type(tmp_path: Path) -> None:
     cause = root_cause(run_bundle(tmp_path, **{"network_def::channels": [4]}))
     assert isinstance(cause, UsageError)
     assert "; check --network_def::channels [4], expected Sequence[int] (" in str(cause)
+
+
+BUILDER = {"_target_": "torch.nn.Linear", "_mode_": "callable", "in_features": 2, "out_features": "@size"}
+CALLER = {
+    "builder": BUILDER,
+    "trainer": {"_target_": "timeit.timeit", "stmt": "@builder", "number": "@number"},
+    "size": 2,
+    "number": 1,
+    "names": ["a"],
+    "index": "$@names.index(@word)",
+    "word": "a",
+}
+
+
+@pytest.mark.parametrize(
+    ("run", "options", "check"),
+    [
+        ("$@trainer", {"builder::out_features": "x", "number": 2}, "check --builder::out_features x ("),
+        ("$@trainer", {"size": "x", "number": 2}, "check its keys in the config files and the options ("),
+        ("$@index", {"word": "b", "number": 2}, "check --word b ("),
+    ],
+)
+def test_options_of_referenced_components_are_shown(tmp_path: Path, run: str, options: dict, check: str) -> None:
+    cause = root_cause(run_bundle(tmp_path, {**CALLER, "run": [run]}, **options))
+    assert type(cause) is (UsageError if "--" in check else InputError)
+    assert check in str(cause)
 
 
 def test_the_traceback_can_be_shown(

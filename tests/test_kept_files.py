@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.__main__ import main
-from common.results import class_row, write_scores
+from common.reporting import class_row, write_scores
 from common.verbs import VERBS
 
 BUNDLE = "liver_ct_mpunet"
@@ -132,7 +132,7 @@ def test_what_a_verb_wrote_it_writes_again_or_refuses(verb: Callable, tmp_path: 
     assert verb(*call) == ""
     before = {file: (tmp_path / file).read_bytes() for file in files}
     refused = verb(*call)
-    assert refused == "" if name not in ("stack", "unstack") else "there already and not written over" in refused
+    assert refused == "" if name not in ("stack", "unstack") else "already exists and is not overwritten" in refused
     assert {file: (tmp_path / file).read_bytes() for file in before} == before
     for file in before:
         with (tmp_path / file).open("ab") as changed:

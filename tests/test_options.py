@@ -37,6 +37,9 @@ WRONG: dict[str, list[Any]] = {
     "val_interval": [0],
     "patience": [0],
     "warm_up_epochs": [-1, 0.5],
+    "freeze_encoder": [-1, 0.5, None],
+    "warm_up": [-1, "two"],
+    "init_weights": [2024, ["a.pt"], ""],
     "num_workers": [-1, "two"],
     "iterations": [-1],
     "seed": [-1, 2**32, 0.5],
@@ -78,6 +81,7 @@ RIGHT: dict[str, list[Any]] = {
     "device": ["cpu", torch.device("cpu")],
     "resume": [True, "true", "False"],
     "weights": ["untrained", Path("model.pt"), ["a.pt", "b.pt"]],
+    "init_weights": [None, "model.pt", Path("model.pt")],
     "a_key_of_a_user": ["anything", -1],
 }
 
@@ -298,6 +302,19 @@ def test_a_training_makes_its_own_record() -> None:
 
 def test_null_is_a_word_of_the_command_line() -> None:
     assert workflow(CONFIG / "train.json", fold="null").parser.get_parsed_content("fold") is None
+
+
+@pytest.mark.parametrize("value", ["null", None])
+def test_an_option_null_leaves_out_the_scheduler(value: str | None) -> None:
+    config = next(bundle for bundle in BUNDLES if "multirnet" in bundle.name) / "configs" / "train.json"
+    assert workflow(config, lr_scheduler=value).parser.get_parsed_content("lr_scheduler") is None
+
+
+@pytest.mark.parametrize("key", ["optimizer", "loss", "network_def"])
+def test_an_option_null_replaces_no_component_that_is_needed(key: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        workflow(CONFIG / "train.json", **{key: "null"})
+    assert str(root_cause(error.value)).startswith(f"--{key} null: expected a component")
 
 
 @pytest.mark.parametrize("value", ["$None", "@inferer", {"_target_": "SimpleInferer"}])

@@ -1,9 +1,10 @@
 """Find, list, read, write and sample cases."""
 
-from .cases import find_cases, load_cases, shard_for_rank
 from .dataset import CachedCases, CaseDataset, CaseSampler, SampledCacheDataset, TrainingLoader, batch_size_per_rank
 from .foreground import check_foreground
+from .found_cases import find_cases
 from .intensity_statistics import intensity_of, keep_intensity, read_intensity
+from .listed_cases import load_cases, shard_for_rank
 from .spacing import CheckSpacingd, grid_summary
 from .volumes import AtomicNibabelWriter, VolumeReader
 

@@ -16,7 +16,7 @@ try:
     from isal import isal_zlib as inflate
     from isal.igzip_lib import IsalError
 
-    # its stub calls it an instance
+    # the type stub declares IsalError as an instance
     DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error, cast(type[Exception], IsalError))
 except ImportError:
     import gzip as gzip
@@ -52,19 +52,19 @@ MARKS = {
 class GzipStream(io.RawIOBase):
     """Unpack the members of a gzip file, one after another.
 
-    Each member's check sum is compared. The stream ends where no other member begins, with and without isal.
+    The checksum of each member is verified. The stream ends where no other member begins, with and without isal.
 
     Args:
-        file: at the beginning of a member.
+        file: open file, positioned at the beginning of a member.
 
     Raises:
-        EOFError: from reading, the file ends within a member.
+        EOFError: while reading, the file ends within a member.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
         self.file = file
-        self.waiting = b""  # of the file, not unpacked yet
+        self.waiting = b""  # bytes of the file that are not unpacked yet
         self.member = inflate.decompressobj(wbits=31)
 
     def readable(self) -> bool:
@@ -91,7 +91,7 @@ class GzipStream(io.RawIOBase):
                 raise EOFError("the compressed data end too early")
 
     def surplus(self) -> int:
-        """Return how many bytes follow the last member; zeros are padding and do not count."""
+        """Count the bytes after the last member, without padding by zeros."""
         count = 0
         while self.waiting:
             count += len(self.waiting.strip(b"\0"))
@@ -101,17 +101,17 @@ class GzipStream(io.RawIOBase):
 
 @contextmanager
 def opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, GzipStream | None]]:
-    """Open a file that should hold a volume, and unpack it if it is compressed with gzip, whatever its name says.
+    """Open a volume file, and unpack it if its content is gzip, whatever its name says.
 
     Args:
-        path: the file.
-        kind: the format that its name speaks of, for messages.
+        path: volume file.
+        kind: format that its name implies, for messages.
 
-    Returns:
-        its content, and the stream that unpacks it where it is compressed.
+    Yields:
+        the unpacked content, and the stream that unpacks it, or None if the file is not compressed.
 
     Raises:
-        InputError: it is empty, or its first bytes are those of something else; from the block, it is cut or damaged.
+        InputError: the file is empty or has another format; or reading in the block finds it truncated or damaged.
     """
     with path.open("rb") as file:
         head = file.peek(512)
@@ -122,20 +122,20 @@ def opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, GzipStrea
             yield stream, packed
         except DAMAGED as error:
             raise InputError(
-                f"{path}: not a complete {kind} file, cut or damaged ({error}); copy or convert it again"
+                f"{path}: not a complete {kind} file, truncated or damaged ({error}); copy or convert it again"
             ) from error
 
 
 def check_content(path: Path, head: bytes, kind: str) -> None:
-    """Check that a file's first bytes are not those of something that often lies there under a scan's name.
+    """Check by its first bytes that a file is not something else with a scan's name, such as a web page.
 
     Args:
-        path: for the message.
-        head: the first bytes, 512 or all of a shorter file.
-        kind: the format that is expected, for the message.
+        path: file, for the message.
+        head: first 512 bytes of the file, or all bytes of a shorter file.
+        kind: expected format, for the message.
 
     Raises:
-        InputError: it is empty, a pointer to the file itself, a web page, an archive or of another format.
+        InputError: the file is empty, a Git LFS or git-annex pointer, a web page, an archive or of another format.
     """
     if not head:
         raise InputError(f"{path}: an empty file, expected {kind}; copy it again")

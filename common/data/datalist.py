@@ -1,4 +1,4 @@
-"""Data lists (``dataset.json``) of known public layouts, with cross-validation folds."""
+"""Write data lists (``dataset.json``) for known layouts, with cross-validation folds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 from ..errors import InputError, UsageError
 from ..files import is_own_json, read_json, write_own_json
 from ..labels import names_in_list
-from .cases import files_of, with_distinct_names
 from .folders import broken_link
 from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
-from .layouts import LAYOUTS, first_names
-from .names import modality_of, safe_name
+from .layouts import LAYOUTS
+from .listed_cases import files_of
+from .names import first_names, modality_of, safe_name, with_distinct_names
 
 
 def write_datalist(
@@ -34,44 +34,51 @@ def write_datalist(
     validation_share: float = VALIDATION_SHARE,
     splits: str | Path | None = None,
 ) -> dict[str, list[dict]]:
-    """Write a list of the labelled cases of a folder, dealt into folds and split by one of them.
+    """Write a data list of the labelled cases in a folder: assign patients to folds and split by one fold.
 
-    Every case keeps its fold, so that ``--fold`` of a training can take any other split from the same file. The cases
-    of a patient, where names or ``classes`` tell the patient, stay together. Where cases have a class, each fold, and
-    the validation of each, gets its share of every class. Where a layout tells what the values of the labels mean, each
-    case says so as ``label_code``. Every case has its name, ``case``. Links keep their own names.
+    The list stores the fold of every case, so that a training can choose another split by ``--fold``. All cases of a
+    patient are in one fold, if names or ``classes`` tell the patient. If cases have a class, each fold and each
+    validation list gets its share of every class. Each case has its name as ``case``. If the layout defines the meaning
+    of label values, each case stores it as ``label_code``. Links keep their own names.
+
+    The layouts are:
+
+    - ``"nnunet"``, also for the Medical Segmentation Decathlon: ``imagesTr`` (one file per case, or ``CASE_0000``,
+      ``CASE_0001``, ... per channel) and ``labelsTr``;
+    - ``"folders"``: a folder per case with its images and one label; the label's name has one of the words seg, label,
+      mask, gt, gtv, roi;
+    - ``"brats2015"`` (2013 to 2016), ``"brats2018"`` (2017 to 2019), ``"brats2020"`` (2020, 2021), ``"brats2023"``
+      (from 2023): gliomas, a folder per case at any depth; ``"msd_task01"``: brain tumours of the Decathlon;
+    - ``"lits"``: livers, ``volume-N`` and ``segmentation-N`` at any depth; ``"msd_task03"``: livers of the Decathlon;
+    - ``"mosmed"``: MosMedData's ``studies/CT-?/study_N`` with a ``masks/study_N_mask``: 50 of CT-1, class COVID-19. A
+      study of CT-0 with an empty mask that the user added is normal;
+    - ``"covid_ct_seg"``: the ten scans ``coronacases_N`` of ``COVID-19-CT-Seg_20cases`` with their ``Infection_Mask``,
+      class COVID-19; the other ten scans are not in HU.
+
+    The two lung data sets have masks of lesions to train a segmentation. They have no other pneumonia, so they cannot
+    train the diagnosis.
 
     Args:
-        layout: ``"nnunet"``, also the Medical Segmentation Decathlon's: ``imagesTr`` (a file per case, or
-            ``CASE_0000``, ``CASE_0001``, ... per channel), ``labelsTr``; or ``"folders"``: a folder per case
-            with its images and a label whose name has one of the words seg, label, mask, gt, gtv, roi. Gliomas:
-            ``"brats2015"``, ``"brats2018"``, ``"brats2020"`` (their neighbours too: 2013 to 2016, 2017 to 2019, 2021),
-            ``"brats2023"``: a folder per case, at any depth; ``"msd_task01"``: the Decathlon's brain tumours. Livers:
-            ``"lits"``: ``volume-N`` and ``segmentation-N``, at any depth; ``"msd_task03"``: the Decathlon's. Lungs:
-            ``"mosmed"``: MosMedData's ``studies/CT-?/study_N`` that have a ``masks/study_N_mask``, 50 of CT-1, of class
-            COVID-19; one of CT-0 for which an empty mask was put there is normal. ``"covid_ct_seg"``: the ten scans
-            ``coronacases_N`` of ``COVID-19-CT-Seg_20cases`` with their ``Infection_Mask``, all COVID-19; the other ten
-            are not in HU. Both have masks of lesions to train a segmentation, and neither has other pneumonia: to tell
-            COVID-19 from it they cannot train.
-        root: the folder.
-        out: the data list; ``dataset_dir`` of the bundles is its folder.
-        modalities: names of the channels in the network's order, where a case has several.
-        folds: number of folds, by patient; 5 unless given, or as many as ``splits`` has.
-        fold: the fold to test on.
-        seed: of the random order in which patients are dealt into folds.
+        layout: name of the layout, see above.
+        root: folder of the cases.
+        out: data list to write; its folder is ``dataset_dir`` of the bundles.
+        modalities: names of the channels in the network's order, if a case has several.
+        folds: number of folds; default 5, or the number of ``splits``.
+        fold: fold to test on.
+        seed: seed of the random order in which patients are assigned to folds.
         classes: table of the cases' classes, see :func:`read_case_classes`; each case gets its ``class``, and its
-            ``patient`` where the table has one.
-        validation_share: part of the patients outside ``fold`` for validation, from 0 up to but below 1.
-        splits: nnU-Net's ``splits_final.json``: fold N tests on the cases under ``val`` in its split N.
+            ``patient`` if the table has one.
+        validation_share: fraction of the patients outside ``fold`` for validation, 0 <= share < 1.
+        splits: nnU-Net's ``splits_final.json``; fold N tests on the cases under ``val`` in split N.
 
     Returns:
         the lists ``training``, ``validation`` and ``test``.
 
     Raises:
-        UsageError: a share out of range, or other folds than ``splits`` has.
-        InputError: an unknown layout, no labelled cases, fewer patients than folds, a case without an image, a label or
-            a modality, a broken link, two cases of one name, labels of another code than the layout's, a table or
-            splits of other cases than these; or ``out`` exists and is not a list as this function wrote it.
+        UsageError: the share is out of range, or ``folds`` differs from the number of splits.
+        InputError: the layout is unknown; there are no labelled cases or fewer patients than folds; a case lacks an
+            image, label or modality; a link is broken; two cases have the same name; label values have another meaning;
+            a table or splits do not fit the cases; or ``out`` exists and is not an unchanged list of this function.
     """
     root, out = Path(root), Path(out)
     check_share(validation_share)
@@ -81,8 +88,8 @@ def write_datalist(
         raise InputError(f"--root {root}: no such folder")
     if (out.exists() or out.is_symlink()) and not is_own_json(out):
         raise InputError(
-            f"--out {out}: exists and is not a list as datalist wrote it, but the data set's own description, a list "
-            "that was edited, or another file; name another --out, or remove it"
+            f"--out {out}: exists and is not an unchanged list of datalist, but the data set's own dataset.json, an "
+            "edited list or another file; choose another --out, or remove the file"
         )
     modalities = tuple(modality_of(name)[0] or name for name in modalities)
     cases = _find(layout, root, modalities)
@@ -94,16 +101,16 @@ def write_datalist(
     fold_of = {} if splits is None else _read_splits(Path(splits), cases)
     dealt = len(set(fold_of.values())) or 5
     if fold_of and folds not in (None, dealt):
-        raise UsageError(f"--folds {folds}, but {splits} has {dealt}; leave --folds out")
+        raise UsageError(f"--folds {folds}, but {splits} has {dealt} splits; omit --folds")
     folds = dealt if folds is None else folds
     if not (2 <= folds <= len(patients) and 0 <= fold < folds):
         raise InputError(
-            f"{len(cases)} labelled cases in {root}, of {len(patients)} patients, --folds {folds}, --fold {fold}: "
-            "expected at least 2 folds, no more than patients, and fold 0 to folds - 1"
+            f"--folds {folds}, --fold {fold}: expected 2 to {len(patients)} folds, the number of patients "
+            f"({len(cases)} labelled cases in {root}), and a fold from 0 to folds - 1"
         )
     groups = list(patients.values())
     shuffled = [groups[index] for index in np.random.default_rng(seed).permutation(len(groups))]
-    for position, group in enumerate(sorted(shuffled, key=classes_of)):  # class by class, each in random order
+    for position, group in enumerate(sorted(shuffled, key=classes_of)):  # sorted is stable: random order within a class
         for case in group:
             case.update(fold=fold_of.get(case["case"], position % folds), order=position)
             for key in ("image", "label"):
@@ -113,7 +120,7 @@ def write_datalist(
     lists = split_by_fold(out, {"training": cases}, fold, validation_share)
     channels = {"modality": {str(i): name for i, name in enumerate(modalities)}} if modalities else {}
     content: dict[str, Any] = {**channels, **lists}
-    named = names_in_list(root)  # which a training compares with its own; with a code, a case says them itself
+    named = names_in_list(root)  # for the comparison with a training's labels; not needed with a label_code
     if named and not any("label_code" in case for case in cases):
         content["labels"] = {str(value): name for value, name in named.items()}
     write_own_json({"layout": layout, **content}, out)
@@ -124,20 +131,20 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
     """Read the classes of cases from a CSV file with the columns ``case``, ``class`` and, if any, ``patient``.
 
     Args:
-        path: a row for each case, under the name that the case has in results: its file without the ending, or its
-            folder. A class is a name, or its number from 0. The file is in UTF-8, or in UTF-16 with its mark.
+        path: CSV file in UTF-8, or in UTF-16 with a byte order mark. Each row is a case, by its name in results: the
+            file without the suffix, or the folder. A class is a name or an index from 0.
 
     Returns:
-        for each case ``class`` and, where the row has one, ``patient``.
+        a dict for each case name, with ``class`` and, if the row has one, ``patient``.
 
     Raises:
-        InputError: no such file, another encoding, no such columns, a row without a case or class, a case twice.
+        InputError: the file cannot be read or decoded, a column, case or class is missing, or a case has two rows.
     """
     path = Path(path)
     try:
         raw = path.read_bytes()
         wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = raw.decode("utf-16" if wide else "utf-8-sig")  # spreadsheets begin it with a byte order mark
+        text = raw.decode("utf-16" if wide else "utf-8-sig")  # spreadsheets write a byte order mark
         reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
@@ -148,7 +155,7 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
     if not {"case", "class"} <= set(columns):
         raise InputError(
-            f"{path}: columns {', '.join(columns) or 'none'}, expected case, class and, if known, patient, "
+            f"{path}: found the columns {', '.join(columns) or 'none'}; expected case, class and, if known, patient, "
             "separated by commas"
         )
     known: dict[str, dict] = {}
@@ -165,7 +172,7 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
 
 
 def _find(layout: str, root: Path, modalities: Sequence[str]) -> list[dict]:
-    """Return the cases of a layout, each with a name of its own and files that are there."""
+    """Return the cases of a layout; check that their names are distinct and their files exist."""
     try:
         cases = with_distinct_names(LAYOUTS[layout](root, modalities), root)
     except OSError as error:
@@ -182,22 +189,22 @@ def _add_classes(cases: list[dict], path: Path, root: Path) -> None:
     names = [case["case"] for case in cases]
     missing = [name for name in names if name not in known]
     if missing:
-        raise InputError(f"{path}: no row for {first_names(missing)}, labelled cases in {root}; add their classes")
+        raise InputError(f"{path}: no row for {first_names(missing)}, labelled cases in {root}; add these rows")
     unknown = [name for name in known if name not in names]
     if unknown:
         raise InputError(
-            f"{path}: rows for {first_names(unknown)}, but {root} has no such labelled case, only "
-            f"{first_names(names)}; correct the names or leave these rows out"
+            f"{path}: rows for {first_names(unknown)}, which are not labelled cases in {root}; found "
+            f"{first_names(names)}; correct the names or remove these rows"
         )
     for case, name in zip(cases, names):
         case.update(known[name])
 
 
 def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:
-    """Return the fold of each case: the number of the split that has the case under ``val``.
+    """Return the fold of each case: the index of the split that lists the case under ``val``.
 
     Raises:
-        InputError: the file is not nnU-Net's, has other cases than these, or does not test each case once.
+        InputError: the file has another form or other cases, or a case is not in exactly one ``val``.
     """
     content = read_json(path)
     if not isinstance(content, list) or not all(
@@ -209,7 +216,7 @@ def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:
         for name in map(safe_name, split["val"]):
             if name in fold_of:
                 raise InputError(
-                    f"--splits {path}: {name} is under val of splits {fold_of[name]} and {number}; expected one"
+                    f"--splits {path}: {name} is under val of splits {fold_of[name]} and {number}, expected one split"
                 )
             fold_of[name] = number
     names = {case["case"] for case in cases}
@@ -218,11 +225,13 @@ def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:
             f"--splits {path}: no labelled case for {first_names(unknown)}; cases are {first_names(sorted(names))}"
         )
     if untested := sorted(names - set(fold_of)):
-        raise InputError(f"--splits {path}: {first_names(untested)} are under no val; expected every case under one")
+        raise InputError(
+            f"--splits {path}: {first_names(untested)} under val of no split, expected one split for each case"
+        )
     return fold_of
 
 
 def _relative(path: str, root: Path, out: Path) -> str:
-    """Return a path below ``root`` relative to the list; links below ``root`` keep their names."""
+    """Return a path below ``root``, relative to the data list; links below ``root`` keep their names."""
     inside = root.resolve() / Path(path).relative_to(root)
     return Path(os.path.relpath(inside, out.parent.resolve())).as_posix()

@@ -1,4 +1,4 @@
-"""Read a folder of DICOM slices as one volume, or refuse it if the slices form no volume."""
+"""Read a folder of DICOM slices as one volume, or refuse slices that do not form a volume."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ..memory import check_memory
 from .dicom_headers import Slice, has_pydicom, not_an_image, read_slice
 from .itk_files import LPS_TO_RAS, has_itk, itk, itk_reason
 
-UNEVEN = 0.15  # of a step; below the 0.2 by which a missing slice moves others, above positions rounded to 0.1 mm
+UNEVEN = 0.15  # fraction of a step; a missing slice shifts others by 0.2, positions rounded to 0.1 mm by less
 SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row of 250 mm
-DEEPEST = 4  # levels of folders below one in which a series is looked for: patient, study, series, images
+DEEPEST = 4  # levels of sub-folders to search for a series: patient, study, series, images
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its suffix or its mark; the index of a medium, ``DICOMDIR``, does not count."""
+    """Return whether a file is DICOM by its suffix or its first bytes; the index file ``DICOMDIR`` does not count."""
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
         return True
-    if path.suffix.lower() in (".nii", ".gz"):  # a data set has many; no need to open each
+    if path.suffix.lower() in (".nii", ".gz"):  # a data set has many; opening each is slow
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
 def is_series(path: Path) -> bool:
-    """Return whether this is a folder with DICOM files in it, not below it.
+    """Return whether this is a folder that contains DICOM files itself, not in sub-folders.
 
-    A folder that this user may not list is none; whoever reads it says so.
+    Return False for a folder without read permission; reading it later raises the error.
     """
     if path.name.startswith("."):
         return False
@@ -44,7 +44,7 @@ def is_series(path: Path) -> bool:
 
 
 def series_below(folder: Path) -> Path | None:
-    """Return the first series in the folders below one, as an archive exports them; None if there is none."""
+    """Return the first series in the sub-folders of a folder, as an archive exports them, or None."""
     level = [folder]
     for _ in range(DEEPEST):
         level = sorted(path for parent in level for path in parent.iterdir() if path.is_dir())
@@ -57,39 +57,40 @@ def series_below(folder: Path) -> Path | None:
 def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the slices of a folder as a float32 array ``(x, y, z)`` and its 4x4 affine to RAS+ millimetres.
 
-    The order and the distance of the slices are those of their positions (``ImagePositionPatient``), not of the
-    files' names, their numbers or ``SliceThickness``. Values are rescaled by slope and intercept: of a CT, Hounsfield
-    units. ``MONOCHROME1`` says how to show an image, so it leaves its values as they are. x and y are column and row of
-    the images, z goes along their normal.
+    Order and distance of the slices follow from ``ImagePositionPatient``, not from file names, instance numbers or
+    ``SliceThickness``. Values are rescaled by slope and intercept; a CT is then in Hounsfield units. ``MONOCHROME1``
+    only affects the display, so the values stay. x and y are column and row of the images; z runs along their normal.
 
     Raises:
-        InputError: no itk; a file that is no image or is damaged; several series; colour, several frames in a file, no
-            positions; slices of different size, spacing or direction, at one place, at unequal steps or shifted against
-            each other; more voxels than the memory holds.
+        InputError: itk is not installed; a file is damaged or not an image; there are several series; an image has
+            colours, several frames or no position; slices differ in size, spacing or direction, share a position, have
+            unequal steps or are shifted against each other; or the volume does not fit into memory.
     """
     slices = ordered_slices(folder)
     (columns, rows), count = slices[0].size[:2], len(slices)
     reading = f"reading {columns} x {rows} x {count} voxels"
-    need = 8 * columns * rows * count  # float32, as decoded and as an array
-    check_memory(str(folder), reading, need, "check Rows and Columns of its headers, or use a machine with more")
+    need = 8 * columns * rows * count  # float32, decoded and as an array
+    check_memory(str(folder), reading, need, "check Rows and Columns in its headers, or use a machine with more memory")
     try:
-        # float: slope and intercept may differ from slice to slice, and the type of the first holds for all
+        # float, because slope and intercept may differ by slice, but ITK uses the type of the first slice for all
         image = itk.imread([str(s.path) for s in slices], itk.F)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise InputError(f"{folder}: {reading} needs more memory than there is; use a machine with more") from error
+            raise InputError(
+                f"{folder}: {reading} needs more memory than available; use a machine with more memory"
+            ) from error
         raise InputError(
             f"{folder}: its images cannot be decoded ({itk_reason(error)}); copy them again, or convert them to NIfTI"
         ) from error
     array = itk.array_from_image(image).T
     for k, one in enumerate(slices):
-        if one.ends is not None:  # GDCM has inverted it, in the values as they are stored, and rescaled it then
+        if one.ends is not None:  # GDCM inverted the stored values before it rescaled them
             np.subtract(_mirror(one.path, one.ends), array[:, :, k], out=array[:, :, k])
     return array, series_affine(slices)
 
 
 def series_affine(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the 4x4 affine to RAS+ millimetres of the volume that :func:`ordered_slices` make."""
+    """Return the 4x4 affine to RAS+ millimetres of the volume from the slices of :func:`ordered_slices`."""
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[0] * first.spacing[1]
@@ -101,10 +102,10 @@ def series_affine(slices: Sequence[Slice]) -> np.ndarray:
 
 
 def ordered_slices(folder: Path) -> list[Slice]:
-    """Read the headers of a folder's slices, in the order in which :func:`read_series` stacks them.
+    """Read the headers of a folder's slices and sort them in the stacking order of :func:`read_series`.
 
     Raises:
-        InputError: as of :func:`read_series`, but for what only the pixels tell.
+        InputError: see :func:`read_series`; pixels are not checked.
     """
     if not (has_itk and has_pydicom):
         raise InputError(
@@ -114,7 +115,7 @@ def ordered_slices(folder: Path) -> list[Slice]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     paths = [path for path in files if is_dicom(path)]
     if not paths:
-        raise InputError(f"{folder}: no DICOM files in this folder; give the folder that holds the slices themselves")
+        raise InputError(f"{folder}: no DICOM files in this folder; give the folder that contains the slices")
     named_alike = {re.sub(r"\d+", "0", path.name) for path in paths}
     for path in files:
         if path not in paths and re.sub(r"\d+", "0", path.name) in named_alike:
@@ -131,7 +132,7 @@ def ordered_slices(folder: Path) -> list[Slice]:
 
 
 def _mirror(path: Path, ends: int) -> np.float32:
-    """Return what a rescaled value and its rescaled inverted value add up to."""
+    """Return the sum of a rescaled value and its rescaled inverted value."""
     reader = itk.GDCMImageIO.New(FileName=str(path))
     reader.ReadImageInformation()
     return np.float32(reader.GetRescaleSlope() * ends + 2 * reader.GetRescaleIntercept())
@@ -148,8 +149,8 @@ def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:
             for uid, group in series.items()
         )
         raise InputError(
-            f"{folder}: {len(series)} DICOM series ({found}); put each into a folder of its own and leave out "
-            "localizers, dose reports and the like"
+            f"{folder}: {len(series)} DICOM series ({found}); put each into its own folder and "
+            "remove localizers, dose reports and the like"
         )
 
 
@@ -158,7 +159,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
     for one in slices:
         name = one.path.name
         if one.components > 1:
-            raise InputError(f"{folder}: {name} is a colour image, expected one number in each voxel; take it out")
+            raise InputError(f"{folder}: {name} is a colour image, expected one number in each voxel; remove it")
         if one.size[2:] not in ((), (1,)):
             raise InputError(
                 f"{folder}: {name} has {one.size[2]} frames, expected one slice in each file; convert it to NIfTI, "
@@ -166,8 +167,8 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
             )
         if not all(np.isfinite(v).all() for v in (one.position, one.orientation, one.spacing)):
             raise InputError(
-                f"{folder}: {name} does not say where its slice lies (ImagePositionPatient, ImageOrientationPatient, "
-                "PixelSpacing); a secondary capture makes no volume; export the original series"
+                f"{folder}: {name} has no valid slice position (ImagePositionPatient, ImageOrientationPatient, "
+                "PixelSpacing), such as a secondary capture; export the original series"
             )
         for what, same in {
             f"size ({_join(first.size[:2])} and {_join(one.size[:2])})": one.size[:2] == first.size[:2],
@@ -180,8 +181,8 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
         }.items():
             if not same:
                 raise InputError(
-                    f"{folder}: {first.path.name} and {name} are of different {what}, so they make no volume; "
-                    "take out the one that does not belong, such as a localizer"
+                    f"{folder}: {first.path.name} and {name} differ in {what}, expected the same in all slices; "
+                    "remove the one that does not belong to the series, such as a localizer"
                 )
     if not np.allclose(first.orientation @ first.orientation.T, np.eye(2), rtol=0, atol=1e-2):
         raise InputError(
@@ -191,7 +192,7 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
 
 
 def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """Check that slices, sorted along ``normal``, lie at equal steps and above each other."""
+    """Check that slices, sorted along ``normal``, have equal steps and are not shifted against each other."""
     places = np.array([s.position for s in slices])
     heights = places @ normal
     steps = np.diff(heights)
@@ -199,9 +200,9 @@ def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray)
     if doubled.size:
         one, other = slices[doubled[0]], slices[doubled[0] + 1]
         raise InputError(
-            f"{folder}: {doubled.size} of its {len(slices)} images at the place of another, such as "
-            f"{one.path.name} and {other.path.name} at {_join(one.position)}; a file twice, or "
-            "several echoes, phases or times in one series: one folder for each"
+            f"{folder}: {doubled.size} of its {len(slices)} images at the position of another, such as "
+            f"{one.path.name} and {other.path.name} at {_join(one.position)}; remove duplicate files, or put each "
+            "echo, phase or time point into its own folder"
         )
     usual = float(np.median(steps))
     even = np.linspace(heights[0], heights[-1], len(heights))
@@ -215,14 +216,14 @@ def _check_even_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray)
         )
         more = f" and {unusual.size - 3} more" if unusual.size > 3 else ""
         raise InputError(
-            f"{folder}: the steps between its {len(slices)} slices are not equal, mostly {usual:.4g} mm but {found}"
+            f"{folder}: unequal steps between its {len(slices)} slices, mostly {usual:.4g} mm but {found}"
             f"{more}; find the missing slices, or resample the series to equal steps"
         )
     across = places - places[0] - np.outer(heights - heights[0], normal)
     shift = float(np.linalg.norm(across, axis=1).max())
     if shift > slices[0].spacing.min() / 2:
         raise InputError(
-            f"{folder}: its slices are shifted against each other by up to {shift:.3g} mm, as by a tilted gantry; "
+            f"{folder}: its slices are shifted against each other by up to {shift:.3g} mm, as with a tilted gantry; "
             "convert it to NIfTI with a tool that corrects it, for example dcm2niix"
         )
 

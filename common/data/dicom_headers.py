@@ -1,4 +1,4 @@
-"""Read the header of a DICOM image, and check what decoders do not check."""
+"""Read the header of a DICOM image, and check entries that decoders do not check."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..memory import size
 
 pydicom, has_pydicom = optional_import("pydicom")
 
-DEFERRED = 4096  # bytes; larger elements, above all the pixels, are skipped
-ALLOCATED = (8, 16, 32)  # bits of a pixel in a file that the decoder can hand over as numbers
-# What pydicom raises for damaged files, of which it has no one error.
+DEFERRED = 4096  # bytes; larger elements, mainly the pixels, are skipped
+ALLOCATED = (8, 16, 32)  # bits of a pixel that the decoder supports
+# Exceptions of pydicom for damaged files; it has no common base class for them.
 DAMAGED = (
     EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, OSError, RecursionError,
     struct.error, zlib.error,
@@ -25,7 +25,7 @@ DAMAGED = (
 
 
 class Slice(NamedTuple):
-    """Hold what the header of one file says."""
+    """Store the header entries of one file."""
 
     path: Path
     series: str
@@ -36,11 +36,11 @@ class Slice(NamedTuple):
     position: np.ndarray  # centre of the first voxel, LPS, mm
     orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
     spacing: np.ndarray  # between rows, between columns, mm
-    ends: int | None  # for MONOCHROME1: sum of the lowest and the highest value that the stored bits hold
+    ends: int | None  # for MONOCHROME1: sum of the lowest and the highest storable value
 
 
 class _Header:
-    """Read the elements of a file as they are stored, so that a wrong value affects its own element alone."""
+    """Read the elements of a file without conversion, so that a wrong value affects only its own element."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ class _Header:
         return self.raw(keyword).decode("latin-1").strip(" \0")
 
     def integer(self, keyword: str, missing: int) -> int:
-        """Return an unsigned number of 16 bits."""
+        """Return an unsigned 16-bit number, or ``missing``."""
         item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
         value = getattr(item, "value", None)
         if isinstance(value, bytes) and len(value) >= 2:
@@ -71,7 +71,7 @@ class _Header:
         return value if isinstance(value, int) else missing
 
     def numbers(self, keyword: str, count: int) -> np.ndarray:
-        """Return decimal numbers; NaN unless there are ``count``."""
+        """Return ``count`` decimal numbers; all NaN if their number differs or one is not finite."""
         try:
             values = np.array([float(v) for v in self.text(keyword).split("\\")])
         except ValueError:
@@ -79,7 +79,7 @@ class _Header:
         return values if values.size == count and np.isfinite(values).all() else np.full(count, np.nan)
 
     def decoded(self, keyword: str) -> str:
-        """Return a text in the header's own character set; of several, the last one that is known counts."""
+        """Return a string decoded by the header's character set, the last known one of several."""
         known = pydicom.charset.python_encoding
         names = [known[name.strip()] for name in self.text("SpecificCharacterSet").split("\\") if name.strip() in known]
         shown = self.raw(keyword).strip(b" \0").decode(names[-1] if names else "utf-8", "replace")
@@ -90,7 +90,7 @@ def read_slice(path: Path) -> Slice:
     """Read the header of an image.
 
     Raises:
-        InputError: the file holds no image, or is damaged; its pixels are cut, or are not as many as it says.
+        InputError: the file is damaged or not an image, or its number of pixels differs from its header.
     """
     header = _Header(path)
     columns, rows = header.integer("Columns", 0), header.integer("Rows", 0)
@@ -106,14 +106,14 @@ def read_slice(path: Path) -> Slice:
     allocated, stored = header.integer("BitsAllocated", 0), header.integer("BitsStored", 0)
     if allocated not in ALLOCATED or not 0 < stored <= allocated:
         raise InputError(
-            f"{path}: BitsAllocated {allocated} and BitsStored {stored} in its header, expected 8, 16 or 32 and no "
-            "more than this; copy it again, or convert the series to NIfTI"
+            f"{path}: BitsAllocated {allocated} and BitsStored {stored} in its header, expected 8, 16 or 32 and at "
+            "most this; copy it again, or convert the series to NIfTI"
         )
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         if header.text(keyword) and not np.isfinite(header.numbers(keyword, 1)).all():
             raise InputError(f"{path}: {keyword} {header.text(keyword)[:40]}, expected a number; correct the header")
     if header.text("RescaleSlope") and header.numbers("RescaleSlope", 1)[0] == 0:
-        raise InputError(f"{path}: RescaleSlope is 0, so all its values would be one; correct the header")
+        raise InputError(f"{path}: RescaleSlope 0 would make all values equal; correct the header")
     if components == header.integer("SamplesPerPixel", 1):
         _check_pixels(path, header, rows * columns * components * frames * allocated // 8)
     signed = header.integer("PixelRepresentation", 0) == 1
@@ -133,15 +133,15 @@ def read_slice(path: Path) -> Slice:
 
 
 def not_an_image(path: Path) -> InputError:
-    """Return the error for a file that lies among slices and has no image."""
+    """Return the error for a file beside slices that has no image."""
     return InputError(
-        f"{path}: not a DICOM image, or damaged; copy it again, or take it out of the folder if it is a report, a "
+        f"{path}: not a DICOM image, or damaged; copy it again, or remove it from the folder if it is a report, a "
         "structure set or the like"
     )
 
 
 def _check_pixels(path: Path, header: _Header, expected: int) -> None:
-    """Check that pixels which are not compressed are as many bytes as the header says; GDCM takes any number."""
+    """Check the number of bytes of uncompressed pixels against the header, because GDCM accepts any number."""
     item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"), keep_deferred=True)
     if item is None:
         raise not_an_image(path)
@@ -151,10 +151,8 @@ def _check_pixels(path: Path, header: _Header, expected: int) -> None:
     length = item.length if isinstance(item, pydicom.dataelem.RawDataElement) else len(item.value)
     if length - expected not in (0, 1):
         raise InputError(
-            f"{path}: {size(length)} of pixels, expected {size(expected)} by Rows, Columns and BitsAllocated; copy it "
-            "again, or convert the series to NIfTI"
+            f"{path}: {size(length)} of pixels, expected {size(expected)} from Rows, Columns and BitsAllocated; copy "
+            "it again, or convert the series to NIfTI"
         )
     if not syntax.is_deflated and item.value_tell + length > path.stat().st_size:
-        raise InputError(
-            f"{path}: the file is cut within its pixels, of which {size(length)} belong here; copy it again"
-        )
+        raise InputError(f"{path}: truncated within its pixels, expected {size(length)}; copy it again")

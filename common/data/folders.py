@@ -1,4 +1,4 @@
-"""List the scans of a folder, without the files that systems put beside them, and find broken links."""
+"""List the scans of a folder without files of operating systems, and find broken links."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-# Besides hidden files: of macOS, Synology, Linux, Windows, QNAP; in lower case.
-DEBRIS = (
+# Files and folders of macOS, Synology, Linux, Windows and QNAP that are not hidden; in lower case.
+SYSTEM_FILES = (
     "__macosx", "@eadir", "#recycle", "#snapshot", "lost+found", "$recycle.bin", "recycler",
     "system volume information", "thumbs.db", "desktop.ini", "@recycle", "@recently-snapshot",
 )  # fmt: skip
 
 
 def entries(folder: Path) -> list[Path]:
-    """List a folder in order, without hidden files and the debris of systems.
+    """List a folder in order, without hidden files and files of the operating system.
 
     Raises:
-        InputError: this user may not read the folder, or it is not one.
+        InputError: the path is not a folder, or the user may not read it.
     """
     try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in DEBRIS)
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in SYSTEM_FILES)
     except OSError as error:
         raise InputError(os_failure(error, str(folder))) from error
 
 
 def is_scan(path: Path) -> bool:
-    """Return whether this is an image file by its suffix, or a folder with DICOM files in it.
+    """Return whether a path is an image file by its suffix, or a folder that contains DICOM files.
 
-    A link with such a suffix that leads nowhere is one too: whoever uses it says so, see :func:`broken_link`.
+    A broken link with such a suffix counts as a scan, so that reading it raises an error; see :func:`broken_link`.
     """
     try:
         if path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES) and (path.is_file() or broken_link(path)):
             return not path.name.startswith(".")
         return is_series(path)
-    except OSError:  # not this user's to read; as a folder it gets its line where it is listed
+    except OSError:  # permission denied; listing the folder reports it
         return False
 
 
@@ -63,39 +63,39 @@ def scans_below(root: Path) -> list[Path]:
 
 
 def broken_link(path: Path) -> str | None:
-    """Return a line on a link that leads nowhere; None for every other path."""
+    """Return the error message for a broken link, or None for every other path."""
     if not path.is_symlink() or path.exists():
         return None
-    return f"{path}: a broken link to {os.readlink(path)}; fetch the file that it stands for, or remove the link"
+    return f"{path}: a broken link to {os.readlink(path)}; get the file, or remove the link"
 
 
 def broken_links(path: Path) -> list[str]:
-    """Return a line on each link that leads nowhere: of a scan itself, and of a folder's files."""
+    """Return the error messages for broken links: the scan itself, or files in its folder."""
     return [line for one in (path, *(entries(path) if path.is_dir() else ())) if (line := broken_link(one))]
 
 
 def channels_in_header(path: Path) -> int:
-    """Return the length of the fourth axis of a NIfTI file; 1 of every other file, and of one that cannot be read."""
+    """Return the length of the fourth axis of a NIfTI file; 1 for other files and for damaged ones."""
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
         return 1
     try:
         shape = nib.load(path).shape
     except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error):
-        return 1  # whoever reads its voxels says why
+        return 1  # reading its voxels reports the reason
     return shape[3] if len(shape) > 3 else 1
 
 
 def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str) -> str | list[str]:
-    """Return the images among ``files`` in the order of ``modalities``; a single file is taken to hold them all.
+    """Return the images among ``files`` in the order of ``modalities``; a single file counts as all modalities.
 
     Raises:
-        InputError: a modality is missing or there twice; several files, but not several modalities.
+        InputError: a modality has no file or several, or there are several files for one modality.
     """
     if len(files) == 1:
         return str(files[0])
     if len(modalities) < 2:
         found = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"{where}: {len(files)} scans ({found}), expected one; put each case into a folder of its own")
+        raise InputError(f"{where}: {len(files)} scans ({found}), expected one; put each case into its own folder")
     chosen = []
     for modality in modalities:
         matches = [f for f in files if modality_of(stem(f), modalities)[0] == modality]
@@ -113,25 +113,25 @@ def images_of_case(files: Sequence[Path], modalities: Sequence[str], where: str)
 def warn_of_unused(
     root: Path, scans: Sequence[Path], images: Sequence[str | list[str]], modalities: Sequence[str]
 ) -> None:
-    """Log one warning for the scans beside a case's modalities that no case uses.
+    """Log one warning about scans that no case uses, such as files of another modality.
 
     Args:
-        root: data set, for the message.
-        scans: the scans found, without labels.
-        images: of each case, its files.
-        modalities: the channels of a case.
+        root: folder of the data set, for the message.
+        scans: scans found, without labels.
+        images: image file or files of each case.
+        modalities: channels of a case.
     """
     used = {path for image in images for path in ([image] if isinstance(image, str) else image)}
     unused = [path.name for path in scans if str(path) not in used]
     if unused:
         logger.warning(
-            "%s: %d scans are left out, such as %s; a case takes %s",
+            "%s: %d scans are ignored, such as %s; a case uses %s",
             root, len(unused), unused[0], ", ".join(modalities),
         )  # fmt: skip
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Yield what lies below a folder; of linked folders each once, and none that a folder in ``seen`` holds anyway."""
+    """Yield all paths below a folder; follow each linked folder once, unless it lies inside a folder in ``seen``."""
     for path in entries(folder):
         yield path
         if path.is_dir():

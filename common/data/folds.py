@@ -1,4 +1,4 @@
-"""The split of a data list's cases by one fold of a cross-validation."""
+"""Split the cases of a data list by one fold of a cross-validation."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any
 from ..errors import InputError, UsageError
 
 SECTIONS = ("training", "validation", "test")  # the lists of a dataset.json
-VALIDATION_SHARE = 0.25  # of the patients that are not tested
+VALIDATION_SHARE = 0.25  # fraction of the patients outside the tested fold
 
-Patient = list[dict[str, Any]]  # the cases of one
+Patient = list[dict[str, Any]]  # the cases of one patient
 
 
 def split_by_fold(
     path: Path, listing: Mapping[str, Any], fold: int, validation_share: float = VALIDATION_SHARE
 ) -> dict[str, list[dict]]:
-    """Return the cases of ``fold`` for testing, a share of the others for validation, the rest for training.
+    """Split cases: those of ``fold`` for testing, a share of the others for validation, the rest for training.
 
-    The folds are put in a circle. Validation takes the patients that follow the tested fold, so it differs from fold to
-    fold and comes round to everyone. The circle has the classes in even mixture, so validation has its share of each.
+    The folds form a circle. Validation takes the patients that follow the tested fold in it. So each fold has another
+    validation list, and every patient is in one. The classes are evenly mixed along the circle, so each validation
+    list has its share of every class.
 
     Args:
-        path: the data list, for messages.
-        listing: its content; each case has a ``fold`` and an ``order``, which the cases of a patient share.
-        fold: the fold to test on.
-        validation_share: part of the other patients, from 0 up to but below 1; 0 leaves validation empty.
+        path: data list, for messages.
+        listing: content of the list; each case has ``fold`` and ``order``, which the cases of a patient share.
+        fold: fold to test on.
+        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty.
 
     Raises:
-        UsageError: a share out of range.
-        InputError: a case without a fold or an order, a patient in several folds, no case in this fold, or too few
-            patients in the others.
+        UsageError: the share is out of range.
+        InputError: a case has no fold or order, a patient is in several folds, the fold is empty, or too few patients
+            are in the other folds.
     """
     check_share(validation_share)
     items = [item for section in SECTIONS for item in listing.get(section) or []]
@@ -48,7 +49,7 @@ def split_by_fold(
             raise InputError(f"{path}: cases of order {order}, one patient, are in several folds; give them one fold")
         folds.setdefault(cases[0]["fold"], []).append(cases)
     if fold not in folds:
-        raise InputError(f"{path}: no fold {fold}; it has {sorted(folds)}")
+        raise InputError(f"{path}: unknown fold {fold}, expected one of {sorted(folds)}")
     circle = _circle({number: folds[number] for number in sorted(folds)})
     start = circle.index(fold)
     others = [patient for number in circle[start + 1 :] + circle[:start] for patient in _mixed(folds[number])]
@@ -70,24 +71,23 @@ def split_by_fold(
 
 
 def check_share(validation_share: float) -> None:
-    """Check the share of patients for validation.
+    """Check the fraction of patients for validation.
 
     Raises:
-        UsageError: it is not a number from 0 up to but below 1.
+        UsageError: it is not a number with 0 <= share < 1.
     """
-    if isinstance(validation_share, bool) or not isinstance(validation_share, (int, float)):
-        raise UsageError(f"validation_share={validation_share!r}: expected a number from 0 up to but below 1")
-    if not 0 <= validation_share < 1:
-        raise UsageError(f"validation_share={validation_share}: expected a number from 0 up to but below 1")
+    is_number = isinstance(validation_share, (int, float)) and not isinstance(validation_share, bool)
+    if not is_number or not 0 <= validation_share < 1:
+        raise UsageError(f"validation_share={validation_share!r}: expected a number from 0 to below 1")
 
 
 def classes_of(patient: Sequence[Mapping]) -> tuple[str, ...]:
-    """Return the classes of a patient's cases; without classes, patients are all alike."""
+    """Return the sorted classes of a patient's cases; empty if the cases have no class."""
     return tuple(sorted({str(case["class"]) for case in patient if "class" in case}))
 
 
 def _circle(folds: Mapping[int, Sequence[Patient]]) -> list[int]:
-    """Order folds so that the classes of any run of them are close to those of all."""
+    """Order folds so that consecutive folds have about the class shares of all folds."""
     counts = {fold: Counter(map(classes_of, patients)) for fold, patients in folds.items()}
     total = sum(counts.values(), Counter())
     circle: list[int] = []
@@ -106,7 +106,7 @@ def _circle(folds: Mapping[int, Sequence[Patient]]) -> list[int]:
 
 
 def _mixed(patients: Sequence[Patient]) -> list[Patient]:
-    """Order a fold's patients so that its first ones have the classes in the mixture of all."""
+    """Order a fold's patients so that its first patients have about the class shares of the fold."""
     kinds: dict[tuple[str, ...], list[Patient]] = {}
     for patient in patients:
         kinds.setdefault(classes_of(patient), []).append(patient)

@@ -1,4 +1,4 @@
-"""Whether the labels of a data set hold anything to learn from."""
+"""Check that the labels of a data set have foreground."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def has_foreground(path: str | Path) -> bool:
     """Return whether a label map has a voxel above 0.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     return bool((read_volume(Path(path), integers=True)[0] > 0).any())
 
 
 def check_foreground(cases: Iterable[Mapping], section: str, needed: bool = True) -> None:
-    """Check that the label of a case has foreground, in any of the cases; labels are read until one has.
+    """Check that at least one case has foreground in its label; stop reading at the first.
 
-    A network that trains on empty labels alone learns background; scores of empty labels alone choose no epoch. All
-    processes of a distributed run call it, each with its part of the cases.
+    From empty labels, a network only learns background, and validation scores cannot choose the best epoch. In a
+    distributed run, all processes call this function, each with its part of the cases.
 
     Args:
-        cases: with the path of a ``label``, as of :func:`~common.data.load_cases` or of a data set's ``data``.
-        section: list of the cases, for the message.
-        needed: raise; otherwise warn, as for a network that only classifies.
+        cases: dicts with the path of a ``label``, as from :func:`~common.data.load_cases`.
+        section: name of the cases' list, for the message.
+        needed: raise an error if all labels are empty; otherwise warn, as for a network that only classifies.
 
     Raises:
-        InputError: every label is empty, or one cannot be read.
+        InputError: all labels are empty, or one cannot be read.
     """
     labels = [case["label"] for case in cases if isinstance(case.get("label"), (str, Path))]
     found = any(has_foreground(label) for label in labels)

@@ -1,4 +1,4 @@
-"""Intensities of what is segmented, over the training cases of a data list: for CT, whose values have a meaning."""
+"""Compute statistics of the foreground's intensities over the training cases, in Hounsfield units for CT."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..files import read_json, whole_file
 from ..labels import check_labels, read_label_map
-from .cases import load_cases
 from .folds import VALIDATION_SHARE
+from .listed_cases import load_cases
 from .volumes import VolumeReader
 
 logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")
-SHARES = (0.005, 0.995)  # of the foreground's voxels, below low and below high
+SHARES = (0.005, 0.995)  # quantiles of the foreground's voxels for low and high
 SOFT_TISSUE = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}  # HU
-LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # Hounsfield units come in 16 bits
+LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1  # HU; scanners store 16 bits
 
 
 def intensity_file(dataset_dir: str | Path, fold: int | None = None) -> Path:
-    """Where :func:`intensity_of` keeps what it has found."""
+    """Return the path of the file that :func:`intensity_of` writes."""
     return Path(dataset_dir) / ("intensity.json" if fold is None else f"intensity_fold{fold}.json")
 
 
@@ -41,23 +41,23 @@ def intensity_of(
     label_map: Any = (),
     validation_share: float = VALIDATION_SHARE,
 ) -> dict[str, Any]:
-    """Return statistics of the foreground's voxels, label > 0, over the training cases, each on the grid of its scan.
+    """Return the statistics of the foreground's voxels (label > 0) over the training cases.
 
-    They are read from :func:`intensity_file` if it is there, or else computed and written to it. In a distributed run
-    the first process does this, and the others read what it wrote. Each run computes them again where the folder
-    cannot be written.
+    Each case is read on the grid of its scan. If :func:`intensity_file` exists, the statistics are read from it;
+    otherwise they are computed and written to it. In a distributed run, the first process computes and the others read.
+    If the folder is read-only, each run computes them again.
 
     Args:
-        dataset_dir, fold, validation_share: as for :func:`load_cases`.
-        modalities: the one channel that the scans have.
-        labels, label_map: as for :class:`common.transforms.CheckLabeld`; values that become background do not count.
+        dataset_dir, fold, validation_share: see :func:`load_cases`.
+        modalities: name of the one channel of the scans.
+        labels, label_map: see :class:`common.transforms.CheckLabeld`; values that become background do not count.
 
     Returns:
-        ``low`` and ``high``, the 0.5 and 99.5 percentiles in HU, rounded voxels counted; ``mean`` and ``sd`` after
-        limiting to them; ``cases``, their number; ``digest`` of their names.
+        ``low`` and ``high``: 0.5 and 99.5 percentiles of the rounded voxels, HU; ``mean`` and ``sd`` of the voxels
+        clipped to them, HU; ``cases``: number of cases; ``digest``: SHA-256 of their names.
 
     Raises:
-        InputError: the file there is of other cases; a case cannot be read; the foreground is empty or constant.
+        InputError: the file belongs to other cases, a case cannot be read, or the foreground is empty or constant.
     """
     mapped = {} if labels is None else read_label_map(label_map, check_labels(labels))
     background = sorted(value for value, result in mapped.items() if result == 0)
@@ -80,8 +80,8 @@ def intensity_of(
         intensity = read_intensity(path)
         if intensity.get("digest") != digest:
             raise InputError(
-                f"{path}: of {intensity.get('cases')} other training cases than the {len(cases)} of the data list "
-                "beside it, or by another label_map; remove this file to have it computed again"
+                f"{path}: computed from {intensity.get('cases')} other training cases than the {len(cases)} of the "
+                "data list beside it, or with another label_map; remove this file, and training computes it again"
             )
     return intensity
 
@@ -90,18 +90,18 @@ def read_intensity(path: str | Path, weights: str | Path | Sequence[str | Path] 
     """Read the statistics that :func:`intensity_of` or :func:`keep_intensity` wrote.
 
     Args:
-        path: the file, beside the weights.
-        weights: file of the weights. ``"untrained"`` weights have no statistics, and get ``SOFT_TISSUE`` instead.
+        path: file to read, beside the weights.
+        weights: file of the weights. For ``"untrained"`` weights without the file, ``SOFT_TISSUE`` is returned.
 
     Raises:
-        InputError: no such file, not valid JSON, or without the four numbers.
+        InputError: the file is missing or not valid JSON, or has no valid numbers.
     """
     path = Path(path)
     if not path.exists() and weights == "untrained":
         logger.warning("untrained weights: no %s, so intensities are %s (HU)", path, _shown(SOFT_TISSUE))
         return dict(SOFT_TISSUE)
     if not path.exists():
-        raise InputError(f"{path}: no such file; training writes it beside its weights, copy it together with them")
+        raise InputError(f"{path}: no such file; training writes it beside its weights, so copy it together with them")
     intensity = read_json(path)
     numbers = [intensity.get(key) for key in NUMBERS] if isinstance(intensity, dict) else [None]
     if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
@@ -112,12 +112,12 @@ def read_intensity(path: str | Path, weights: str | Path | Sequence[str | Path] 
 
 
 def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
-    """Write ``ckpt_dir/intensity.json`` beside the weights, so that an inference needs no data list.
+    """Write ``ckpt_dir/intensity.json`` beside the weights, so that inference needs no data list.
 
-    Only the first process of a distributed run writes.
+    In a distributed run, only the first process writes.
 
     Raises:
-        InputError: the file is there with other numbers.
+        InputError: the file exists with other numbers.
     """
     if idist.get_rank() > 0:
         return
@@ -126,8 +126,8 @@ def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
         kept = read_intensity(path)
         if any(kept[key] != intensity[key] for key in NUMBERS):
             raise InputError(
-                f"{path}: {_shown(kept)}, but the training cases have {_shown(intensity)}; the weights there belong to "
-                "other cases, choose another --ckpt_dir"
+                f"{path}: {_shown(kept)}, but the training cases have {_shown(intensity)}; the folder has weights of "
+                "other cases, so choose another --ckpt_dir"
             )
         return
     with whole_file(path) as partial:
@@ -141,21 +141,25 @@ def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str], backg
         for key, reader in (("image", VolumeReader(modalities)), ("label", VolumeReader(["label"], True)))
     )
     if image.shape != label.shape:
-        raise InputError(f"{case['label']}: shape {list(label.shape)}, but its image has {list(image.shape)}")
+        raise InputError(
+            f"{case['label']}: shape {list(label.shape)}, but its image has {list(image.shape)}; resample the label"
+        )
     values = np.rint(image[(label > 0.5) & ~np.isin(np.rint(label), background)])
-    values = values[(values >= LOWEST) & (values <= HIGHEST)].astype(np.int64)  # what lies beyond is damaged
+    values = values[(values >= LOWEST) & (values <= HIGHEST)].astype(np.int64)  # others are damaged
     return np.bincount(values - LOWEST, minlength=HIGHEST - LOWEST + 1)
 
 
 def _statistics(counts: np.ndarray, where: Path) -> dict[str, float]:
     total = int(counts.sum())
     if total == 0:
-        raise InputError(f"{where}: no training case has a foreground voxel (label > 0)")
+        raise InputError(f"{where}: no training case has a foreground voxel (label > 0); check the labels")
     below = counts.cumsum()
     values = np.arange(LOWEST, HIGHEST + 1, dtype=np.float64)
     low, high = (_percentile(below, values, share * (total - 1)) for share in SHARES)
     if low == high:
-        raise InputError(f"{where}: the foreground of the training cases has no contrast: nearly all of it is {low:g}")
+        raise InputError(
+            f"{where}: the foreground of the training cases has no contrast: nearly all voxels are {low:g}"
+        )
     clipped = values.clip(low, high)
     mean = float((counts * clipped).sum() / total)
     sd = math.sqrt(float((counts * (clipped - mean) ** 2).sum() / total))

@@ -1,4 +1,4 @@
-"""Read MetaImage and NRRD files with ITK: the header first, then the voxels."""
+"""Read MetaImage and NRRD files with ITK: check the header first, then read the voxels."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
 
 KINDS = {".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD"}
 LONGEST_HEADER = 1 << 16  # bytes
-MARKS = (b"NRRD0", b"ObjectType")  # how these formats begin
+MARKS = (b"NRRD0", b"ObjectType")  # first bytes of these formats
 SUFFIXES = tuple(KINDS)
-SPACE = "left-posterior-superior"  # as which ITK hands over the three spaces of NRRD that it converts
+SPACE = "left-posterior-superior"  # ITK converts the three spaces of NRRD to this one
 INTEGERS = {"unsigned_char": "UC", "short": "SS", "unsigned_short": "US", "int": "SI", "unsigned_int": "UI"}
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 class ItkHeader(NamedTuple):
-    """Hold what the header says of the voxels."""
+    """Store the header entries about the voxels."""
 
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
     itemsize: int  # bytes of a voxel
-    integer: str | None  # itk's name of its type, of those that it can hand over as they are
+    integer: str | None  # ITK's name of an integer type that it reads without conversion
 
 
 def read_itk_header(path: Path) -> ItkHeader:
-    """Read what the header of a file says; its voxels stay unread.
+    """Read the header of a file without its voxels.
 
     Raises:
-        InputError: no itk; the file holds something else; its header is damaged; several values in each voxel.
+        InputError: itk is not installed, the file has another format, its header is damaged, or a voxel has several
+            values.
     """
     if not has_itk:
         raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI")
@@ -52,7 +53,7 @@ def read_itk_header(path: Path) -> ItkHeader:
         _check_metaimage(path, head)
     reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
     if reader is None:
-        raise InputError(f"{path}: not a file in {kind} format, it begins with {head[:16]!r}; copy or convert it again")
+        raise InputError(f"{path}: not a {kind} file, found {head[:16]!r} at its beginning; copy or convert it again")
     reader.SetFileName(os.fspath(path))
     try:
         reader.ReadImageInformation()
@@ -60,14 +61,14 @@ def read_itk_header(path: Path) -> ItkHeader:
         itemsize = int(reader.GetComponentSize())
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
-            f"{path}: its header is damaged or of a kind that ITK does not read, or the data file that it names is "
-            f"missing ({itk_reason(error)}); copy it again, or convert it to NIfTI"
+            f"{path}: the header is damaged or not supported by ITK, or its data file is missing "
+            f"({itk_reason(error)}); copy it again, or convert it to NIfTI"
         ) from error
     shape = tuple(int(reader.GetDimensions(i)) for i in range(reader.GetNumberOfDimensions()))
     if (components := reader.GetNumberOfComponents()) != 1:
         raise InputError(
-            f"{path}: {components} values in each voxel (layers, vectors or colours), expected one; export one file of "
-            "one layer, or a 4-D NIfTI file for modalities"
+            f"{path}: {components} values in each voxel (layers, vectors or colours), expected one; export a single "
+            "layer, or a 4-D NIfTI file for several modalities"
         )
     if min(shape, default=0) < 1:
         raise InputError(f"{path}: shape {shape} in its header, expected positive numbers; copy or convert it again")
@@ -77,8 +78,8 @@ def read_itk_header(path: Path) -> ItkHeader:
     held = path.stat().st_size * MOST_EXPANDED
     if path.suffix.lower() in (".mha", ".nrrd") and math.prod(shape) * itemsize > held:
         raise InputError(
-            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
-            f"{size(math.prod(shape) * itemsize)}, the file holds {size(held)} at most, unpacked; copy it again"
+            f"{path}: truncated, or its header is wrong: {' x '.join(map(str, shape))} voxels need "
+            f"{size(math.prod(shape) * itemsize)}, but the file has at most {size(held)}, unpacked; copy it again"
         )
     return ItkHeader(shape, _affine(reader, len(shape)), itemsize, INTEGERS.get(name))
 
@@ -87,34 +88,36 @@ def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read a file as an array ``(x, y, z, ...)`` and its 4x4 affine to RAS+ millimetres.
 
     Args:
-        path: the file.
-        integers: leave integers in their own type; otherwise float32.
+        path: file to read.
+        integers: keep the type of integers; otherwise return float32.
 
     Raises:
-        InputError: see :func:`read_itk_header`; voxels that are cut or damaged, or need more memory than there is.
+        InputError: see :func:`read_itk_header`; or the voxels are truncated, damaged or larger than the memory.
     """
     shape, affine, itemsize, integer = read_itk_header(path)
     reading = f"reading {' x '.join(map(str, shape))} voxels"
     kept = integer if integers else None
-    need = math.prod(shape) * max(itemsize + 4, 8)  # as in the file and as asked for; the latter and its copy
-    check_memory(str(path), reading, need, "check the header, or use a machine with more")
+    need = math.prod(shape) * max(itemsize + 4, 8)  # bytes: ITK's array and the converted one, or that and its copy
+    check_memory(str(path), reading, need, "check the header, or use a machine with more memory")
     try:
         image = itk.imread(os.fspath(path), getattr(itk, kept or "F"))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise InputError(f"{path}: {reading} needs more memory than there is; use a machine with more") from error
+            raise InputError(
+                f"{path}: {reading} needs more memory than available; use a machine with more memory"
+            ) from error
         raise InputError(
-            f"{path}: its voxels are cut or damaged, or the data file that it names is missing; copy or convert it "
-            "again"
+            f"{path}: the voxels are truncated or damaged, or the data file in its header is missing; copy or convert "
+            "it again"
         ) from error
     return itk.array_from_image(image).T, affine
 
 
 def _check_metaimage(path: Path, head: bytes) -> None:
-    """Check the numbers of a header, of which ITK takes many that are missing or not numbers for 0 or 1.
+    """Check the numbers of a header, because ITK replaces missing or invalid ones by 0 or 1.
 
     Raises:
-        InputError: a field is missing, or is not as many numbers as it has to be.
+        InputError: a field is missing, or has another count of numbers.
     """
     text, _, _ = head.partition(b"ElementDataFile")
     pairs = (line.partition("=") for line in text.decode("latin-1").splitlines())
@@ -149,15 +152,15 @@ def _check_metaimage(path: Path, head: bytes) -> None:
 
 
 def _check_nrrd(path: Path, head: bytes, space: str, axes: int) -> None:
-    """Check that a header says where the voxels lie; what it does not say, ITK takes for 0 or 1.
+    """Check that a header gives the position of the voxels, because ITK replaces missing entries by 0 or 1.
 
     Raises:
-        InputError: a field is missing, or the space is another than the three that ITK converts.
+        InputError: a field is missing, or the space is none of the three that ITK converts.
     """
     text, _, _ = head.replace(b"\r", b"").partition(b"\n\n")
     fields = {line.partition(":")[0] for line in text.decode("latin-1").splitlines()}
     missing = [name for name in ("space directions", "space origin") if name not in fields]
-    if space != SPACE and (space or axes < 4):  # ITK itself names no space of four axes
+    if space != SPACE and (space or axes < 4):  # for four axes, ITK itself returns no space
         missing.insert(0, f"space ({space or 'none'} found)")
     if missing:
         raise InputError(
@@ -177,6 +180,6 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
 
 
 def itk_reason(error: BaseException) -> str:
-    """Return what an exception of ITK says, without the place in its source and the address of its object."""
+    """Return the message of an ITK exception, without source position and object address."""
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     return re.sub(r"^.*\(0x[0-9a-f]+\): ", "", last)

@@ -1,4 +1,4 @@
-"""Find the cases of public data sets by their layouts, with what each layout says of a case."""
+"""Find the cases of data sets in known layouts, with their patient, class and label code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from .cases import named_channels
 from .folders import entries, images_of_case, scans_below, scans_in, warn_of_unused
-from .names import MODALITY_NAMES, modality_of, stem, words
+from .listed_cases import named_channels
+from .names import MODALITY_NAMES, first_names, modality_of, stem, words
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,8 @@ LABEL_WORDS = ("seg", "label", "mask", "gt", "gtv", "roi")
 BRATS_LABEL_WORDS = ("seg", "segm", "ot")  # segm: BraTS20_Training_355/W39_1998.09.19_Segm.nii; ot: BraTS 2015
 COVID = "COVID-19"  # class
 
-# Names of scans that end in the number of the patient's time point; what is before it is the patient.
+# Names of scans that end in the number of a time point; group 1 is the patient.
 TIME_POINT = re.compile(r"(brats1[789]_\w+|brats_\w+_pat\d+|brats-\w+-\d+)[_-]\d+", re.IGNORECASE)
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
@@ -36,7 +31,7 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
         raise InputError(f"{root / 'labelsTr'}: no label files; layout nnunet has imagesTr and labelsTr")
     order, described = _channel_order(root, modalities)
     names = {stem(label) for label in labels}
-    whole: dict[str, list[Path]] = {}  # a number at the end may be the case's own
+    whole: dict[str, list[Path]] = {}  # a number at the end may belong to the case's name
     channels: dict[str, dict[int, Path]] = {}
     for image in _scans(root / "imagesTr"):
         name = stem(image)
@@ -55,11 +50,11 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
         elif len(images) != 1 or numbered:
             found = ", ".join(path.name for path in (*images, *numbered.values())) or "none"
             raise InputError(
-                f"{label}: its images in {root / 'imagesTr'} are {found}; expected one, or one for each of --modalities"
+                f"{label}: found images {found} in {root / 'imagesTr'}; expected one, or one for each of --modalities"
             )
         if len(images) == 1 and order != sorted(order):
             raise InputError(
-                f"{images[0]}: its channels are not in the order {', '.join(modalities)}; reorder them in the files"
+                f"{images[0]}: its channels do not have the order {', '.join(modalities)}; reorder them in the files"
             )
         paths = [str(path) for path in images]
         cases.append({"case": name, "image": paths[0] if len(paths) == 1 else paths, "label": str(label)})
@@ -67,7 +62,7 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
 
 
 def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], bool]:
-    """Return which channel of the data set each modality is, and whether its own description says so."""
+    """Return the channel index of each modality, and whether it comes from the data set's ``dataset.json``."""
     path, content = _description(root)
     names = [modality_of(name)[0] or name for name in named_channels(path, content)]
     wanted = [name.lower() for name in modalities]
@@ -76,12 +71,15 @@ def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], bo
         return [known.index(name) for name in wanted], True
     if len(wanted) > 1 and names and set(names) <= set(MODALITY_NAMES):
         missing = [name for name in modalities if name.lower() not in known]
-        raise InputError(f"{path}: channels {', '.join(named_channels(path, content))}, without {', '.join(missing)}")
+        raise InputError(
+            f"{path}: channels {', '.join(named_channels(path, content))}, expected {', '.join(missing)} too; correct "
+            "--modalities"
+        )
     return list(range(max(len(modalities), 1))), False
 
 
 def _description(root: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the path and the content of the description that a data set brings along; empty if it has none."""
+    """Return the path and the content of the data set's own ``dataset.json``; empty if it has none."""
     path = root / "dataset.json"
     content = read_json(path) if path.exists() else {}
     if not isinstance(content, dict):
@@ -90,7 +88,7 @@ def _description(root: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _label_names(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a description calls the values of the labels; it may have values for names or names for values."""
+    """Return the names of label values in ``dataset.json``, which maps values to names or names to values."""
     named = content.get("labels") or {}
     if isinstance(named, list):
         named = dict(enumerate(named))
@@ -117,7 +115,7 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
         if len(labels) != 1:
             found = ", ".join(file.name for file in (labels or files)[:6]) or "no scans"
             raise InputError(
-                f"{folder}: {len(labels)} label files among {found}; expected one whose name has a word of "
+                f"{folder}: {len(labels)} label files among {found}; expected one, named with one of the words "
                 f"{', '.join(LABEL_WORDS)} between _ - . or blanks"
             )
         scans = [f for f in files if f not in labels]
@@ -125,7 +123,7 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
         images = images_of_case(scans, modalities, str(folder))
         cases.append({"case": folder.name, "image": images, "label": str(labels[0])})
     if not cases:
-        raise InputError(f"{root}: no folders; layout folders has one per case")
+        raise InputError(f"{root}: no folders, expected one for each case")
     warn_of_unused(root, found_scans, [case["image"] for case in cases], modalities)
     return cases
 
@@ -133,7 +131,9 @@ def _folders(root: Path, modalities: Sequence[str]) -> list[dict]:
 def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
     folders: dict[Path, list[Path]] = {}
     for file in scans_below(root):
-        folder = file.parent.parent if file.parent.name.startswith("VSD.") else file.parent  # 2015: one for each file
+        folder = (
+            file.parent.parent if file.parent.name.startswith("VSD.") else file.parent
+        )  # 2015: a folder for each file
         folders.setdefault(folder, []).append(file)
     cases, found_scans = [], []
     for folder, files in folders.items():
@@ -142,7 +142,7 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
             found = ", ".join(f.name for f in (labels or files)[:6])
             raise InputError(
                 f"{folder}: {len(labels)} label files (among {found}); expected a folder for each case with one label, "
-                f"whose name has a word of {', '.join(BRATS_LABEL_WORDS)} (cases without labels do not belong there)"
+                f"named with the word {' or '.join(BRATS_LABEL_WORDS)}; move cases without labels to another folder"
             )
         scans = [f for f in files if f not in labels]
         found_scans += scans
@@ -154,19 +154,20 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
             name = f"{folder.parent.name}_{name}"  # both grades of 2013 have the same numbers
         cases.append({"case": name, "patient": patient, "image": images, "label": str(labels[0]), "label_code": code})
     if not cases:
-        raise InputError(f"{root}: no scans; BraTS has a folder for each case, possibly in HGG and LGG")
+        raise InputError(f"{root}: no scans; expected a folder for each case, possibly in HGG and LGG")
     warn_of_unused(root, found_scans, [case["image"] for case in cases], modalities)
     return cases
 
 
 def _decathlon(root: Path, modalities: Sequence[str], layout: str, meanings: Mapping[str, Sequence[str]]) -> list[dict]:
-    """Return the cases of a Decathlon data set; ``meanings`` maps values of a label to words that its name contains."""
+    """Return the cases of a Decathlon data set; ``meanings`` maps each label value to possible words of its name."""
     path, content = _description(root)
     named = _label_names(path, content)
     for value, any_of in meanings.items():
         if value in named and not any(word in named[value].lower() for word in any_of):
             raise InputError(
-                f"{path}: label {value} is {named[value]}, but {any_of[0]} in {layout}; this is another data set"
+                f"{path}: label {value} is {named[value]}, expected {any_of[0]} in layout {layout}; choose the layout "
+                "of this data set"
             )
     return _nnunet(root, modalities)
 
@@ -183,14 +184,14 @@ def _decathlon_liver(root: Path, modalities: Sequence[str]) -> list[dict]:
 def _lits(root: Path, modalities: Sequence[str]) -> list[dict]:
     volumes, segmentations = (_numbered(root, rf"{kind}-(\d+)") for kind in ("volume", "segmentation"))
     if not volumes and not segmentations:
-        raise InputError(f"{root}: no volume-N.nii and segmentation-N.nii (or .nii.gz), in it or below")
+        raise InputError(f"{root}: no volume-N.nii and segmentation-N.nii (or .nii.gz) in this folder or below")
     return _pairs(root, volumes, "volume-N", segmentations, "segmentation-N")
 
 
 def _mosmed(root: Path, modalities: Sequence[str]) -> list[dict]:
     masks = _numbered(root, r"study_(\d+)_mask")
     if not masks:
-        raise InputError(f"{root}: no study_N_mask.nii.gz in it or below; layout mosmed has studies and masks")
+        raise InputError(f"{root}: no study_N_mask.nii.gz in this folder or below; expected studies and masks")
     studies = {n: path for n, path in _numbered(root, r"study_(\d+)").items() if n in masks}
     cases = _pairs(root, studies, "study_N", masks, "study_N_mask")
     return [{**case, "class": "normal" if "CT-0" in Path(case["image"]).parts else COVID} for case in cases]
@@ -203,20 +204,22 @@ def _covid_ct_seg(root: Path, modalities: Sequence[str]) -> list[dict]:
         raise InputError(f"{root}: no coronacases_N.nii.gz in COVID-19-CT-Seg_20cases and in Infection_Mask")
     windowed = [path.name for path in _scans_below(folders[0]) if path.name.startswith("radiopaedia_")]
     if windowed:
-        logger.warning("%s: left out, since they are not in HU: %s", folders[0], first_names(sorted(windowed)))
+        logger.warning("%s: ignored, because they are not in HU: %s", folders[0], first_names(sorted(windowed)))
     cases = _pairs(root, scans, "coronacases_N", masks, "Infection_Mask/coronacases_N")
     return [{**case, "class": COVID} for case in cases]
 
 
 def _numbered(root: Path, pattern: str) -> dict[int, Path]:
-    """Return the scans of a folder and below whose whole name, in lower case, fits a pattern with a number."""
+    """Return the scans in a folder or below with names that match a pattern, by the number in the name."""
     found: dict[int, Path] = {}
     for file in _scans_below(root):
         match = re.fullmatch(pattern, stem(file).lower())
         if match:
             number = int(match[1])
             if number in found:
-                raise InputError(f"{found[number]} and {file}: two files of one name; leave one of them in {root}")
+                raise InputError(
+                    f"{found[number]} and {file}: two files with the same number; remove one of them from {root}"
+                )
             found[number] = file
     return found
 
@@ -227,7 +230,7 @@ def _pairs(
     for here, there, missing in ((images, labels, label_name), (labels, images, image_name)):
         alone = [file.name for number, file in here.items() if number not in there]
         if alone:
-            raise InputError(f"{root}: no {missing} of the same number in it or below for {first_names(alone)}")
+            raise InputError(f"{root}: no {missing} with the number of {first_names(alone)} in this folder or below")
     return [
         {"case": stem(image), "image": str(image), "label": str(labels[number])}
         for number, image in sorted(images.items())

@@ -1,4 +1,4 @@
-"""Read NIfTI files: the header first, then the voxels a piece at a time."""
+"""Read NIfTI files: check the header first, then read the voxels in blocks."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from .content import BLOCK, MOST_EXPANDED, opened
 
 SUFFIXES = (".nii", ".nii.gz")
 KIND = "NIfTI"
-SINGLE_FILE = {nib.Nifti1Header: b"n+1", nib.Nifti2Header: b"n+2"}  # the others' voxels lie in a second file
+SINGLE_FILE = {nib.Nifti1Header: b"n+1", nib.Nifti2Header: b"n+2"}  # other headers have their voxels in a second file
 UNITS = {0: ("unknown", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # to mm
-PIECE = 1 << 20  # voxels that are converted at a time
+PIECE = 1 << 20  # voxels to convert at a time
 
 logger = logging.getLogger(__name__)
 
 
 class NiftiHeader(NamedTuple):
-    """Hold what the header says of the voxels."""
+    """Store the header entries about the voxels."""
 
     shape: tuple[int, ...]
     affine: np.ndarray  # 4x4, voxels to RAS+ millimetres
     dtype: np.dtype
-    offset: int  # where the voxels begin, in the file without gzip
+    offset: int  # bytes before the voxels in the unpacked file
     slope: float
     inter: float
     size: int  # bytes of the header
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
-    """Read what the header of a file says; its voxels stay unread.
+    """Read the header of a file without its voxels.
 
     Raises:
-        InputError: the file holds something else, its header is damaged, or the file cannot hold what it promises.
+        InputError: the file has another format, its header is damaged, or the file is too small for its voxels.
     """
     with opened(path, KIND) as (stream, packed):
         return _header(path, stream, packed is not None)
@@ -53,41 +53,41 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read a file as an array ``(x, y, z, ...)`` and its 4x4 affine to RAS+ millimetres.
 
     Args:
-        path: the file, compressed or not, whatever its name says.
-        integers: leave integers that need no slope and intercept in their own type; otherwise float32.
+        path: file to read; its content decides whether it is compressed, not its name.
+        integers: keep the type of integers without slope and intercept; otherwise return float32.
 
     Raises:
-        InputError: see :func:`read_nifti_header`; voxels that are no real numbers, that are cut or damaged, or need
-            more memory than there is.
+        InputError: see :func:`read_nifti_header`; or the voxels are not real numbers, truncated, damaged or larger than
+            the memory.
     """
     with opened(path, KIND) as (stream, packed):
         header = _header(path, stream, packed is not None)
         shape, _, dtype, offset, slope, inter, begun = header
         if dtype.fields is not None or dtype.kind == "c":
             kind = "colour (RGB)" if dtype.fields is not None else "complex"
-            raise InputError(f"{path}: {kind} voxels, expected one real number each")
+            raise InputError(f"{path}: {kind} voxels, expected one real number in each; convert it")
         kept = integers and dtype.kind in "iu" and (slope, inter) == (1, 0)
         count, to = math.prod(shape), dtype.newbyteorder("=") if kept else np.dtype(np.float32)
-        # twice: what follows, such as joining channels, makes a copy
+        # twice the size, because later steps such as joining channels make a copy
         reading = f"reading {' x '.join(map(str, shape))} voxels"
-        check_memory(str(path), reading, 2 * count * to.itemsize, "check the header, or use a machine with more")
+        check_memory(str(path), reading, 2 * count * to.itemsize, "check the header, or use a machine with more memory")
         _skip(stream, offset - begun)
         values = np.empty(count, to)
         for start in range(0, count, PIECE):
             part = np.empty(min(PIECE, count - start), dtype)
             if stream.readinto(part.view(np.uint8)) < part.nbytes:  # type: ignore[arg-type]
                 raise EOFError("the file ends within its voxels")
-            # with numbers of this type nibabel scales as it does when asked for this type
-            with np.errstate(over="ignore", invalid="ignore"):  # what float32 does not hold becomes infinite
+            # float32 factors give the same rounding as nibabel's get_fdata(dtype=float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
                 values[start : start + PIECE] = apply_read_scaling(part, np.float32(slope), np.float32(inter))
         surplus = _rest(stream)
         if surplus > BLOCK:
             raise InputError(
-                f"{path}: more than {size(BLOCK)} follow the {' x '.join(map(str, shape))} voxels of its header; "
-                "correct the header, or convert the file again"
+                f"{path}: more than {size(BLOCK)} after the {' x '.join(map(str, shape))} voxels of its header, "
+                "expected none; correct the header, or convert the file again"
             )
         if surplus or (packed is not None and packed.surplus()):
-            logger.warning("%s: bytes follow its voxels, which its header does not speak of; left out", path)
+            logger.warning("%s: ignored extra bytes after its voxels", path)
     return values.reshape(shape, order="F"), header.affine
 
 
@@ -98,15 +98,15 @@ def read_description(path: Path) -> str:
 
 
 def _parsed(path: Path, stream: io.BufferedReader) -> nib.Nifti1Header:
-    """Read the header, with the fields that nibabel checks; the voxels come next, or what fills the space before."""
+    """Read the header and let nibabel check it; the stream then is at the first byte after the header."""
     head = stream.read(nib.Nifti1Header.sizeof_hdr)
     kind = next((k for k in SINGLE_FILE for order in ("<i4", ">i4") if _begins_with(head, k.sizeof_hdr, order)), None)
     if kind is None or len(head) < nib.Nifti1Header.sizeof_hdr:
-        raise InputError(f"{path}: not a NIfTI file, it begins with {head[:16]!r}; copy or convert it again")
+        raise InputError(f"{path}: not a NIfTI file, found {head[:16]!r} at its beginning; copy or convert it again")
     head += stream.read(kind.sizeof_hdr - len(head))
     if SINGLE_FILE[kind] not in head:
         raise InputError(
-            f"{path}: the header of an Analyze or NIfTI pair, expected a single NIfTI file; convert the pair .hdr, .img"
+            f"{path}: found the header of a pair .hdr and .img, expected a single NIfTI file; convert the pair"
         )
     try:
         return kind(head[: kind.sizeof_hdr])
@@ -121,8 +121,8 @@ def _begins_with(head: bytes, number: int, order: str) -> bool:
 def _header(path: Path, stream: io.BufferedReader, packed: bool) -> NiftiHeader:
     header = _parsed(path, stream)
     if path.name.lower().endswith(".gz") != packed:
-        said, found = ("is not", "is") if packed else ("is", "is not")
-        logger.warning("%s: its name says that it %s compressed, but it %s; read as it is", path, said, found)
+        found = "compressed" if packed else "not compressed"
+        logger.warning("%s: the file is %s, which its suffix contradicts; read by its content", path, found)
     try:
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype, offset = header.get_data_dtype(), int(header.get_data_offset()) or header.single_vox_offset
@@ -136,21 +136,21 @@ def _header(path: Path, stream: io.BufferedReader, packed: bool) -> NiftiHeader:
     if promised > held:
         most = " at most, unpacked" if packed else ""
         raise InputError(
-            f"{path}: the file is cut, or its header is wrong: {' x '.join(map(str, shape))} voxels take "
-            f"{size(promised)}, the file holds {size(held)}{most}; copy it again"
+            f"{path}: truncated, or its header is wrong: {' x '.join(map(str, shape))} voxels need "
+            f"{size(promised)}, but the file has {size(held)}{most}; copy it again"
         )
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter or 0.0)
     return NiftiHeader(shape, _affine(path, header), dtype, offset, slope, inter, header.sizeof_hdr)
 
 
 def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
-    """Return the affine in millimetres, with a warning where the header leaves doubt."""
+    """Return the affine in millimetres; warn if the header is ambiguous."""
     try:
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         qform, _ = header.get_qform(coded=True)
         sform, _ = header.get_sform(coded=True)
     except (HeaderDataError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{path}: its header gives the voxels no place ({error}); correct the header") from error
+        raise InputError(f"{path}: no valid affine in its header ({error}); correct the header") from error
     code = int(header["xyzt_units"]) % 8
     if code not in UNITS:
         raise InputError(f"{path}: unit code {code} in its header, expected 1 (metre), 2 (mm) or 3 (micron)")
@@ -158,15 +158,15 @@ def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
     if factor != 1:
         affine[:3] *= factor
         spacing = " x ".join(f"{v:.4g}" for v in np.linalg.norm(affine[:3, :3], axis=0))
-        logger.warning("%s: its unit is the %s; its voxels of %s mm are used in mm", path, unit, spacing)
+        logger.warning("%s: converted the unit %s to mm; voxels of %s mm", path, unit, spacing)
     if qform is None and sform is None:
         logger.warning(
-            "%s: neither sform nor qform is set; its axes are assumed to run to the left, anterior and superior, with "
-            "the spacing of pixdim",
+            "%s: neither sform nor qform is set; assumed axes to the left, anterior and superior with the spacing of "
+            "pixdim",
             path,
         )
     elif qform is not None and sform is not None and (gap := np.abs(qform - sform).max() * factor) > 0.1:
-        logger.warning("%s: sform and qform differ by up to %.3g; the sform is used", path, gap)
+        logger.warning("%s: sform and qform differ by up to %.3g mm; the sform is used", path, gap)
     return affine
 
 
@@ -179,7 +179,7 @@ def _skip(stream: io.BufferedReader, count: int) -> None:
 
 
 def _rest(stream: io.BufferedReader) -> int:
-    """Return how many bytes follow, no more than just above ``BLOCK``; to the end, gzip compares its check sums."""
+    """Count the remaining bytes, up to just above ``BLOCK``; reading to the end makes gzip verify its checksum."""
     count = 0
     while count <= BLOCK and (piece := stream.read(BLOCK)):
         count += len(piece)

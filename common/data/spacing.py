@@ -1,4 +1,4 @@
-"""Summarise orientation and voxel size of a set of scans, and compare another scan with them."""
+"""Summarise orientations and voxel sizes of scans, and compare another scan with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 from ..tensors import source_of
 
 AXES = ("left-right", "front-back", "foot-head")
-FACTOR = 1.5  # beyond the range of the training cases, from which a voxel size is far outside
+FACTOR = 1.5  # a voxel size is far outside if it leaves the range of the training cases by this factor
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,11 @@ def grid_summary(affines: Iterable[np.ndarray]) -> dict[str, Any]:
     """Summarise the grids of scans for the record of a training, ready for JSON.
 
     Args:
-        affines: 4x4 to RAS+ millimetres, of each scan as it is in its file.
+        affines: 4x4 affine to RAS+ millimetres of each scan, from its file.
 
     Returns:
-        ``orientations``, the number of scans by the directions of their axes, such as ``{"LPS": 3}``, and ``spacing``
-        with ``min``, ``median`` and ``max``, mm along left-right, front-back and foot-head. Empty without scans.
+        ``orientations``: number of scans for each orientation, such as ``{"LPS": 3}``; ``spacing``: ``min``, ``median``
+        and ``max`` in mm along left-right, front-back and foot-head. Empty without scans.
     """
     stored = [np.asarray(affine, dtype=np.float64) for affine in affines]
     if not stored:
@@ -43,20 +43,20 @@ def grid_summary(affines: Iterable[np.ndarray]) -> dict[str, Any]:
 
 
 def body_spacing(affine: np.ndarray) -> np.ndarray:
-    """Return the voxel size in mm along left-right, front-back and foot-head, of a 4x4 affine to RAS+."""
+    """Return the voxel size of a 4x4 affine to RAS+, in mm along left-right, front-back and foot-head."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return spacing[np.argsort(nib.orientations.io_orientation(affine)[:, 0])]
 
 
 class CheckSpacingd(MapTransform):
-    """Warn of a scan whose voxel size lies far outside those that the weights were trained on.
+    """Warn about a scan with a voxel size far outside the range of the training cases.
 
-    Far outside is below two thirds of the smallest or above one and a half times the largest, along any axis of the
-    body. Slices of 1 mm show a network other textures than the slices of 5 mm that it has learnt.
+    A voxel size is far outside if it is below 2/3 of the smallest or above 3/2 of the largest along an axis of the
+    body. The texture of slices of 1 mm differs from that of slices of 5 mm that a network has learnt.
 
     Args:
-        keys: images ``(C, x, y, z)``, whose ``original_affine`` is the scan's.
-        trained: what :func:`grid_summary` found in the training cases; None or empty if that is not known.
+        keys: images ``(C, x, y, z)`` with the scan's ``original_affine`` in their metadata.
+        trained: result of :func:`grid_summary` for the training cases; None or empty if unknown.
     """
 
     def __init__(

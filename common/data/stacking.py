@@ -1,4 +1,4 @@
-"""Several volumes as the channels of one file and back, for programs that take one file for each case."""
+"""Join volumes as channels of one file, and split them again, for programs that take one file for each case."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from .names import modality_of, stem
 from .nifti import read_description
 from .volumes import NIFTI_SUFFIXES, read_aligned, read_volume, write_nifti
 
-MARK = "channels: "  # before the names in the header, so that other descriptions are not taken for names
+MARK = "channels: "  # prefix of the names in the header, to tell them from other descriptions
 DESCRIPTION = 79  # characters of NIfTI's field descrip
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")  # becomes a part of a file's name
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")  # allowed in a file name on every system
 
 
 def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Write volumes of one channel each as one 4-D NIfTI file, the channels along its fourth axis in the order given.
+    """Write single-channel volumes as one 4-D NIfTI file, with the channels along the fourth axis.
 
-    Affine and grid are the first volume's; the others are brought to it as in ``VolumeReader``, which reads the same
-    array from ``out`` as from the separate files. Where every volume holds integers and none is resampled, the voxels
-    get the smallest integer type that holds all of their types; otherwise, and of DICOM, float32.
+    The file has the grid of the first volume. The others are resampled as in ``VolumeReader``, which reads the same
+    array from ``out`` as from the separate files. If all volumes have integers and none is resampled, the voxels get
+    the smallest integer type for all of them. Otherwise, and for DICOM, they are float32.
 
     Args:
-        paths: NIfTI, MetaImage or NRRD files, or folders of one DICOM series.
+        paths: NIfTI, MetaImage or NRRD files, or folders of one DICOM series, in the order of the channels.
         out: file to write, ``.nii`` or ``.nii.gz``.
-        names: of the channels, for the header's ``descrip``; unless given, the modalities that the files' names speak
-            of, or else those names.
+        names: names of the channels for the header's ``descrip``. Default: the modalities in the file names, or the
+            file names.
 
     Returns:
-        the names.
+        names of the channels.
 
     Raises:
-        InputError: fewer than two volumes, or not as many names; names that are not different or do not fit; ``out``
-            exists or is no NIfTI name; a volume cannot be read, has several channels, or shares no space with the
-            first; no integer type holds those of all, as of uint64 and int64.
+        InputError: there are fewer than two volumes; the names are not distinct, not valid or of another number;
+            ``out`` exists or is not a NIfTI name; a volume cannot be read, has several channels or does not overlap the
+            first; or no integer type can store all voxels, as for uint64 and int64.
     """
     files, out = [Path(path) for path in paths], Path(out)
     if len(files) < 2:
         found = str(files[0]) if files else "none"
-        raise InputError(f"{found}: expected at least two volumes, in the order of the network's inputs")
+        raise InputError(f"{found}: expected at least two volumes in the order of the network's inputs")
     if not out.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"--out {out}: expected a file name that ends with {' or '.join(NIFTI_SUFFIXES)}")
     _check_new([out])
@@ -52,8 +52,8 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
     description = MARK + ",".join(named)
     if len(description) > DESCRIPTION:
         raise InputError(
-            f"channels {', '.join(named)}: {len(description) - len(MARK)} characters with the commas, but the file's "
-            f"header has room for {DESCRIPTION - len(MARK)}; give shorter names with --names A,B,..."
+            f"channels {', '.join(named)}: {len(description) - len(MARK)} characters with the commas, expected at most "
+            f"{DESCRIPTION - len(MARK)} for the file's header; give shorter names with --names A,B,..."
         )
     volumes, affine = read_aligned(files, named, integers=True)
     common = np.result_type(*(volume.dtype for volume in volumes))
@@ -61,7 +61,7 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
     if common.kind == "f" and kinds == {"i", "u"}:
         of = ", ".join(f"{file.name} {volume.dtype}" for file, volume in zip(files, volumes))
         raise InputError(
-            f"{of}: no integer type holds them all, and others would change values; store the unsigned ones as int64"
+            f"{of}: no integer type for all of them, and float would change values; convert unsigned files to int64"
         )
     array = np.stack(volumes, axis=3, dtype=common if common.kind in "iu" else np.float32)
     _write(out, array, affine, description)
@@ -69,28 +69,28 @@ def stack_volumes(paths: Sequence[str | Path], out: str | Path, names: Sequence[
 
 
 def unstack_volume(path: str | Path, out: str | Path, names: Sequence[str] = ()) -> list[Path]:
-    """Write each channel of a 4-D file as a file of its own, ``CASE_NAME.nii.gz``.
+    """Write each channel of a 4-D file as a separate file, ``CASE_NAME.nii.gz``.
 
-    What :func:`stack_volumes` did not resample gets the values and, within half a voxel, the affine that it had; the
-    voxel type is that of the 4-D file, float32 if this has a slope or intercept.
+    Channels that :func:`stack_volumes` did not resample get back their values and, within half a voxel, their affine.
+    The voxels keep the type of the 4-D file, or are float32 if it has a slope or intercept.
 
     Args:
-        path: the file, whose name without its ending is ``CASE``.
+        path: 4-D file; its name without suffix is ``CASE``.
         out: folder to write to.
-        names: of the channels; unless given, those in the header that :func:`stack_volumes` wrote, or else ``0000``,
+        names: names of the channels. Default: those that :func:`stack_volumes` wrote to the header, or ``0000``,
             ``0001``, ...
 
     Returns:
-        the files.
+        paths of the written files.
 
     Raises:
-        InputError: a single channel, another number of names, names that are not different; a file exists; the volume
-            cannot be read.
+        InputError: the file has a single channel or cannot be read, the names are not distinct or of another number, or
+            a file exists.
     """
     path, out = Path(path), Path(out)
     array, affine = read_volume(path, integers=True)
     if array.ndim != 4:
-        raise InputError(f"{path}: one channel, expected a 4-D file with several along its fourth axis")
+        raise InputError(f"{path}: one channel, expected a 4-D file with several channels along its fourth axis")
     named = _check_names(names or _names_in(path, array.shape[3]), array.shape[3])
     files = [out / f"{stem(path)}_{name}.nii.gz" for name in named]
     if out.exists() and not out.is_dir():
@@ -102,7 +102,7 @@ def unstack_volume(path: str | Path, out: str | Path, names: Sequence[str] = ())
 
 
 def _write(path: Path, array: np.ndarray, affine: np.ndarray, description: str = "") -> None:
-    image = nib.Nifti1Image(array, affine, dtype=array.dtype)  # named, as nibabel asks for it of 64-bit integers
+    image = nib.Nifti1Image(array, affine, dtype=array.dtype)  # nibabel requires the dtype for 64-bit integers
     image.header["descrip"] = description
     write_nifti(path, image, affine)
 
@@ -125,7 +125,9 @@ def _check_names(names: Sequence[str], count: int) -> tuple[str, ...]:
     if len(names) != count:
         raise InputError(f"--names {','.join(names)}: expected {count}, one for each channel, found {len(names)}")
     if len({name.lower() for name in names}) < count:
-        raise InputError(f"channels {', '.join(names)}: two of one name; give each its own with --names A,B,...")
+        raise InputError(
+            f"channels {', '.join(names)}: two have the same name; give distinct names with --names A,B,..."
+        )
     for name in names:
         if not NAME.fullmatch(name):
             raise InputError(
@@ -139,4 +141,4 @@ def _check_new(files: Sequence[Path]) -> None:
     there = [file for file in files if os.path.lexists(file)]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise InputError(f"{there[0]}{more}: there already and not written over; choose another --out")
+        raise InputError(f"{there[0]}{more}: already exists and is not overwritten; choose another --out")

@@ -1,4 +1,4 @@
-"""Reading volumes with every check that a wrong file should fail, and writing them whole or not at all."""
+"""Read volumes and check them, and write volumes completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from .itk_files import read_itk, read_itk_header
 from .nifti import SUFFIXES as NIFTI_SUFFIXES
 from .nifti import read_nifti, read_nifti_header
 
-FLAT = 1e-3  # of a box's volume, that of the voxel with the same edges whose axes lie in one plane nearly
+FLAT = 1e-3  # volume of a voxel, relative to a box with the same edges, below which its axes lie in a plane
 
 logger = logging.getLogger(__name__)
 
 
 class VolumeReader(ImageReader):
-    """Reader for MONAI's ``LoadImage`` of one volume whose channels are known.
+    """Read one volume with known channels, for MONAI's ``LoadImage``.
 
-    The channels come as one file each, in the order of ``channels``, or as one file with a fourth axis. Files on
-    different grids of the same physical space, see :func:`common.geometry.grid_difference`, are resampled onto the
-    first one's, with a warning. NaN and infinite voxels of an image are set to the smallest finite value, with a
-    warning; in a label map, they are refused. The array is ``(x, y, z)`` for one channel and ``(channel, x, y, z)`` for
-    more, float32; the affine maps voxels to RAS+ millimetres.
+    The channels are one file each, in the order of ``channels``, or one file with a fourth axis. Files on other grids
+    than the first one's are resampled onto it, with a warning; see :func:`common.geometry.grid_difference`. In an
+    image, NaN and infinite voxels become the smallest finite value, with a warning. In a label map, they are an error.
+    The array is float32: ``(x, y, z)`` for one channel, ``(channel, x, y, z)`` for several. The affine maps voxels to
+    RAS+ millimetres.
 
-    NIfTI is read with nibabel. MetaImage, NRRD and a folder with the slices of one DICOM series, which counts as one
-    file, need the optional package ``itk``.
+    NIfTI is read with nibabel. MetaImage, NRRD and DICOM need the optional package ``itk``. A folder with the slices of
+    one DICOM series counts as one file.
 
     Args:
-        channels: what each channel is, for example ``["T1", "T2", "CET1"]``.
-        allow_constant: read a label map. It may have a single value, as of a case without a lesion, and no voxel that
-            is NaN or infinite.
+        channels: names of the channels, for example ``["T1", "T2", "CET1"]``.
+        allow_constant: read a label map: a single value is allowed, as for a case without lesion; NaN and infinite
+            voxels are errors.
 
     Raises:
-        InputError: a file is missing, damaged, not a 3-D volume of real numbers, constant, without a valid affine; the
-            number of channels differs; the files share no space; a label map is not finite; a folder holds no single
-            even stack of slices, see :func:`~common.data.dicom.read_series`.
+        InputError: a file is missing, damaged, constant, not a 3-D volume of real numbers or without a valid affine;
+            the number of channels differs; the files do not overlap in space; a label map is not finite; or the slices
+            in a folder do not form a volume, see :func:`~common.data.dicom.read_series`.
     """
 
     def __init__(self, channels: Sequence[str] = ("image",), allow_constant: bool = False) -> None:
@@ -61,7 +61,7 @@ class VolumeReader(ImageReader):
         return True
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: object) -> list[Path]:
-        """Return the paths. Errors are left to ``get_data``: on one here, ``LoadImage`` would try its other readers."""
+        """Return the paths; ``get_data`` raises errors, because after one here ``LoadImage`` tries other readers."""
         return [Path(p) for p in ([data] if isinstance(data, (str, os.PathLike)) else data)]
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
@@ -80,9 +80,9 @@ class VolumeReader(ImageReader):
                 array = np.moveaxis(array, 3, 0)
         count = array.shape[0] if array.ndim == 4 else 1
         if count != len(self.channels):
-            fix = "give a 3-D file, such as one that `python -m common unstack` makes of a channel"
+            fix = "give a 3-D file; `python -m common unstack` writes one for each channel"
             if len(self.channels) > 1:
-                fix = "give one file for each, or one 4-D file with them along the fourth axis in this order"
+                fix = "give one file for each, or one 4-D file with the channels along its fourth axis in this order"
             raise InputError(
                 f"{img[0]}: {count} channel{'s' if count > 1 else ''}, expected {len(self.channels)} ({names}); {fix}"
             )
@@ -99,16 +99,16 @@ class VolumeReader(ImageReader):
             "spatial_shape": np.asarray(array.shape[-3:]),
             "original_channel_dim": 0 if array.ndim == 4 else float("nan"),
             "space": "RAS",
-            "source": str(img[0]),  # whose grid it is; a data set may set MONAI's filename_or_obj to another name
+            "source": str(img[0]),  # file that defines the grid; a data set may change MONAI's filename_or_obj
         }
         return array, meta
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """NIfTI writer for MONAI's ``SaveImage`` whose file appears under its name only once it is complete.
+    """Write NIfTI files for MONAI's ``SaveImage``; a file appears under its name only when it is complete.
 
-    It writes maps that have been brought back to their input's grid, with the input's own affine. MONAI's writer passes
-    through a resampling instead, which takes a volume whose axes are permuted for 2-D and fails.
+    The map must be on its input's grid and gets the input's affine. MONAI's own writer resamples instead, which fails
+    for a volume with permuted axes because it treats the volume as 2-D.
 
     Raises:
         ValueError: the map is not on the input's grid.
@@ -118,7 +118,7 @@ class AtomicNibabelWriter(NibabelWriter):
         affine, _, shape = self.get_meta_info(meta_dict)
         if self.data_obj.shape[:3] != tuple(shape[:3]):
             raise ValueError(
-                f"a map of shape {tuple(self.data_obj.shape)} for an input of {tuple(shape)}; invert it first"
+                f"a map of shape {tuple(self.data_obj.shape)}, expected the input's {tuple(shape)}; invert it first"
             )
         self.affine = affine
 
@@ -128,27 +128,26 @@ class AtomicNibabelWriter(NibabelWriter):
 
 
 def write_nifti(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
-    """Write an image with ``affine`` in mm, as its sform and its qform; the file appears once it is complete."""
+    """Write an image with ``affine`` in mm as sform and qform; the file appears when it is complete."""
     for set_affine in (image.set_sform, image.set_qform):
         set_affine(affine, code="scanner")
     image.header.set_xyzt_units("mm")
     content = image.to_bytes()
     with whole_file(path) as partial:
-        # level 1 is all that is worth its time, also of an MRI; without a time stamp the same image is the same file
+        # higher levels than 1 save little for their time; without a time stamp, the same image gives the same bytes
         partial.write_bytes(gzip.compress(content, 1, mtime=0) if partial.suffix == ".gz" else content)
 
 
 def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Read one file as a float32 array ``(x, y, z)`` or ``(x, y, z, channel)`` and its 4x4 affine to RAS+ millimetres.
 
-    A folder is read as the series of DICOM slices in it, always ``(x, y, z)``. The header is checked first: of a file
-    that is cut or needs more memory than there is, no voxel is read.
+    A folder is read as a series of DICOM slices, always ``(x, y, z)``. The header is checked before a voxel is read,
+    so that truncated files and files larger than the memory are refused early.
 
     Args:
-        path: the file or folder.
-        integers: leave integers that need no slope and intercept in their own type; not of DICOM.
-        labels: refuse voxels that are NaN or infinite, which would become a label; of an image they are set to the
-            smallest finite value, with a warning.
+        path: file or folder.
+        integers: keep the type of integers without slope and intercept; DICOM is always float32.
+        labels: refuse NaN and infinite voxels. Otherwise they become the smallest finite value, with a warning.
 
     Raises:
         InputError: see :class:`VolumeReader`.
@@ -161,18 +160,18 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
             array, affine = (read_nifti if kind == "NIfTI" else read_itk)(path, integers)
     except OSError as error:
         raise InputError(os_failure(error, str(path))) from error
-    while array.ndim > 3 and array.shape[3] == 1:  # a single time point, or the unused axis of NIfTI vector images
+    while array.ndim > 3 and array.shape[3] == 1:  # one time point, or the unused axis of NIfTI vector images
         array = array[:, :, :, 0]
     _check_place(path, affine)
     check_grid(path, array.shape, affine)
     finite = np.isfinite(array)
     if not finite.all():
         if not finite.any():
-            raise InputError(f"{path}: no voxel is a finite number")
+            raise InputError(f"{path}: all voxels are NaN or infinite; copy or convert it again")
         if labels:
             raise InputError(
-                f"{path}: {(~finite).sum()} of {finite.size} voxels are NaN or infinite, expected a label's number in "
-                "each; set them to 0 where they are background"
+                f"{path}: {(~finite).sum()} of {finite.size} voxels are NaN or infinite, expected label values; set "
+                "background voxels to 0"
             )
         lowest = array[finite].min()
         logger.warning(
@@ -183,10 +182,10 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Read the shape and affine that :func:`read_volume` would give, from the header alone.
+    """Read only the header of a volume; return the shape and affine of :func:`read_volume`.
 
     Raises:
-        InputError: as :func:`read_volume`, but for what only the voxels tell.
+        InputError: see :func:`read_volume`; voxels are not checked.
     """
     try:
         kind = _format_of(path)
@@ -205,23 +204,23 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 FARTHEST = 1e6  # mm
-SPACINGS = (0.01, 100.0)  # mm; CT and MRI give 0.05 mm in a plane to 50 mm between the slices of a localizer
+SPACINGS = (0.01, 100.0)  # mm; CT and MRI have 0.05 mm in plane to 50 mm between slices of a localizer
 
 
 def _check_place(path: Path, affine: np.ndarray) -> None:
-    """Check that an affine has distances that a scanner has; float32 does not hold places much farther away.
+    """Check that an affine has distances of a real scan; float32 is too coarse for positions much farther away.
 
     Raises:
-        InputError: a voxel size out of ``SPACINGS``, or an origin beyond ``FARTHEST``.
+        InputError: a voxel size is outside ``SPACINGS``, or the origin is beyond ``FARTHEST``.
     """
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not sizes.all():
-        return  # see check_grid
+        return  # check_grid refuses it
     smallest, largest = SPACINGS
     if sizes.min() < smallest or sizes.max() > largest:
         raise InputError(
             f"{path}: voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm in its header, expected "
-            f"{smallest:g} to {largest:g} mm along each axis, as scanners make them; correct the header or its unit"
+            f"{smallest:g} to {largest:g} mm along each axis, as in real scans; correct the header or its unit"
         )
     if (farthest := np.abs(affine[:3, 3]).max()) > FARTHEST:
         raise InputError(
@@ -231,11 +230,11 @@ def _check_place(path: Path, affine: np.ndarray) -> None:
 
 
 def _format_of(path: Path) -> str:
-    """Return what a path is read as: ``"DICOM"``, ``"NIfTI"`` or ``"ITK"``."""
+    """Return the format of a path: ``"DICOM"``, ``"NIfTI"`` or ``"ITK"``."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        what = f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "no such file"
+        what = f"a broken link to {os.readlink(path)}" if path.is_symlink() else "no such file"
         raise InputError(f"{path}: {what}; correct the path or get the file") from None
     if stat.S_ISDIR(mode):
         return "DICOM"
@@ -252,29 +251,29 @@ def _format_of(path: Path) -> str:
 
 
 def check_grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    """Check that a file has a volume, ``(x, y, z)`` or ``(x, y, z, channel)``, and that its 4x4 affine places it.
+    """Check that a shape is ``(x, y, z)`` or ``(x, y, z, channel)``, and that the 4x4 affine is valid.
 
     Raises:
-        InputError: another number of axes, fewer than 2 voxels along one, or an affine that has a value that is not
-            finite or maps different voxels to one place.
+        InputError: the number of axes differs, an axis has fewer than 2 voxels, or the affine is not finite or not
+            invertible.
     """
     if len(shape) not in (3, 4) or min(shape[:3]) < 2:
         raise InputError(f"{path}: shape {shape}, expected a volume with at least 2 voxels along each of 3 axes")
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= FLAT * steps.prod():
         raise InputError(
-            f"{path}: the affine {np.round(affine[:3], 3).tolist()} does not map voxels to space; correct the header"
+            f"{path}: the affine {np.round(affine[:3], 3).tolist()} is not finite and invertible; correct the header"
         )
 
 
 def coverage(shape: Sequence[int], affine: np.ndarray, onto_shape: Sequence[int], onto_affine: np.ndarray) -> float:
-    """Return the part, 0 to 1, of the grid ``onto`` that lies in a volume, from 16 points along each axis.
+    """Return the fraction of a grid that a volume covers, 0 to 1, estimated from 16 points along each axis.
 
     Args:
-        shape: of the volume, ``(x, y, z)``.
-        affine: of the volume, 4x4 to millimetres.
-        onto_shape: of the grid, ``(x, y, z)``.
-        onto_affine: of the grid.
+        shape: shape of the volume, ``(x, y, z)``.
+        affine: affine of the volume, 4x4 to millimetres.
+        onto_shape: shape of the grid, ``(x, y, z)``.
+        onto_affine: affine of the grid, 4x4 to millimetres.
     """
     steps = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 16) for n in onto_shape), indexing="ij")).reshape(3, -1)
     there = np.linalg.inv(affine) @ onto_affine @ np.vstack([steps, np.ones(steps.shape[1])])
@@ -285,25 +284,25 @@ def coverage(shape: Sequence[int], affine: np.ndarray, onto_shape: Sequence[int]
 def read_aligned(
     paths: Sequence[Path], names: Sequence[str], integers: bool = False
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Read files of one channel each as arrays ``(x, y, z)`` on the grid of the first, and return its affine too.
+    """Read single-channel files as arrays ``(x, y, z)`` on the grid of the first; return the arrays and its affine.
 
-    Where the axes of one are in another order or direction, its voxels are turned to those of the first. Those on
-    another grid are resampled, with a warning, and then float32.
+    Axes in another order or direction are permuted and flipped to those of the first file. Files on another grid are
+    resampled to float32, with a warning.
 
     Args:
-        paths: the files, or folders of DICOM slices.
-        names: of the channels, for messages.
-        integers: as in :func:`read_volume`.
+        paths: files, or folders of DICOM slices.
+        names: names of the channels, for messages.
+        integers: see :func:`read_volume`.
 
     Raises:
-        InputError: a file has several channels, or shares no space with the first; and as :func:`read_volume`.
+        InputError: see :func:`read_volume`; or a file has several channels, or does not overlap the first in space.
     """
     volumes = [read_volume(path, integers) for path in paths]
     for path, (volume, _) in zip(paths, volumes):
         if volume.ndim != 3:
             raise InputError(
-                f"{path}: {volume.shape[3]} channels, expected one, as each of {', '.join(names)} has its own file; "
-                "`python -m common unstack` makes a file of each channel"
+                f"{path}: {volume.shape[3]} channels, expected one, because each of {', '.join(names)} has its own "
+                "file; `python -m common unstack` writes a file for each channel"
             )
     first, affine = volumes[0]
     moved = [_resample(p, v, a, paths[0], first.shape, affine) for p, (v, a) in zip(paths[1:], volumes[1:])]
@@ -318,9 +317,9 @@ def _resample(
     onto_shape: tuple[int, ...],
     onto_affine: np.ndarray,
 ) -> np.ndarray:
-    """Resample a volume onto the grid of another file, float32; outside its field of view it gets its smallest value.
+    """Resample a volume onto the grid of another file as float32; fill voxels outside with its smallest value.
 
-    A volume that is on this grid already, but for the order of its axes, keeps its values and its type.
+    A volume on the same grid, apart from the order and direction of its axes, keeps its values and type.
     """
     turned, turned_affine = turn_onto(volume, affine, onto_affine)
     difference = grid_difference(turned.shape, turned_affine, onto_shape, onto_affine)
@@ -329,7 +328,7 @@ def _resample(
     covered = coverage(volume.shape, affine, onto_shape, onto_affine)
     if covered == 0:
         raise InputError(
-            f"{path}: shares no space with {onto_path}; the files are of different scans, or a header is wrong"
+            f"{path}: does not overlap {onto_path} in space; give files of the same scan, or correct the headers"
         )
     logger.warning(
         "%s: another grid than %s; resampled onto it (it covers %.0f %% of it): %s",

@@ -1,4 +1,4 @@
-"""Find CT scans whose anatomy contradicts the directions of the axes in their headers."""
+"""Find CT scans in which the anatomy contradicts the directions of the axes in the header."""
 
 from __future__ import annotations
 

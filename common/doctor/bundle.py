@@ -16,7 +16,7 @@ from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from ..labels import check_agreement
-from ..session import literal, setting_of
+from ..options import literal, setting_of
 from .findings import Findings
 from .machine import installed
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import Compose, MapTransform
 
-from ..data.cases import files_of, find_cases, read_lists, resolve_case, with_distinct_names
 from ..data.folds import SECTIONS
 from ..data.foreground import has_foreground
-from ..data.names import modality_of, stem
+from ..data.found_cases import find_cases
+from ..data.listed_cases import files_of, read_lists, resolve_case
+from ..data.names import modality_of, stem, with_distinct_names
 from ..data.volumes import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
 from .findings import Findings
-from .headers import Header, difference, read_header
+from .headers import Header, header_difference, read_header
 
 SMALL_LABEL = 10  # voxels; a smaller label may be lost by resampling
 SCANS = "scans"  # name of the list if the folder has no data list
@@ -110,10 +111,10 @@ def check_headers(
         covered = coverage(image.shape, image.affine, first.shape, first.affine)
         if covered == 0:
             findings.fail(where, f"{image.path}: does not overlap {first.path}; check the affine")
-        elif apart := difference(image, first):
+        elif apart := header_difference(image, first):
             what = f"its grid differs from that of {first.path.name} and covers {covered:.0%} of it: {apart}"
             findings.note(where, f"{image.path}: {what}")
-    if labelled and (apart := difference(headers[-1], first)):
+    if labelled and (apart := header_difference(headers[-1], first)):
         what = f"its grid differs from that of its image: {apart}; resample it onto the image"
         findings.fail(where, f"{headers[-1].path}: {what}")
 
@@ -203,7 +204,7 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
             (findings.fail if across else findings.note)(f"{uses[0][0]} {uses[0][1]}", f"{what}; list it once")
 
 
-def check_labels(findings: Findings, lists: Lists, segments: bool) -> None:
+def check_empty_labels(findings: Findings, lists: Lists, segments: bool) -> None:
     """Check that at least one label of each list has foreground.
 
     Args:

@@ -15,16 +15,16 @@ from tqdm import tqdm
 
 from ..data import CheckSpacingd
 from ..errors import InputError
+from ..logs import quiet_loggers
 from ..memory import Memory, main_memory, size
-from ..session import quiet_loggers
 from ..transforms import CheckHounsfieldd, CheckLabeld, CheckMRId, ClassIndexd, ResampleAxesd
 from .anatomy import CheckAnatomyd
 from .bundle import read_config, why
 from .cases import (
     SCANS,
     Lists,
+    check_empty_labels,
     check_headers,
-    check_labels,
     check_leaks,
     check_names,
     check_voxels,
@@ -99,7 +99,7 @@ def examine_data(
             headers[section][where] = found[0]
     check_leaks(findings, lists, by_content=not headers_only)
     if not headers_only:
-        check_labels(findings, lists, segments=train.get("task") != "class")
+        check_empty_labels(findings, lists, segments=train.get("task") != "class")
     lines = _summary(lists, headers)
     for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
         try:

@@ -38,7 +38,7 @@ def read_header(path: str | Path) -> Header:
     return Header(path, shape[:3], shape[3] if len(shape) == 4 else 1, affine)
 
 
-def difference(header: Header, onto: Header) -> str:
+def header_difference(header: Header, onto: Header) -> str:
     """Return how two grids differ after reorientation onto the second; "" if they are the same."""
     voxels, affine = turn_onto(np.broadcast_to(np.uint8(0), header.shape), header.affine, onto.affine)
     return grid_difference(voxels.shape, affine, onto.shape, onto.affine)

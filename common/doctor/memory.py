@@ -33,9 +33,9 @@ class InferenceMemory(NamedTuple):
 
     - ``reading``: 4 C (2 S + G). The channels of the files and the array that joins them exist at once, or the array as
       read and the reoriented one. The array on the new grid is added.
-    - ``computing``: 4 G (P + O + 1). These are the image, the sums of the patches' outputs and the sum of weights. An
-      inferer that keeps patch centres, leaves patches out or adds classes copies the first two: 4 G (2 P + 2 O + 1).
-    - ``layers``: the most bytes that the network's layers hold at a time for one batch of patches. They come from a run
+    - ``computing``: 4 G (P + O + 1). These are the image, the sums of the windows' outputs and the sum of weights. An
+      inferer that keeps window centres, skips windows or adds classes copies the first two: 4 G (2 P + 2 O + 1).
+    - ``layers``: the most bytes that the network's layers hold at a time for one batch of windows. They come from a run
       with shapes alone; bfloat16 needs less.
     - ``finishing``: 4 G (P + O) + 3 S. These are image and output of the previous case, and the label map on the scan's
       grid with intermediate arrays and the file's content.

@@ -37,7 +37,7 @@ from monai.transforms import (
     Zoomd,
 )
 
-from ..memory import check_memory
+from ..transforms.grids import check_grid_memory
 from .headers import Header
 
 # MONAI's transforms that leave the size of a case as it is.
@@ -45,7 +45,7 @@ KEEPING = (
     *(CastToTyped, CopyItemsd, DeleteItemsd, EnsureChannelFirstd, EnsureTyped, LoadImaged, NormalizeIntensityd),
     *(ScaleIntensityRanged, SelectItemsd, ToDeviced),
 )
-# MONAI's transforms whose result follows from the grid alone: they are called with a volume without channels.
+# The result of these transforms of MONAI follows from the grid alone. They are called with a volume without channels.
 ON_GRID = (CenterSpatialCropd, Padd, SpatialCropd, Spacingd)
 CHANGING = (Cropd, Orientationd, Padd, Resized, Spacingd, Zoomd)
 PACKAGE = re.compile(r"\w+_v\d+_\d+_\d+")  # name of the code that a packed bundle carries
@@ -119,7 +119,7 @@ class Preprocessing:
             if hasattr(step, "channels_after"):
                 channels = step.channels_after(channels)
             if tuple(spacing) != tuple(old_spacing):
-                _check_size(header, before, old_spacing, shape, spacing)
+                check_grid_memory(str(header.path), before, shape, old_spacing, spacing)
         return Prepared(tuple(shape), channels, tuple(crops))
 
 
@@ -184,21 +184,3 @@ def _called_on_grid(
     volume = MetaTensor(torch.zeros(1).expand(0, *shape), affine=torch.diag(torch.tensor([*spacing, 1.0])))
     result = step(dict.fromkeys(step.keys, volume))[step.keys[0]]
     return tuple(result.shape[1:]), tuple(result.pixdim.tolist())
-
-
-def _check_size(
-    header: Header,
-    before: tuple[int, ...],
-    old_mm: tuple[float, ...],
-    after: tuple[int, ...],
-    new_mm: tuple[float, ...],
-) -> None:
-    """Check that a new grid fits the memory; a false spacing in a header asks for far too many voxels."""
-    voxels, sizes = (" x ".join(map(str, shape)) for shape in (before, after))
-    old, new = (" x ".join(f"{step:.4g}" for step in spacing) for spacing in (old_mm, new_mm))
-    check_memory(
-        str(header.path),
-        f"resampling {voxels} voxels of {old} mm to {sizes} of {new} mm",
-        8 * math.prod(after),  # float32; interpolation needs as much again
-        "correct the spacing in the header, or use a machine with more memory",
-    )

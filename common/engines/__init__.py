@@ -3,6 +3,7 @@
 from .case_evaluator import CaseEvaluator
 from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
+from .fine_tuning import FineTuning
 from .schedules import HalvingLR, Plateau
 from .staged_trainer import StagedTrainer
 from .stages import Stage, total_epochs
@@ -12,6 +13,7 @@ from .training_folder import TrainingFolder
 __all__ = [
     "CaseEvaluator",
     "CaseResults",
+    "FineTuning",
     "HalvingLR",
     "Plateau",
     "Stage",

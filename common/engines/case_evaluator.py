@@ -21,7 +21,8 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from ..errors import CasesFailedError, InputError, failure_of_case
-from ..results import (
+from ..processes import gather
+from ..reporting import (
     check_table,
     class_probabilities,
     class_row,
@@ -34,7 +35,7 @@ from ..results import (
     write_scores,
 )
 from .case_results import CaseResults
-from .finished_cases import FinishedCases, gather
+from .finished_cases import FinishedCases
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self.predicting = self.complete = False
 
     def run(self, global_epoch: int = 1) -> None:
-        """Do all cases."""
+        """Evaluate all cases."""
         self.failures, self.scores, self.classes, self.names = {}, [], [], set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
@@ -147,6 +148,8 @@ class CaseEvaluator(SupervisedEvaluator):
         if failed:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
             named = f": {', '.join(failed)}" if idist.get_rank() == 0 else "; the first process names them"
+            if idist.get_rank() == 0 and failed == list(self.failures)[:1]:
+                named += f" ({self.failures[failed[0]]})"
             raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 
     def fire_event(self, event_name: Any) -> None:

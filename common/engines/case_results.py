@@ -13,7 +13,7 @@ import ignite.distributed as idist
 import torch.distributed as dist
 from monai.transforms import Compose
 
-from ..data.cases import shard_for_rank
+from ..data.listed_cases import shard_for_rank
 from ..data.names import safe_name
 from ..errors import InputError
 from ..files import read_json, sha256, whole_file
@@ -36,7 +36,8 @@ class CaseResults:
         cases: cases of the batch, with ``case`` and ``image``, or ``case`` and ``error``.
         output_dir: folder of the results.
         postprocessing: transforms of the evaluator. Each transform with an ``ending`` makes a file ``CASE`` plus this
-            ending, such as ``_seg.nii.gz``. The first NIfTI file names the record.
+            ending, such as ``_seg.nii.gz``. The label map names the record, or else the first NIfTI file. The record
+            holds the names of the ``channels`` of a transform's file.
         weights: file, files of an ensemble, or "untrained".
         resume: leave out the cases that failed before or that have results of the same scan and weights.
         retry: with ``resume``, do again the cases that failed before.
@@ -61,9 +62,11 @@ class CaseResults:
         self.cases = {str(case["case"]): dict(case) for case in cases}
         self.output_dir = Path(output_dir)
         endings = [step.ending for step in postprocessing.transforms if hasattr(step, "ending")]
-        maps = [ending for ending in endings if ending.endswith(".nii.gz")]
+        maps = sorted((end for end in endings if end.endswith(".nii.gz")), key=lambda end: not end.startswith("_seg"))
         self.endings = tuple(dict.fromkeys([*maps, *endings]))
         self.mark = maps[0].split(".")[0] if maps else "_seg"  # `_class.json` holds the probabilities of a class
+        steps = [step for step in postprocessing.transforms if hasattr(step, "channels") and hasattr(step, "ending")]
+        self.channels: dict[str, list[str]] = {step.ending: list(step.channels) for step in steps}
         self.weights = weights
         self.resume = parse_bool(resume)
         self.retry = parse_bool(retry)
@@ -71,6 +74,7 @@ class CaseResults:
         self.failed_before: list[str] = []
         self.done_before = 0
         self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
+        self._kept: dict[str, dict[str, Any]] = {}  # results of earlier runs that this run does not write, by case
 
     @cached_property
     def made_by(self) -> dict[str, str]:
@@ -133,9 +137,21 @@ class CaseResults:
                         f"{file}: changed since it was written, so it is not replaced; move it, or choose another "
                         "--output_dir"
                     )
-        if not self.resume or before["input"]["sha256"] != digest_of(case.get("image")):
-            return True
         made = {**self.made_by, "settings": self.settings}
+        same_scan = before["input"]["sha256"] == digest_of(case.get("image"))
+        own = {self._file(name, ending).name for ending in self.endings}
+        other = {
+            file: digest for file, digest in known.items() if file not in own and (self.output_dir / file).exists()
+        }
+        if other and not (same_scan and all(before.get(key) == value for key, value in made.items())):
+            raise InputError(
+                f"{self.output_dir / min(other)}: made from another scan, or with other weights or settings, and this "
+                "run does not write it; move it, choose another --output_dir, or add the option that writes it"
+            )
+        channels = {file: names for file, names in before.get("channels", {}).items() if file in other}
+        self._kept[name] = {"results": other, "channels": channels}
+        if not self.resume or not same_scan:
+            return True
         if before["state"] == FAILED:
             if self.retry or any(before.get(key) != own for key, own in made.items()):
                 return True
@@ -161,14 +177,19 @@ class CaseResults:
         digest = self._begun.pop(name) if name in self._begun else digest_of(image)
         if state == BEGUN:
             self._begun[name] = digest
-        files = [file for ending in self.endings if (file := self._file(name, ending)).exists()]
+        files = {ending: file for ending in self.endings if (file := self._file(name, ending)).exists()}
+        kept = self._kept.get(name, {})
+        results = {file.name: sha256(file) for file in files.values()} if state != BEGUN else {}
+        named = {files[ending].name: names for ending, names in self.channels.items() if ending in files}
+        channels = {**kept.get("channels", {}), **(named if state != BEGUN else {})}
         content = {
             "case": name,
             "state": state,
             "input": {"files": [Path(file).name for file in images], "sha256": digest},
             **self.made_by,
             "settings": self.settings,
-            "results": {file.name: sha256(file) for file in files} if state != BEGUN else {},
+            "results": {**kept.get("results", {}), **results},
+            **({"channels": channels} if channels else {}),
             **({"reason": reason} if reason is not None else {}),
         }
         path = self._file(name, f"{self.mark}.json")

@@ -1,13 +1,10 @@
-"""Load finished cases while the next case is read, and gather what the processes of a distributed run have."""
+"""Load finished cases while the next case is read."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-
-import ignite.distributed as idist
-import torch.distributed as dist
 
 if TYPE_CHECKING:
     from .case_evaluator import CaseEvaluator
@@ -47,12 +44,3 @@ class FinishedCases:
                 coming = reader.submit(next, batches, None)
                 yield batch
                 del batch
-
-
-def gather(items: list) -> list:
-    """Return the items of all processes."""
-    if idist.get_world_size() == 1:
-        return items
-    parts: list[list] = [[] for _ in range(idist.get_world_size())]
-    dist.all_gather_object(parts, items)
-    return [item for part in parts for item in part]

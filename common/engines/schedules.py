@@ -91,5 +91,5 @@ class Plateau(ReduceLROnPlateau):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the learning rate is below ``lowest``."""
+        """Return whether the learning rate is below ``lowest``."""
         return self.optimizer.param_groups[0]["lr"] < self.lowest

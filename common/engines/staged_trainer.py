@@ -20,8 +20,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
 from ..layers import TwoForms
+from ..processes import average_gradients, broadcast
 from .batches import ImageAndLabel
-from .processes import average_gradients, broadcast
+from .fine_tuning import FrozenEncoder
+from .init_weights import load_init_weights
 from .stages import Stage, total_epochs, trained_parameters
 from .training_folder import TrainingFolder, change_rate, cpu_state, optimizer_settings
 
@@ -108,8 +110,10 @@ class StagedTrainer(SupervisedTrainer):
         self.weights_epoch = -1  # epoch of the weights that the stage has saved
         self.lr_scheduler: Any = None
         self.settings: dict[str, Any] = {}
+        self.frozen_encoder: FrozenEncoder | None = None
+        self.full_rates: list[float] = []  # of the parameter groups, while the warm-up lowers them
         Average(output_transform=lambda output: output["loss"], device=self.state.device).attach(self, "train_loss")
-        self.add_event_handler(Events.EPOCH_STARTED, self._set_epoch_of_loss)
+        self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self._loss_parameters))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
@@ -122,6 +126,8 @@ class StagedTrainer(SupervisedTrainer):
         except KeyboardInterrupt:
             logger.warning("interrupted; --resume true continues the training after its last complete epoch")
             raise
+        finally:
+            self._freeze_encoder(False)
 
     def _run_stages(self) -> None:
         if self.is_complete and self.state.epoch < self.state.max_epochs:
@@ -162,17 +168,15 @@ class StagedTrainer(SupervisedTrainer):
         stage.prepare()
         if state is not None:
             self.folder.restore(stage.network, state["network"], "network")
+        elif stage.fine_tuning.init_weights is not None:
+            load_init_weights(stage.network, stage.fine_tuning.init_weights)
         network = stage.network.to(self.state.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.network = network.training_form() if isinstance(network, TwoForms) else network
-        if idist.get_world_size() > 1:
-            ids = [self.state.device] if self.state.device.type == "cuda" else None
-            self.network = nn.parallel.DistributedDataParallel(
-                self.network, device_ids=ids, find_unused_parameters=stage.find_unused_parameters
-            )
+        self._freeze_encoder(False)
+        self._set_trained_form()
         self._begin_loss(state)
         self.optimizer, self.lr_scheduler = stage.start_optimizer(self._loss_parameters)
-        self.settings = optimizer_settings(self.optimizer, self.lr_scheduler)
+        self.settings = optimizer_settings(self.optimizer, self.lr_scheduler) | stage.fine_tuning.settings()
         self.evaluator.network = network
         self.evaluator.prepare_batch = ImageAndLabel(stage.channels)
         self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
@@ -183,6 +187,15 @@ class StagedTrainer(SupervisedTrainer):
             self._restore_progress(state)
             best = (state["best_metric"], state["best_metric_epoch"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
+
+    def _set_trained_form(self) -> None:
+        network = self.stage.network
+        self.network = network.training_form() if isinstance(network, TwoForms) else network
+        if idist.get_world_size() > 1:
+            ids = [self.state.device] if self.state.device.type == "cuda" else None
+            self.network = nn.parallel.DistributedDataParallel(
+                self.network, device_ids=ids, find_unused_parameters=self.stage.find_unused_parameters
+            )
 
     def _begin_loss(self, state: dict[str, Any] | None) -> None:
         if isinstance(self.loss_function, nn.Module):
@@ -208,9 +221,32 @@ class StagedTrainer(SupervisedTrainer):
         assert self.stage.prepare_batch is not None
         return self.stage.prepare_batch(*args, epoch=self._stage_epoch, **kwargs)
 
-    def _set_epoch_of_loss(self) -> None:
+    def _begin_epoch(self) -> None:
+        tuning = self.stage.fine_tuning
+        frozen = self._stage_epoch <= tuning.freeze_encoder
+        if frozen != (self.frozen_encoder is not None):
+            self._freeze_encoder(frozen)
+            self._set_trained_form()  # DDP averages the gradients of those parameters that it found when it was made
+            logger.info("stage '%s': the encoder %s", self.stage.name, "is frozen" if frozen else "trains from now on")
+        if (factor := tuning.rate_factor(self._stage_epoch)) < 1:
+            self.full_rates = [group["lr"] for group in self.optimizer.param_groups]
+            for group in self.optimizer.param_groups:
+                group["lr"] *= factor
+            rates = ", ".join(f"{group['lr']:.3g}" for group in self.optimizer.param_groups)
+            logger.info("stage '%s': warm-up, the learning rate is %s", self.stage.name, rates)
         if hasattr(self.loss_function, "set_epoch"):
             self.loss_function.set_epoch(self._stage_epoch)
+
+    def _freeze_encoder(self, frozen: bool) -> None:
+        if self.frozen_encoder is not None:
+            self.frozen_encoder.thaw()
+        self.frozen_encoder = FrozenEncoder(self.stage.network) if frozen else None
+
+    def _end_warm_up_epoch(self) -> None:
+        # schedules start from the rate of the epoch before, and the training state holds it
+        for group, rate in zip(self.optimizer.param_groups, self.full_rates):
+            group["lr"] = rate
+        self.full_rates = []
 
     def _set_seed(self) -> None:
         # in the first update, since loading the data of an epoch may draw a number before it, or not
@@ -227,6 +263,7 @@ class StagedTrainer(SupervisedTrainer):
                 f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
+        self._end_warm_up_epoch()
         self._step_lr_scheduler(train_loss)
         is_validated = self.validates and (self._stage_epoch % self.val_interval == 0 or self._is_stage_over())
         validation = self._validate() if is_validated else "not validated"

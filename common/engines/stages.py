@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .fine_tuning import FROM_SCRATCH, FineTuning, encoder_of
+
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a network that require a gradient."""
@@ -48,6 +50,10 @@ class Stage:
             ``epoch``, the epoch of the stage from 1. None makes image and label, as validation does.
         find_unused_parameters: whether some updates leave parameters without a gradient, as for
             ``DistributedDataParallel``.
+        fine_tuning: weights that the network begins from, epochs with a frozen encoder, epochs of warm-up.
+
+    Raises:
+        InputError: the encoder is to be frozen, and the network does not say which modules it is.
     """
 
     name: str
@@ -62,6 +68,11 @@ class Stage:
     parameter_groups: Callable[[nn.Module], Iterable] = trained_parameters
     prepare_batch: Callable[..., tuple] | None = None
     find_unused_parameters: bool = False
+    fine_tuning: FineTuning = FROM_SCRATCH
+
+    def __post_init__(self) -> None:
+        if self.fine_tuning.freeze_encoder:
+            encoder_of(self.network)
 
     def start_optimizer(self, loss_parameters: Sequence[nn.Parameter] = ()) -> tuple[torch.optim.Optimizer, Any]:
         """Return a new optimiser and its scheduler, or None for a constant learning rate.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .batches import LabelAndClass
+from .fine_tuning import FROM_SCRATCH, FineTuning
 from .stages import Stage
 
 
@@ -18,6 +19,7 @@ def supervised(
     max_epochs: int,
     lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     patience: int | None = None,
+    fine_tuning: FineTuning = FROM_SCRATCH,
 ) -> list[Stage]:
     """Return the one stage that trains the whole network in its training form and writes ``model.pt``.
 
@@ -25,7 +27,7 @@ def supervised(
 
     Args:
         network: network that returns a dictionary of tensors in its training form.
-        optimizer, max_epochs, lr_scheduler, patience: as for :class:`Stage`.
+        optimizer, max_epochs, lr_scheduler, patience, fine_tuning: as for :class:`Stage`.
     """
     return [
         Stage(
@@ -37,5 +39,6 @@ def supervised(
             patience,
             "model.pt",
             prepare_batch=LabelAndClass(),
+            fine_tuning=fine_tuning,
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ class TrainingFolder:
 
     @property
     def state_path(self) -> Path:
-        """Path of the training state."""
+        """Return the path of the training state."""
         return self.path / STATE_FILE
 
     def begin(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -65,11 +66,13 @@ class TrainingFolder:
             if self.resume:
                 logger.info("nothing to resume in %s; the training begins", self.path)
         if self.record is not None:
+            origins = [origin for stage in stages if (origin := stage.fine_tuning.origin()) is not None]
+            record = dataclasses.replace(self.record, init_weights=origins[0] if origins else None)
             record_file = self.path / RECORD_FILE
             if state is not None and record_file.exists():
-                self.record.check_resumes(read_record(record_file), record_file)
+                record.check_resumes(read_record(record_file), record_file)
             else:
-                self.record.write(self.path)
+                record.write(self.path)
         return state
 
     def _read_state(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Handlers of MONAI's engines."""
+"""Show the progress and the curves of MONAI's engines."""
 
 from .progress import Progress
 from .tensorboard import EpochCurves

@@ -31,7 +31,7 @@ class Progress(ProgressBar):
         self.name = desc
 
     def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
-        """Follow an engine."""
+        """Attach the bar, or the log lines, to an engine."""
         if idist.get_rank() > 0:
             return
         if sys.stderr.isatty():

@@ -20,7 +20,7 @@ class EpochCurves:
         self.log_dir = Path(ckpt_dir) / "tensorboard"
 
     def attach(self, engine: Engine) -> None:
-        """Follow the epochs of an engine."""
+        """Attach the curves to an engine."""
         if idist.get_rank() == 0:
             TensorBoardStatsHandler(
                 log_dir=str(self.log_dir), iteration_log=False, output_transform=lambda output: None

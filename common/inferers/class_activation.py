@@ -1,4 +1,4 @@
-"""Maps of the voxels that a predicted class depends on."""
+"""Map the voxels that a predicted class depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sliding-window inference for networks that segment a volume and classify it."""
+"""Infer by sliding windows with networks that segment a volume and classify it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..layers import split_class
+from ..layers import append_class, split_class
 from .windows import Tiles, WindowInferer
 
 VOTES = ("foreground", "volume")
@@ -56,8 +56,7 @@ class ClassifyingWindowInferer(WindowInferer):
         ballot = _Ballot(network, self.num_classes)
         segmentation = super()._infer(tiles, ballot, *args, **kwargs)
         probabilities = ballot.count([place[0] for place in tiles.filled], len(tiles.image), self.vote)
-        constant = probabilities[:, :, None, None, None].expand(-1, -1, *segmentation.shape[2:])
-        return torch.cat([segmentation, constant], 1)
+        return append_class(segmentation, probabilities)
 
 
 class _Ballot:

@@ -1,4 +1,4 @@
-"""Sliding-window inference in less time and memory than MONAI's."""
+"""Infer by sliding windows, in less time and memory than MONAI's inferer."""
 
 from __future__ import annotations
 
@@ -166,18 +166,18 @@ class WindowInferer(SlidingWindowInferer):
         weights = image.new_zeros(len(image), 1, *tiles.shape, dtype=torch.float32)
         for first in range(0, len(computed), self.sw_batch_size):
             batch = computed[first : first + self.sw_batch_size]
-            windows = [
+            boxes = [
                 (case, ..., *(slice(s.start, s.start + r) for s, r in zip(place, roi))) for case, _, *place in batch
             ]
-            patches = torch.stack([image[window] for window in windows])
+            windows = torch.stack([image[box] for box in boxes])
             with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-                outputs = network(patches.contiguous(memory_format=torch.channels_last_3d), *args, **kwargs)
-            expected = (len(batch), *patches.shape[2:])
+                outputs = network(windows.contiguous(memory_format=torch.channels_last_3d), *args, **kwargs)
+            expected = (len(batch), *windows.shape[2:])
             if not isinstance(outputs, Tensor) or (*outputs.shape[:1], *outputs.shape[2:]) != expected:
                 found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise ValueError(
-                    f"the network returned {found} for windows {list(patches.shape)}, "
-                    f"expected one tensor {[len(batch), 'channels', *patches.shape[2:]]}"
+                    f"the network returned {found} for windows {list(windows.shape)}, "
+                    f"expected one tensor {[len(batch), 'channels', *windows.shape[2:]]}"
                 )
             if summed is None:
                 if image.device.type == "cpu":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..errors import InputError
+
 
 def check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ``ValueError`` that lists the allowed values, unless ``value`` is one of them."""
@@ -12,14 +14,14 @@ def check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def check_channels(image: Tensor, in_channels: int) -> None:
-    """Raise a ``ValueError`` unless the image has the shape ``(B, in_channels, x, y, z)``."""
+    """Raise an ``InputError`` unless the image has the shape ``(B, in_channels, x, y, z)``."""
     if image.dim() != 5 or image.shape[1] != in_channels:
-        raise ValueError(f"expected an input (B, {in_channels}, x, y, z), found shape {list(image.shape)}")
+        raise InputError(f"expected an input (B, {in_channels}, x, y, z), found shape {list(image.shape)}")
 
 
 def check_sizes(image: Tensor, divisor: int) -> None:
-    """Raise a ``ValueError`` that names the next size that fits, unless ``divisor`` divides every spatial size."""
+    """Raise an ``InputError`` that names the next size that fits, unless ``divisor`` divides every spatial size."""
     for size in image.shape[2:]:
         if size % divisor != 0:
             fit = (size // divisor + 1) * divisor
-            raise ValueError(f"spatial size {size} is not divisible by {divisor}; pad to {fit}")
+            raise InputError(f"roi_size or spatial size {size} is not divisible by {divisor}; pad to {fit}")

@@ -23,9 +23,14 @@ class TwoForms(nn.Module):
     A config asks for the inference form with ``"dense": true`` in ``network_def``. The trainer asks the same network
     for its training form with :meth:`training_form`.
 
+    The attribute ``encoder_modules`` of a network, whether of two forms or of one, names the submodules that make up
+    its encoder. The trainer freezes them for ``--freeze_encoder``; an empty tuple refuses this option.
+
     Args:
         dense: bool, True for the inference form, False for the training form.
     """
+
+    encoder_modules: Sequence[str] = ()
 
     __constants__: Sequence[str] = ("dense",)  # TorchScript compiles only the code of the form that it scripts
 

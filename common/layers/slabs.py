@@ -4,7 +4,7 @@ A part is a pair of voxel indices along x: its first voxel, and the one after it
 depends on voxels up to the reach of its convolutions beyond it:
 
 1. :func:`slabs_of` divides the axis into slabs.
-2. :func:`widened` is the part that a slab depends on, :func:`cut` takes this part out of a map.
+2. :func:`widened` returns the part that a slab depends on, :func:`cut` takes this part out of a map.
 3. The level computes the wider part, :func:`trimmed` keeps the slab of the result.
 4. :func:`joined` puts the slabs together.
 """

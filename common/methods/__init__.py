@@ -1,1 +1,1 @@
-"""The published methods, one folder each: all that one paper needs and no other."""
+"""Hold the published methods, one folder each: all that one paper needs and no other."""

@@ -1,4 +1,4 @@
-"""Metrics that MONAI does not have, or does not compute per case."""
+"""Compute metrics that MONAI does not have, or does not compute for each case."""
 
 from .classification_scores import ClassificationScores
 from .mean_score import MeanScore

@@ -1,4 +1,4 @@
-"""Scores of a classification over all cases of an evaluation."""
+"""Score a classification over all cases of an evaluation."""
 
 from __future__ import annotations
 

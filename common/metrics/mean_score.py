@@ -1,4 +1,4 @@
-"""One score for validation: the mean of all scores of a case."""
+"""Reduce the scores of a case to one score for validation, their mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All scores of a segmented case from one pass over its two label maps."""
+"""Compute all scores of a segmented case in one pass over its two label maps."""
 
 from __future__ import annotations
 

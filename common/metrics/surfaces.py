@@ -1,4 +1,4 @@
-"""Surfaces of a predicted mask and a ground truth mask: their distances and areas."""
+"""Measure the distances and areas of the surfaces of a predicted mask and a ground truth mask."""
 
 from __future__ import annotations
 

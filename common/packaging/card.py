@@ -1,4 +1,4 @@
-"""The model card of a package."""
+"""Make the model card of a package."""
 
 from __future__ import annotations
 

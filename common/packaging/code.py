@@ -1,4 +1,4 @@
-"""The code of a package: one method's folder and the kinds of shared modules that it builds on."""
+"""Collect the code of a package: one method's folder and the kinds of shared modules that it builds on."""
 
 from __future__ import annotations
 

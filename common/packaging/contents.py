@@ -1,4 +1,4 @@
-"""What packing passes from stage to stage, and its first stage: read a bundle, its weights and an overlay."""
+"""Read a bundle, its weights and an overlay (first stage of packing) into what the stages pass on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
+from ..options import check_setting, setting_of
 from ..record import RunRecord, read_record, record_path
-from ..results import mean_scores, named_class_scores, read_class_scores, read_scores
-from ..session import check_setting, setting_of
+from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json

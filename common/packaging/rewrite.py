@@ -1,4 +1,4 @@
-"""The third stage of packing: make the files of a package, whose code has a name of its own."""
+"""Make the files of a package, with its code under a name of its own (third stage of packing)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage of packing: apply the settings of the training and check that everything agrees."""
+"""Apply the settings of the training and check that everything agrees (second stage of packing)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
+from ..options import literal, setting_of
 from ..record import RECORD_FILE, apply_settings
-from ..session import literal, setting_of
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
-PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file")
+PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
 GRID = ("spacing", "in_plane", "slice_thickness")
 
 logger = logging.getLogger(__name__)
 
 
 def apply_training_settings(contents: Contents) -> Contents:
-    """Return contents whose configs and metadata describe the weights.
+    """Return contents with configs and metadata that describe the weights.
 
     The settings come from the record beside the weights and from the overlay. Labels, network, metadata and scores are
     checked against each other.

@@ -1,4 +1,4 @@
-"""Try a package as its receiver uses it, in a process that does not see this repository."""
+"""Test a package as its receiver uses it, in a process that does not see this repository."""
 
 from __future__ import annotations
 

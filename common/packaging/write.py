@@ -1,4 +1,4 @@
-"""The last stage of packing: write a package whole or not at all."""
+"""Write a package whole or not at all (last stage of packing)."""
 
 from __future__ import annotations
 

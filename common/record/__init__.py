@@ -1,8 +1,8 @@
-"""The record of a training: settings of its weights, cases that they have seen, and its use with the weights."""
+"""Record a training: settings of its weights and cases that they have seen; use the record with the weights."""
 
 from .apply import apply_settings, check_unseen, use_record
-from .cases import digest_of
 from .create import run_record
+from .identity import digest_of
 from .run_record import RECORD_FILE, UNTRAINED, RunRecord, made_by, read_record, record_path
 
 __all__ = [

@@ -11,12 +11,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from ..data.cases import SECTIONS
+from ..data.folds import SECTIONS
+from ..data.names import first_names
 from ..errors import InputError, show_input_errors_in_one_line
 from ..files import read_json
 from ..options import RULES, Given, parse_bool, running_config, setting_of
-from .cases import case_identities, digest_of, shortened_list
 from .create import read_cases
+from .identity import case_identities, digest_of
 from .run_record import RunRecord, read_records, record_path
 from .settings import ABSENT, difference, is_plain, resolved_setting, same_setting
 
@@ -194,11 +195,11 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
     seen = list(dict.fromkeys(seen))
     if seen and parse_bool(allow):
         logger.warning(
-            "%d cases were seen in training; their scores do not test the weights (%s)", len(seen), shortened_list(seen)
+            "%d cases were seen in training; their scores do not test the weights (%s)", len(seen), first_names(seen)
         )
     elif seen:
         raise InputError(
-            f"the weights have seen {len(seen)} of {len(cases)} cases: {shortened_list(seen)}; evaluate the held-out "
+            f"the weights have seen {len(seen)} of {len(cases)} cases: {first_names(seen)}; evaluate the held-out "
             "fold, or give --allow_seen_cases true"
         )
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import ignite.distributed as idist
 import monai
 import torch
-import torch.distributed as dist
 
-from ..data.cases import files_of, read_lists, resolve_case
 from ..data.foreground import check_foreground
+from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
 from ..options import running_config
-from .cases import case_identities
+from ..processes import gather
+from .identity import case_identities
 from .run_record import RunRecord
 from .settings import resolved_setting
 
@@ -53,9 +53,8 @@ def run_record(
     for section, cases in (("training", train_cases), ("validation", validation_cases)):
         check_foreground(cases, section, needed=segments)
     if idist.get_world_size() > 1:
-        parts: list[list] = [[] for _ in range(idist.get_world_size())]
-        dist.all_gather_object(parts, [dict(case) for case in validation_cases])
-        validation_cases = sorted((case for part in parts for case in part), key=lambda case: str(case.get("case")))
+        everywhere = gather([dict(case) for case in validation_cases])
+        validation_cases = sorted(everywhere, key=lambda case: str(case.get("case")))
         if idist.get_rank() > 0:
             return None
     known = parser.get("")

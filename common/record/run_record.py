@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.names import first_names
 from ..errors import InputError
 from ..files import dense_json, read_json, sha256, whole_file
-from .cases import combined_digest, shortened_list
+from .identity import combined_digest
 from .settings import difference, same_setting
 
 RECORD_FILE = "run.json"
@@ -32,6 +33,7 @@ class RunRecord:
         test_cases: test cases, likewise.
         versions: version of each package, by name.
         command: command of the training, without the folders of absolute paths.
+        init_weights: name and SHA-256 of the ``file`` of weights that the training began from, or None.
     """
 
     bundle: dict[str, str]
@@ -45,6 +47,7 @@ class RunRecord:
     test_cases: list[dict[str, Any]]
     versions: dict[str, str]
     command: str
+    init_weights: dict[str, str] | None = None
 
     def write(self, folder: str | Path) -> None:
         """Write ``folder/run.json``.
@@ -73,6 +76,15 @@ class RunRecord:
                 raise InputError(
                     f"{key}: {getattr(self, key)} here, {getattr(before, key)} in {path}; resume with the recorded one"
                 )
+        if self.init_weights is not None:
+            own, recorded = ((origin or {}).get("sha256") for origin in (self.init_weights, before.init_weights))
+            if own != recorded:
+                began = (before.init_weights or {}).get("file", "no file")
+                raise InputError(
+                    f"init_weights: {self.init_weights['file']} (SHA-256 {str(own)[:8]}) here, {began} (SHA-256 "
+                    f"{str(recorded)[:8]}) in {path}; leave --init_weights out to resume, or train into another "
+                    "--ckpt_dir"
+                )
         for key in ("train_cases", "validation_cases"):
             own, recorded = getattr(self, key), getattr(before, key)
             changed = sorted(
@@ -80,7 +92,7 @@ class RunRecord:
             )
             if changed:
                 raise InputError(
-                    f"{key}: {shortened_list(changed)} differ from the cases in {path}; resume with the same data, or "
+                    f"{key}: {first_names(changed)} differ from the cases in {path}; resume with the same data, or "
                     "train into another --ckpt_dir"
                 )
 
@@ -104,10 +116,12 @@ def read_record(path: Path) -> RunRecord:
         if key not in fields:
             raise InputError(f"{path}: unknown key '{key}'; expected {', '.join(fields)}")
     for key, field in fields.items():
+        if key not in content and field.default is None:  # a record of an earlier version
+            continue
         if key not in content:
             raise InputError(f"{path}: key '{key}' is missing; use the file that the training wrote")
         kind = {"dict": dict, "list": list, "str": str, "int": int}[str(field.type).split("[")[0].split(" ")[0]]
-        if not isinstance(content[key], kind) and not (key == "fold" and content[key] is None):
+        if not isinstance(content[key], kind) and not (key in ("fold", "init_weights") and content[key] is None):
             raise InputError(f"{path}: '{key}' is {content[key]!r}; expected {field.type}")
         if kind is list and not all(
             isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]

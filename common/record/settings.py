@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-ABSENT = object()  # stands for the value of a missing key
+ABSENT = object()  # marks the value of a missing key
 
 
 def resolved_setting(parser: ConfigParser, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Transforms that MONAI does not have.
+"""Transform cases in ways that MONAI does not have.
 
 Memory is estimated from headers alone. So each of our transforms that changes the size of a case
 says so. A transform without one of these members leaves that part of a case as it is:
@@ -10,15 +10,16 @@ says so. A transform without one of these members leaves that part of a case as 
 - ``bytes_per_voxel`` is the number of bytes that it adds to a case for each voxel, at most.
 """
 
-from .class_label import ClassIndexd
+from .class_index import ClassIndexd
 from .class_result import SplitClassesd
 from .dicom_seg import WriteDicomSegd
 from .grids import ResampleAxesd
 from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
-from .resample_to_scan import DecideLabeld, ResampleToScand
+from .return_to_scan import DecideLabeld, ReturnToScand
 from .save_image import AtomicSaveImaged
+from .save_probabilities import SaveProbabilitiesd
 
 __all__ = [
     "AtomicSaveImaged",
@@ -31,7 +32,8 @@ __all__ = [
     "DecideLabeld",
     "LabelValuesd",
     "ResampleAxesd",
-    "ResampleToScand",
+    "ReturnToScand",
+    "SaveProbabilitiesd",
     "SplitClassesd",
     "WriteDicomSegd",
 ]

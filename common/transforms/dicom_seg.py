@@ -14,7 +14,7 @@ from monai.utils import optional_import
 
 from ..data.dicom import is_series, ordered_slices
 from ..data.dicom_headers import Slice
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import as_tensor
@@ -31,16 +31,16 @@ MAY_BE_EMPTY = (
     "AccessionNumber",
 )  # fmt: skip
 SERIES_NUMBER = 1000  # above those that scanners give
-UNNAMED = 255  # stands for a value without a label
+UNNAMED = 255  # marks a value without a label
 
 
 class WriteDicomSegd(MapTransform):
     """Write ``output_dir/CASE_seg.dcm``, a label map as binary DICOM Segmentation with a segment for each label.
 
     The object belongs to the study, the frame of reference and the patient of the scan's series. Each frame belongs to
-    a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ResampleToScand` leaves
-    it. If there are several series, one for each modality, the object refers to the first one, whose grid the map has.
-    Frames in which a segment is empty are left out. The entry does not change.
+    a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ReturnToScand` leaves
+    it. If there are several series, one for each modality, the object refers to the first one, which has the
+    grid of the map. Frames in which a segment is empty are left out. The entry does not change.
 
     The transform needs the optional packages ``highdicom`` and ``itk``.
 
@@ -55,8 +55,10 @@ class WriteDicomSegd(MapTransform):
         metadata: the bundle's ``metadata.json``. Its ``name`` and ``version`` become those of the algorithm,
             ``authors`` the manufacturer, ``intended_use`` the description, each cut to 64 characters.
         values: value of each label in the map, if it differs from the value in ``labels``.
+        task: task of the network; ``"class"`` segments nothing.
 
     Raises:
+        UsageError: the task segments nothing.
         InputError: if highdicom is missing, if labels, segments or metadata have another form, or if there are codes
             for an unknown label. For a case: if it was not read from a DICOM series, if a value has no label, or if a
             header is not valid or lacks an entry for the reference.
@@ -74,9 +76,12 @@ class WriteDicomSegd(MapTransform):
         segments: Mapping[str, Mapping[str, Any]],
         metadata: str | Path,
         values: Sequence[int] | None = None,
+        task: str = "seg",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if task == "class":
+            raise UsageError("--dicom_seg true, but --task class segments nothing; leave one of them out")
         if not optional_import("highdicom")[1]:
             raise InputError("--dicom_seg true: writing DICOM needs the package highdicom; pip install highdicom itk")
         self.values = list(check_labels(labels).values() if values is None else values)

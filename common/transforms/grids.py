@@ -105,7 +105,7 @@ class ResampleAxesd(MapTransform):
     centre the grids of some oblique scans half a voxel off.
 
     A scan with sheared axes (a tilted gantry) goes through MONAI's ``SpatialResample`` instead. The result carries its
-    affine. It also carries the new grid (``resampled_affine``, ``resampled_shape``) for ``ResampleToScand``. MONAI's
+    affine. It also carries the new grid (``resampled_affine``, ``resampled_shape``) for ``ReturnToScand``. MONAI's
     ``Invertd`` cannot invert this transform.
 
     All keys are resampled to the grid of the first key, the image, so that a label never gets a grid of its own.
@@ -167,7 +167,10 @@ class ResampleAxesd(MapTransform):
             if first is None:
                 first, (new_affine, new_shape) = volume, self._grid(affine_of(volume), volume.shape[1:])
                 check_voxel_size(affine_of(volume), source_of(volume, key))
-                _check_size(source_of(volume, key), volume, new_affine, new_shape)
+                old_mm, new_mm = (np.linalg.norm(a[:3, :3], axis=0).tolist() for a in (affine_of(volume), new_affine))
+                check_grid_memory(
+                    source_of(volume, key), volume.shape[1:], new_shape, old_mm, new_mm, channels=len(volume)
+                )
             affine = affine_of(first)
             difference = grid_difference(volume.shape[1:], affine_of(volume), first.shape[1:], affine)
             if difference:
@@ -234,17 +237,31 @@ class ResampleAxesd(MapTransform):
         return new_affine, new_shape.astype(int).tolist()
 
 
-def _check_size(where: str, volume: MetaTensor, new_affine: np.ndarray, new_shape: Sequence[int]) -> None:
-    """Check that a new grid fits the memory, before any of it is allocated."""
-    voxels, sizes = (" x ".join(map(str, n)) for n in (volume.shape[1:], new_shape))
-    old_mm, new_mm = (
-        " x ".join(f"{step:.4g}" for step in np.linalg.norm(affine[:3, :3], axis=0))
-        for affine in (affine_of(volume), new_affine)
-    )
+def check_grid_memory(
+    where: str,
+    shape: Sequence[int],
+    new_shape: Sequence[int],
+    spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    channels: int = 1,
+) -> None:
+    """Check that a new grid fits the memory; a false spacing in a header asks for far too many voxels.
+
+    Args:
+        where: name of the file, for the message.
+        shape, new_shape: shapes of the scan and of the new grid, in voxels.
+        spacing, new_spacing: their voxel sizes in mm.
+        channels: number of channels that are resampled.
+
+    Raises:
+        InputError: the free memory is smaller than the resampled volume needs.
+    """
+    voxels, new_voxels = (" x ".join(map(str, n)) for n in (shape, new_shape))
+    mm, new_mm = (" x ".join(f"{step:.4g}" for step in steps) for steps in (spacing, new_spacing))
     check_memory(
         where,
-        f"resampling {voxels} voxels of {old_mm} mm to {sizes} of {new_mm} mm",
-        8 * max(len(volume), 1) * math.prod(new_shape),  # float32; interpolation needs as much again
+        f"resampling {voxels} voxels of {mm} mm to {new_voxels} of {new_mm} mm",
+        8 * max(channels, 1) * math.prod(new_shape),  # float32; interpolation needs as much again
         "correct the spacing in the header, or use a machine with more memory",
     )
 

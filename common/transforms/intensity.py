@@ -1,4 +1,4 @@
-"""Checks of intensities, and scaling of Hounsfield units to a network's input.
+"""Check intensities, and scale Hounsfield units to a network's input.
 
 Scaling allocates one volume, its result; MONAI's ``ScaleIntensityRanged`` holds three at a time.
 """

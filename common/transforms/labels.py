@@ -1,4 +1,4 @@
-"""Checks of label maps."""
+"""Check label maps, and convert their values to classes."""
 
 from __future__ import annotations
 

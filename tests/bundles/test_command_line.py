@@ -19,7 +19,7 @@ import torch
 from common.__main__ import main
 from common.engines.training_folder import STATE_FILE
 from common.files import CLAIM
-from common.results import read_scores, write_scores
+from common.reporting import read_scores, write_scores
 from common.verbs import VERBS
 
 from ..methods.mamtln.tiny import MAMTLN_CT
@@ -113,6 +113,27 @@ def test_inference_by_an_ensemble(command: Callable, bundle_run: Callable, cohor
     assert set(np.unique(maps)) <= {0, 1, 2, 3} and np.any(maps)
     assert not list((tmp_path / "elsewhere").iterdir())
     assert "2 of 2 cases done" in done.stdout
+
+
+@pytest.mark.slow
+def test_names_of_cases_are_the_text_typed(
+    command: Callable, bundle_run: Callable, busy_weights: Callable, cohort: Callable, tmp_path: Path
+) -> None:
+    busy_weights(MPUNET)
+    scan = (cohort(MPUNET) / "images" / "case_004.nii.gz").read_bytes()
+    (tmp_path / "scans").mkdir()
+    for name in ("007", "12", "1e3"):
+        (tmp_path / "scans" / f"{name}.nii.gz").write_bytes(scan)
+    options = {"bundle": MPUNET, "dataset_dir": tmp_path / "scans", "probabilities": "true"}
+    done = command(*bundle_run("inference", cases="007,1e3", **options))
+    assert done.returncode == 0, done.stderr
+    names = {f"{name}_{kind}.nii.gz" for name in ("007", "1e3") for kind in ("seg", "prob")}
+    assert results_in(tmp_path / "out") == {*names, "inference.log"}
+    done = command(*bundle_run("inference", cases="12", resume="true", **options))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "12_prob.nii.gz").exists()
+    done = command(*bundle_run("inference", cases="7,12", **options))
+    assert_ends_in_one_line(done, "--cases 7: no such case in dataset_dir=", "which has 3: 007, 12, 1e3")
 
 
 @pytest.mark.slow
@@ -343,14 +364,14 @@ def test_two_processes_infer_the_cohort_of_one(
     busy_weights(bundle)
     done = command(*TORCHRUN, *bundle_run("inference", "multi_gpu_train", bundle=bundle, dataset_dir=three_cases))
     assert done.returncode == 1
-    assert done.stderr.count("1 of 6 cases failed: broken\n") == 1
+    assert done.stderr.count("1 of 6 cases failed: broken (") == 1
     assert done.stderr.count("1 of 6 cases failed; the first process names them") == 1
     assert (done.stdout + done.stderr).count("case broken: ") == 1
     assert "5 of 6 cases done" in (tmp_path / "out" / "inference.log").read_text()
 
     with pytest.raises(RuntimeError) as error:
         workflow(bundle, "inference", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
-    assert str(error.value.__cause__) == "1 of 6 cases failed: broken"
+    assert str(error.value.__cause__).startswith("1 of 6 cases failed: broken (")
     one, two = (
         {p.name: p for p in (tmp_path / folder).iterdir() if p.suffix != ".log" and p.name != CLAIM}
         for folder in ("one", "out")

@@ -51,7 +51,7 @@ def test_series_and_other_scans(
         flow.run()
     cause = root_cause(error.value)
     assert isinstance(cause, InputError)
-    assert str(cause) == "1 of 2 cases failed: P2"
+    assert str(cause).startswith("1 of 2 cases failed: P2 (")
     assert "P2.nii.gz: not the folder of a DICOM series" in flow.evaluator.failures["P2"]
     results = results_in(tmp_path / "out")
     assert results == {"P1_seg.nii.gz", "P1_seg.dcm", "P2_seg.nii.gz", "inference.log"}

@@ -17,11 +17,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
-from common.methods.mmfnet import clipping_ranges
-from common.results import read_class_scores, read_scores
+from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
-from ..methods.mmfnet.tiny import MMFNET
 
 # The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
 TEXT = {"type": "string", "minLength": 1}
@@ -169,14 +167,6 @@ def test_tensors_match_the_configs(bundle: Path, metadata: dict[str, Any]) -> No
     written = formats["post_processed_outputs"]["pred"]
     assert written["dtype"] == save.get("output_dtype", "uint8")
     assert [int(key) for key in written["channel_def"]] == list(range(written["value_range"][1] + 1))
-
-
-def test_value_range_matches_the_clipping() -> None:
-    parser = ConfigParser()
-    parser.read_config(files(MMFNET)["config_file"])
-    ranges = clipping_ranges(parser["modalities"])
-    image = json.loads(Path(files(MMFNET)["meta_file"]).read_text())["network_data_format"]["inputs"]["image"]
-    assert image["value_range"] == [min(low for low, _ in ranges), max(high for _, high in ranges)]
 
 
 def assert_within(values: Any, limits: list[float]) -> None:

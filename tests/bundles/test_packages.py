@@ -34,10 +34,10 @@ from monai.data import MetaTensor
 from common.__main__ import main
 from common.errors import InputError
 from common.files import sha256
+from common.logs import LOG_FILE
 from common.methods.mpunet import MPUNet
 from common.packaging import pack_bundle, verify_package, write
 from common.packaging.checksums import check_checksums
-from common.session import LOG_FILE
 
 from ..conftest import BUNDLES
 from ..methods.mamtln.tiny import MAMTLN_CT

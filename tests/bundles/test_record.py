@@ -18,7 +18,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from common.data.cases import read_lists
+from common.data.listed_cases import read_lists
 from common.errors import InputError, root_cause
 from common.packaging import pack_bundle
 from common.record import RECORD_FILE, read_record

@@ -96,9 +96,9 @@ def test_scans_of_one_name_are_errors_that_name_all(tmp_path: Path, touch: Calla
     cases = listed(tmp_path)
     assert {name for name, found in cases.items() if name == str(found).removesuffix(".nii")} == {"a_2", "good"}
     for name in ("a.nii", "a.nii.gz", "a/b.nii"):
-        assert "a.nii and a.nii.gz and a/b.nii: cases of one name, a; rename the scans" in str(cases[name])
+        assert "a.nii and a.nii.gz and a/b.nii: several cases with the name a; rename the scans" in str(cases[name])
     for name in ("P1.nii", "p1.nii.gz"):
-        assert "P1.nii and p1.nii.gz: cases of one name, P1, p1" in str(cases[name])
+        assert "P1.nii and p1.nii.gz: several cases with the name P1, p1" in str(cases[name])
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_channels_are_put_in_the_networks_order(cohort: Path) -> None:
     assert case["label"].endswith(f"{case['case']}.nii.gz")
     with pytest.raises(InputError, match="modalities T1, T2, CET1, expected T2, T1, CET1 in this order"):
         load_cases(cohort / "list", "training", ("T2", "T1", "CET1"))
-    with pytest.raises(InputError, match=r"channels T2, T1, T1ce, without FLAIR"):
+    with pytest.raises(InputError, match=r"channels T2, T1, T1ce, expected FLAIR"):
         write_datalist("nnunet", cohort, cohort / "list" / "dataset.json", ("T1", "FLAIR"))
 
 
@@ -149,7 +149,7 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
     assert images == {os.path.normpath(path.parent / case["image"][0]) for case in held_out}
     with pytest.raises(InputError, match="scans alone have no folds"):
         find_cases(cohort / "imagesTr", fold=3)
-    with pytest.raises(InputError, match=r"no fold 5; it has \[0, 1, 2, 3, 4\]"):
+    with pytest.raises(InputError, match=r"unknown fold 5, expected one of \[0, 1, 2, 3, 4\]"):
         load_cases(path.parent, "test", fold=5)
     path.write_text(json.dumps({"training": [{"image": "a.nii", "label": "b.nii"}]}))
     with pytest.raises(InputError, match="its cases have no fold"):
@@ -176,7 +176,7 @@ def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
         ("[]", "dataset.json: expected an object"),
         ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),
         ('{"training": [{"image": "a.nii"}]}', "has no label"),
-        ('{"training": [{"image": "a.nii", "label": "b.nii"}]}', r"names files that are not there: .*a.nii, .*b.nii"),
+        ('{"training": [{"image": "a.nii", "label": "b.nii"}]}', r"names missing files: .*a.nii, .*b.nii"),
         ('{"modality": {"0": "CT"}, "training": [{"image": "a.nii"}]}', "modalities CT, expected T1, T2, CET1"),
     ],
 )
@@ -196,7 +196,7 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
     with pytest.raises(InputError, match="1 labelled cases in"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
     (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(InputError, match="exists and is not a list as datalist wrote it"):
+    with pytest.raises(InputError, match="exists and is not an unchanged list"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
 
 
@@ -270,7 +270,7 @@ def test_an_exported_tree_is_told_which_folder_to_give(tmp_path: Path) -> None:
     (series / "IM001.dcm").touch()
     (case,) = find_cases(tmp_path / "export", ["CT"])
     assert case["case"] == "P1" and case["error"].endswith(
-        f"its series lie deeper, such as {series}: give the folder {series.parent}, or that of one series"
+        f"found a series deeper, {series}; give the folder {series.parent} or the folder of one series"
     )
 
 
@@ -302,14 +302,14 @@ def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "P1" / "IM001").touch()
     monkeypatch.setattr("os.access", lambda path, mode: False)
     (case,) = find_cases(tmp_path, ["CT"])
-    assert case["error"].endswith("DICOM) in it; permission denied for IM001")
+    assert case["error"].endswith("DICOM) in this folder; permission denied for IM001")
 
 
 def test_an_evaluation_keeps_cases_with_missing_files(tmp_path: Path, touch: Callable) -> None:
     touch("a.nii", "a_seg.nii", "b.nii")
     items = [{"image": f"{name}.nii", "label": f"{name}_seg.nii"} for name in "abc"]
     (tmp_path / "dataset.json").write_text(json.dumps({"test": items}))
-    with pytest.raises(InputError, match=r"names files that are not there: .*b_seg\.nii"):
+    with pytest.raises(InputError, match=r"names missing files: .*b_seg\.nii"):
         load_cases(tmp_path, "test")
     assert [case["case"] for case in load_cases(tmp_path, "test", allow_missing=True)] == ["a", "b", "c"]
     assert [case["case"] for case in find_cases(tmp_path)] == ["a", "b", "c"]
@@ -322,10 +322,10 @@ def test_scans_that_no_case_uses_are_named_once(
     touch(*names, *(name.replace("P", "Q") for name in names))
     assert all("error" not in case and len(case) == 2 for case in find_cases(tmp_path, ["T1", "T2"]))
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path}: 2 scans are left out, such as P_fla.nii; a case takes T1, T2"
+    assert record.getMessage() == f"{tmp_path}: 2 scans are ignored, such as P_fla.nii; a case uses T1, T2"
 
 
 def test_the_advice_for_one_modality_names_no_other(tmp_path: Path, touch: Callable) -> None:
     touch("P/a.nii", "P/b.nii")
     (case,) = find_cases(tmp_path, ["CT"])
-    assert case["error"].endswith("expected one; put each case into a folder of its own")
+    assert case["error"].endswith("expected one; put each case into its own folder")

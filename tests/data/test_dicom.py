@@ -232,33 +232,33 @@ def _shorter(folder: Path) -> None:
         (
             _two_series,
             r"P1: 2 DICOM series \(CT 'thorax', 4 images such as IM\w+, 1.2.3; CT 'scout', 1 image such as x.dcm, "
-            r"1.2.4\); put each into a folder of its own",
+            r"1.2.4\); put each into its own folder",
         ),
         (lambda f: write_series(f, (1,)), r"P1: a single DICOM image \(IM4_0\), expected a series"),
         (
             lambda f: write_series(f, (10, 12, 16, 18)),
-            r"P1: the steps between its 4 slices are not equal, mostly 2 mm but 4 mm from -30, 40, 12 to -30, 40, 16; ",
+            r"P1: unequal steps between its 4 slices, mostly 2 mm but 4 mm from -30, 40, 12 to -30, 40, 16; ",
         ),
-        (lambda f: write_series(f, (10, 12, 16)), r"not equal, .* 4 mm from -30, 40, 12 to -30, 40, 16"),
-        (lambda f: write_series(f, (10, 14, 16, 20)), r"not equal, .* 2 mm from -30, 40, 14 to -30, 40, 16"),
-        (_drifting, "P1: the steps between its 41 slices are not equal"),
+        (lambda f: write_series(f, (10, 12, 16)), r"unequal steps .* 4 mm from -30, 40, 12 to -30, 40, 16"),
+        (lambda f: write_series(f, (10, 14, 16, 20)), r"unequal steps .* 2 mm from -30, 40, 14 to -30, 40, 16"),
+        (_drifting, "P1: unequal steps between its 41 slices"),
         (
             lambda f: write_series(f, (10, 12, 12, 14)),
-            r"P1: 1 of its 4 images at the place of another, such as IM\w+ and IM\w+ at -30, 40, 12; a file twice",
+            r"P1: 1 of its 4 images at the position of another, such as IM\w+ and IM\w+ at -30, 40, 12; remove",
         ),
         (
             _localizer,
-            r"P1: IM\w+ and z are of different direction \(1, 0, 0, 0, 1, 0 and 0, 1, 0, 0, 0, -1\).*localizer",
+            r"P1: IM\w+ and z differ in direction \(1, 0, 0, 0, 1, 0 and 0, 1, 0, 0, 0, -1\).*localizer",
         ),
         (
             lambda f: write_slice(write_series(f) / "z", STORED[0, :4], (0, 0, 18)),
-            r"P1: IM\w+ and z are of different size \(3, 5 and 3, 4\)",
+            r"P1: IM\w+ and z differ in size \(3, 5 and 3, 4\)",
         ),
         (
             lambda f: write_slice(write_series(f) / "z", STORED[0], (0, 0, 18), spacing=(0.5, 0.9)),
-            r"P1: IM\w+ and z are of different pixel spacing \(0.5, 0.8 and 0.5, 0.9\)",
+            r"P1: IM\w+ and z differ in pixel spacing \(0.5, 0.8 and 0.5, 0.9\)",
         ),
-        (_tilted, "P1: its slices are shifted against each other by up to 1.8 mm, as by a tilted gantry"),
+        (_tilted, "P1: its slices are shifted against each other by up to 1.8 mm, as with a tilted gantry"),
         (
             lambda f: write_slice(write_series(f) / "z", np.zeros((5, 3, 3), np.uint8), (0, 0, 18)),
             "P1: z is a colour image",
@@ -270,13 +270,13 @@ def _shorter(folder: Path) -> None:
         (lambda f: write_slice(f / "z", STORED[:2].reshape(10, 3), (0, 0, 18), frames=2), "P1: z has 2 frames"),
         (
             lambda f: write_slice(write_series(f) / "z", STORED[0], None),
-            r"P1: z does not say where its slice lies .*a secondary capture makes no volume",
+            r"P1: z has no valid slice position .*secondary capture",
         ),
         (
             lambda f: write_series(f, orientation=(1, 0, 0, 1, 0, 0)),
             r"P1: ImageOrientationPatient 1, 0, 0, 1, 0, 0 is not a pair of unit vectors",
         ),
-        (_shorter, r"P1/IM4_0: the file is cut within its pixels"),
+        (_shorter, r"P1/IM4_0: truncated within its pixels"),
         (lambda f: (write_series(f) / "z.dcm").touch(), r"P1/z.dcm: not a DICOM image, or damaged"),
     ],
 )

@@ -59,18 +59,18 @@ def test_the_grid_is_read_without_pixels(tmp_path: Path, columns: int) -> None:
     assert shape == (columns, 5, 4)
     np.testing.assert_allclose(affine, AFFINE)
     (path / "IM002").write_bytes((path / "IM002").read_bytes()[:-1])
-    with pytest.raises(InputError, match="IM002: the file is cut within its pixels"):
+    with pytest.raises(InputError, match="IM002: truncated within its pixels"):
         read_grid(path)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"Rows": 4}, "IM001: 60 bytes of pixels, expected 48 bytes by Rows, Columns and BitsAllocated"),
+        ({"Rows": 4}, "IM001: 60 bytes of pixels, expected 48 bytes from Rows, Columns and BitsAllocated"),
         ({"Rows": 60000}, "IM001: 60 bytes of pixels, expected 720000 bytes"),
         ({"BitsAllocated": 12}, "IM001: BitsAllocated 12 and BitsStored 16 in its header, expected 8, 16 or 32"),
         ({"BitsStored": 0}, "IM001: BitsAllocated 16 and BitsStored 0"),
-        ({"RescaleSlope": "0"}, "IM001: RescaleSlope is 0"),
+        ({"RescaleSlope": "0"}, "IM001: RescaleSlope 0 "),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "IM001 is a colour image"),
     ],
 )

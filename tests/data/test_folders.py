@@ -81,7 +81,7 @@ def test_links_keep_their_names(tmp_path: Path, layout: str) -> None:
         for case in load_cases(tmp_path / "linked", section, ["CT"]):
             assert Path(case["image"]).is_symlink()
     (blobs / "sha5").unlink()
-    with pytest.raises(InputError, match=r"a broken link to .*sha5; fetch the file that it stands for, or remove"):
+    with pytest.raises(InputError, match=r"a broken link to .*sha5; get the file, or remove"):
         write_datalist(layout, root, tmp_path / "c.json", ["CT"], folds=2)
 
 

@@ -91,7 +91,7 @@ def test_the_share_of_validation(share: float, held: int) -> None:
 
 @pytest.mark.parametrize("share", [1, -0.1, float("nan"), "0.2", True, None])
 def test_a_share_that_leaves_no_training(share: object) -> None:
-    with pytest.raises(UsageError, match=r"validation_share=.*: expected a number from 0 up to but below 1"):
+    with pytest.raises(UsageError, match=r"validation_share=.*: expected a number from 0 to below 1"):
         split_by_fold(LIST, {"training": []}, 0, share)  # type: ignore[arg-type]
 
 
@@ -104,7 +104,7 @@ def test_too_few_patients_and_torn_ones() -> None:
         "validation": [],
         "test": cases[:1],
     }
-    with pytest.raises(InputError, match=r"no fold 2; it has \[0, 1\]"):
+    with pytest.raises(InputError, match=r"unknown fold 2, expected one of \[0, 1\]"):
         split_by_fold(LIST, {"training": cases}, 2)
     cases[1]["order"] = 0
     with pytest.raises(InputError, match="cases of order 0, one patient, are in several folds"):

@@ -135,7 +135,7 @@ def test_cases_without_foreground_or_contrast(cohort: Path, write_nifti: Callabl
     label = np.zeros((9, 8, 7), dtype=np.uint8)
     label[3, 3, 3] = 1
     write_nifti("c0_seg.nii.gz", label)
-    with pytest.raises(InputError, match="has no contrast: nearly all of it is"):
+    with pytest.raises(InputError, match="has no contrast: nearly all voxels are"):
         intensity_of(cohort)
     write_nifti("c1_seg.nii.gz", label[:8])
     with pytest.raises(InputError, match=r"c1_seg.nii.gz: shape \[8, 8, 7\], but its image has \[9, 8, 7\]"):

@@ -75,8 +75,8 @@ def test_a_single_layer_is_a_volume(tmp_path: Path) -> None:
         ("mha", replaced("MSB = False", "MSB = 0"), "BinaryDataByteOrderMSB is 0, expected True or False"),
         ("nrrd", replaced("space origin: (-11,7,3)", "number: 1"), "space origin missing in its header"),
         ("nrrd", replaced("left-posterior-superior", "scanner-xyz"), r"space \(scanner-xyz found\) missing"),
-        ("nrrd", replaced("sizes: 12 10 8", "sizes: 12 10 0"), "its header is damaged or of a kind that ITK"),
-        ("nrrd", replaced("12 10 8", "20000 20000 20000"), "the file is cut, or its header is wrong: 20000 x 20000"),
+        ("nrrd", replaced("sizes: 12 10 8", "sizes: 12 10 0"), "the header is damaged or not supported by ITK"),
+        ("nrrd", replaced("12 10 8", "20000 20000 20000"), "truncated, or its header is wrong: 20000 x 20000"),
     ],
 )
 def test_a_header_that_does_not_say_it_is_refused(tmp_path: Path, kind: str, change: Change, message: str) -> None:
@@ -89,7 +89,7 @@ def test_a_header_that_does_not_say_it_is_refused(tmp_path: Path, kind: str, cha
 @pytest.mark.parametrize("kind", ["mha", "nrrd"])
 def test_voxels_that_are_cut_are_refused(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path, kind, voxels=VOLUME.tobytes(order="F")[:-2])
-    with pytest.raises(InputError, match=f"a.{kind}: its voxels are cut or damaged"):
+    with pytest.raises(InputError, match=f"a.{kind}: the voxels are truncated or damaged"):
         read_volume(path)
 
 

@@ -142,16 +142,16 @@ def test_a_broken_name_does_not_stop_the_others(tmp_path: Path) -> None:
     assert [case["case"] for case in cases if "error" not in case] == ["ok"]
     assert [case["case"] for case in cases][:3] == ["test item 1", "test item 2", "test item 3"]
     assert all(isinstance(case["case"], str) and case["case"] for case in cases)
-    assert "d.nii and e.nii: cases of one name, Q, q" in cases[-1]["error"]
+    assert "d.nii and e.nii: several cases with the name Q, q" in cases[-1]["error"]
 
 
 def test_two_cases_of_one_name_do_not_train(tmp_path: Path) -> None:
     touch(tmp_path, "A/s.nii", "B/s.nii", "l.nii")
     items = [{"image": f"{site}/s.nii", "label": "l.nii", "case": "P1"} for site in "AB"]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": items, "test": [items[0], items[0]]}))
-    with pytest.raises(InputError, match=r"A/s.nii and B/s.nii: cases of one name, P1; rename the scans, or name each"):
+    with pytest.raises(InputError, match=r"A/s.nii and B/s.nii: several cases with the name P1; rename the scans"):
         load_cases(tmp_path, "training")
-    with pytest.raises(InputError, match=r"A/s.nii and A/s.nii: cases of one name, P1; list it once"):
+    with pytest.raises(InputError, match=r"A/s.nii and A/s.nii: several cases with the name P1; list it once"):
         load_cases(tmp_path, "test")
 
 

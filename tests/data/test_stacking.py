@@ -12,8 +12,7 @@ import pytest
 from monai.transforms import EnsureChannelFirst, LoadImage
 
 from common.__main__ import main
-from common.data import VolumeReader
-from common.data.cases import find_cases
+from common.data import VolumeReader, find_cases
 from common.data.stacking import stack_volumes, unstack_volume
 from common.errors import InputError
 
@@ -201,7 +200,7 @@ def test_a_file_that_names_no_channels(write_nifti: Write, tmp_path: Path, descr
     ("names", "message"),
     [
         (["T1", "T2"], "--names T1,T2: expected 3, one for each channel, found 2"),
-        (["T1", "T2", "t1"], "channels T1, T2, t1: two of one name; give each its own with --names"),
+        (["T1", "T2", "t1"], "channels T1, T2, t1: two have the same name; give distinct names with --names"),
         (["T1", "../T2", "CE"], r"channel '\.\./T2': expected a name of letters"),
         (["T1", "T2,x", "CE"], "channel 'T2,x': expected a name of letters"),
         (["T1", "", "CE"], "channel '': expected a name of letters"),
@@ -243,7 +242,7 @@ def test_what_cannot_be_stacked(write_nifti: Write, tmp_path: Path) -> None:
         ([one, other], "c.mha", r"--out .*c.mha: expected a file name that ends with \.nii or \.nii\.gz"),
         ([one, several], "c.nii", r"4d.nii: 3 channels, expected one, as each of P_T1, 4d has its own file; .*unstack"),
         ([several, one], "c.nii", "4d.nii: 3 channels, expected one"),
-        ([one, elsewhere], "c.nii", r"far.nii: shares no space with .*P_T1.nii.gz"),
+        ([one, elsewhere], "c.nii", r"far.nii: does not overlap .*P_T1.nii.gz"),
         ([one, tmp_path / "no.nii"], "c.nii", "no.nii: no such file"),
     ):
         with pytest.raises(InputError, match=message):
@@ -260,7 +259,7 @@ def test_a_singleton_fourth_axis_does_not_count(write_nifti: Write, tmp_path: Pa
 def test_nothing_is_written_over(write_nifti: Write, tmp_path: Path) -> None:
     files = write_case(write_nifti)
     before = files[2].read_bytes()
-    with pytest.raises(InputError, match=r"P_CE.nii.gz: there already and not written over; choose another --out"):
+    with pytest.raises(InputError, match=r"P_CE.nii.gz: already exists and is not overwritten; choose another --out"):
         stack_volumes(files[:2], files[2])
     stack_volumes(files, tmp_path / "P.nii.gz", ["T0", "T2", "CE"])
     with pytest.raises(InputError, match=r"P_T2.nii.gz and 1 more: there already"):
@@ -319,7 +318,7 @@ def test_verbs(
     assert run("stack", *files, "--out", other, "--names", "1,2,T1 late") == f"{other}: channels 1, 2, T1 late\n"
     assert run("stack", *files, "--names=1,2,3", "--out", tmp_path / "R.nii").endswith("channels 1, 2, 3\n")
     assert run("unstack", other, "--names", "a,b,c", "--out", back) == "".join(f"{back}/Q_{n}.nii.gz\n" for n in "abc")
-    with pytest.raises(SystemExit, match=r"^error: .*P.nii.gz: there already and not written over"):
+    with pytest.raises(SystemExit, match=r"^error: .*P.nii.gz: already exists and is not overwritten"):
         run("stack", *files, "--out", out)
     with pytest.raises(SystemExit, match=r"^error: --names 5: expected 3, one for each channel, found 1"):
         run("unstack", out, "--names", 5, "--out", back)

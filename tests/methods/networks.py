@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.errors import InputError
 from common.layers import TwoForms
 
 
@@ -82,7 +83,9 @@ class NetworkTests:
         shape = list(self.image)
         shape[axis] += 1
         if not self.any_size:
-            with pytest.raises(ValueError, match=rf"{shape[axis]} is not divisible by \d+; pad to \d+$") as error:
+            with pytest.raises(
+                InputError, match=rf"roi_size .*{shape[axis]} is not div.* by \d+; pad to \d+$"
+            ) as error:
                 network(torch.zeros(shape))
             fit = int(re.findall(r"\d+", str(error.value))[-1])
             assert fit > shape[axis]

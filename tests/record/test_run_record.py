@@ -64,13 +64,23 @@ def test_malformed_record_is_refused(tmp_path: Path, change: dict, message: str)
         read_record(tmp_path / RECORD_FILE)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(RunRecord)])
+NEEDED = [field.name for field in dataclasses.fields(RunRecord) if field.default is dataclasses.MISSING]
+
+
+@pytest.mark.parametrize("key", NEEDED)
 def test_record_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
     content = dataclasses.asdict(record())
     del content[key]
     (tmp_path / RECORD_FILE).write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"'{key}' is missing"):
         read_record(tmp_path / RECORD_FILE)
+
+
+def test_record_before_init_weights_is_read(tmp_path: Path) -> None:
+    content = dataclasses.asdict(record())
+    del content["init_weights"]
+    (tmp_path / RECORD_FILE).write_text(json.dumps(content))
+    assert read_record(tmp_path / RECORD_FILE) == record()
 
 
 @pytest.mark.parametrize(

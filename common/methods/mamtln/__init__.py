@@ -2,8 +2,9 @@
 
 - ``patches``: training patches, a share of which is centred on the tumour (section V-A).
 - ``in_plane``: augmentation by one 2-D transform for all slices, since slices are thick (V-A).
-- ``network``: the backbone, the fusions, the attention modules and the two tasks (III-B and III-C, fig. 2 to 4,
-  eq. 1 to 8).
+- ``backbone``: the features of four scales (III-B, fig. 2).
+- ``attention``: visual, adaptive spatial and task-aware attention (III-B and III-C, fig. 3, eq. 1 to 8).
+- ``network``: the whole network with its two tasks (III-B and III-C, fig. 2 to 4); ``blocks`` holds layers and fusions.
 - ``loss``: Jaccard and focal loss of the segmentation (III-D, eq. 9 to 11), the weights of the deep supervision
   (eq. 12), the cross-entropy of the class (eq. 13) and the learned weights of the tasks (eq. 14).
 - ``phantom``: a synthetic abdomen with a tumour of the stomach and lymph nodes; ours.

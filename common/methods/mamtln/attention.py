@@ -1,4 +1,4 @@
-"""The attention modules of MA-MTLN: visual, adaptive spatial, and task-aware.
+"""Build the attention modules of MA-MTLN: visual, adaptive spatial, and task-aware.
 
 Y. Zhang et al., IEEE Transactions on Medical Imaging 40 (2021), doi:10.1109/TMI.2021.3062902.
 Equation and figure numbers are those of the paper.

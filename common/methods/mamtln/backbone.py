@@ -1,4 +1,4 @@
-"""The backbone of MA-MTLN: a 3D network of ResNeXt blocks with squeeze and excitation.
+"""Build the backbone of MA-MTLN: a 3D network of ResNeXt blocks with squeeze and excitation.
 
 Y. Zhang et al., IEEE Transactions on Medical Imaging 40 (2021), doi:10.1109/TMI.2021.3062902.
 """

@@ -1,4 +1,4 @@
-"""Layers of which the parts of MA-MTLN are made: convolutions, and the fusion of maps of several sizes.
+"""Build the layers that the parts of MA-MTLN share: convolutions, and the fusion of maps of several sizes.
 
 Y. Zhang et al., IEEE Transactions on Medical Imaging 40 (2021), doi:10.1109/TMI.2021.3062902.
 """

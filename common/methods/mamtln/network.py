@@ -84,6 +84,8 @@ class MAMTLN(TwoForms):
         ValueError: an option outside the values above.
     """
 
+    encoder_modules = ("backbone",)
+
     def __init__(
         self,
         in_channels: int = 1,

@@ -1,4 +1,4 @@
-"""Training patches, a share of which is centred on the tumour."""
+"""Cut training patches, a share of which is centred on the tumour (section V-A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic CT of an abdomen with a tumour of the stomach, in thick slices."""
+"""Draw synthetic CT of an abdomen with a tumour of the stomach, in thick slices."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class CropBodyd(MapTransform, InvertibleTransform):
 
     Args:
         keys: ``(C, x, y, z)``, all on one grid.
-        source_key: key of the image; the first channel goes to :func:`body_box`.
+        image_key: key of the image; the first channel goes to :func:`body_box`.
         roi_size: window of the network in voxels; x and y are the size of the region, z its smallest number of slices.
         margin: voxels to keep around the region along each axis, for augmentation that shifts patches.
         pad_value: value outside an image; clipping makes a very low value the lowest of each channel.
@@ -160,14 +160,14 @@ class CropBodyd(MapTransform, InvertibleTransform):
         self,
         keys: KeysCollection,
         roi_size: Sequence[int],
-        source_key: str = "image",
+        image_key: str = "image",
         margin: Sequence[int] = (0, 0, 0),
         pad_value: float = -1e4,
         label_keys: KeysCollection = ("label",),
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        self.source_key = source_key
+        self.image_key = image_key
         self.roi_size = np.asarray(roi_size)
         self.margin = np.asarray(margin)
         self.pad_value = pad_value
@@ -184,7 +184,7 @@ class CropBodyd(MapTransform, InvertibleTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        box_start, box_end = body_box(d[self.source_key][0].detach().cpu().numpy())
+        box_start, box_end = body_box(d[self.image_key][0].detach().cpu().numpy())
         region = np.array([self.roi_size[0], self.roi_size[1], max(self.roi_size[2], box_end[2] - box_start[2])])
         start = np.array([*((box_start + box_end - self.roi_size) // 2)[:2], box_start[2]]) - self.margin
         for key in self.key_iterator(d):

@@ -211,6 +211,8 @@ class MMFNet(nn.Module):
         ValueError: an option outside the values above.
     """
 
+    encoder_modules = ("encoders",)
+
     def __init__(
         self,
         in_channels: int = 3,

@@ -1,4 +1,4 @@
-"""Random training patches of anisotropic volumes, rotated within the slice (section IV-A)."""
+"""Cut random training patches of anisotropic volumes, rotated within the slice (section IV-A)."""
 
 from __future__ import annotations
 

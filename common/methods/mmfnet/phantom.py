@@ -1,4 +1,4 @@
-"""Synthetic MRI of a head with a tumour in the nasopharynx."""
+"""Draw synthetic MRI of a head with a tumour in the nasopharynx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention in MPU-Net: between positions at the bottom, and in the gates of the decoder.
+"""Build the attention of MPU-Net: between positions at the bottom, and in the gates of the decoder.
 
 Equation numbers are those of Z. Yu, S. Han, Z. Song, arXiv:2307.05799.
 """

@@ -1,4 +1,4 @@
-"""Synthetic CT of a torso with tumours of the liver."""
+"""Draw synthetic CT of a torso with tumours of the liver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline that the MPU-Net paper compares with: a U-Net with added skips.
+"""Build the baseline that the MPU-Net paper compares with: a U-Net with added skips.
 
 Z. Yu, S. Han, Z. Song, "3D Medical Image Segmentation based on multi-scale MPU-Net", arXiv:2307.05799 (2023), table 6.
 The graph is the one that the authors released; the paper states its number of parameters only.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...layers import TwoForms
 from ...layers.checks import check_channels, check_sizes
-from .network import Head, initialise
+from .blocks import Head, initialise
 
 
 class AdditiveUNet(TwoForms):
@@ -28,6 +28,8 @@ class AdditiveUNet(TwoForms):
         channels: ints, width per level, finest first.
         dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
     """
+
+    encoder_modules = ("encoder",)
 
     def __init__(
         self,

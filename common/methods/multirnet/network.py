@@ -218,6 +218,8 @@ class MultiRNet(TwoForms):
         ValueError: an option outside the values above.
     """
 
+    encoder_modules = ("segmentation.encoder",)
+
     def __init__(
         self,
         in_channels: int = 1,

@@ -1,4 +1,4 @@
-"""Patches centred on lesions: random ones for training, one fixed patch for the published test protocol."""
+"""Cut patches centred on lesions: random ones for training, one fixed patch for the published test protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic CT of a chest with lesions of the lungs."""
+"""Draw synthetic CT of a chest with lesions of the lungs."""
 
 from __future__ import annotations
 

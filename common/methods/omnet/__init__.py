@@ -1,23 +1,27 @@
 """OM-Net: segmentation of gliomas in brain MRI (Zhou et al., doi:10.1109/TIP.2020.2973510).
 
-- ``brain``: normalisation over the brain, the crop to it, and the label codes of BraTS (section IV).
+- ``classes``: the classes and the three tasks (section III-A).
+- ``brain``: normalisation over the brain and the crop to it (IV).
+- ``label_codes``: the label codes of BraTS and other public data as classes, and back (IV).
 - ``patches``: training patches of the three tasks, centred in the brain, around the tumour and in the core (III-A).
 - ``network``: OM-Net (III-B, fig. 2) and cross-task guided attention (III-C, fig. 3 and 4, eq. 3 to 9).
+- ``tiling``: windows of a tile, over which the attention may take its statistics; ours.
 - ``cascade_network``: the model cascade, one network for each task (III-A, fig. 1).
 - ``loss``: softmax cross-entropy, summed over the tasks (III-B).
 - ``training``: the curriculum and the online transfer of patches (III-B, eq. 1 and 2), and the optimiser (IV-C).
 - ``cascade_inferer``: sliding windows that compute a later task only where an earlier one found something; ours.
-- ``fusion``: one label map from the probabilities of the three tasks (III-A).
+- ``fusion``: one label map, and probabilities of its classes, from the probabilities of the three tasks (III-A).
 - ``postprocessing``: removal of small components, and core recovered from oedema by K-means (III-D).
 - ``phantom``: a synthetic brain that needs all four modalities; ours.
 
 Settings and deviations: ``docs/explanation/omnet.md`` and the docstring of ``network``.
 """
 
-from .brain import BratsLabelsd, CropBraind, NormalizeBraind, ToBratsd, brain_mask, to_brats
+from .brain import CropBraind, NormalizeBraind, brain_mask
 from .cascade_inferer import CascadeInferer
 from .cascade_network import Cascade, SingleTaskNet
-from .fusion import FuseTasksd
+from .fusion import FuseTasksd, fused_probabilities
+from .label_codes import BratsLabelsd, ToBratsd, to_brats
 from .loss import MultiTaskCrossEntropy
 from .network import OMNet
 from .patches import FindPatchCentresd, StreamsDataset
@@ -43,6 +47,7 @@ __all__ = [
     "StreamsDataset",
     "ToBratsd",
     "brain_mask",
+    "fused_probabilities",
     "one_pass",
     "to_brats",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...inferers.windows import Tiles, WindowInferer, places_in_mask
 from ...tensors import dilate
+from .classes import CORE, TUMOUR
 
 
 class CascadeInferer(WindowInferer):
@@ -25,8 +26,8 @@ class CascadeInferer(WindowInferer):
             computes no window, the probability of its class 0 is 1.
         gated: whether later networks skip windows; False computes all windows with all networks.
         tumour: classes of the coarse task that are tumour; they need more than half of the probability together.
-        core: classes of the second task that are the core.
-        margin: voxels around the coarse tumour, along all axes and diagonals, in which the second task decides.
+        core: classes of the tumour task that are the core.
+        margin: voxels around the coarse tumour, along all axes and diagonals, in which the tumour task decides.
 
     Raises:
         ValueError: the network has no attribute ``nets`` with three networks.
@@ -42,8 +43,8 @@ class CascadeInferer(WindowInferer):
         empty: Sequence[float] | float | None = None,
         keep: Sequence[int] | None = None,
         gated: bool = True,
-        tumour: Sequence[int] = (1, 2, 3),
-        core: Sequence[int] = (1, 3),
+        tumour: Sequence[int] = TUMOUR,
+        core: Sequence[int] = CORE,
         margin: int = 5,
     ) -> None:
         super().__init__(roi_size, sw_batch_size, overlap, mode, precision, empty, keep=keep)

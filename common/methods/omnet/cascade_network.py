@@ -1,4 +1,4 @@
-"""The model cascade that the OM-Net paper compares with: one network for each task.
+"""Build the model cascade that the OM-Net paper compares with: one network for each task.
 
 C. Zhou, C. Ding, X. Wang, Z. Lu, D. Tao, IEEE Transactions on Image Processing 29 (2020), doi:10.1109/TIP.2020.2973510,
 section III-A and figure 1.
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import TwoForms
-from .network import TASKS, Backbone, ThreeTasks, classifier, initialise
+from .classes import TASKS
+from .network import Backbone, ThreeTasks, classifier, initialise
 
 
 class SingleTaskNet(TwoForms):
@@ -59,6 +60,8 @@ class Cascade(ThreeTasks):
     Raises:
         ValueError: ``num_classes`` are not three numbers.
     """
+
+    encoder_modules = tuple(f"nets.{task}.backbone.encoder" for task in TASKS)
 
     def __init__(
         self,

@@ -24,10 +24,8 @@ from torch import Tensor, nn
 
 from ...layers import TwoForms
 from ...layers.checks import check_channels, check_sizes
+from .classes import CORE, TASKS, TUMOUR
 from .tiling import cut_into_windows, join_windows
-
-TASKS = ("coarse", "tumour", "enhancing")
-TUMOUR, CORE = (1, 2, 3), (1, 3)  # classes; their complements are the paper's non-tumour and non-core
 
 
 class ResidualBlock(nn.Module):
@@ -204,6 +202,7 @@ class OMNet(ThreeTasks):
         ValueError: an unknown ``attention``, or ``num_classes`` or a ``statistics_window`` that do not fit.
     """
 
+    encoder_modules = ("backbone.encoder",)
     __constants__ = ("dense", "guided")  # TorchScript leaves out the heads of the other options
 
     def __init__(
@@ -234,6 +233,7 @@ class OMNet(ThreeTasks):
             spatial = attention == "cga"
             heads = [
                 classifier(channels[0], c1, bn_momentum),
+                # the complements of these classes are the paper's non-tumour and non-core
                 CrossTaskGuidedAttention(channels[0], c2, TUMOUR, c1, spatial),
                 CrossTaskGuidedAttention(channels[0], c3, CORE, c2, spatial),
             ]

@@ -1,4 +1,4 @@
-"""Training patches of the three tasks: on which voxels they are centred, and the data set that draws them.
+"""Find the voxels on which the training patches of the three tasks are centred, and draw the patches.
 
 Section III-A: the patches of the first task lie anywhere in the brain, those of the second around the whole tumour,
 those of the third in its core. The patches of one task are a stream.
@@ -18,7 +18,7 @@ from ...data.dataset import SampledCacheDataset
 from ...errors import InputError
 from ...tensors import as_tensor, dilate
 from ...transforms.patches import centred_start, cut_patch, move_inside
-from .brain import CORE, TUMOUR
+from .classes import CORE, TUMOUR
 
 
 class FindPatchCentresd(MapTransform):

@@ -1,4 +1,4 @@
-"""Synthetic MRI of a brain with a glioma."""
+"""Draw synthetic MRI of a brain with a glioma."""
 
 from __future__ import annotations
 

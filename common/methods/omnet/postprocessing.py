@@ -14,8 +14,8 @@ from scipy.cluster.vq import kmeans, vq
 from torch import Tensor
 
 from ...tensors import as_tensor
+from .classes import ENHANCING, NON_ENHANCING, OEDEMA
 
-NON_ENHANCING, OEDEMA, ENHANCING = 1, 2, 3  # classes; the first includes necrosis
 LARGE_COMPONENT = 2000  # voxels; a component of this size is never removed
 SMALL_FRACTION = 10  # a component is small below 1/10 of the largest
 ENHANCING_FRACTION = 10  # little enhances if less than 1/10 of the tumour does

@@ -11,16 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engines.fine_tuning import FROM_SCRATCH, FineTuning
 from ...engines.stages import Stage
 from ...errors import InputError
+from .classes import CORE, ENHANCING, TASKS, TUMOUR
 
-TUMOUR, CORE, ENHANCING = (1, 2, 3), (1, 3), 3  # classes of the labels
-# Tasks in the order of their streams, each with the classes and the share of a patch that bring in earlier streams.
-TASKS: dict[str, tuple[tuple[int, ...], float]] = {
-    "coarse": ((), 1.0),
-    "tumour": (TUMOUR, 0.4),  # eq. 1
-    "enhancing": (CORE, 0.5),  # eq. 2
-}
+# Classes and their least share of a patch of an earlier stream, on which a task then trains too.
+TRANSFER: dict[str, tuple[tuple[int, ...], float]] = {"tumour": (TUMOUR, 0.4), "enhancing": (CORE, 0.5)}  # eq. 1, 2
 
 
 def one_pass(
@@ -30,6 +27,7 @@ def one_pass(
     transfer: bool = True,
     lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     max_epochs: int | None = None,
+    fine_tuning: FineTuning = FROM_SCRATCH,
 ) -> list[Stage]:
     """Return one stage with a curriculum: the coarse task, then also the tumour, then also the enhancing tumour.
 
@@ -44,6 +42,7 @@ def one_pass(
         transfer: whether a task also trains on patches of earlier streams with enough of its classes.
         lr_scheduler: callable (optimiser) -> scheduler, or None for a constant learning rate.
         max_epochs: number of epochs, if not the sum of ``epochs``; the last step of the curriculum takes the rest.
+        fine_tuning: as for :class:`Stage`.
 
     Returns:
         the stage of a :class:`StagedTrainer`, for batches of a ``StreamsDataset`` with three streams; it writes
@@ -68,6 +67,7 @@ def one_pass(
             parameter_groups=parameter_groups,
             prepare_batch=TaskBatch(epochs, transfer),
             find_unused_parameters=any(epochs[:-1]),
+            fine_tuning=fine_tuning,
         )
     ]
 
@@ -141,9 +141,10 @@ class TaskBatch:
         streams, size = label.shape[:2]
         indices = torch.arange(streams * size, device=label.device).view(streams, size)
         patches = []
-        for task, (classes, share) in enumerate(TASKS.values()):
+        for task, name in enumerate(TASKS):
             chosen = indices[task : task + 1].flatten()  # empty before the task joins
             if self.transfer and 0 < task < streams:
+                classes, share = TRANSFER[name]
                 before = label[:task].flatten(0, 1).flatten(1)
                 least = math.ceil(share * before.shape[1] - 1e-6)  # 0.4 * 5 may come out above 2
                 enough = torch.isin(before, before.new_tensor(classes)).sum(1) >= least

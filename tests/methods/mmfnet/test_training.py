@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from common.engines import Stage
+from common.engines import FineTuning, Stage
+from common.errors import InputError, UsageError
 from common.methods.mmfnet import MMFNet, training_stages
 
 narrow = functools.partial(MMFNet, channels=(2, 4), reduction=2)
@@ -64,3 +65,28 @@ def test_channels_choose_the_modalities(tmp_path: Path) -> None:
     adam = functools.partial(torch.optim.Adam, lr=0.5)
     stages = training_stages(network, single, adam, ["A", "B", "C"], [2, 0], tmp_path)
     assert [(stage.name, stage.channels) for stage in stages[:2]] == [("C", [0]), ("A", [1])]
+
+
+def test_self_transfer_refuses_other_beginnings(tmp_path: Path) -> None:
+    torch.save(narrow().state_dict(), tmp_path / "base.pt")
+    for tuning in (FineTuning(tmp_path / "base.pt"), FineTuning(freeze_encoder=2)):
+        with pytest.raises(UsageError, match=r"with self-transfer.* give --self_transfer false"):
+            stages_of(tmp_path, fine_tuning=tuning)
+        (stage,) = stages_of(tmp_path, fine_tuning=tuning, self_transfer=False)
+        assert stage.fine_tuning == tuning
+
+
+def test_every_stage_warms_up(tmp_path: Path) -> None:
+    stages = stages_of(tmp_path, fine_tuning=FineTuning(warm_up=3))
+    assert [stage.fine_tuning.warm_up for stage in stages] == 5 * [3]
+
+
+def test_channels_without_a_modality_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--channels \[0, 3\]: expected indices from 0 to 2, of A, B, C"):
+        training_stages(narrow(), single, torch.optim.Adam, ["A", "B", "C"], [0, 3], tmp_path)
+
+
+def test_encoders_of_other_channels_are_refused(tmp_path: Path) -> None:
+    other = functools.partial(MMFNet, in_channels=1, fusion="concat", channels=(4, 8))
+    with pytest.raises(InputError, match="the encoders of network_def and single_modality_network differ"):
+        training_stages(narrow(), other, torch.optim.Adam, ["A", "B", "C"], [0, 1, 2], tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.methods.mpunet import AdditiveUNet, MPUNet
 from common.methods.mpunet.attention import PositionAttention
-from common.methods.mpunet.network import maximum_of_neighbours
+from common.methods.mpunet.blocks import maximum_of_neighbours
 
 from ..networks import TwoFormsTests, Variant
 from .formulas import (

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.omnet import Cascade, OMNet
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ...workflows import assert_label_maps, results_in
 from .tiny import OMNET, sure_of_parts
@@ -146,7 +146,7 @@ def test_every_case_is_scored_by_its_own_code(workflow: Callable, busy: Path, co
 
     with pytest.raises(RuntimeError) as error:
         workflow(OMNET, "train", "evaluate", dataset_dir=str(tmp_path)).run()
-    assert str(error.value.__cause__) == "1 of 5 cases failed: another code"
+    assert str(error.value.__cause__).startswith("1 of 5 cases failed: another code (")
     assert "values 4, but label_code brats2023 has 0, 1, 2, 3" in (tmp_path / "out" / "evaluate.log").read_text()
     rows = read_scores(tmp_path / "out" / "scores.csv")
     assert len({row.pop("case") for row in rows}) == 4

@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from common.methods.omnet import FuseTasksd
+from common.methods.omnet import FuseTasksd, fused_probabilities
 from common.tensors import dilate
 
 SHAPE = (23, 19, 17)
@@ -128,3 +128,23 @@ def test_dilation_is_cut_at_the_border() -> None:
     expected = torch.zeros_like(mask)
     expected[:3, :5, 3:] = True
     assert torch.equal(dilate(mask[None], 2)[0], expected)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_fused_probabilities_follow_the_nested_tasks(levels: int) -> None:
+    scores = probabilities(0.0005)
+    found = fused_probabilities(scores[: (5, 10, 12)[levels - 1]], levels)
+    assert found.shape == (4, *SHAPE)
+    torch.testing.assert_close(found.sum(0), torch.ones(SHAPE))
+    coarse, fine = (torch.stack([p[0] + p[4], *p[1:4]]) for p in (scores[:5], scores[5:10]))
+    region = dilate((scores[1:4].sum(0) > 0.5)[None], 5)[0]
+    if levels == 1:
+        torch.testing.assert_close(found, coarse)
+        return
+    torch.testing.assert_close(found[:, ~region], coarse[:, ~region])
+    torch.testing.assert_close(found[[0, 2]][:, region], fine[[0, 2]][:, region])
+    assert (found[0, ~region] >= 0.5).all()  # background there, as in the mask
+    core = np.isin(naive(scores, levels), (1, 3))
+    expected = fine[3] if levels == 2 else (fine[1] + fine[3]) * scores[11]
+    torch.testing.assert_close(found[3][core], expected[core])
+    torch.testing.assert_close((found[1] + found[3])[core], (fine[1] + fine[3])[core])

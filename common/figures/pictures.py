@@ -1,0 +1,141 @@
+"""Draw pictures of segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.volumes import read_volume
+from ..errors import InputError
+from ..geometry import grid_difference, turn_onto
+from ..reporting import read_result
+from .marks import check_png, save_png
+
+PREDICTION_COLOUR = "deepskyblue"
+TRUTH_COLOUR = "red"
+HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
+LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
+
+
+def draw_outlines(
+    images: Sequence[str | Path],
+    prediction: str | Path,
+    out: str | Path,
+    truth: str | Path | None = None,
+    columns: int = 4,
+    heat: str | Path | None = None,
+    result: str | Path | None = None,
+) -> Path:
+    """Draw axial slices of each image with the outlines of the prediction and, if given, of the ground truth.
+
+    With a single label, prediction and ground truth have different colours. With several labels, each label has a
+    colour, and the ground truth is dashed.
+
+    The slices are spaced evenly over those with prediction or ground truth. Without either, they are spaced over those
+    where the heat is at least half of its maximum. The patient's right side is on the left (radiological convention).
+
+    Args:
+        images: files on one grid, one row each; a 4-D file gives one row for each channel.
+        prediction: label map on that grid.
+        out: PNG to write; an unchanged picture of this project there is replaced.
+        truth: label map of the ground truth on that grid, or None.
+        columns: largest number of slices.
+        heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
+        result: JSON of the case's class and probabilities, for the caption.
+
+    Returns:
+        path of the picture.
+
+    Raises:
+        InputError: a file cannot be read or has another grid; ``out`` does not end with .png or is another file.
+    """
+    from matplotlib.figure import Figure  # here, because it is slow to import
+
+    check_png(out)
+    mask, affine = _canonical(Path(prediction))
+    reference = mask if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
+    rows = []
+    for path in map(Path, images):
+        volume = _on_grid(path, prediction, mask, affine, channels=True)
+        rows += (
+            [(path.name, volume)]
+            if volume.ndim == 3
+            else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
+        )
+    warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
+    classified = None if result is None else read_result(result)
+
+    held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
+    if not held.size and warmth is not None and warmth.any():
+        held = np.flatnonzero((warmth >= warmth.max() / 2).any((0, 1)))
+    held = held if held.size else np.array([mask.shape[2] // 2])
+    slices = held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
+    values = [v for v in np.union1d(mask, reference) if v]
+    colours = {v: (LABEL_COLOURS[i % len(LABEL_COLOURS)],) * 2 for i, v in enumerate(values)}
+    if len(values) < 2:
+        colours = dict.fromkeys(values or [1], (PREDICTION_COLOUR, TRUTH_COLOUR))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    aspect = spacing[1] / spacing[0]
+    width = 2.6 * len(slices)
+    if heat is not None:
+        rows.append((Path(heat).name, rows[0][1]))
+    overlays = [None] * (len(rows) - 1) + [warmth]
+    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), len(slices), squeeze=False)
+    for row, (name, volume), overlay in zip(axes, rows, overlays):
+        low, high = np.percentile(volume, (1, 99.5))
+        for ax, z in zip(row, slices):
+            ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
+            if overlay is not None:
+                warm = np.clip(overlay[:, :, z].T, 0, 1)
+                opacity = HEAT_OPACITY * warm
+                ax.imshow(warm, cmap="jet", vmin=0, vmax=1, alpha=opacity, origin="lower", aspect=aspect)
+            for value, (predicted, true) in colours.items():
+                if truth is not None:
+                    _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
+                _outline(ax, mask[:, :, z] == value, predicted, "solid")
+            ax.invert_xaxis()  # x increases to the patient's right, which is on the left in the radiological convention
+            ax.set_xticks([])
+            ax.set_yticks([])
+        row[0].set_ylabel(name, fontsize=7)
+    for ax, z in zip(axes[0], slices):
+        ax.set_title(f"slice {z}", fontsize=8)
+    if len(colours) == 1:
+        caption = "prediction blue" + ("" if truth is None else ", ground truth red")
+    else:
+        caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
+        caption += "" if truth is None else "; prediction solid, ground truth dashed"
+    if classified is not None:
+        shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
+        caption += f"\nclass {classified['class']} ({shown})"
+    figure.supxlabel(caption, fontsize=8)
+    return save_png(figure, out)
+
+
+def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
+    if mask.any():  # at 0.75, the outlines of neighbouring labels lie beside each other
+        ax.contour(mask.T, levels=[0.75], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
+
+
+def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a label map; return it and its affine in the orientation closest to RAS+."""
+    return turn_onto(*read_volume(path, labels=True), np.eye(4))
+
+
+def _on_grid(
+    path: Path,
+    prediction: str | Path,
+    mask: np.ndarray,
+    affine: np.ndarray,
+    labels: bool = False,
+    channels: bool = False,
+) -> np.ndarray:
+    """Read a volume that must be on the grid of the prediction; return it in the prediction's orientation."""
+    volume, of_volume = turn_onto(*read_volume(path, labels=labels), affine)
+    shape = volume.shape[:3] if channels else volume.shape
+    difference = grid_difference(shape, of_volume, mask.shape, affine)
+    if difference:
+        raise InputError(f"{path}: its grid differs from that of {prediction}: {difference}")
+    return volume

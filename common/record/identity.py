@@ -1,0 +1,64 @@
+"""Identify cases by the content of their files, and patients by their names in the data list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..data.content import DAMAGED, gzip
+from ..files import sha256
+
+
+def case_identities(cases: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """Return name, patient and SHA-256 of image and label of each case, read in four threads."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(_identity, cases))
+
+
+def _identity(case: Mapping) -> dict[str, Any]:
+    patient = case.get("patient")
+    return {
+        "case": str(case.get("case", "")),
+        "patient": None if patient is None else str(patient),
+        "image": digest_of(case.get("image")),
+        "label": digest_of(case.get("label")),
+    }
+
+
+def digest_of(files: Any) -> str | None:
+    """Return the SHA-256 of a file, of several files in their order, or of a folder's files; None if one is missing.
+
+    For a ``.gz`` file it is the SHA-256 of the content, so that it does not depend on the compression.
+    """
+    if isinstance(files, (list, tuple)):
+        digests = [digest_of(file) for file in files]
+        return None if None in digests or not digests else combined_digest([str(digest) for digest in digests])
+    if not isinstance(files, (str, Path)):
+        return None
+    path = Path(files)
+    if path.is_dir():  # a DICOM series, whose files may have any names
+        return combined_digest(sorted(sha256(file) for file in path.iterdir() if file.is_file()) or [""])
+    return _content_digest(path) if path.is_file() else None
+
+
+def _content_digest(path: Path) -> str:
+    if path.name.lower().endswith(".gz"):
+        digest = hashlib.sha256()
+        try:
+            with gzip.open(path) as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            return digest.hexdigest()
+        except OSError:  # not compressed
+            pass
+        except DAMAGED:
+            pass
+    return sha256(path)
+
+
+def combined_digest(digests: list[str]) -> str:
+    """Return one digest for several: the SHA-256 of their list, or the only one."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
