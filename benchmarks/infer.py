@@ -193,7 +193,7 @@ def inverse_resampling(workload: Workload, work: Path, device: torch.device, rep
     zoo = Pipeline(workload.zoo, workload, work / "out" / "inverse_resampling", device)
     ours = Pipeline(workload.ours, workload, work / "out" / "inverse_resampling", device)
     case, invert = zoo.inverse_resampling()
-    our_case, resample_to_scan = ours.inverse_resampling()
+    our_case, return_to_scan = ours.inverse_resampling()
     with torch.no_grad():
         image = case["image"].as_tensor()[None].to(device)
         scores = zoo.evaluator.inferer(image, zoo.evaluator.network.eval())[0].softmax(0)
@@ -205,7 +205,7 @@ def inverse_resampling(workload: Workload, work: Path, device: torch.device, rep
 
         return call
 
-    calls = {"zoo": run("zoo", case, invert), "ours": run("ours", our_case, resample_to_scan)}
+    calls = {"zoo": run("zoo", case, invert), "ours": run("ours", our_case, return_to_scan)}
     figures = Figures(interleaved(calls, repeats, device, title=f"{workload.title}, inverse resampling"), device)
     figures.print(f"{workload.title}, inverse resampling")
     zoo_labels, our_labels = (np.asarray(results[name].cpu()).astype(np.uint8) for name in ("zoo", "ours"))

@@ -132,7 +132,7 @@ def _check_support(parser: ConfigParser, given: Given) -> None:
     Raises:
         UsageError: such a switch is on.
     """
-    unsupported: Mapping[str, str] = parser["unsupported"] if "unsupported" in parser else {}
+    unsupported: Mapping[str, str] = parser.get("unsupported", {})
     for name, reason in unsupported.items():
         if parse_bool(given.overrides.get(name, False)):
             raise UsageError(f"--{name} true: {reason}; leave it out")

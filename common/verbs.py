@@ -13,12 +13,12 @@ from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, examine_bundle, examine_data, examine_machine
 from .errors import InputError, UsageError
+from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
-from .reporting import draw_bland_altman, draw_outlines, draw_roc
-from .results import compare, compare_paired, read_classes, read_classification, read_scores
+from .reporting import compare, compare_paired, read_classes, read_classification, read_scores
 
 
 def _bundle_folder(bundle: str) -> Path:

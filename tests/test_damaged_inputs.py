@@ -20,7 +20,7 @@ from common.engines import CaseEvaluator
 from common.errors import InputError
 from common.inferers import WindowInferer
 from common.memory import Memory
-from common.transforms import ResampleAxesd, ResampleToScand
+from common.transforms import ResampleAxesd, ReturnToScand
 
 from .damaged import AFFINE, VOLUME, Damaged, damaged_files, damaged_series, nifti
 from .doctor.conftest import write_bundle
@@ -115,7 +115,7 @@ def test_an_inference_loses_no_good_case(damaged: list[Damaged], series: list[Da
 
     def finish(case: dict) -> dict:
         done.append(case["case"])
-        return ResampleToScand("pred")(case)
+        return ReturnToScand("pred")(case)
 
     evaluator = CaseEvaluator(
         device=torch.device("cpu"),

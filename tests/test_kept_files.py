@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.__main__ import main
-from common.results import class_row, write_scores
+from common.reporting import class_row, write_scores
 from common.verbs import VERBS
 
 BUNDLE = "liver_ct_mpunet"

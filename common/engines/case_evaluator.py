@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import CasesFailedError, InputError, failure_of_case
 from ..processes import gather
-from ..results import (
+from ..reporting import (
     check_table,
     class_probabilities,
     class_row,

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import read_json
 from ..options import check_setting, setting_of
 from ..record import RunRecord, read_record, record_path
-from ..results import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json

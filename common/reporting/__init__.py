@@ -1,12 +1,43 @@
-"""Draw pictures and plots of results."""
+"""Read, write and compare the results of runs: scores and classes of cases, as files and as tables."""
 
-from .pictures import draw_outlines
-from .plots import bland_altman, draw_bland_altman, draw_roc, roc_curve
+from .calibration import calibration
+from .classes import (
+    class_probabilities,
+    class_row,
+    class_table,
+    read_class_scores,
+    read_classes,
+    read_classification,
+    read_result,
+    write_class_scores,
+    write_result,
+)
+from .comparison import compare
+from .formats import format_table
+from .paired import compare_paired, holm, paired_difference
+from .scores import mean_scores, named_class_scores, read_scores, score_table, write_scores
+from .tables import check_table
 
 __all__ = [
-    "bland_altman",
-    "draw_bland_altman",
-    "draw_outlines",
-    "draw_roc",
-    "roc_curve",
+    "calibration",
+    "check_table",
+    "class_probabilities",
+    "class_row",
+    "class_table",
+    "compare",
+    "compare_paired",
+    "format_table",
+    "holm",
+    "mean_scores",
+    "named_class_scores",
+    "paired_difference",
+    "read_class_scores",
+    "read_classes",
+    "read_classification",
+    "read_result",
+    "read_scores",
+    "score_table",
+    "write_class_scores",
+    "write_result",
+    "write_scores",
 ]

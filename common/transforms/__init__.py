@@ -17,7 +17,7 @@ from .grids import ResampleAxesd
 from .intensity import CheckHounsfieldd, CheckMRId, ClipScaled, ClipStandardized
 from .label_values import LabelValuesd
 from .labels import CheckLabeld
-from .resample_to_scan import DecideLabeld, ResampleToScand
+from .return_to_scan import DecideLabeld, ReturnToScand
 from .save_image import AtomicSaveImaged
 from .save_probabilities import SaveProbabilitiesd
 
@@ -32,7 +32,7 @@ __all__ = [
     "DecideLabeld",
     "LabelValuesd",
     "ResampleAxesd",
-    "ResampleToScand",
+    "ReturnToScand",
     "SaveProbabilitiesd",
     "SplitClassesd",
     "WriteDicomSegd",

@@ -38,7 +38,7 @@ class WriteDicomSegd(MapTransform):
     """Write ``output_dir/CASE_seg.dcm``, a label map as binary DICOM Segmentation with a segment for each label.
 
     The object belongs to the study, the frame of reference and the patient of the scan's series. Each frame belongs to
-    a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ResampleToScand` leaves
+    a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ReturnToScand` leaves
     it. If there are several series, one for each modality, the object refers to the first one, which has the
     grid of the map. Frames in which a segment is empty are left out. The entry does not change.
 

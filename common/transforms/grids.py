@@ -105,7 +105,7 @@ class ResampleAxesd(MapTransform):
     centre the grids of some oblique scans half a voxel off.
 
     A scan with sheared axes (a tilted gantry) goes through MONAI's ``SpatialResample`` instead. The result carries its
-    affine. It also carries the new grid (``resampled_affine``, ``resampled_shape``) for ``ResampleToScand``. MONAI's
+    affine. It also carries the new grid (``resampled_affine``, ``resampled_shape``) for ``ReturnToScand``. MONAI's
     ``Invertd`` cannot invert this transform.
 
     All keys are resampled to the grid of the first key, the image, so that a label never gets a grid of its own.

@@ -16,7 +16,7 @@ class AtomicSaveImaged(SaveImaged):
     MONAI Label and MONAI Deploy leave this transform out, as they do MONAI's own ``SaveImaged``.
 
     Args:
-        keys: map ``(1, x, y, z)`` on the scan's grid, as :class:`common.transforms.ResampleToScand` leaves it.
+        keys: map ``(1, x, y, z)`` on the scan's grid, as :class:`common.transforms.ReturnToScand` leaves it.
         output_dir: folder to write to.
         output_postfix: last part of the file name, such as ``seg``.
         output_dtype: type of the voxels in the file.

@@ -21,7 +21,7 @@ from ..files import whole_file
 from ..labels import BACKGROUND, check_labels
 from ..memory import check_memory
 from ..tensors import as_tensor, source_of
-from .resample_to_scan import ResampleToScand
+from .return_to_scan import ReturnToScand
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -30,7 +30,7 @@ class SaveProbabilitiesd(MapTransform):
     """Write ``output_dir/CASE_prob.nii.gz``, the probability of each class at each voxel of the scan.
 
     The file has axes x, y, z and class, in float32. The background comes first, then the labels in their order. The
-    output of the network is interpolated linearly by the inverse resampling of :class:`ResampleToScand`. The most
+    output of the network is interpolated linearly by the inverse resampling of :class:`ReturnToScand`. The most
     probable class is thus the label of the mask. The probabilities sum to 1 at each voxel. Outside the network's grid,
     as outside a crop, the background has probability 1.
 
@@ -78,7 +78,7 @@ class SaveProbabilitiesd(MapTransform):
         self.image_key = image_key
         self.fuse = fuse
         self.logits = logits
-        self.resample = ResampleToScand("part", image_key, output="probabilities")
+        self.resample = ReturnToScand("part", image_key, output="probabilities")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

@@ -19,7 +19,7 @@ import torch
 from common.__main__ import main
 from common.engines.training_folder import STATE_FILE
 from common.files import CLAIM
-from common.results import read_scores, write_scores
+from common.reporting import read_scores, write_scores
 from common.verbs import VERBS
 
 from ..methods.mamtln.tiny import MAMTLN_CT

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from common.transforms import ResampleToScand
+from common.transforms import ReturnToScand
 
 from ..tiny import Body
 from ..workflows import BUNDLES, METHOD, MODALITIES, bundles
@@ -101,7 +101,7 @@ def test_an_object_comes_back_within_half_a_voxel(bundle: Path, config_files: Ca
         apart = to_ball(seen.shape, data["image"].affine, middle)
         level = (np.median(seen[apart < -8]) + np.median(seen[(apart > 8) & (apart < 16)])) / 2
         scores = torch.from_numpy(seen - level)[None]
-        back = ResampleToScand("pred", threshold=0)({**data, "pred": scores})["pred"]
+        back = ReturnToScand("pred", threshold=0)({**data, "pred": scores})["pred"]
         assert back.shape == (1, *shape)
         np.testing.assert_allclose(back.affine, affine, atol=1e-9)
         largest = max(data["image"].pixdim.max().item(), image.pixdim.max().item())
@@ -128,4 +128,4 @@ def test_without_a_crop_no_voxel_of_the_scan_is_lost(bundle: Path, config_files:
         ends = (np.linalg.solve(seen.affine, seen.meta["resampled_affine"]) @ corners.T)[:3].round().astype(int)
         scores = torch.zeros(seen.shape)
         scores[(0, *(slice(a, b + 1) for a, b in ends))] = 1
-        assert ResampleToScand("pred")({**data, "pred": scores})["pred"].all()
+        assert ReturnToScand("pred")({**data, "pred": scores})["pred"].all()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
-from common.results import read_class_scores, read_scores
+from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ..workflows import BUNDLES, config_of
 

@@ -20,7 +20,7 @@ from monai.transforms import Compose, Transform
 
 from common.data import load_cases
 from common.errors import root_cause
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ..workflows import BUSY, METHOD, PLAIN, bundles
 from .test_configs import compositions

@@ -16,7 +16,7 @@ import pytest
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, SaveImaged
 
 from common.data import AtomicNibabelWriter, VolumeReader
-from common.transforms import ResampleAxesd, ResampleToScand, WriteDicomSegd
+from common.transforms import ResampleAxesd, ReturnToScand, WriteDicomSegd
 
 ORDERS = [np.array([axes, signs]).T for axes in permutations(range(3)) for signs in product((1, -1), repeat=3)]
 TURN = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -58,7 +58,7 @@ def mask_of(path: Path, *after: Any) -> dict[str, Any]:
         EnsureChannelFirstd("image"),
         ResampleAxesd("image", "RAS"),
         lambda case: {**case, "case": "P1", "pred": (case["image"] > 200).float()},
-        ResampleToScand("pred"),
+        ReturnToScand("pred"),
         *after,
     ]
     return Compose(steps)({"image": path})

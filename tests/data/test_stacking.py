@@ -280,7 +280,7 @@ def test_what_cannot_be_unstacked(write_nifti: Write, tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
-def test_the_same_case_is_the_same_file_and_a_write_that_fails_leaves_none(
+def test_a_stacked_case_is_written_whole_and_reproducibly(
     write_nifti: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = write_case(write_nifti)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.engines import CaseEvaluator, case_evaluator
 from common.errors import InputError
-from common.results import read_class_scores, read_classes, read_result, read_scores
+from common.reporting import read_class_scores, read_classes, read_result, read_scores
 from common.transforms import SplitClassesd
 
 CLASSES = ["negative", "positive"]

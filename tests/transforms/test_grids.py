@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.errors import InputError
 from common.memory import Memory
 from common.methods.mmfnet import CropBodyd
-from common.transforms import ResampleAxesd, ResampleToScand, resample_to_scan
+from common.transforms import ResampleAxesd, ReturnToScand, return_to_scan
 from common.transforms.grids import axis_positions
 
 RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])
@@ -188,7 +188,7 @@ def test_the_longer_side_has_in_plane_voxels(
     middle, new_middle = ([*((np.array(s) - 1) / 2), 1] for s in (shape, found.shape[1:]))
     np.testing.assert_allclose(found.affine.numpy() @ new_middle, affine @ middle, atol=1e-9)  # the same field of view
     ones = torch.ones(1, *found.shape[1:])
-    back = ResampleToScand("pred")({"image": found, "pred": ones})["pred"]
+    back = ReturnToScand("pred")({"image": found, "pred": ones})["pred"]
     assert back.shape == image.shape and back.all()
 
 
@@ -210,7 +210,7 @@ def test_inverse_resampling_keeps_positions() -> None:
     image = scan(np.diag([-0.8, 0.8, 2.5, 1]), (64, 64, 9), channels=1)
     image[:] = field(1, (64, 64, 9), smooth=4)
     found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=32)({"image": image})["image"]
-    back = ResampleToScand("pred", threshold=0)({"image": found, "pred": found})["pred"]
+    back = ReturnToScand("pred", threshold=0)({"image": found, "pred": found})["pred"]
     drawn = image.as_tensor() >= 0
     away = image.as_tensor().abs() > 0.15
     assert away.float().mean() > 0.8 and torch.equal(back.as_tensor().bool()[away], drawn[away])
@@ -304,8 +304,8 @@ def test_inverse_label_map_equals_monais(
     image = images[-1]
     np.testing.assert_allclose(image.affine, same[-1].affine, atol=1e-9)
     scores = field(classes, image.shape[1:], smooth=1 if pixdim is COARSER else 3)
-    monkeypatch.setattr(resample_to_scan, "SLAB_VALUES", 1000)  # several slabs
-    found = ResampleToScand("pred")({"image": image, "pred": scores})["pred"]
+    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 1000)  # several slabs
+    found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
     assert isinstance(found, MetaTensor) and found.dtype == torch.uint8
     assert found.shape == (1, *SHAPE)
     np.testing.assert_array_equal(found.affine, affine)
@@ -328,7 +328,7 @@ def test_inverse_probabilities_equal_monais(affine: np.ndarray, crops: list[Any]
     same, steps = prepare(monais(MIXED), affine, crops)
     image = images[-1]
     scores = field(3, image.shape[1:]).softmax(0)
-    found = ResampleToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
+    found = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
     assert found.dtype == torch.float32 and found.shape == (3, *SHAPE)
     np.testing.assert_array_equal(found.affine, affine)
     inside = comparable(images, affine)
@@ -346,9 +346,9 @@ def test_outside_of_a_crop_is_background() -> None:
     for classes in (1, 2, 3):
         scores = -torch.ones(classes, *image.shape[1:])
         scores[-1] = 1
-        found = ResampleToScand("pred")({"image": image, "pred": scores})["pred"]
+        found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
         np.testing.assert_array_equal(found[0].numpy(), expected * max(classes - 1, 1))
-        values = ResampleToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
+        values = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
         np.testing.assert_array_equal(values[-1].numpy(), expected)
 
 
@@ -358,7 +358,7 @@ def test_a_grid_outside_the_scan_gives_background(output: str, affine: np.ndarra
     outside = affine.copy()
     outside[:3, 3] += 1000
     image = network_image((4, 4, 4), outside)
-    found = ResampleToScand("pred", output=output)({"image": image, "pred": torch.ones(1, 4, 4, 4)})["pred"]
+    found = ReturnToScand("pred", output=output)({"image": image, "pred": torch.ones(1, 4, 4, 4)})["pred"]
     assert found.shape == (1, *SHAPE) and not found.any()
 
 
@@ -373,7 +373,7 @@ def test_a_single_slice_is_resampled_as_by_monai(shape: tuple[int, ...], classes
     np.testing.assert_allclose(image.numpy(), same.numpy(), atol=1e-5)
     scores = field(classes, image.shape[1:])
     values = invert(same, steps, scores)
-    found = ResampleToScand("pred")({"image": image, "pred": scores})["pred"]
+    found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
     clear = margin_of(values) > 1e-5
     assert clear.mean() > 0.98 and found.shape == (1, *shape) and found.any()
     np.testing.assert_array_equal(found[0].numpy()[clear], decide(values)[0][clear])
@@ -391,9 +391,9 @@ def test_inverse_resampling_of_a_sheared_scan_equals_monais(
     scores = field(classes, image.shape[1:], smooth=3)
     back = {"image": image, "pred": scores}
     values = invert(same, steps, scores)
-    probabilities = ResampleToScand("pred", output="probabilities")(back)["pred"]
+    probabilities = ReturnToScand("pred", output="probabilities")(back)["pred"]
     np.testing.assert_allclose(probabilities.numpy(), values.numpy(), atol=1e-4)
-    found = ResampleToScand("pred")(back)["pred"]
+    found = ReturnToScand("pred")(back)["pred"]
     assert found.dtype == torch.uint8 and found.shape == (1, *SHAPE)
     np.testing.assert_array_equal(found.affine, SHEARED)
     clear = margin_of(values) > 1e-4
@@ -405,7 +405,7 @@ def test_inverse_resampling_of_a_sheared_scan_equals_monais(
 def test_a_negative_threshold_leaves_the_outside_background(affine: np.ndarray) -> None:
     (_, image), _ = prepare(ours(FINER), affine, [crop])
     back = {"image": image, "pred": torch.full((1, *image.shape[1:]), 0.1)}
-    found = ResampleToScand("pred", threshold=-1)(back)["pred"]
+    found = ReturnToScand("pred", threshold=-1)(back)["pred"]
     depth = depths(image, affine)
     assert (found[0].numpy()[depth > -0.49] == 1).all()
     assert (found[0].numpy()[depth < -0.51] == 0).all() and (depth < -0.51).any()
@@ -415,10 +415,10 @@ def test_threshold_counts_as_foreground_and_first_class_wins() -> None:
     image = network_image(SHAPE, RAS)
     for value, label in ((0.5, 1), (np.nextafter(np.float32(0.5), np.float32(0)), 0)):
         scores = torch.full((1, *SHAPE), float(value))
-        assert (ResampleToScand("pred")({"image": image, "pred": scores})["pred"] == label).all()
+        assert (ReturnToScand("pred")({"image": image, "pred": scores})["pred"] == label).all()
     for scores, label in (([2.0, 2, 1], 0), ([1, 2, 2], 1), ([2, 2], 0), ([2, 2 + 1e-6], 1)):
         volume = torch.tensor(scores).reshape(-1, 1, 1, 1).expand(-1, *SHAPE)
-        assert (ResampleToScand("pred")({"image": image, "pred": volume})["pred"] == label).all()
+        assert (ReturnToScand("pred")({"image": image, "pred": volume})["pred"] == label).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -427,7 +427,7 @@ def test_scores_of_any_precision_give_the_same_result(dtype: torch.dtype, classe
     (image,), _ = prepare(ours(FINER), LPS)
     scores = field(classes, image.shape[1:]).to(dtype)
     for output in ("labels", "probabilities"):
-        back = ResampleToScand("pred", output=output)
+        back = ReturnToScand("pred", output=output)
         one, other = (back({"image": image, "pred": s})["pred"] for s in (scores, scores.float()))
         assert torch.equal(one, other) and one.dtype == other.dtype
 
@@ -437,8 +437,8 @@ def test_the_prediction_stays_unchanged() -> None:
     scores = MetaTensor(field(2, image.shape[1:]), affine=image.affine)
     values, affine = scores.as_tensor().clone(), scores.affine.clone()
     data = {"image": image, "pred": scores}
-    plain = ResampleToScand("pred")({"image": image, "pred": values})["pred"]
-    assert torch.equal(ResampleToScand("pred")(data)["pred"], plain)
+    plain = ReturnToScand("pred")({"image": image, "pred": values})["pred"]
+    assert torch.equal(ReturnToScand("pred")(data)["pred"], plain)
     assert data["pred"] is scores
     assert torch.equal(scores.as_tensor(), values) and torch.equal(scores.affine, affine)
     assert plain.meta["filename_or_obj"] == "P1.nii.gz"
@@ -448,15 +448,15 @@ def test_the_prediction_stays_unchanged() -> None:
 def test_wrong_shapes_and_too_many_classes_are_refused(affine: np.ndarray) -> None:
     image = network_image((3, 4, 5), RAS, affine)
     with pytest.raises(ValueError, match=r"'pred' of shape \[2, 3, 4, 6\], .* image, \[1, 3, 4, 5\]"):
-        ResampleToScand("pred")({"image": image, "pred": torch.zeros(2, 3, 4, 6)})
+        ReturnToScand("pred")({"image": image, "pred": torch.zeros(2, 3, 4, 6)})
     for classes in (255, 300):
         with pytest.raises(ValueError, match=f"{classes} classes.* 8 bits"):
-            ResampleToScand("pred")({"image": image, "pred": torch.zeros(classes, 3, 4, 5)})
+            ReturnToScand("pred")({"image": image, "pred": torch.zeros(classes, 3, 4, 5)})
     many = torch.zeros(254, 3, 4, 5)
     many[253] = 1
-    assert ResampleToScand("pred")({"image": image, "pred": many})["pred"].max() == 253
+    assert ReturnToScand("pred")({"image": image, "pred": many})["pred"].max() == 253
     with pytest.raises(ValueError, match="output='mask': expected 'labels' or 'probabilities'"):
-        ResampleToScand("pred", output="mask")
+        ReturnToScand("pred", output="mask")
 
 
 class Largest(TorchDispatchMode):
@@ -474,15 +474,15 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_label_maps_need_no_scores_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also not if no two neighbours have the same class: scores are then resampled slab by slab."""
-    monkeypatch.setattr(resample_to_scan, "SLAB_VALUES", 4096)
+    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 4096)
     classes, voxels = 6, 64 * 48 * 40
     image = MetaTensor(torch.zeros(1, 8, 6, 5), affine=np.diag([8.0, 8, 8, 1]))
     image.meta.update({"original_affine": np.eye(4), "spatial_shape": np.array([64, 48, 40])})
     with Largest() as largest:
-        ResampleToScand("pred")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
+        ReturnToScand("pred")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
     assert largest.values <= voxels  # the label map of 8 bits
     with Largest() as largest:
-        ResampleToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
+        ReturnToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
     assert largest.values == classes * voxels  # the test notices scores of this size
 
 

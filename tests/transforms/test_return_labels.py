@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SpatialCropd
 from scipy import ndimage
 
-from common.transforms import DecideLabeld, ResampleAxesd, ResampleToScand
+from common.transforms import DecideLabeld, ResampleAxesd, ReturnToScand
 
 SHAPE = (17, 22, 13)
 LPS = np.array([[-1.1, 0, 0, 50], [0, -0.9, 0, 40], [0, 0, 2.5, -3], [0, 0, 0, 1]])
@@ -43,7 +43,7 @@ def some_labels(shape: tuple[int, ...]) -> torch.Tensor:
 def test_each_voxel_gets_the_nearest_label(affine: np.ndarray, pixdim: tuple[float, ...], dtype: torch.dtype) -> None:
     image = network_image(affine, pixdim)
     label = some_labels(image.shape[1:]).to(dtype)
-    found = ResampleToScand("pred")({"image": image, "pred": label})["pred"]
+    found = ReturnToScand("pred")({"image": image, "pred": label})["pred"]
     assert isinstance(found, MetaTensor) and found.dtype == torch.uint8 and found.shape == (1, *SHAPE)
     np.testing.assert_array_equal(found.affine, affine)
 
@@ -62,7 +62,7 @@ def test_each_voxel_gets_the_nearest_label(affine: np.ndarray, pixdim: tuple[flo
 def test_on_the_scans_own_voxels_nothing_changes() -> None:
     image = network_image(LPS, None)
     label = some_labels(image.shape[1:])
-    found = ResampleToScand("pred")({"image": image, "pred": MetaTensor(label, affine=image.affine)})["pred"]
+    found = ReturnToScand("pred")({"image": image, "pred": MetaTensor(label, affine=image.affine)})["pred"]
     expected = np.zeros(SHAPE)
     expected[:-2, :-3, 1:] = label[0].numpy()[::-1, ::-1]
     np.testing.assert_array_equal(found[0].numpy(), expected)
@@ -73,23 +73,23 @@ def test_the_threshold_applies_to_scores_alone() -> None:
     mask = torch.rand(1, *image.shape[1:]) > 0.5
     label = mask.to(torch.uint8)
     for found in (label, mask):
-        back = ResampleToScand("pred", threshold=2.0)({"image": image, "pred": found})["pred"]
+        back = ReturnToScand("pred", threshold=2.0)({"image": image, "pred": found})["pred"]
         assert int(back.sum()) == int(mask.sum()) > 0
-    assert not ResampleToScand("pred", threshold=2.0)({"image": image, "pred": label.float()})["pred"].any()
+    assert not ReturnToScand("pred", threshold=2.0)({"image": image, "pred": label.float()})["pred"].any()
 
 
 def test_integer_scores_of_several_classes_are_scores() -> None:
     image = network_image(LPS, None)
     scores = torch.zeros(3, *image.shape[1:], dtype=torch.int64)
     scores[2] = 5
-    assert ResampleToScand("pred")({"image": image, "pred": scores})["pred"].max() == 2
+    assert ReturnToScand("pred")({"image": image, "pred": scores})["pred"].max() == 2
 
 
 def test_labels_have_no_probabilities() -> None:
     image = network_image(LPS, None)
     label = some_labels(image.shape[1:])
     with pytest.raises(ValueError, match=r"'pred' is a label map \(torch.int64\), which has no probabilities"):
-        ResampleToScand("pred", output="probabilities")({"image": image, "pred": label})
+        ReturnToScand("pred", output="probabilities")({"image": image, "pred": label})
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
@@ -100,7 +100,7 @@ def test_deciding_on_the_own_grid_equals_resampling(classes: int) -> None:
     case = {"image": image, "pred": scores}
     own = DecideLabeld("pred", threshold=0.3)(case)["pred"]
     assert own.dtype == torch.uint8 and own.shape == (1, *SHAPE)
-    assert torch.equal(own, ResampleToScand("pred", threshold=0.3)(case)["pred"].as_tensor())
+    assert torch.equal(own, ReturnToScand("pred", threshold=0.3)(case)["pred"].as_tensor())
     expected = (scores >= 0.3).float() if classes == 1 else scores.argmax(0, keepdim=True)
     assert torch.equal(own, expected.to(torch.uint8))
     assert case["pred"] is scores

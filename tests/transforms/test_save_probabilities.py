@@ -14,7 +14,7 @@ from torch import Tensor
 from common import memory
 from common.errors import InputError
 from common.memory import Memory
-from common.transforms import ResampleAxesd, ResampleToScand, SaveProbabilitiesd
+from common.transforms import ResampleAxesd, ReturnToScand, SaveProbabilitiesd
 
 SHAPE = (19, 17, 13)
 LABELS = {"liver": 1, "tumour": 4, "cyst": 2}
@@ -49,14 +49,14 @@ def test_most_probable_class_is_the_label(tmp_path: Path, lean: float, labels: i
     assert found.shape == (*SHAPE, 1 + labels) and found.dtype == np.float32
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(file.affine, image.meta["original_affine"], atol=1e-5)
-    mask = ResampleToScand("pred")({"image": image, "pred": scores})["pred"][0].numpy()
+    mask = ReturnToScand("pred")({"image": image, "pred": scores})["pred"][0].numpy()
     np.testing.assert_array_equal(found.argmax(-1), mask)
-    inside = ResampleToScand("pred", output="probabilities")({"image": image, "pred": torch.ones_like(scores)})["pred"]
+    inside = ReturnToScand("pred", output="probabilities")({"image": image, "pred": torch.ones_like(scores)})["pred"]
     outside = inside[0].numpy() == 0
     assert 0 < outside.mean() < 1
     np.testing.assert_array_equal(found[outside][:, 0], 1)
     if not logits:
-        expected = ResampleToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"].numpy()
+        expected = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"].numpy()
         np.testing.assert_allclose(found[~outside], np.moveaxis(expected, 0, -1)[~outside], atol=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_one_channel_is_the_only_label(tmp_path: Path) -> None:
     image = network_input()
     scores = torch.rand(1, *image.shape[1:])
     found = np.asarray(saved(tmp_path, image, scores, {"tumour": 1}).dataobj)
-    expected = ResampleToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"][0].numpy()
+    expected = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"][0].numpy()
     np.testing.assert_array_equal(found[..., 1], expected)
     np.testing.assert_array_equal(found[..., 0], 1 - expected)
 

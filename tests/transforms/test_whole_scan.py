@@ -13,7 +13,7 @@ from monai.utils import SpaceKeys
 from scipy.spatial.transform import Rotation
 
 from common.errors import InputError
-from common.transforms import ResampleAxesd, ResampleToScand
+from common.transforms import ResampleAxesd, ReturnToScand
 
 SHAPE = (9, 11, 7)
 TO_LPS = np.diag([-1.0, -1, 1, 1])
@@ -57,9 +57,9 @@ def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: fl
         low, high = (f(ends[:3], axis=1).round().astype(int) for f in (np.min, np.max))
         scores = torch.zeros(image.shape)
         scores[(0, *(slice(a, b + 1) for a, b in zip(low, high)))] = 1
-        back = ResampleToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
+        back = ReturnToScand("pred", output="probabilities")({"image": image, "pred": scores})["pred"]
         assert back.shape == (1, *SHAPE) and back.min() > 0.9999
-        labels = ResampleToScand("pred")({"image": image, "pred": scores.to(torch.uint8)})["pred"]
+        labels = ReturnToScand("pred")({"image": image, "pred": scores.to(torch.uint8)})["pred"]
         assert labels.all()
 
 
@@ -92,13 +92,13 @@ def test_a_slice_beyond_the_grid_repeats_its_last_slice() -> None:
     first = np.linalg.solve(seen.affine, seen.meta["resampled_affine"])[:3, 3].round().astype(int)
     box = tuple(slice(a, a + n) for a, n in zip(first, (8, 6, 20)))
     scores[0], scores[1][box] = 0.5, 1
-    assert ResampleToScand("pred")({"image": seen, "pred": scores})["pred"].all()
+    assert ReturnToScand("pred")({"image": seen, "pred": scores})["pred"].all()
 
 
 def test_outside_of_a_crop_is_background() -> None:
     steps = [ResampleAxesd("image", pixdim=(1, 1, 2)), SpatialCropd("image", roi_start=(1, 2, 3), roi_end=(4, 9, 12))]
     image = Compose(steps)({"image": scan(np.diag([0.5, 0.8, 5, 1]))})["image"]
-    back = ResampleToScand("pred")({"image": image, "pred": torch.ones(image.shape)})["pred"][0].numpy()
+    back = ReturnToScand("pred")({"image": image, "pred": torch.ones(image.shape)})["pred"][0].numpy()
     inside = np.zeros(SHAPE, bool)
     inside[1:8, 2:11, 1:5] = True  # 0.5 to 3.5, 1.5 to 8.5, 5 to 23 mm
     np.testing.assert_array_equal(back, inside)
@@ -164,7 +164,7 @@ def test_another_space_is_converted(space: str, matrix: np.ndarray) -> None:
     np.testing.assert_allclose(found.meta["original_affine"], affine, atol=1e-9)
     scores = expected.as_tensor()
     one, other = (
-        ResampleToScand("pred")({"image": image, "pred": scores.clone()})["pred"] for image in (found, expected)
+        ReturnToScand("pred")({"image": image, "pred": scores.clone()})["pred"] for image in (found, expected)
     )
     assert torch.equal(one.as_tensor(), other.as_tensor()) and 0 < one.float().mean() < 1
 

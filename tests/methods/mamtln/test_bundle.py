@@ -18,7 +18,7 @@ from scipy import ndimage
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.mamtln import MAMTLN
-from common.results import read_class_scores, read_scores
+from common.reporting import read_class_scores, read_scores
 
 from ...workflows import assert_class_maps, assert_label_maps, overlay, parameters, results_in
 from ...workflows import parser_of as configs_of

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.engines.training_folder import STATE_FILE
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ...workflows import assert_label_maps, results_in
 from .tiny import MMFNET, TINY

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.methods.mpunet import MPUNet
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ...workflows import assert_label_maps, overlay, parameters, parser_of, rates_of
 from .tiny import MPUNET

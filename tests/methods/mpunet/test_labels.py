@@ -16,7 +16,7 @@ import torch
 from monai.bundle import run as bundle_run
 
 from common.errors import root_cause
-from common.results import read_scores
+from common.reporting import read_scores
 
 from .tiny import MPUNET, TINY
 

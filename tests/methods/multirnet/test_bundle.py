@@ -20,7 +20,7 @@ from common.engines import StagedTrainer
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.multirnet import FocalTverskyLoss, iterative_update
-from common.results import read_class_scores, read_classes, read_scores
+from common.reporting import read_class_scores, read_classes, read_scores
 
 from ...workflows import assert_class_maps, assert_label_maps, parameters, parser_of, results_in
 from .tiny import MULTIRNET, TINY

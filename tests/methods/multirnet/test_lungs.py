@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from common.errors import InputError
 from common.methods.multirnet import CropLungsd, LungBoxd, lung_mask
-from common.transforms import ResampleAxesd, ResampleToScand
+from common.transforms import ResampleAxesd, ReturnToScand
 
 SHAPE, SPACING = (80, 60, 40), (4.0, 4.0, 5.0)
 
@@ -193,7 +193,7 @@ def test_the_result_holds_the_box_in_voxels_of_the_scan() -> None:
     meta = {"affine": affine, "original_affine": affine, "spatial_shape": np.array(hu.shape)}
     resampled = ResampleAxesd("image", pixdim=(3, 3, 3))({"image": MetaTensor(hu[None], meta=meta)})
     d = LungBoxd()({**CropLungsd("image")(resampled), "result": {"class": "CAP"}})
-    seen = ResampleToScand("pred")({**d, "pred": torch.ones_like(d["image"].as_tensor())})["pred"][0].nonzero()
+    seen = ReturnToScand("pred")({**d, "pred": torch.ones_like(d["image"].as_tensor())})["pred"][0].nonzero()
     assert d["result"] == {
         "class": "CAP",
         "lungs": {"first": seen.min(0).values.tolist(), "last": seen.max(0).values.tolist()},

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
 from common.methods.omnet import Cascade, OMNet
-from common.results import read_scores
+from common.reporting import read_scores
 
 from ...workflows import assert_label_maps, results_in
 from .tiny import OMNET, sure_of_parts

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.results import calibration
+from common.reporting import calibration
 
 
 def test_brier_score_of_two_classes_is_that_of_the_positive() -> None:

@@ -8,8 +8,8 @@ import torch
 from monai.metrics import compute_roc_auc
 
 from common.errors import InputError
-from common.reporting import bland_altman, draw_bland_altman, draw_roc, roc_curve
-from common.results import class_row
+from common.figures import bland_altman, draw_bland_altman, draw_roc, roc_curve
+from common.reporting import class_row
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 

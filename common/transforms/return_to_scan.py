@@ -19,7 +19,7 @@ MIXED = 255  # marks, among 8-bit labels, a place with corners that differ
 SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
 
-class ResampleToScand(MapTransform):
+class ReturnToScand(MapTransform):
     """Resample the output of a network onto the grid of the scan, as a label map or as probabilities.
 
     The output is interpolated linearly, and then each voxel gets its label, as in MONAI's ``Invertd`` and
@@ -140,11 +140,11 @@ def _without_padding(image: MetaTensor) -> tuple[list[slice], np.ndarray]:
 
 
 class DecideLabeld(MapTransform):
-    """Turn the output of a network into a label map on its own grid, by the rule of :class:`ResampleToScand`.
+    """Turn the output of a network into a label map on its own grid, by the rule of :class:`ReturnToScand`.
 
     Args:
         keys: outputs ``(C, x, y, z)``, which become label maps ``(1, x, y, z)``, uint8.
-        threshold: as for :class:`ResampleToScand`.
+        threshold: as for :class:`ReturnToScand`.
     """
 
     def __init__(self, keys: KeysCollection, threshold: float = 0.5, allow_missing_keys: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.reporting.marks import check_png, is_own_png, save_png
+from common.figures.marks import check_png, is_own_png, save_png
 
 FOREIGN = r": another file of this name, or one that was changed since it was written; move it away"
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from common.errors import InputError, UsageError
-from common.results import compare
+from common.reporting import compare
 
 NAN = math.nan
 SCORES = [

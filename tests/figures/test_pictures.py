@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.reporting import draw_outlines
-from common.results import write_result
+from common.figures import draw_outlines
+from common.reporting import write_result
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 matplotlib_colors = pytest.importorskip("matplotlib.colors")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.results import (
+from common.reporting import (
     class_probabilities,
     class_row,
     class_table,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.__main__ import main
-from common.results import class_row, write_class_scores, write_result, write_scores
+from common.reporting import class_row, write_class_scores, write_result, write_scores
 
 
 @pytest.fixture

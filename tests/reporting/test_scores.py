@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.results import mean_scores, read_scores, score_table, write_scores
+from common.reporting import mean_scores, read_scores, score_table, write_scores
 
 NAN = math.nan
 SCORES = [

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import bootstrap, wilcoxon
 
 from common.errors import InputError, UsageError
-from common.results import compare_paired, holm, paired_difference
+from common.reporting import compare_paired, holm, paired_difference
 
 NAN = math.nan
 RNG = np.random.default_rng(0)

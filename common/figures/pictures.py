@@ -10,7 +10,7 @@ import numpy as np
 from ..data.volumes import read_volume
 from ..errors import InputError
 from ..geometry import grid_difference, turn_onto
-from ..results import read_result
+from ..reporting import read_result
 from .marks import check_png, save_png
 
 PREDICTION_COLOUR = "deepskyblue"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.__main__ import main
-from common.results import class_row, write_class_scores, write_scores
+from common.reporting import class_row, write_class_scores, write_scores
 
 
 @pytest.fixture

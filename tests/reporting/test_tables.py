@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.results import check_table, read_scores, write_class_scores, write_scores
+from common.reporting import check_table, read_scores, write_class_scores, write_scores
 
 FOREIGN = r": another file of this name, or one that was changed since it was written; move it away"
 ROWS = [{"case": "a", "Dice": 0.5}]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..results import class_probabilities
+from ..reporting import class_probabilities
 from .marks import check_png, save_png
 
 VOLUME = "volume (ml)"
