@@ -54,10 +54,10 @@ def test_a_name_becomes_that_of_a_file(name: object, expected: str) -> None:
         ("  ", "is empty"),
         ("x" * (LONGEST_NAME + 1), r"'x+\.\.\. has 201 bytes, expected at most 200"),
         ("\u00fc" * 150, "has 300 bytes"),
-        (None, "is None; expected a text"),
-        (1.5, "is 1.5; expected a text"),
-        (True, "is True; expected a text"),
-        (["x"], r"is \['x'\]; expected a text"),
+        (None, "None: expected a string"),
+        (1.5, "1.5: expected a string"),
+        (True, "True: expected a string"),
+        (["x"], r"\['x'\]: expected a string"),
     ],
 )
 def test_a_name_that_no_result_can_have(name: object, message: str) -> None:

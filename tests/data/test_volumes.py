@@ -187,7 +187,7 @@ def _flat(write: Write) -> Path:
             ["A", "B"],
             "a.nii: 3 channels, expected one",
         ),
-        (_flat, ["CT"], "a.nii: the affine .* does not map"),
+        (_flat, ["CT"], "a.nii: the affine .* not finite and invertible"),
         (lambda w: w("a.nii", VOLUMES[0]).with_name("b.nii"), ["CT"], "b.nii: no such file"),
         (
             lambda w: w("a.nii", VOLUMES[0]).rename(w("b.nii", VOLUMES[0]).with_name("c.png")),

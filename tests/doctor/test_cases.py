@@ -220,8 +220,8 @@ def test_fold_needs_its_keys_in_the_list(examine: Callable, listing: dict) -> No
 @pytest.mark.parametrize(
     "item, what",
     [
-        (None, "None is not a case"),
-        (3, "3 is not a case"),
+        (None, "case None: expected an object"),
+        (3, "case 3: expected an object"),
         ({"label": "test_gtv.nii.gz"}, "has no image"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"]}, "has no label"),
         ({"image": ["test_T1.nii.gz", "test_T2.nii.gz"], "label": None}, "label is None; expected a path"),
