@@ -37,4 +37,4 @@ def test_a_writers_error_comes_through_monais_transform(tmp_path: Path) -> None:
     cause = root_cause(raised.value)
     assert is_input_error(cause)
     assert str(cause).startswith(f"{tmp_path / 'P1_seg.nii.gz'}: cannot be written (")
-    assert str(cause).endswith("); choose another place, or make room")
+    assert str(cause).endswith("); choose another place, or free disk space")
