@@ -1,4 +1,4 @@
-"""Command line: ``python -m common VERB ...``."""
+"""Run the command line ``python -m common VERB ...``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import InputError, UsageError, end_in_one_line, set_user_name
 
-if __name__ == "__main__":  # before the imports below, which take seconds and need the user's name
+if __name__ == "__main__":  # first, since the imports below take seconds and need the user's name
     end_in_one_line()
     set_user_name()
 
@@ -39,10 +39,12 @@ NUMBERS = {
 
 
 def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
-    """Return what makes a value of the text of an argument; Fire alone would make a number of a folder 2024.
+    """Return the function that converts the text of an argument by its annotation.
+
+    Fire's own parser would turn the name of a folder 2024 into a number.
 
     Raises:
-        KeyError: a number of a verb has no rule in ``NUMBERS``.
+        KeyError: if a number of a verb has no rule in ``NUMBERS``; raised by the returned function.
     """
 
     def number(text: str) -> Any:
@@ -64,10 +66,10 @@ def _parser_of(parameter: inspect.Parameter) -> Callable[[str], Any]:
 
 
 def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
-    """Return the call of a verb with arguments, which are checked before it begins.
+    """Check the arguments of a verb and return the call, without running it.
 
     Raises:
-        UsageError: an unknown option, a missing argument, one too many, or a value that is not of the type.
+        UsageError: if an option is unknown, an argument is missing or surplus, or a value has a wrong type.
     """
     function = VERBS[verb]
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -86,24 +88,24 @@ def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
         with contextlib.redirect_stderr(io.StringIO()):
             fire.Fire(take, command=list(arguments), name=f"python -m common {verb}")
     except fire.core.FireExit as error:
-        said = error.trace.elements[-1].ErrorAsStr()
-        raise UsageError(f"{verb}: {said}; see python -m common {verb} --help") from error
+        text = error.trace.elements[-1].ErrorAsStr()
+        raise UsageError(f"{verb}: {text}; see python -m common {verb} --help") from error
     (call,) = calls
     return call
 
 
 def _overview() -> str:
-    """Return the verbs with a line each."""
+    """Return the help text that lists every verb with the first line of its help."""
     width = max(map(len, VERBS))
     lines = [f"  {name:{width}}  {(inspect.getdoc(verb) or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
-    return "\n".join(["python -m common VERB ..., and --help after a verb for its options", "", *lines])
+    return "\n".join(["usage: python -m common VERB ...; add --help after a verb to see its options", "", *lines])
 
 
 def _run(arguments: Sequence[str]) -> None:
     """Run a command line.
 
     Raises:
-        UsageError: an unknown verb, or a wrong call of one.
+        UsageError: if the verb is unknown, or is called with wrong arguments.
     """
     if not arguments or arguments[0] in HELP:
         print(_overview())
@@ -120,6 +122,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
+    """Run the command line of this process. End with one line and an exit status on an error."""
     show_any_text()
     try:
         _run(sys.argv[1:])

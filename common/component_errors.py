@@ -1,4 +1,4 @@
-"""Find the component of a config that failed to be built, and describe it for the user."""
+"""Find the config component that MONAI failed to build, and describe the failure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 RESOLVER = "_resolve_one_item"  # method of MONAI's ReferenceResolver that builds one item of a config
 PARSER = "get_parsed_content"  # method of MONAI's ConfigParser, which keeps the config as the files have it
-STEPS = ("initialize", "run", "finalize")  # keys whose expressions are the work itself, and build nothing
-TRACEBACK_VARIABLE = "BUNDLE_TRACEBACK"  # environment variable; 1 shows the traceback above an error's line
+STEPS = ("initialize", "run", "finalize")  # expressions under these keys do the work and build nothing
+TRACEBACK_VARIABLE = "BUNDLE_TRACEBACK"  # environment variable; 1 prints the traceback above the error
 
 
 class ComponentFailure(NamedTuple):
     """Describe a component that could not be built.
 
     Args:
-        message: names the component, what was raised, the options that the user gave for it, and what to do.
-        by_option: the user gave an option of the component.
+        message: names the component, the error, the options that the user gave for it, and what to do.
+        by_option: whether the user gave an option of the component.
     """
 
     message: str
@@ -27,13 +27,13 @@ class ComponentFailure(NamedTuple):
 
 
 def component_failure(links: list[BaseException]) -> ComponentFailure | None:
-    """Return what failed if a chain of exceptions was raised while MONAI built a component of a config.
+    """Return the failure if MONAI raised a chain of exceptions while it built a component of a config.
 
     Args:
-        links: the exceptions, from the one that was caught to the origin.
+        links: chain of exceptions, from the caught one to the origin.
 
     Returns:
-        None if the exceptions come from elsewhere, such as from a training that runs.
+        The failure, or None if the exceptions come from elsewhere, such as from a running training.
     """
     frames = [frame for link in links for frame in _frames(link)]
     building = [frame for frame in frames if frame.f_code.co_name == RESOLVER and "item" in frame.f_locals]
@@ -47,12 +47,12 @@ def component_failure(links: list[BaseException]) -> ComponentFailure | None:
     what = f"component {name} ({target})" if isinstance(target, str) else f"setting {name}"
     origin = links[-1]
     text = " ".join(str(origin).split()) or "no message"
-    if not isinstance(origin, ValueError):  # the type tells nothing more of those
+    if not isinstance(origin, ValueError):  # the type ValueError would add nothing
         text = f"{type(origin).__name__}: {text}"
     options = _options_of([name], frames) or _options_of(_references(name, frames), frames)
     given = [f"--{key} {value}{_expected(target, key, name)}" for key, value in options.items()]
     check = "; check " + ", ".join(given) if given else "; check its keys in the config files and the options"
-    hint = f"{TRACEBACK_VARIABLE}=1 in the environment shows the traceback"
+    hint = f"set the environment variable {TRACEBACK_VARIABLE}=1 to see the traceback"
     return ComponentFailure(f"{what} cannot be built: {text}{check} ({hint})", bool(given))
 
 
@@ -64,11 +64,11 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 
 def _references(name: str, frames: list[FrameType]) -> list[str]:
-    """Return what an expression refers to, or the components that a component takes, directly or through others."""
+    """Return the names that an expression refers to, or the components that a component uses, also indirectly."""
     parsers = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == PARSER]
     if not parsers or name not in parsers[-1]:
         return []
-    parser = parsers[-1]  # its config still has the references, which the resolver replaces
+    parser = parsers[-1]  # its config still has the references; the resolver's copy has the built objects
     find = parser.ref_resolver.find_refs_in_config
     if isinstance(parser[name], str):
         return list(find(parser[name], name))
@@ -80,7 +80,7 @@ def _references(name: str, frames: list[FrameType]) -> list[str]:
 
 
 def _options_of(names: list[str], frames: list[FrameType]) -> dict[str, Any]:
-    """Return the options of a ``monai.bundle run`` that set one of some components, something in it, or around it."""
+    """Return the options of ``monai.bundle run`` that set a named component, a part of it, or a parent of it."""
     for frame in frames:
         if frame.f_globals.get("__name__") == "monai.bundle.scripts" and "override" in frame.f_locals:
             options = {key.replace("#", "::"): value for key, value in frame.f_locals["override"].items()}
@@ -93,7 +93,7 @@ def _options_of(names: list[str], frames: list[FrameType]) -> dict[str, Any]:
 
 
 def _expected(target: object, key: str, name: str) -> str:
-    """Return the type that a component declares for the argument that an option sets, as a part of a message."""
+    """Return ``, expected TYPE`` for the argument that an option sets, or "" if the component declares no type."""
     argument = key.removeprefix(f"{name}::") if key.startswith(f"{name}::") else ""
     component = pydoc.locate(target) if isinstance(target, str) else None
     parameters = inspect.signature(component).parameters if callable(component) else {}

@@ -1,4 +1,4 @@
-"""Define errors that a user can correct, and end a command in one line on errors and interruptions."""
+"""Define errors that a user can correct. End a command with one line on an error or an interruption."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from types import FrameType, TracebackType
 
 from .component_errors import TRACEBACK_VARIABLE, component_failure
 
-# Gets the tracebacks of unexpected errors. A session hands them to its log file alone; without one, they are shown.
+# Receives the tracebacks of unexpected errors. A run writes them only to its log file; without a run, they are shown.
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
 
-TOO_MANY_FILES = ("Too many open files", "items of ancdata")  # the second from a worker's message that lost its file
+TOO_MANY_FILES = ("Too many open files", "items of ancdata")  # the second comes from a DataLoader worker
 NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory", "not enough memory")  # in RuntimeErrors of torch and ITK
 
 
 class InputError(ValueError):
-    """Report a file, a value or an option that cannot be used.
+    """Report a file, value or option that cannot be used.
 
-    The message names it, what was found, what was expected, and what to do. ``status`` is the exit status of a command
-    that ends with it.
+    The message names the file, value or option. It says what was found, what was expected and what to do. A command
+    that ends with this error exits with ``status``.
     """
 
     status = 1
 
 
 class UsageError(InputError):
-    """Report a wrong call: an unknown option, or a value of another type or out of its range."""
+    """Report a wrong call: an unknown option, or a value with a wrong type or outside its range."""
 
     status = 2
 
@@ -41,8 +41,8 @@ class CasesFailedError(InputError):
     """Report that cases of a batch failed; the message lists them.
 
     Args:
-        message: what is shown.
-        all_failed: no case of the batch succeeded; the exit status is then 3, and otherwise 1.
+        message: the text to show.
+        all_failed: whether every case failed. The exit status is 3 if so, otherwise 1.
     """
 
     def __init__(self, message: str, all_failed: bool) -> None:
@@ -51,22 +51,22 @@ class CasesFailedError(InputError):
 
 
 def is_input_error(error: BaseException) -> bool:
-    """Return whether it is an ``InputError``, of this module or of the copy of it that a package carries."""
+    """Return whether an exception is an ``InputError`` of this module or of its copy in a packed bundle."""
     return InputError.__name__ in [kind.__name__ for kind in type(error).__mro__]
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the first ``InputError`` of a chain of exceptions, which MONAI makes, or else the origin.
+    """Return the first ``InputError`` in a chain of exceptions, or the origin of the chain if it has none.
 
-    An exception from building a component of a config becomes an ``InputError`` that names the component, or a
-    ``UsageError`` where an option sets the component.
+    MONAI wraps an error in several others. If MONAI failed to build a component of a config, this function returns an
+    ``InputError`` that names the component. It returns a ``UsageError`` if an option sets the component.
     """
     links = list(_chain(error))
     for link in links:
         if is_input_error(link):
             return link
     origin = links[-1]
-    _, found, text = str(origin).rpartition("InputError: ")  # MONAI's SaveImage keeps its writer's as text
+    _, found, text = str(origin).rpartition("InputError: ")  # MONAI's SaveImage keeps only the text
     if found:
         return InputError(text.strip())
     if is_out_of_memory(origin) or isinstance(origin, (OSError, KeyboardInterrupt)):
@@ -77,13 +77,13 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def failure_of_case(error: Exception, where: str) -> str:
-    """Return the one line that a case gets for what it raised: the file, what was found, what helps.
+    """Return a one-line message for a case that failed: the file, what was found and what to do.
 
-    An error that nobody foresaw is called internal, and its traceback goes to the log.
+    The message calls an unexpected error internal. The log gets its traceback.
 
     Args:
-        error: what reading, preparing, the network or writing raised, with the exceptions that it was raised from.
-        where: the case's file or name, for an error that names none.
+        error: exception from reading, preprocessing, the network or writing, with its chain of causes.
+        where: file or name of the case, for an error that names no file.
     """
     cause = root_cause(error)
     if is_input_error(cause):
@@ -98,7 +98,12 @@ def failure_of_case(error: Exception, where: str) -> str:
 
 
 def os_failure(error: OSError, where: str) -> str:
-    """Return the line for a file that the system does not let open, read or write."""
+    """Return a one-line message for a file that the operating system refuses to open, read or write.
+
+    Args:
+        error: the system's error.
+        where: file or name of the case, for an error that names no file.
+    """
     name = error.filename if error.filename is not None else where
     if isinstance(error, PermissionError):
         return f"{name}: permission denied; let this user read the file and enter its folder"
@@ -106,19 +111,19 @@ def os_failure(error: OSError, where: str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed, on any device."""
+    """Return whether an exception reports a failed allocation, on any device."""
     if isinstance(error, MemoryError) or "OutOfMemoryError" in [kind.__name__ for kind in type(error).__mro__]:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, or its type where it has no text."""
+    """Return the first line of an exception's text, or the name of its type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
+    """Yield an exception, then its cause or context, back to the origin."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -127,20 +132,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     _let_signals_kill()
     interruption = next((link for link in _chain(error) if isinstance(link, KeyboardInterrupt)), None)
-    if interruption is not None:  # below what pydoc and MONAI make of one that reaches an import
+    if interruption is not None:  # pydoc and MONAI wrap an interruption that reaches an import
         raise SystemExit(_say_interruption(interruption))
     if os.environ.get(TRACEBACK_VARIABLE) == "1":
         sys.__excepthook__(kind, error, trace)
     cause = root_cause(error)
     if is_input_error(cause):
-        from tqdm import tqdm  # here, since most errors come before any progress
+        from tqdm import tqdm  # imported late, since most errors come before any progress bar
 
         for bar in list(getattr(tqdm, "_instances", ())):
-            bar.close()  # the error gets a line of its own
+            bar.close()  # so that the error starts on a new line
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(getattr(cause, "status", 1))
     if is_out_of_memory(cause):
-        print(f"error: not enough memory ({first_line(cause)}); use a machine with more", file=sys.stderr)
+        print(f"error: not enough memory ({first_line(cause)}); use a machine with more memory", file=sys.stderr)
         raise SystemExit(1)
     if isinstance(cause, PermissionError) and cause.filename is not None:
         print(f"error: {os_failure(cause, cause.filename)}", file=sys.stderr)
@@ -153,21 +158,23 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def show_input_errors_in_one_line() -> None:
-    """Print an ``InputError``, a lack of memory or of permission that ends the process as one line.
+    """Print one line if an ``InputError``, a lack of memory or a lack of permission ends the process.
 
-    Every other exception keeps its traceback.
-
-    MONAI wraps what happens in a config in several layers of ``RuntimeError``, below which the message would be lost.
+    Every other exception keeps its traceback. MONAI wraps an error from a config in several layers of
+    ``RuntimeError``, which would hide the message.
     """
     sys.excepthook = _show
 
 
 class Terminated(KeyboardInterrupt):
-    """Report SIGTERM, which ends a run as Ctrl-C does."""
+    """Report SIGTERM, which ends a run in the same way as Ctrl-C."""
 
 
 def set_user_name() -> None:
-    """Give a user without a name, as in a container, one for MONAI, which asks for it when it is imported."""
+    """Set the environment variable USER to the user's number if the system has no name for the user.
+
+    Containers often run without a user name. MONAI asks for the name on import.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -175,7 +182,7 @@ def set_user_name() -> None:
 
 
 def end_in_one_line() -> None:
-    """Make this process, a command, end in one line: also where Ctrl-C or SIGTERM reaches it."""
+    """Make this process, a command, end with one line on an error, Ctrl-C or SIGTERM."""
     show_input_errors_in_one_line()
     sys.unraisablehook = _end_at_interruption
     if threading.current_thread() is threading.main_thread():
@@ -183,7 +190,7 @@ def end_in_one_line() -> None:
 
 
 def _let_signals_kill() -> None:
-    """Let a second Ctrl-C or SIGTERM of a command that already ends kill it without a word."""
+    """Let a second Ctrl-C or SIGTERM kill a command that is already ending, without a message."""
     if signal.getsignal(signal.SIGTERM) is _terminate and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -194,14 +201,14 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _say_interruption(error: BaseException) -> int:
-    """Print the line of an interruption; return the exit status, as shells have it."""
+    """Print that the process was interrupted or terminated, and return the shell's exit status for the signal."""
     terminated = isinstance(error, Terminated)
     print("terminated" if terminated else "interrupted", file=sys.stderr, flush=True)
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
-    """End the process where Python would ignore an interruption: in a finalizer, or while the process ends."""
+    """End the process where Python ignores an interruption: in a finalizer, or while the process ends."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         status = _say_interruption(unraisable.exc_value)
         sys.stdout.flush()
@@ -210,7 +217,7 @@ def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _limit_of_the_system(error: BaseException) -> str | None:
-    """Return the line for a limit of the machine on shared memory or open files, if an error came from it."""
+    """Return a one-line message if an error came from the limit on shared memory or open files, else None."""
     for link in _chain(error):
         text = str(link)
         if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or any(sign in text for sign in TOO_MANY_FILES):

@@ -1,4 +1,4 @@
-"""Read JSON with a clear message, write files whole or not at all, claim folders, compute SHA-256."""
+"""Read JSON, write complete files, claim folders for one process and compute SHA-256."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from .errors import InputError
 
-MARK = "sha256"  # key of the digest of what else a file of ours holds
+MARK = "sha256"  # key in a JSON file of this project; its value is the digest of the other keys and values
 WIDTH = 140  # characters of a line of JSON
-CLAIM = ".in_use"  # in a folder that a process has claimed
-CLAIM_SECONDS = 1.0  # that a claim waits, as for a killed process to be gone
-PARTIAL = ".partial_"  # before the number of the process that writes a file
+CLAIM = ".in_use"  # lock file in a folder that a process has claimed
+CLAIM_SECONDS = 1.0  # time in s to wait for a lock, since a killed process may take a moment to end
+PARTIAL = ".partial_"  # prefix of a temporary file; the number of the process that writes it follows
 PARTIAL_OWNER = re.compile(rf"{re.escape(PARTIAL)}(\d{{1,9}})_[0-9a-f]{{8}}(\.|$)")
 
 _claims: dict[Path, BaseFileLock] = {}
@@ -34,18 +34,18 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def whole_file(path: str | Path, is_own: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Yield a temporary name to write to, which becomes ``path`` at the end of the block.
+    """Yield a temporary path to write to, and rename it to ``path`` at the end of the block.
 
-    An error or an interruption in the block leaves ``path`` as it was, and nothing beside it. No other process has the
-    temporary name.
+    After an error or an interruption in the block, ``path`` is unchanged and the temporary file is removed. No other
+    process uses the same temporary path.
 
     Args:
-        path: the file to write.
-        is_own: as for :func:`check_replaceable`; a file with the same bytes is left as it is. Unless given, any file
-            is replaced.
+        path: file to write.
+        is_own: function as in :func:`check_replaceable`. A file with the same bytes is not written again. Without
+            ``is_own``, any file is replaced.
 
     Raises:
-        InputError: the file cannot be written, as where the disk is full, or it is not to be replaced.
+        InputError: if the file cannot be written, such as on a full disk, or must not be replaced.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -63,10 +63,10 @@ def whole_file(path: str | Path, is_own: Callable[[Path], bool] | None = None) -
 
 @contextmanager
 def failures_of_writing(path: Path) -> Iterator[None]:
-    """Give what the system says against writing, also to temporary names, the name of the file or folder.
+    """Turn a system error about a temporary path into an ``InputError`` that names the final file or folder.
 
     Raises:
-        InputError: in place of an error of the system, unless that names another file.
+        InputError: if the block raises an ``OSError`` that names no other file.
     """
     try:
         yield
@@ -74,23 +74,23 @@ def failures_of_writing(path: Path) -> Iterator[None]:
         if error.filename is not None and PARTIAL not in str(error.filename):
             raise
         raise InputError(
-            f"{path}: cannot be written ({os_reason(error)}); choose another place, or make room"
+            f"{path}: cannot be written ({os_reason(error)}); choose another place, or free disk space"
         ) from error
 
 
 def check_replaceable(path: str | Path, is_own: Callable[[Path], bool]) -> None:
-    """Check that a file may be written: nothing lies there, or a file that is own.
+    """Check that a file may be written: the path is free, or has a file that this project wrote.
 
     Args:
-        path: the file to write.
-        is_own: whether a file is known as one that this project wrote and nobody changed since.
+        path: file to write.
+        is_own: function path -> bool; returns whether this project wrote the file and nobody changed it since.
 
     Raises:
-        InputError: another file or a folder lies there, or a file lies above.
+        InputError: if the path has another file or a folder, or a parent of the path is a file.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the name of a file to write; choose another")
+        raise InputError(f"{path}: a folder, expected the name of a file to write; choose another name")
     _check_no_file(path.parent)
     if os.path.lexists(path) and not (path.is_file() and is_own(path)):
         raise InputError(
@@ -100,10 +100,10 @@ def check_replaceable(path: str | Path, is_own: Callable[[Path], bool]) -> None:
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make a folder and those above it, unless it is there.
+    """Make a folder and its parents if they are missing.
 
     Raises:
-        InputError: a file lies there or above, or the folder cannot be made.
+        InputError: if the path or one of its parents is a file, or the folder cannot be made.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -119,16 +119,15 @@ def _check_no_file(folder: Path) -> None:
 
 
 def claim_folder(folder: str | Path) -> None:
-    """Keep a folder for this process until it ends: another process that claims it meanwhile gets an error.
+    """Lock a folder for this process until it ends, so that a second process cannot write there.
 
-    The folder is made unless it is there. Files that a killed process left unfinished in it are removed. A process
-    may claim a folder again. Of the processes of a distributed run, only the first claims.
+    Make the folder if it is missing, and remove unfinished files of killed processes from it. A process may claim the
+    same folder again. In a distributed run, only the first process claims.
 
-    Where the system refuses the lock because nothing can be written, nothing is claimed. Where a file system knows no
-    locks, a warning says so.
+    If the folder is not writable, claim nothing. If the file system does not support locks, log a warning.
 
     Raises:
-        InputError: another process has the folder, or it cannot be made.
+        InputError: if another process has claimed the folder, or the folder cannot be made.
     """
     folder = Path(folder).resolve()
     make_folder(folder)
@@ -136,10 +135,10 @@ def claim_folder(folder: str | Path) -> None:
     if folder in _claims:
         if _claims[folder].is_locked and file.exists():
             return
-        _claims.pop(folder).release()  # the folder was removed meanwhile, and made again
+        _claims.pop(folder).release()  # the folder was removed and made again
     lock = FileLock(
         file, CLAIM_SECONDS, mode=0o666, thread_local=False, is_singleton=True
-    )  # of a group's shared folder, every user may have it next
+    )  # mode 0o666: in a shared folder, another user may claim it next
     try:
         lock.acquire()
     except Timeout as error:
@@ -161,47 +160,47 @@ def claim_folder(folder: str | Path) -> None:
 @atexit.register
 def _release_claims() -> None:
     for lock in _claims.values():
-        if lock.is_locked:  # not so in a forked process
-            with suppress(OSError):  # Windows removes no file that is open
-                if not Path(lock.lock_file).stat().st_size:  # ours is empty
+        if lock.is_locked:  # false in a forked process
+            with suppress(OSError):  # Windows does not remove an open file
+                if not Path(lock.lock_file).stat().st_size:  # a user's file of this name has content; keep it
                     Path(lock.lock_file).unlink()
             lock.release()
 
 
 def _runs(process: int) -> bool:
-    """Return whether another process has this number; on Windows, which has no harmless way to ask, always true."""
+    """Return whether another process with this number runs. Windows has no harmless check, so return True there."""
     if sys.platform == "win32":
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # the process belongs to another user
         return True
-    return process != os.getpid()  # a container gives every first process the same number
+    return process != os.getpid()  # the first process of every container has the same number
 
 
 def os_reason(error: OSError) -> str:
-    """Return what the system says of an error, without its number and file."""
+    """Return the system's text for an error, without the error number and the file."""
     return error.strerror or str(error)
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8 or UTF-16, with or without a byte order mark, whatever the locale.
+    """Read a JSON file in UTF-8 or UTF-16, with or without a byte order mark, in any locale.
 
     Raises:
-        InputError: the file cannot be read, or is not valid JSON.
+        InputError: if the file cannot be read or is not valid JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON in UTF-8 ({error})") from error
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content as hexadecimal text."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -210,10 +209,10 @@ def sha256(path: Path) -> str:
 
 
 def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write an object with the SHA-256 of its keys and values; the file appears once it is complete.
+    """Write an object and the SHA-256 of its keys and values. The file appears once it is complete.
 
     Raises:
-        InputError: a file lies there that this function did not write, or that was changed since.
+        InputError: if the path has a file that this function did not write, or that was changed since.
     """
     text = json.dumps({**content, MARK: _digest(content)}, indent=1)
     with whole_file(path, is_own_json) as partial:
@@ -221,7 +220,7 @@ def write_own_json(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def is_own_json(path: Path) -> bool:
-    """Return whether :func:`write_own_json` wrote a file, and no key or value was changed since."""
+    """Return whether :func:`write_own_json` wrote a file and nobody changed a key or value since."""
     try:
         content = read_json(path)
     except InputError:
@@ -234,7 +233,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def dense_json(value: Any, indent: int = 0, used: int = 0) -> str:
-    """Return JSON text with one component a line where it fits."""
+    """Return JSON text that puts each value on one line if it fits, and else breaks it over several lines."""
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, (dict, list)) or not value or (indent and indent + used + len(line) < WIDTH):
         return line

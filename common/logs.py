@@ -1,4 +1,4 @@
-"""Write the log of a run to a file and the console, and leave out notices of other libraries."""
+"""Write the log of a run to a file and the console, and silence notices of other libraries."""
 
 from __future__ import annotations
 
@@ -12,44 +12,47 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .errors import InputError, tracebacks
 
-# Third parties' notices that a user of a bundle can do nothing about.
+# Warnings of other libraries that a user of a bundle cannot act on.
 NOTICES = (".*nvImageCodec decoder plugin did not register.*",)
 QUIET_LOGGERS = {
-    "highdicom": logging.ERROR,  # every header that it copies
-    "ignite.engine": logging.CRITICAL,  # every run and epoch, and exceptions that are raised anyway
-    "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder is absent
-    "nibabel.global": logging.ERROR,  # header fields that nibabel sets to their defaults
+    "highdicom": logging.ERROR,  # logs every header that it copies
+    "ignite.engine": logging.CRITICAL,  # logs every run and epoch, and exceptions that it raises again
+    "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # warns that an optional decoder is missing
+    "nibabel.global": logging.ERROR,  # warns of header fields that it sets to their defaults
 }
-# The name tells the log file of a run from a host program's handlers, for the copies of this module in packages too.
+# This name distinguishes the handler of a run's log file from a host program's handlers, also in packed copies.
 LOG_FILE = "log file of a bundle's run"
 
 
 def quiet_loggers() -> None:
-    """Leave out what other libraries log and a user can do nothing about."""
+    """Raise the log levels of other libraries, to hide messages that a user cannot act on."""
     for name, level in QUIET_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
 
 
 def show_any_text() -> None:
-    """Let standard output show file names and texts of headers that its encoding does not have, by their codes."""
+    """Print characters that the encoding of standard output lacks as escape codes.
+
+    File names and header texts may have such characters.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def log_to(path: Path) -> None:
-    """Write the log to a file too, in place of the file of an earlier run of this process.
+    """Append the log of this process to a file, and close the log file of an earlier run.
 
     Args:
-        path: file that the log is appended to; its folder is made.
+        path: log file; this function makes its folder.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
     """
     root = logging.getLogger()
     if any(type(h) is logging.StreamHandler and h.stream in (sys.stdout, sys.stderr) for h in root.handlers):
         above_progress_bars = logging_redirect_tqdm()
         above_progress_bars.__enter__()
-        atexit.register(above_progress_bars.__exit__, None, None, None)  # it would end when it is collected
+        atexit.register(above_progress_bars.__exit__, None, None, None)  # keeps the context manager alive
     for owner in (root, tracebacks):
         for handler in [h for h in owner.handlers if h.get_name() == LOG_FILE]:
             owner.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Check the options and config files of a run, and restore texts that MONAI's command line changes."""
+"""Check the options and config files of a run, and restore option texts that MONAI's command line changes."""
 
 from __future__ import annotations
 
@@ -21,48 +21,52 @@ from .rules import DEVICE, PATHS, RULES, SWITCH, check_value
 
 FIXED = {
     "record": "a training makes its own record; leave the option out",
-    "recorded": "the bundle decides what its record holds; an overlay may add to it by +recorded",
+    "recorded": "the bundle defines the content of its record; add settings by +recorded in an overlay",
 }
-NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # not null
-COMPUTED = ("record", "network", "intensity")  # by an expression
+NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # never null
+COMPUTED = ("record", "network", "intensity")  # the configs compute these settings by an expression
 
-TEXTS = {*PATHS, "cases"}  # Fire would make a number of a case 007
+TEXTS = {*PATHS, "cases"}  # Fire would turn the case name 007 into a number
 
-# Settings of earlier versions, and what replaced them.
+# Settings of earlier versions and their replacements.
 RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
 
 
 def check_setting(key: str, known: Collection[str], where: str, mark: str = "") -> None:
-    """Refuse a key that is about no known setting, as one that is misspelt.
+    """Refuse an unknown setting or option, such as a misspelt one.
 
     Args:
-        key: name in a config or of an option.
-        known: the settings.
-        where: what has these settings, for the message.
-        mark: the dashes before an option.
+        key: key of a config, or name of an option.
+        known: names of the known settings.
+        where: file, bundle or verb that defines the settings, for the message.
+        mark: dashes before the name of an option, or "" for a setting.
 
     Raises:
-        InputError: the setting is unknown; the message names the nearest. For an option it is a ``UsageError``.
+        InputError: if the setting is unknown. The message names the closest known setting.
+        UsageError: if the option is unknown.
     """
-    if setting_of(key) not in known:
-        near = difflib.get_close_matches(setting_of(key), known, n=1)
-        hint = f"; did you mean {mark}{near[0]}?" if near else ""
-        if setting_of(key) in RENAMED:
-            hint = f"; use {RENAMED[setting_of(key)]}"
-        kind, error = ("option", UsageError) if mark else ("setting", InputError)
-        raise error(f"unknown {kind} {mark}{key} of {where}{hint}")
+    setting = setting_of(key)
+    if setting in known:
+        return
+    near = [mark + name if mark else repr(name) for name in difflib.get_close_matches(setting, known, n=1)]
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    if setting in RENAMED:
+        hint = f"use {RENAMED[setting]}"
+    if mark:
+        raise UsageError(f"unknown option {mark}{key} of {where}; {hint}")
+    raise InputError(f"unknown setting {key!r} of {where}; {hint}")
 
 
 def setting_of(key: str) -> str:
-    """Return the setting that a key of a config, an overlay or an option is about: that of ``+load``, ``load::0``."""
+    """Return the setting that a key or an option changes: ``load`` for ``load``, ``+load`` and ``load::0``."""
     return re.split("::|#", key.lstrip("+"))[0]
 
 
 def parse_bool(value: bool | str) -> bool:
-    """Return a switch of a config, which the command line gives as the word ``true`` or ``false``.
+    """Return the value of a switch. The command line gives it as the word ``true`` or ``false``.
 
     Raises:
-        UsageError: another word.
+        UsageError: if the value is neither a bool nor one of these words.
     """
     if not SWITCH.holds(value):
         raise UsageError(f"{value!r}: expected {SWITCH.expected}")
@@ -70,13 +74,13 @@ def parse_bool(value: bool | str) -> bool:
 
 
 def mixed_precision(amp: bool | str, device: torch.device | str) -> bool:
-    """Return whether to use MONAI's automatic mixed precision, which it has for CUDA alone.
+    """Return whether to use MONAI's automatic mixed precision, which needs CUDA.
 
     Raises:
-        UsageError: ``amp`` on another device, where it would do nothing.
+        UsageError: if ``amp`` is true and the device is not CUDA, so that it would have no effect.
     """
     if parse_bool(amp) and torch.device(device).type != "cuda":
-        raise UsageError(f"--amp true, but the device is {device}; mixed precision needs CUDA")
+        raise UsageError(f"--amp true, but the device is {device}; mixed precision needs CUDA, leave --amp out")
     return parse_bool(amp)
 
 
@@ -86,15 +90,15 @@ def is_bundle_command() -> bool:
 
 
 def check_settings() -> None:
-    """Check the settings of the run that the calling config begins, from its ``initialize``.
+    """Check the settings of the run that the calling config starts. Its key ``initialize`` calls this function.
 
-    Unknown options, values of another kind and values out of their ranges are refused. Paths and names of cases become
-    the texts that the user gave: on the command line Fire makes numbers, lists and null of some, and MONAI writes
-    ``::`` for ``#``.
+    Refuse unknown options, values of another kind and values outside their ranges. Restore paths and names of cases to
+    the texts that the user gave: Fire turns some of them into numbers, lists or null, and MONAI replaces ``#`` by
+    ``::``.
 
     Raises:
-        InputError: a config file gives a component another kind of value, or a path that MONAI has changed.
-        UsageError: an unknown option; a value of another type or out of its range.
+        InputError: if a config file replaces a component by another kind of value, or has a path that MONAI changed.
+        UsageError: if an option is unknown, or has a value of another type or outside its range.
     """
     parser, given = running_config()
     if given is not None:
@@ -104,7 +108,7 @@ def check_settings() -> None:
     nulls = [name for name, rule in RULES.items() if name in parser and parser[name] == "null" and rule.holds(None)]
     if given is not None:
         nulls += [name for name, value in given.overrides.items() if value == "null" and name not in RULES]
-    for name in nulls:  # Fire knows None alone
+    for name in nulls:  # Fire reads null as text
         parser[name] = None
     texts = _path_texts({} if given is None else given.overrides)
     changed = {name: text for name, text in texts.items() if parser[name] != text}
@@ -118,7 +122,12 @@ def check_settings() -> None:
 
 
 class Given(NamedTuple):
-    """Hold what a caller of MONAI's ``create_workflow`` gave: config files, and options by their names."""
+    """Hold the arguments of a call of MONAI's ``create_workflow``.
+
+    Args:
+        files: path of a config file, or a list of paths.
+        overrides: option name -> value.
+    """
 
     files: Any
     overrides: Mapping[str, Any]
@@ -127,10 +136,10 @@ class Given(NamedTuple):
 def _check_support(parser: ConfigParser, given: Given) -> None:
     """Check that no option asks for a result that the config does not write.
 
-    The key ``unsupported`` of a config has the names of such switches and the reason.
+    The key ``unsupported`` of a config maps the names of such switches to the reasons.
 
     Raises:
-        UsageError: such a switch is on.
+        UsageError: if such a switch is on.
     """
     unsupported: Mapping[str, str] = parser.get("unsupported", {})
     for name, reason in unsupported.items():
@@ -139,11 +148,11 @@ def _check_support(parser: ConfigParser, given: Given) -> None:
 
 
 def _check_kinds(given: Given) -> None:
-    """Check that no overlay and no option replaces a component, an object or a list by a value of another kind.
+    """Check that no overlay or option replaces a component, an object or a list by another kind of value.
 
     Raises:
-        InputError: a config file does so.
-        UsageError: an option does so, or sets what a training records.
+        InputError: if a config file does so.
+        UsageError: if an option does so, or sets a part of the training record.
     """
     for name, fix in FIXED.items():
         if name in given.overrides:
@@ -161,15 +170,15 @@ def _check_kinds(given: Given) -> None:
 
 
 def _has_components(value: Any) -> bool:
-    """Return whether a value is a component, or a list that begins with one."""
+    """Return whether a value is a component, or a list with a component as its first item."""
     first = value[0] if isinstance(value, list) and value else value
     return isinstance(first, dict) and "_target_" in first
 
 
 def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
-    """Return what a key has to be if a value is of another kind than what a config has there, or else None."""
+    """Return the expected kind if a value differs in kind from the config's value of a key, else None."""
     key = key.replace("#", "::")
-    value = None if value == "null" else value  # as the command line writes it
+    value = None if value == "null" else value  # the command line gives null as text
     if key.startswith("+") or key in RULES or key not in before:
         return None
     if isinstance(value, str) and value.startswith(("$", "@", "%")):
@@ -177,7 +186,7 @@ def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     current = before[key]
     components = value if isinstance(value, (list, tuple)) else [value]
     if _has_components(current) and components and all(map(_has_components, components)):
-        return None  # a function may make a list of components, so that one stands for the other
+        return None  # a component may return a list of components, so each may replace the other
     if isinstance(current, dict) and not isinstance(value, dict) and (value is not None or key in NEEDED):
         return 'a component, {"_target_": ...}' if "_target_" in current else "an object, {...}"
     if isinstance(current, list) and not isinstance(value, (list, tuple)):
@@ -191,10 +200,13 @@ def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
 
 
 def running_config() -> tuple[ConfigParser, Given | None]:
-    """Return the config that evaluates the caller, and what a ``monai.bundle`` call gave for it.
+    """Return the config that evaluates the caller, and the arguments of the ``monai.bundle`` call.
 
-    MONAI gives an expression no handle on the config that it belongs to. The second is None after ``initialize``, and
-    for a workflow that a program makes without MONAI's ``create_workflow``.
+    MONAI does not pass the config to its expressions, so this function searches the call stack. The arguments are None
+    after ``initialize``, and for a workflow that a program builds without MONAI's ``create_workflow``.
+
+    Raises:
+        InputError: if no expression of a config called.
     """
     parser = None
     for frame, _ in walk_stack(None):
@@ -204,19 +216,19 @@ def running_config() -> tuple[ConfigParser, Given | None]:
             assert parser is not None
             return parser, Given(frame.f_locals["config_file"], frame.f_locals.get("_args", {}))
     if parser is None:
-        raise InputError("expected a call from an expression of a config")
+        raise InputError("called outside a config; call this function from an expression of a config")
     return parser, None
 
 
 def refuse_unknown_options(names: Collection[str], config_files: str | Sequence[str]) -> None:
-    """Check the names of overrides, of which MONAI takes any, also those that nothing reads.
+    """Refuse options that neither MONAI nor the config files read. MONAI itself accepts any name.
 
     Args:
-        names: of the overrides.
-        config_files: as for ``monai.bundle.run``.
+        names: names of the options.
+        config_files: path or paths of the config files, as for ``monai.bundle.run``.
 
     Raises:
-        UsageError: a name that is neither MONAI's nor a key of the config files.
+        UsageError: if a name is neither an argument of MONAI nor a key of the config files.
     """
     known = {"_meta_", "workflow_name"}
     known |= {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
@@ -227,7 +239,7 @@ def refuse_unknown_options(names: Collection[str], config_files: str | Sequence[
 
 
 def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    """Return the paths and names of cases among overrides as the user wrote them, but for what is MONAI's language."""
+    """Return the paths and names of cases among the options as the user typed them, except null and expressions."""
     if is_bundle_command():
         overrides = {**overrides, **command_line_texts(sys.argv[2:])}
     texts: dict[str, str | list[str]] = {}
@@ -243,7 +255,7 @@ def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
 
 
 def _list_of_texts(text: str) -> list[str] | None:
-    """Return the items of ``['a','b']``, or None for another text."""
+    """Return the items of a text such as ``['a','b']``, or None for another text."""
     if not re.fullmatch(r"\s*\[.*\]\s*", text):
         return None
     items = [item.strip().strip("'\"") for item in text.strip()[1:-1].split(",")]
@@ -251,10 +263,10 @@ def _list_of_texts(text: str) -> list[str] | None:
 
 
 def command_line_texts(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the options of a command line as they were typed, the last of those that come twice.
+    """Return option name -> text as typed on a command line. If an option is repeated, the last one counts.
 
     Args:
-        arguments: of the command, as Fire reads them: ``--name value`` or ``--name=value``.
+        arguments: arguments of the command, in Fire's forms ``--name value`` and ``--name=value``.
     """
     texts: dict[str, str] = {}
     for argument, following in zip(arguments, [*arguments[1:], "--"]):
@@ -266,21 +278,21 @@ def command_line_texts(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def literal(text: str) -> str:
-    """Return a MONAI expression of a text, in which no character means anything to MONAI."""
+    """Return a MONAI expression that evaluates to a text. It escapes every character with a meaning in MONAI."""
     escaped = "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else f"\\U{ord(c):08x}" for c in text)
     return f"$'{escaped}'"
 
 
 def _check_setting_value(parser: ConfigParser, name: str) -> None:
-    """Check a setting; one that is computed only where no component must be built for it."""
+    """Check the value of a setting. Skip a computed setting that would build a component."""
     value = parser[name]
     if isinstance(value, str) and value.startswith(("$", "@")):
-        if RULES[name] is DEVICE:  # it may need the environment of torchrun, which start_session asks for
+        if RULES[name] is DEVICE:  # it may need the environment of torchrun, which start_session checks
             return
         references = ReferenceResolver.match_refs_pattern(value)
         if not all(setting_of(reference) in RULES for reference in references):
             return
         value = parser.get_parsed_content(name)
     if name in PATHS and isinstance(value, str) and "::" in value and value == parser[name]:
-        raise InputError(f"--{name} {value}: MONAI writes :: for #; give such a path as an option")
+        raise InputError(f"--{name} {value}: MONAI writes :: for # in a config; give such a path as an option")
     check_value(name, value)

@@ -17,7 +17,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def gather(items: list) -> list:
-    """Return the items of all processes, in the order of the processes."""
+    """Return the items of all processes as one list, in the order of the processes."""
     if idist.get_world_size() == 1:
         return items
     parts: list[list] = [[] for _ in range(idist.get_world_size())]
@@ -26,7 +26,7 @@ def gather(items: list) -> list:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average gradients over all processes; a parameter without a gradient counts as 0."""
+    """Average gradients over all processes, in place. A missing gradient counts as 0."""
     if idist.get_world_size() > 1:
         for parameter in parameters:
             if parameter.grad is None:

@@ -1,4 +1,4 @@
-"""Rules for the values of options: types and ranges."""
+"""Define rules for the types and ranges of options, and check values by them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .errors import UsageError
 
 
 class Rule(NamedTuple):
-    """Say which values an option may have.
+    """Define the valid values of an option.
 
     Args:
-        expected: description of the values, for messages.
-        holds: function that returns whether a value is one of them.
+        expected: description of the valid values, for messages.
+        holds: function value -> bool; returns whether a value is valid.
     """
 
     expected: str
@@ -55,23 +55,23 @@ def positive_number() -> Rule:
 
 
 def one_of(*allowed: str) -> Rule:
-    """Return the rule for one of several words."""
+    """Return the rule for a value that is one of several words."""
     return Rule(f"{', '.join(allowed[:-1])} or {allowed[-1]}", lambda value: value in allowed)
 
 
 def or_null(rule: Rule) -> Rule:
-    """Return ``rule`` with null allowed too."""
+    """Return a rule that allows null and the values of ``rule``."""
     return Rule(f"{rule.expected}, or null", lambda value: value is None or rule.holds(value))
 
 
 def three_of(rule: Rule, example: str) -> Rule:
-    """Return the rule for a list of three values that each follow ``rule``."""
+    """Return the rule for a list of three values that all satisfy ``rule``."""
     expected = f'three values, each {rule.expected}, such as "{example}"'
     return Rule(expected, lambda value: _is_list(value) and len(value) == 3 and all(map(rule.holds, value)))
 
 
 def list_of(rule: Rule, example: str) -> Rule:
-    """Return the rule for a list of one or more values that each follow ``rule``."""
+    """Return the rule for a list of one or more values that all satisfy ``rule``."""
     expected = f'a list, each {rule.expected}, such as "{example}"'
     return Rule(expected, lambda value: _is_list(value) and len(value) > 0 and all(map(rule.holds, value)))
 
@@ -112,7 +112,7 @@ def _are_names(value: Any) -> bool:
 
 SPACING = Rule("a number above 0, or -1 to keep it", lambda value: _is_number(value) and (value > 0 or value == -1))
 SWITCH = Rule("true or false", _is_switch)
-DEVICE = Rule("cpu, or with CUDA cuda or cuda:N", _is_device)
+DEVICE = Rule("cpu, or cuda or cuda:N on a machine with CUDA", _is_device)
 NAMES = Rule("""a list of different names, such as "['T1','T2']\"""", _are_names)
 CASES = Rule(
     "names of cases, such as A,B",
@@ -136,7 +136,7 @@ RULES: dict[str, Rule] = {
     "load": Rule("a list of transforms, the first of which reads the scan", _are_transforms),
     "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
     "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
-    "label_map": Rule('values and values, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
+    "label_map": Rule('values and their labels, such as "{1: 1, 2: 1}"', lambda value: isinstance(value, (dict, list))),
     **dict.fromkeys(["distributed", "resume", "retry", "amp", "clean", "transfer", "gated"], SWITCH),
     **dict.fromkeys(["cross_entropy_on_sigmoid", "self_transfer", "allow_seen_cases"], SWITCH),
     **dict.fromkeys(["dicom_seg", "probabilities"], SWITCH),
@@ -158,7 +158,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["roi_size", "crop_size", "keep"], three_of(whole_number(1), "[64,64,16]")),
     **dict.fromkeys(["margin", "max_offset", "jitter"], three_of(whole_number(0), "[8,8,4]")),
     "curriculum": Rule(
-        'three numbers of epochs, not all 0, such as "[1,1,18]"', lambda value: EPOCHS.holds(value) and sum(value) > 0
+        'three whole numbers of epochs, not all 0, such as "[1,1,18]"',
+        lambda value: EPOCHS.holds(value) and sum(value) > 0,
     ),
     "spacing": three_of(SPACING, "[0.5,0.5,-1]"),
     "channels": list_of(whole_number(0), "[0,1]"),
@@ -176,12 +177,12 @@ def check_value(name: str, value: Any, rules: Mapping[str, Rule] = RULES) -> Non
     """Check the value of an option by its rule.
 
     Args:
-        name: name of the option; one without a rule may be anything.
-        value: as a config, Python or the command line gives it.
-        rules: rules by the names of options.
+        name: name of the option; an option without a rule may have any value.
+        value: value from a config, Python or the command line.
+        rules: option name -> rule.
 
     Raises:
-        UsageError: the value is of another type or out of its range.
+        UsageError: if the value has another type or is outside its range.
     """
     rule = rules.get(name)
     if rule is not None and not rule.holds(value):

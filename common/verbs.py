@@ -1,4 +1,4 @@
-"""Verbs of ``python -m common``: each docstring is the help text of its verb."""
+"""Define the verbs of ``python -m common``. Each docstring is the help text of its verb."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from .reporting import compare, compare_paired, read_classes, read_classificatio
 
 
 def _bundle_folder(bundle: str) -> Path:
-    """Return the folder of a bundle, given by its path or its name under bundles/."""
+    """Return the folder of a bundle from its path or its name in bundles/.
+
+    Raises:
+        InputError: if the bundle is unknown, or its folder has no configs.
+    """
     bundles = Path(__file__).parents[1] / "bundles"
     folder = next((f for f in (Path(bundle), bundles / bundle) if (f / "configs").is_dir()), None)
     if folder is None:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
-        raise InputError(f"no bundle {bundle}, a folder with configs; expected its path or one of {known}")
+        raise InputError(f"unknown bundle {bundle}; expected the path of a folder with configs, or one of {known}")
     return folder
 
 
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:
-    """Write a cohort of synthetic labelled volumes shaped like a bundle's data, with its data list.
+    """Write a cohort of synthetic labelled volumes like the data of a bundle, and its data list.
 
     Args:
-        bundle: a name under bundles/, or a bundle's folder; the recipe is "phantom" in its configs/demo.json.
-        out: folder to write.
-        cases: number of cases; the recipe's own number unless given.
-        seed: of the cohort; case N is the same in every cohort of a seed.
+        bundle: name in bundles/, or folder of a bundle. The recipe is "phantom" in configs/demo.json.
+        out: folder to write to.
+        cases: number of cases. Default: the number in the recipe.
+        seed: seed of the cohort. Case N is the same in every cohort with this seed.
     """
     recipe = _bundle_folder(bundle) / "configs" / "demo.json"
     phantom = ConfigParser(read_json(recipe)["phantom"]).get_parsed_content()
@@ -48,7 +52,7 @@ def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> 
 
 
 def _words(listed: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of an option such as ``T1,T2`` or ``['T1','T2']``."""
+    """Return the words in an option such as ``T1,T2`` or ``['T1','T2']``."""
     if isinstance(listed, tuple):
         return listed
     return tuple(word.strip().strip("'\"") for word in listed.strip("[]() ").split(","))
@@ -66,62 +70,66 @@ def datalist(
     validation_share: float = 0.25,
     splits: str | None = None,
 ) -> None:
-    """Write the data list of a folder of labelled cases: training, validation and test cases of one fold.
+    """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
     Args:
-        layout: nnunet (also the Medical Segmentation Decathlon's), folders (a folder per case), or, of gliomas,
-            brats2015, brats2018, brats2020, brats2023, msd_task01, of livers, lits, msd_task03, of lungs, mosmed,
-            covid_ct_seg: what a label's values mean follows from it.
-        root: the folder.
-        out: the list to write, DIR/dataset.json; DIR is then the bundles' dataset_dir.
+        layout: layout of the folder, one of nnunet (also for the Medical Segmentation Decathlon), folders (one folder
+            for each case), brats2015, brats2018, brats2020, brats2023, msd_task01 (gliomas), lits, msd_task03 (livers),
+            mosmed, covid_ct_seg (lungs). The layout can define the meaning of the label values.
+        root: folder of the cases.
+        out: data list to write, DIR/dataset.json. Give DIR to the bundles as dataset_dir.
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
-        folds: number of cross-validation folds, by patient where names or classes tell the patient; 5 unless given.
-        fold: the fold to test on.
-        seed: of the assignment to folds.
-        classes: CSV file with the columns case and class, and patient if known; folds then share every class.
-        validation_share: part of the patients outside the fold for validation; 0 for none.
-        splits: nnU-Net's splits_final.json, in place of folds and seed: fold N tests on the val of its split N.
+        folds: number of cross-validation folds, 5 unless given. If file names or classes identify the patients, all
+            cases of a patient are in one fold.
+        fold: fold to test on.
+        seed: seed of the assignment to folds.
+        classes: CSV file with the columns case and class, and patient if known. Each fold gets its share of every
+            class.
+        validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
+        splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
     """
     lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
 def intensity(dataset_dir: str, fold: int | None = None, validation_share: float = 0.25) -> None:
-    """Print the statistics of the foreground's intensities over the training cases of a data list.
+    """Print the intensity statistics of the foreground in the training cases of a data list.
 
-    They are computed where their file does not stand beside the list yet; so does a training that needs them.
+    If no file beside the list has the statistics yet, compute them and write the file. A training that needs them does
+    the same.
 
     Args:
         dataset_dir: folder of the data list.
-        fold: cross-validation fold, as for a training; without it the lists as they stand.
-        validation_share: as for a training.
+        fold: cross-validation fold, as for a training. Default: the training list of the file.
+        validation_share: fraction of the patients outside the fold to use for validation, as for a training.
     """
     found = intensity_of(dataset_dir, fold, validation_share=validation_share)
     print(", ".join(f"{key} {found[key]:.6g}" for key in ("low", "high", "mean", "sd")))
     file = intensity_file(dataset_dir, fold)
-    print(f"{file if file.exists() else dataset_dir}: of {found['cases']} training cases")
+    print(f"{file if file.exists() else dataset_dir}: statistics of {found['cases']} training cases")
 
 
 def stack(*volumes: str, out: str, names: str | tuple[str, ...] = ()) -> None:
-    """Write volumes of one channel each as one 4-D NIfTI file, as MONAI Label and MONAI Deploy take a case.
+    """Write single-channel volumes as one 4-D NIfTI file, for MONAI Label and MONAI Deploy.
 
-    They go onto the grid of the first; one that shares no space with it is refused.
+    The file has the grid of the first volume. The other volumes are resampled to it. A volume that does not overlap
+    the first is refused.
 
     Args:
-        volumes: files, or folders of a DICOM series each, in the order of the network's inputs.
+        volumes: files, or folders of one DICOM series, in the order of the network's inputs.
         out: file to write, CASE.nii.gz or CASE.nii.
-        names: of the channels, such as T1,T2,CET1; unless given, from the files' names.
+        names: names of the channels, such as T1,T2,CET1. Default: names from the file names.
     """
     print(f"{out}: channels {', '.join(stack_volumes(volumes, out, _words(names)))}")
 
 
 def unstack(volume: str, out: str, names: str | tuple[str, ...] = ()) -> None:
-    """Write each channel of a 4-D file as a file of its own, CASE_NAME.nii.gz.
+    """Write each channel of a 4-D file to a separate file, CASE_NAME.nii.gz.
 
     Args:
-        volume: the file, CASE.nii.gz.
+        volume: 4-D file, CASE.nii.gz.
         out: folder to write to.
-        names: of the channels; unless given, those that stack has written into the file, or else 0000,0001,...
+        names: names of the channels. Default: the names that stack wrote into the file, or 0000,0001,...
     """
     for file in unstack_volume(volume, out, _words(names)):
         print(file)
@@ -135,15 +143,15 @@ def picture(
     heat: str | None = None,
     result: str | None = None,
 ) -> None:
-    """Draw slices of images with the outline of a prediction, and of the truth where given.
+    """Draw slices of images with the outlines of a prediction and, if given, of the ground truth.
 
     Args:
-        images: files, a row each; a 4-D file gives a row for each channel.
+        images: files on one grid, one row for each. A 4-D file gives one row for each channel.
         prediction: label map on the same grid.
-        out: PNG to write.
-        truth: label map on the same grid.
-        heat: map of 0 to 1 on the same grid, such as where the network sees the class; a row of its own.
-        result: CASE_class.json, whose class and probabilities stand below.
+        out: PNG file to write.
+        truth: label map of the ground truth on the same grid.
+        heat: map of values from 0 to 1 on the same grid, such as a class activation map. It gets a separate row.
+        result: CASE_class.json. The caption shows its class and probabilities.
     """
     print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
 
@@ -158,26 +166,29 @@ def scores(
 ) -> None:
     """Print the mean scores of evaluations side by side, or the paired differences between them.
 
-    Runs with classes of cases also have the scores of the class, with the Brier score and the expected calibration
-    error over 10 equal bins. A switch comes after the runs.
+    Runs that classify also show classification scores, the Brier score and the expected calibration error over 10
+    equal bins. Give switches after the runs.
 
     Args:
-        runs: folders with a scores.csv, with or without class_scores.csv and classes.csv, as NAME=FOLDER or FOLDER.
-        folds: the runs are folds, each with its own cases; two more lines, mean and standard deviation over them.
-        common_cases: the runs have different cases; compare those that all have.
-        paired: for each score and two runs, the mean difference over the cases with its 95 % bootstrap interval, and
-            p of the Wilcoxon signed-rank test with and without Holm's correction over all lines.
-        columns: the scores to show, such as "Dice liver" or "Dice liver,Dice tumour"; all unless given.
+        runs: folders with a scores.csv and, if available, class_scores.csv and classes.csv. Give each as NAME=FOLDER
+            or FOLDER.
+        folds: treat the runs as folds with different cases. Print the mean and standard deviation over the folds, too.
+        common_cases: compare only the cases that all runs have.
+        paired: for each score and pair of runs, print the mean difference over the cases, its 95 % bootstrap interval
+            and p of the Wilcoxon signed-rank test, with and without Holm's correction over all lines.
+        columns: scores to print, such as "Dice liver" or "Dice liver,Dice tumour". Default: all.
         format: text, markdown or csv.
     """
     if not runs:
         raise InputError("no runs; give folders of evaluations, NAME=FOLDER or FOLDER")
     named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
     if len(named) < len(runs):
-        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own as NAME=FOLDER")
+        raise InputError(
+            f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name, as NAME=FOLDER"
+        )
     folds, common_cases, paired = parse_bool(folds), parse_bool(common_cases), parse_bool(paired)
     if folds and paired:
-        raise UsageError("--paired --folds: folds have different cases, which make no pairs; choose one of the two")
+        raise UsageError("--paired --folds: folds have different cases, so they have no pairs; choose one of the two")
     asked = tuple(name.strip() for name in columns.split(",")) if isinstance(columns, str) else columns
     of_cases = {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()}
     if paired:
@@ -188,12 +199,12 @@ def scores(
 
 
 def plots(out: str, classes: str | None = None, scores: str | None = None) -> None:
-    """Draw the ROC curve of each class, and how predicted and true volumes agree (Bland-Altman).
+    """Draw the ROC curve of each class, and a Bland-Altman plot of predicted and true volumes.
 
     Args:
         out: folder for roc.png and bland_altman.png.
-        classes: classes.csv of an evaluation, or of several folds one below the other, for the first.
-        scores: scores.csv of an evaluation that measures volumes, for the second.
+        classes: classes.csv of an evaluation, or the joined rows of several folds, for roc.png.
+        scores: scores.csv of an evaluation that measures volumes, for bland_altman.png.
     """
     if classes is None and scores is None:
         raise InputError("nothing to draw; give --classes, --scores or both")
@@ -210,15 +221,15 @@ def pack(
     overlay: str | None = None,
     scores: str | None = None,
 ) -> None:
-    """Make a folder and a zip of a bundle with its weights that run without this repository.
+    """Pack a bundle and its weights into a folder and a zip file that run without this repository.
 
     Args:
-        bundle: a name under bundles/, or a bundle's folder.
-        weights: model.pt of a training; the one in the bundle's models/ unless given.
+        bundle: name in bundles/, or folder of a bundle.
+        weights: model.pt of a training. Default: model.pt in the bundle's models/.
         out: folder for NAME/ and NAME_vVERSION.zip.
-        overlay: JSON file with the settings of that training that are not the bundle's defaults; "_meta_::version" and
-            the like change metadata.json.
-        scores: output folder of an evaluation of the weights, for the metadata.
+        overlay: JSON file with the training settings that differ from the bundle's. Keys "_meta_::NAME" change NAME in
+            metadata.json.
+        scores: output folder of an evaluation of the weights. Its scores go into metadata.json.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     archive = pack_bundle(_bundle_folder(bundle), weights, out, overlay, scores)
@@ -226,13 +237,13 @@ def pack(
 
 
 def verify(package: str, load: bool = True) -> None:
-    """Check a packed bundle: every file against its SHA-256, and that the weights load strictly.
+    """Check a packed bundle: compare every file with its SHA-256, and load the weights strictly.
 
-    Loading builds the network, which runs the package's code.
+    Loading the weights builds the network, which runs the package's code.
 
     Args:
-        package: its folder or zip.
-        load: false checks the files alone, and runs nothing of the package.
+        package: folder or zip file of the packed bundle.
+        load: load the weights. false only checks the files and runs no code of the package.
     """
     loaded = "the weights load" if load else "nothing of it was run"
     print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
@@ -245,17 +256,17 @@ def doctor(
     overlay: str | None = None,
     headers_only: bool = False,
 ) -> None:
-    """Look for what would fail later: packages, devices, memory, disk, a bundle, every case of a data set.
+    """Check packages, devices, memory, disk, a bundle and every case of a data set for later failures.
 
     Args:
-        bundle: a name under bundles/, or a bundle's folder, also a packed one.
-        dataset_dir: folder with a dataset.json, or scans as inference takes them.
+        bundle: name in bundles/, or folder of a bundle or a packed bundle.
+        dataset_dir: folder with a dataset.json, or folder of scans for inference.
         fold: cross-validation fold, as for a training.
-        overlay: JSON file with settings on top of the bundle's, as in a run.
-        headers_only: read no voxels, which is much faster and finds less.
+        overlay: JSON file with settings that replace the bundle's, as in a run.
+        headers_only: read no voxels. This is much faster and finds fewer problems.
     """
     if dataset_dir is not None and bundle is None:
-        raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too, whose configs say what a case must have")
+        raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too; its configs define what a case must have")
     findings = Findings()
     folders = [Path.cwd(), *([_bundle_folder(bundle)] if bundle is not None else [])]
     print("machine", *examine_machine(findings, folders), sep="\n  ")
@@ -264,7 +275,7 @@ def doctor(
     if dataset_dir is not None:
         try:
             found = examine_data(findings, folders[-1], Path(dataset_dir), fold, overlay, headers_only)
-        except InputError as error:  # what holds for the whole data set; the rest of the table is shown
+        except InputError as error:  # an error of the whole data set; the table still shows the other findings
             findings.fail("data", str(error))
             found = []
         print(f"data {dataset_dir}", *found, sep="\n  ")

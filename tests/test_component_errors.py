@@ -1,4 +1,4 @@
-"""A component of a config that cannot be built ends a run in one line that names it."""
+"""Test that a config component that cannot be built ends a run in one line that names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = {
 
 
 def build(key: str, **changes: object) -> BaseException:
-    """Return what MONAI raises when it builds a key of the config, with arguments of the network changed."""
+    """Return the exception that MONAI raises as it builds a key of the config, with changed network arguments."""
     network = {**CONFIG["network_def"], "channels": "@channels", "strides": "@strides", **changes}  # type: ignore[dict-item]
     parser = ConfigParser({**CONFIG, "network_def": network})
     with pytest.raises(Exception) as raised:
@@ -49,7 +49,7 @@ def test_an_expression_that_fails_is_named() -> None:
     assert str(root_cause(build("root"))).startswith("setting root cannot be built: math domain error; ")
 
 
-def test_a_run_that_fails_keeps_its_own_error() -> None:
+def test_an_error_of_the_run_itself_is_unchanged() -> None:
     cause = root_cause(build("run::0"))
     assert type(cause) is ValueError and str(cause) == "math domain error"
 
@@ -61,7 +61,7 @@ NETWORK = {
 
 
 def run_bundle(folder: Path, config: dict = NETWORK, **options: object) -> BaseException:
-    """Return what ``monai.bundle.run`` raises for a config."""
+    """Return the exception that ``monai.bundle.run`` raises for a config."""
     (folder / "train.json").write_text(json.dumps(config))
     (folder / "metadata.json").write_text("{}")
     with pytest.warns(UserWarning, match="parsing config_file"), pytest.raises(Exception) as raised:
@@ -101,7 +101,7 @@ def test_options_of_referenced_components_are_shown(tmp_path: Path, run: str, op
     assert check in str(cause)
 
 
-def test_the_traceback_can_be_shown(
+def test_an_environment_variable_shows_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)

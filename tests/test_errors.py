@@ -1,4 +1,4 @@
-"""Exit statuses and lines of the errors and interruptions that a command ends with."""
+"""Test the exit status and the line that a command ends with after an error or an interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from common.errors import (
 
 
 def end_below_monai(error: Exception, monkeypatch: pytest.MonkeyPatch) -> pytest.ExceptionInfo[SystemExit]:
-    """End a command by an error that MONAI has wrapped; what is printed is in capsys."""
+    """End a command by an error that MONAI has wrapped, and return the exit. capsys has the printed text."""
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     show_input_errors_in_one_line()
     try:
@@ -46,7 +46,7 @@ def end_below_monai(error: Exception, monkeypatch: pytest.MonkeyPatch) -> pytest
         (CasesFailedError("all", all_failed=True), 3),
     ],
 )
-def test_status_tells_errors_apart(
+def test_each_kind_of_error_has_its_exit_status(
     error: InputError, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     ended = end_below_monai(error, monkeypatch)
@@ -56,6 +56,7 @@ def test_status_tells_errors_apart(
 
 
 def _raised(action: Callable[[], object]) -> Exception:
+    """Return the exception that an action raises."""
     try:
         action()
     except Exception as error:
@@ -74,7 +75,7 @@ def _raised(action: Callable[[], object]) -> Exception:
     ],
     ids=["python", "numpy", "torch", "cuda", "itk"],
 )
-def test_an_allocation_that_fails_is_no_bug(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_allocation_is_not_an_internal_error(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     assert failure_of_case(error, "a.nii.gz").startswith("a.nii.gz: not enough memory (")
     assert not caplog.records
 
@@ -87,14 +88,16 @@ def test_an_allocation_that_fails_is_no_bug(error: Exception, caplog: pytest.Log
         (InputError("c.nii: no volume"), "c.nii: no volume"),
     ],
 )
-def test_a_fault_that_is_known_is_no_bug(error: Exception, message: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_known_error_is_not_an_internal_error(
+    error: Exception, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     wrapped = RuntimeError("applying transform")
     wrapped.__cause__ = error
     assert failure_of_case(wrapped, "a.nii.gz").startswith(message)
     assert not caplog.records
 
 
-def test_a_bug_names_the_case_and_logs_its_trace(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_names_the_case_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     error = _raised(lambda: {}["gone"])
     with caplog.at_level(logging.ERROR):
         message = failure_of_case(error, "a.nii.gz")
@@ -104,7 +107,7 @@ def test_a_bug_names_the_case_and_logs_its_trace(caplog: pytest.LogCaptureFixtur
 
 INTERRUPTED = """
 import os, signal, sys, threading
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores SIGINT by default
 from common.errors import end_in_one_line
 end_in_one_line()
 def interrupt():
@@ -118,7 +121,7 @@ class Finalized:
 """
 MOMENTS = {
     "in its code": "interrupt()",
-    "below a wrapper": "try:\n    interrupt()\nfinally:\n    print('tidied')",
+    "in a try block": "try:\n    interrupt()\nfinally:\n    print('tidied')",
     "in an import": "import pathlib, pydoc, tempfile\n"
     "folder = pathlib.Path(tempfile.mkdtemp())\n"
     "(folder / 'slow_module.py').write_text('import __main__; __main__.interrupt()')\n"
@@ -126,8 +129,8 @@ MOMENTS = {
     "try:\n    pydoc.locate('slow_module.Name')\n"
     "except pydoc.ErrorDuringImport as error:\n    raise RuntimeError from error",
     "in a finalizer": "one = Finalized()\ndel one",
-    "as it ends": "import atexit; atexit.register(interrupt)",
-    "as it waits for threads": "import time\n"
+    "at exit": "import atexit; atexit.register(interrupt)",
+    "while it waits for threads": "import time\n"
     "threading.Thread(target=time.sleep, args=(20,)).start()\n"
     "threading.Thread(target=lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.{name}))).start()",
 }
@@ -135,7 +138,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_an_interruption_is_one_line(name: str, moment: str) -> None:
+def test_an_interruption_ends_in_one_line(name: str, moment: str) -> None:
     program = INTERRUPTED.format(name=name, where=MOMENTS[moment].replace("{name}", name))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     word, status = {"SIGINT": ("interrupted", 130), "SIGTERM": ("terminated", 143)}[name]
@@ -143,7 +146,7 @@ def test_an_interruption_is_one_line(name: str, moment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (OSError(errno.EMFILE, "Too many open files"), "too many open files; raise the limit (ulimit -n 4096)"),
         (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many open files"),
@@ -152,16 +155,16 @@ def test_an_interruption_is_one_line(name: str, moment: str) -> None:
         (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n</torch_1_2>: No space"), "/dev/shm is"),
     ],
 )
-def test_limits_of_the_machine_are_one_line(
-    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_a_limit_of_the_machine_ends_in_one_line(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     ended = end_below_monai(error, monkeypatch)
     shown = capsys.readouterr().err
     assert ended.value.code == 1
-    assert shown.startswith(f"error: {words}") and "--num_workers" in shown and shown.count("\n") == 1
+    assert shown.startswith(f"error: {message}") and "--num_workers" in shown and shown.count("\n") == 1
 
 
-def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_gets_a_number_as_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "restored afterwards")
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)

@@ -1,3 +1,5 @@
+"""Test the set-up of a run: its log file, and the line that ends it after an error."""
+
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +20,7 @@ from common.session import LOG_FILE, QUIET_LOGGERS, start_session
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process afterwards as before: hook, handlers, levels."""
+    """Restore the exception hook, log handlers and log levels of the process."""
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     root = logging.getLogger()
     handlers = list(root.handlers)
@@ -35,7 +37,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
-    """What a session prints of the exception that ends it."""
+    """Return a function that gives the text that a session prints when an exception ends it."""
 
     def show(error: BaseException) -> str:
         try:
@@ -48,7 +50,7 @@ def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
     return show
 
 
-def test_the_log_file_gets_what_is_logged(tmp_path: Path) -> None:
+def test_the_log_file_has_the_log_messages(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "run.log"
     start_session(path)
     logging.getLogger("common.engines").info("epoch %d", 3)
@@ -58,7 +60,7 @@ def test_the_log_file_gets_what_is_logged(tmp_path: Path) -> None:
     assert line.endswith(" INFO epoch 3")
 
 
-def test_a_traceback_is_in_the_log_file_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_log_file_has_the_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start_session(tmp_path / "run.log")
     failure_of_case(TypeError("a bug"), "P1")
     assert "TypeError: a bug" in (tmp_path / "run.log").read_text()
@@ -74,7 +76,7 @@ def test_a_second_session_has_its_own_log_file(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in (tmp_path / "two.log").read_text().splitlines()] == ["second"]
 
 
-def test_handlers_of_the_host_program_stay(tmp_path: Path) -> None:
+def test_handlers_of_the_host_program_are_kept(tmp_path: Path) -> None:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -85,7 +87,7 @@ def test_handlers_of_the_host_program_stay(tmp_path: Path) -> None:
     assert [record.getMessage() for record in records] == ["one.log", "two.log"]
 
 
-def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_lines_are_written_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(tqdm, "write", classmethod(lambda cls, text, **_: written.append(text)))
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stdout)])
@@ -94,21 +96,21 @@ def test_log_lines_go_above_a_progress_bar(tmp_path: Path, monkeypatch: pytest.M
     assert written == ["the network is untrained"]
 
 
-def test_any_text_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_outside_the_encoding_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", screen)
     start_session(tmp_path / "run.log")
     name = os.fsdecode(b"Sch\xe4del") + " 頭部"
     print(name)
     record = logging.makeLogRecord({"msg": name, "levelno": logging.WARNING, "levelname": "WARNING"})
-    # through its own handler alone: pytest-xdist cannot send such a text from a worker
+    # only through the log file's handler, since pytest-xdist cannot send such a text from a worker
     next(handler for handler in logging.getLogger().handlers if handler.get_name() == LOG_FILE).handle(record)
     screen.flush()
     assert screen.buffer.getvalue() == b"Sch\\udce4del \\u982d\\u90e8\n"  # type: ignore[attr-defined]
     assert "Sch\\udce4del 頭部" in (tmp_path / "run.log").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     path = tmp_path / "out" / "run.log"
     with pytest.raises(InputError, match=rf"^{path}: cannot be written \(.+\); choose another folder: --ckpt_dir"):
@@ -123,7 +125,7 @@ def test_a_distributed_run_without_torchrun_is_refused(tmp_path: Path, monkeypat
         start_session(tmp_path / "run.log", distributed=True)
 
 
-def test_an_input_error_is_one_line_however_deep(tmp_path: Path, shown: Callable) -> None:
+def test_a_nested_input_error_is_shown_in_one_line(tmp_path: Path, shown: Callable) -> None:
     start_session(tmp_path / "run.log")
     assert shown(InputError("a.nii.gz: no such file")) == "error: a.nii.gz: no such file\n"
 
@@ -139,7 +141,7 @@ def test_an_input_error_is_one_line_however_deep(tmp_path: Path, shown: Callable
     assert shown(outer) == "error: b.nii.gz: every voxel is 0\n"
 
 
-def test_of_several_input_errors_the_outermost_is_shown(tmp_path: Path, shown: Callable) -> None:
+def test_the_outermost_of_several_input_errors_is_shown(tmp_path: Path, shown: Callable) -> None:
     start_session(tmp_path / "run.log")
     error = InputError("2 of 4 cases failed")
     error.__cause__ = InputError("a.nii.gz: no such file")
@@ -156,12 +158,12 @@ def test_any_other_error_keeps_its_traceback(tmp_path: Path, shown: Callable) ->
     assert text.endswith("RuntimeError: instantiating\n")
 
 
-def test_an_interruption_is_said(tmp_path: Path, shown: Callable) -> None:
+def test_an_interruption_prints_one_word(tmp_path: Path, shown: Callable) -> None:
     start_session(tmp_path / "run.log")
     assert shown(KeyboardInterrupt()) == "interrupted\n"
 
 
-def test_the_origin_of_an_error_without_an_input_error() -> None:
+def test_root_cause_without_an_input_error_is_the_origin() -> None:
     origin, outer = KeyError("x"), RuntimeError("y")
     outer.__cause__ = origin
     assert root_cause(outer) is origin

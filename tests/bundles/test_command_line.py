@@ -1,7 +1,8 @@
-"""The plain commands, in a foreign working directory, as users type them."""
+"""Run the documented commands in an empty working directory, as users type them."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -34,7 +35,7 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """``python -m`` in an empty folder."""
+    """Return a function that runs ``python -m`` with arguments in an empty folder."""
     (tmp_path / "elsewhere").mkdir()
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -53,7 +54,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def bundle_run(tmp_path: Path, config_files: Callable) -> Callable[..., list[str]]:
-    """The arguments of ``monai.bundle run`` with these configs of a bundle and the tiny overlay."""
+    """Return a function that gives the arguments of ``monai.bundle run`` for configs of a bundle and a tiny overlay."""
 
     def arguments(*names: str, bundle: Path = MMFNET, **options: Any) -> list[str]:
         options = {
@@ -94,8 +95,8 @@ def test_inference(command: Callable, bundle_run: Callable, weights: Path, cohor
 
 
 @pytest.mark.slow
-def test_inference_by_an_ensemble(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
-    """Lists and words as a shell hands them over."""
+def test_ensemble_inference(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
+    """Give lists and words as text, as a shell does."""
     for seed in (0, 5):
         torch.save(sure_of_parts(seed=seed).state_dict(), tmp_path / f"{seed}.pt")
     options = {
@@ -116,7 +117,7 @@ def test_inference_by_an_ensemble(command: Callable, bundle_run: Callable, cohor
 
 
 @pytest.mark.slow
-def test_names_of_cases_are_the_text_typed(
+def test_case_names_keep_their_text(
     command: Callable, bundle_run: Callable, busy_weights: Callable, cohort: Callable, tmp_path: Path
 ) -> None:
     busy_weights(MPUNET)
@@ -149,14 +150,14 @@ def test_training_without_a_data_list(command: Callable, bundle_run: Callable, t
 
 
 @pytest.mark.slow
-def test_a_command_of_the_package_fails_in_one_line(command: Callable) -> None:
+def test_a_verb_fails_in_one_line(command: Callable) -> None:
     done = command("common", "phantoms", MMFNET.name, "--out=data", "--cases=1")
     assert_ends_in_one_line(done, "--cases 1: expected at least 3")
 
 
 @pytest.fixture
 def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """``python -m common`` in this process; returns what it prints."""
+    """Return a function that runs ``python -m common`` in this process and returns the printed text."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
@@ -173,8 +174,7 @@ def test_phantoms(verb: Callable, tmp_path: Path) -> None:
     assert [len(listing[section]) for section in ("training", "validation", "test")] == [1, 1, 1]
 
 
-def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Before it does anything."""
+def test_a_verb_refuses_an_unknown_option_first(verb: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         verb("phantoms", MMFNET.name, "--out", str(tmp_path / "data"), "--caes=4")
     assert capsys.readouterr().err == "error: unknown option --caes of phantoms; did you mean --cases?\n"
@@ -194,7 +194,7 @@ def test_an_option_that_a_verb_does_not_have(verb: Callable, tmp_path: Path, cap
         (["datalist", "folders", "a", "b", "--folds", "abc"], "--folds abc: expected a whole number of at least 2"),
     ],
 )
-def test_a_wrong_call_is_one_line_with_status_2(
+def test_a_wrong_call_ends_in_one_line_with_status_2(
     verb: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
@@ -204,34 +204,43 @@ def test_a_wrong_call_is_one_line_with_status_2(
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_help_is_shown_and_nothing_runs(verb: Callable, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_help_shows_every_argument_in_full(verb: Callable, name: str) -> None:
+    """Fire cuts the text of an argument at a continuation line with a colon."""
+    shown = " ".join(verb(name, "--help").split())
+    arguments = (inspect.getdoc(VERBS[name]) or "").partition("Args:\n")[2]
+    for text in re.split(r"^    \w+: ", arguments, flags=re.MULTILINE)[1:]:
+        assert " ".join(text.split()) in shown
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_does_not_run_the_verb(verb: Callable, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for option in ("-h", "--help"):
         assert f"python -m common {name}" in verb(name, option)
         assert f"python -m common {name}" in verb(name, "x", option)
 
 
-def test_without_a_verb_all_are_listed(verb: Callable) -> None:
+def test_a_call_without_a_verb_lists_all_verbs(verb: Callable) -> None:
     for arguments in ([], ["-h"], ["--help"]):
         lines = verb(*arguments).splitlines()
         assert [line.split()[0] for line in lines[2:]] == list(VERBS)
 
 
 @pytest.mark.parametrize("name", ["2024", "01", "1e3", "a,b", "[x]", "None", "True", "0x10", "{a}", "(b)", "'q'"])
-def test_a_path_of_a_verb_is_the_text_typed(verb: Callable, name: str) -> None:
+def test_a_path_given_to_a_verb_keeps_its_text(verb: Callable, name: str) -> None:
     verb("phantoms", MPUNET.name, "--cases", "3", f"--out={name}")
     assert Path(name, "dataset.json").exists()
     with pytest.raises(SystemExit, match=rf"^error: \S+/{re.escape(name)}/images: "):
         verb("verify", f"{name}/images")
 
 
-def test_an_output_that_cannot_be_written(verb: Callable, tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_refused(verb: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=rf"^error: {tmp_path / 'file'}: a file, expected a folder; choose another"):
         verb("phantoms", MMFNET.name, "--out", str(tmp_path / "file" / "data"), "--cases=3")
 
 
-def test_phantoms_of_no_bundle(verb: Callable) -> None:
-    with pytest.raises(SystemExit, match=rf"^error: no bundle kidney, .* {MMFNET.name}"):
+def test_phantoms_of_an_unknown_bundle(verb: Callable) -> None:
+    with pytest.raises(SystemExit, match=rf"^error: unknown bundle kidney; .* {MMFNET.name}"):
         verb("phantoms", "kidney", "--out", "data")
 
 
@@ -261,7 +270,7 @@ def test_scores(verb: Callable, tmp_path: Path) -> None:
     assert lines[2:] == [["before", "2", "0.5000"], ["two", "2", "1.0000"]]
 
 
-def test_scores_of_no_evaluation(verb: Callable) -> None:
+def test_scores_of_a_missing_folder(verb: Callable) -> None:
     with pytest.raises(SystemExit, match=r"^error: nowhere/scores\.csv: "):
         verb("scores", "nowhere")
 
@@ -283,18 +292,18 @@ def test_picture_without_an_image(verb: Callable) -> None:
         verb(*["picture", "T1.nii.gz", "--prediction", "mask.nii.gz", "--out", "picture.png"])
 
 
-# Two processes. Of three cases one process gets two.
+# Tests with two processes. They share three cases, so that one process gets two.
 
 
 @pytest.fixture
 def bundle() -> Path:
-    """Of two processes, unless a test says otherwise."""
+    """Return the bundle of the tests with two processes, unless a test sets another one."""
     return MMFNET
 
 
 @pytest.fixture
 def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
-    """The tiny cohort with three cases in every list."""
+    """Return the folder of the tiny cohort with three cases in every list."""
     source = cohort(bundle)
     listing = json.loads((source / "dataset.json").read_text())
     items = [item for section in ("training", "validation", "test") for item in listing[section]]
@@ -345,7 +354,7 @@ def test_two_processes_train(
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", [MULTIRNET], ids=lambda bundle: bundle.name)
-def test_two_processes_infer_the_cohort_of_one(
+def test_two_processes_infer_as_one_does(
     command: Callable,
     bundle_run: Callable,
     workflow: Callable,
@@ -354,7 +363,7 @@ def test_two_processes_infer_the_cohort_of_one(
     tmp_path: Path,
     bundle: Path,
 ) -> None:
-    """A case that fails is reported once; masks and classes of the others are the same, bit for bit."""
+    """Report a failed case once; the masks and classes of the others are equal, bit for bit."""
     listing = json.loads((three_cases / "dataset.json").read_text())
     listing["test"] += listing["training"]
     broken = tmp_path / "broken.nii.gz"
@@ -390,7 +399,7 @@ def test_two_processes_infer_the_cohort_of_one(
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_processes_give_the_scores_of_one(
+def test_two_processes_give_the_same_scores_as_one(
     command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
 ) -> None:
     done = command(*TORCHRUN, *bundle_run("train", "evaluate", "multi_gpu_train", dataset_dir=three_cases))

@@ -226,9 +226,9 @@ def test_packing_overwrites_no_other_file(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ('{"spacng": 1}', r"unknown setting spacng of liver_ct_mpunet, in .*overlay\.json"),
-        ('{"target": [0, 1, 2]}', "unknown setting target of liver_ct_mpunet, .*; use labels and label_map"),
-        ('{"version": "0.2.0"}', "unknown setting version of liver_ct_mpunet"),  # the right name is "_meta_::version"
+        ('{"spacng": 1}', r"unknown setting 'spacng' of liver_ct_mpunet, in .*overlay\.json"),
+        ('{"target": [0, 1, 2]}', "unknown setting 'target' of liver_ct_mpunet, .*; use labels and label_map"),
+        ('{"version": "0.2.0"}', "unknown setting 'version' of liver_ct_mpunet"),  # the right name is "_meta_::version"
         ("[1]", r"overlay\.json: expected a JSON object of settings"),
         ("{", r"overlay\.json: not valid JSON"),
     ],
@@ -264,7 +264,7 @@ def test_wrong_overlay_is_refused(tmp_path: Path, overlay: str, message: str) ->
             {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}},
             r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
         ),
-        ({"_meta_::verzion": "0.2.0"}, r"unknown setting verzion of metadata\.json, .*; did you mean version\?"),
+        ({"_meta_::verzion": "0.2.0"}, r"unknown setting 'verzion' of metadata\.json, .*; did you mean 'version'\?"),
         (
             {"network_def::channels": [2, 2, 4, 4, 16]},
             r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",

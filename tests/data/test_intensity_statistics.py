@@ -183,4 +183,4 @@ def test_the_command_prints_the_numbers_and_the_file(cohort: Path, capsys: pytes
     numbers = expected(cohort, 2)
     line, file = capsys.readouterr().out.splitlines()
     assert line == ", ".join(f"{key} {value:.6g}" for key, value in numbers.items())
-    assert file == f"{cohort / 'intensity_fold2.json'}: of 4 training cases"
+    assert file == f"{cohort / 'intensity_fold2.json'}: statistics of 4 training cases"
