@@ -1,4 +1,4 @@
-"""Scans that are damaged in one way each, seeded: in their stream, header, geometry or values."""
+"""Write scans that are each damaged in one way: in the stream, header, geometry or values. A seed fixes the damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AFFINE = np.array([[-2.0, 0, 0, 11], [0, 2.5, 0, -7], [0, 0, 4.0, 3], [0, 0, 0, 
 VOLUME = np.random.default_rng(7).integers(-1000, 1500, SHAPE).astype(np.int16)
 
 NUMBERS = ("-1", "0", "nan", "1e30", "-1e-30", "2147483647", "abc", "")
-FIELDS = {  # of a NIfTI-1 header: the place and type of some, for values of these
+FIELDS = {  # field of a NIfTI-1 header -> offset in bytes, struct type, wrong values
     "sizeof_hdr": (0, "i", (0, 349, -1)),
     "dim": (40, "h", (0, -3, 8, 2)),
     "dim1": (42, "h", (-5, 0, 1, 32767, 11)),
@@ -49,14 +49,19 @@ CONTENTS = {
 
 
 class Damaged(NamedTuple):
-    """One input."""
+    """Hold a damaged scan.
+
+    Args:
+        path: file, or folder of a DICOM series.
+        whole: whether reading must give the original voxels or an error.
+    """
 
     path: Path
-    whole: bool  # whether only the original voxels may come out, or an error
+    whole: bool
 
 
 def nifti(array: np.ndarray = VOLUME, affine: np.ndarray = AFFINE) -> bytes:
-    """Return the bytes of a NIfTI file; its qform is that of AFFINE."""
+    """Return the bytes of a NIfTI file with the given affine as sform and AFFINE as qform."""
     content = nib.Nifti1Image(array, AFFINE, dtype=array.dtype).to_bytes()
     with np.errstate(over="ignore"):
         return content[:280] + affine[:3].astype("<f4").tobytes() + content[328:]
@@ -85,7 +90,7 @@ def joined(kind: str, lines: list[str], voxels: bytes) -> bytes:
 
 
 def stream_damage(rng: np.random.Generator, content: bytes, how: str) -> bytes:
-    """Return a content with one fault of its stream."""
+    """Return content with one fault in the stream: cut, flip, hole, surplus or shift."""
     place = int(rng.integers(1, len(content)))
     if how == "cut":
         return content[:place]
@@ -100,7 +105,7 @@ def stream_damage(rng: np.random.Generator, content: bytes, how: str) -> bytes:
 
 
 def values() -> dict[str, np.ndarray]:
-    """Return arrays of odd types and values."""
+    """Return arrays with unusual types, shapes and values."""
     noise = np.random.default_rng(3).normal(0, 300, SHAPE)
     odd = {name: noise.astype(np.float32) for name in ("nan", "inf", "far", "all_nan")}
     odd["nan"][2, 3, :4], odd["inf"][1, 1, 1], odd["far"][4:6] = np.nan, np.inf, 1e30
@@ -120,7 +125,7 @@ def values() -> dict[str, np.ndarray]:
 
 
 def geometries() -> dict[str, np.ndarray]:
-    """Return affines that place the voxels oddly, or nowhere."""
+    """Return affines that are unusual, singular or not finite."""
     odd = {}
     for name, spacing in {"far": 5e6, "large": 5000.0, "tiny": 1e-7, "flat": 0.0, "endless": np.inf}.items():
         odd[name] = AFFINE.copy()
@@ -133,7 +138,13 @@ def geometries() -> dict[str, np.ndarray]:
 
 
 def damaged_files(folder: Path, count: int, seed: int = 0) -> list[Damaged]:
-    """Write ``count`` damaged NIfTI, MetaImage and NRRD files into a folder, a name for each."""
+    """Write ``count`` damaged NIfTI, MetaImage and NRRD files into a folder.
+
+    Args:
+        folder: folder to write to.
+        count: number of files.
+        seed: seed of the random damage.
+    """
     rng = np.random.default_rng(seed)
     made: dict[str, tuple[bytes, bool]] = {}
     packed = gzip.compress(nifti(), mtime=0)
@@ -166,7 +177,7 @@ def damaged_files(folder: Path, count: int, seed: int = 0) -> list[Damaged]:
         how = ("cut", "flip", "hole", "surplus", "shift")[number % 5]
         kind = ("nii.gz", "mha", "nii.gz", "nrrd", "nii")[int(rng.integers(5))]
         content = {"nii.gz": packed, "nii": nifti()}.get(kind) or joined(kind, *text_header(kind))
-        # a change within voxels that have no check sum cannot be seen
+        # no reader can detect a change in voxels without a checksum
         whole = how in ("cut", "surplus") or kind == "nii.gz"
         made[f"{how}_{number}.{kind}"] = stream_damage(rng, content, how), whole
     names = [*made][:count]
@@ -180,12 +191,12 @@ def _shown_inverted(header: Any, k: int) -> None:
 
 
 def damaged_series(folder: Path, write: Callable[..., Path], seed: int = 0) -> list[Damaged]:
-    """Write damaged DICOM series, a folder each.
+    """Write damaged DICOM series, each into a separate folder.
 
     Args:
-        folder: to write to.
-        write: ``tests.dicom_series.write_series``.
-        seed: of what is random.
+        folder: folder to write to.
+        write: function ``tests.dicom_series.write_series``.
+        seed: seed of the random damage.
     """
     rng = np.random.default_rng(seed)
     changes: dict[str, Callable] = {}
@@ -207,7 +218,7 @@ def damaged_series(folder: Path, write: Callable[..., Path], seed: int = 0) -> l
     for name, change in changes.items():
 
         def apply(header: Any, k: int, change: Callable = change) -> None:
-            header["PixelData"].VR = "OW"  # which pydicom finds by the values that change
+            header["PixelData"].VR = "OW"  # pydicom would guess it from header values that change
             change(header, k)
 
         found.append(Damaged(write(folder / f"series_{name}", VOLUME, AFFINE, apply), False))

@@ -1,4 +1,4 @@
-"""Series of DICOM images as scanners make them, with the headers that a segmentation of them takes over."""
+"""Write DICOM series with the headers of a scanner, and read the voxels of DICOM segmentations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ def write_series(
     affine: np.ndarray,
     change: Callable[[pydicom.Dataset, int], object] = lambda header, k: None,
 ) -> Path:
-    """A volume ``(x, y, z)`` of HU as a slice ``k`` for each z, where its affine to RAS+ says.
+    """Write a volume as a DICOM series, one slice ``k`` for each z, and return the folder.
 
-    The files' names and their numbers count against z. ``change`` may alter a header before it is written.
+    File names and instance numbers decrease with z.
+
+    Args:
+        folder: folder to make and write to.
+        volume: array ``(x, y, z)`` in HU.
+        affine: 4 x 4 matrix, voxel -> RAS+ in mm.
+        change: function (header, k) that may change a header before it is written.
     """
     folder.mkdir(parents=True)
     to_patient = LPS_TO_RAS @ affine
@@ -43,7 +49,7 @@ def write_series(
         header.StudyID = header.AccessionNumber = header.StudyTime = ""
         header.StudyDate = "20260102"
         header.InstanceNumber = volume.shape[2] - k
-        header.SliceThickness = "7"  # not the step
+        header.SliceThickness = "7"  # mm; differs from the step between slices, as in real scans
         header.SpacingBetweenSlices = "9"
         header.ImagePositionPatient = [f"{v:.10g}" for v in to_patient[:3] @ [0, 0, k, 1]]
         header.ImageOrientationPatient = [f"{v:.10g}" for v in (to_patient[:3, :2] / steps[:2]).T.ravel()]
@@ -61,9 +67,13 @@ def write_series(
 
 
 def voxels_of_segments(path: Path, affine: np.ndarray) -> list[set[tuple[int, ...]]]:
-    """The voxels of each segment of a DICOM segmentation, counted in the grid of an affine to RAS+.
+    """Return the set of voxel indices of each segment of a DICOM segmentation, in the grid of an affine.
 
-    They are placed by the positions, orientations and spacings in the file alone.
+    The voxels are placed only by the positions, orientations and spacings in the file.
+
+    Args:
+        path: DICOM segmentation.
+        affine: 4 x 4 matrix of the grid, voxel -> RAS+ in mm.
     """
     object = pydicom.dcmread(path)
     shared = object.SharedFunctionalGroupsSequence[0]
@@ -72,9 +82,9 @@ def voxels_of_segments(path: Path, affine: np.ndarray) -> list[set[tuple[int, ..
     voxels: list[set[tuple[int, ...]]] = [set() for _ in object.SegmentSequence]
     frames = object.pixel_array.reshape(-1, object.Rows, object.Columns)
     for pixels, groups in zip(frames, object.PerFrameFunctionalGroupsSequence, strict=True):
-        # with a single segment, it is said once for all frames
-        said = groups if "SegmentIdentificationSequence" in groups else shared
-        number = said.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        # a file with a single segment may name it once for all frames
+        named = groups if "SegmentIdentificationSequence" in groups else shared
+        number = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         corner = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
         j, i = pixels.nonzero()
         places = corner + np.outer(i * between_columns, row) + np.outer(j * between_rows, column)

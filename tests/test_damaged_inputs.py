@@ -1,4 +1,7 @@
-"""A damaged scan is read rightly, or refused in one line that names it and says why; no other case is lost."""
+"""Test that a damaged scan is read correctly or refused in one line with its name and the reason.
+
+The other cases of the batch are still processed.
+"""
 
 from __future__ import annotations
 
@@ -27,45 +30,47 @@ from .doctor.conftest import write_bundle
 
 FILES = 200
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the wrappers that itk is made with
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the wrappers of itk
 
 
 @pytest.fixture(autouse=True)
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the answers be the same on every machine."""
+    """Set the memory to 1.5 of 2 GB, so that the results are the same on every machine."""
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(1_500_000_000, 2_000_000_000))
 
 
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> list[Damaged]:
+    """Return the damaged NIfTI, MetaImage and NRRD files."""
     return damaged_files(tmp_path_factory.mktemp("damaged"), FILES)
 
 
 @pytest.fixture(scope="session")
 def series(tmp_path_factory: pytest.TempPathFactory) -> list[Damaged]:
+    """Return the damaged DICOM series."""
     pytest.importorskip("itk", reason="DICOM needs itk")
     from .dicom_series import write_series
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of what is wrong
+        warnings.simplefilter("ignore")  # pydicom warns of the damage
         return damaged_series(tmp_path_factory.mktemp("series"), write_series)
 
 
 def says_why(message: str, path: Path) -> bool:
-    """Return whether a message is one line that names the file and has a reason behind it."""
+    """Return whether a message is one line with the file's name followed by a reason."""
     place, found, reason = message.partition(str(path))
     return not place and bool(found) and len(reason.partition(": ")[2]) > 10 and "\n" not in message
 
 
 def same(array: np.ndarray, affine: np.ndarray) -> bool:
-    """Return whether these are the original voxels in their places, along whatever axes."""
+    """Return whether an array has the original voxels at the same positions, in any order of axes."""
     one, other = (nib.as_closest_canonical(nib.Nifti1Image(*v)) for v in ((array, affine), (VOLUME, AFFINE)))
     voxels = np.array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
     return voxels and np.allclose(one.affine, other.affine, atol=1e-4)
 
 
 def outcome(one: Damaged) -> str | None:
-    """Read one: the fault of the answer, if it has one."""
+    """Read a damaged scan, and return a fault of the result or of the error message, or None."""
     try:
         array, affine = read_volume(one.path)
     except InputError as error:
@@ -73,23 +78,23 @@ def outcome(one: Damaged) -> str | None:
     except Exception as error:
         return f"{one.path.name}: {type(error).__name__}: {error}"
     if not np.isfinite(array).all() or not np.isfinite(affine).all() or array.ndim not in (3, 4):
-        return f"{one.path.name}: read as {array.shape}, not finite"
+        return f"{one.path.name}: read with shape {array.shape}, expected 3 or 4 axes and finite values"
     if one.whole and not same(array, affine):
-        return f"{one.path.name}: read, but not as it was"
+        return f"{one.path.name}: read, but not with the original voxels"
     return None
 
 
-def test_a_damaged_file_is_read_rightly_or_refused(damaged: list[Damaged]) -> None:
+def test_a_damaged_file_is_read_correctly_or_refused(damaged: list[Damaged]) -> None:
     assert len(damaged) == FILES
     assert [fault for one in damaged if (fault := outcome(one))] == []
 
 
-def test_a_damaged_series_is_read_rightly_or_refused(series: list[Damaged]) -> None:
+def test_a_damaged_series_is_read_correctly_or_refused(series: list[Damaged]) -> None:
     assert [fault for one in series if (fault := outcome(one))] == []
 
 
-class Seen(torch.nn.Module):
-    """A network that any scan of one channel fits."""
+class OneLayer(torch.nn.Module):
+    """Apply one convolution, which accepts any scan of one channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +104,7 @@ class Seen(torch.nn.Module):
         return self.layer(x)
 
 
-def test_an_inference_loses_no_good_case(damaged: list[Damaged], series: list[Damaged], tmp_path: Path) -> None:
+def test_inference_processes_all_good_cases(damaged: list[Damaged], series: list[Damaged], tmp_path: Path) -> None:
     bad = [*damaged[::3], *series[::5]]
     places = range(0, len(bad), 20)
     cases = [{"case": f"bad{n}", "image": str(one.path)} for n, one in enumerate(bad)]
@@ -120,7 +125,7 @@ def test_an_inference_loses_no_good_case(damaged: list[Damaged], series: list[Da
     evaluator = CaseEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(CaseDataset(cases, Compose(steps)), batch_size=1),
-        network=Seen(),
+        network=OneLayer(),
         inferer=WindowInferer((8, 8, 8)),
         postprocessing=finish,
     )
@@ -135,7 +140,7 @@ def test_an_inference_loses_no_good_case(damaged: list[Damaged], series: list[Da
 
 
 @pytest.mark.parametrize("headers_only", [False, True])
-def test_doctor_has_a_line_for_each(
+def test_doctor_reports_damaged_cases(
     damaged: list[Damaged], series: list[Damaged], tmp_path: Path, headers_only: bool
 ) -> None:
     folder = tmp_path / "bundle"

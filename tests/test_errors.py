@@ -101,7 +101,7 @@ def test_an_internal_error_names_the_case_and_is_logged(caplog: pytest.LogCaptur
     error = _raised(lambda: {}["gone"])
     with caplog.at_level(logging.ERROR):
         message = failure_of_case(error, "a.nii.gz")
-    assert message == "a.nii.gz: internal error (KeyError: 'gone'); report it with the traceback in the log"
+    assert message.startswith("a.nii.gz: internal error (KeyError: 'gone')") and "log" in message
     assert "Traceback" in caplog.text and "KeyError: 'gone'" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""A verb of the command line replaces no file but what it wrote itself."""
+"""Test that a verb of the command line replaces only files that it wrote itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from common.verbs import VERBS
 BUNDLE = "liver_ct_mpunet"
 NOTES = b"two years of work\n"
 
-# Of each verb that writes: a call, and the files that it would write, any of which a user may have there already.
+# verb -> a call, and files that it would write. A user may already have a file at each of these paths.
 WRITES = {
     "phantoms": (
         ["phantoms", BUNDLE, "--cases", "3", "--out", "out"],
@@ -42,12 +42,12 @@ WRITES = {
 }
 READS = {"doctor", "scores", "verify"}
 
-pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI's, of any config
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI warns for every config
 
 
 @pytest.fixture
 def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Run a verb in a folder of small inputs; returns its error, "" for none."""
+    """Return a function that runs a verb in the temporary folder and returns its error, or "" without an error."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
 
@@ -57,8 +57,8 @@ def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         try:
             main()
         except SystemExit as ended:
-            said = ended.code if isinstance(ended.code, str) else capsys.readouterr().err
-            return said.strip()
+            message = ended.code if isinstance(ended.code, str) else capsys.readouterr().err
+            return message.strip()
         return ""
 
     return run
@@ -66,6 +66,7 @@ def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.fixture
 def inputs(tmp_path: Path, write_nifti: Callable) -> None:
+    """Write small inputs for all verbs into the temporary folder."""
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 99, (8, 7, 6), dtype=np.int16), np.zeros((8, 7, 6), np.uint8)
     mask[2:5, 2:6, 1:4] = 1
@@ -84,7 +85,7 @@ def inputs(tmp_path: Path, write_nifti: Callable) -> None:
     write_scores(volumes, tmp_path / "scores.csv")
 
 
-def test_every_verb_is_known_as_one_that_writes_or_not() -> None:
+def test_every_verb_is_listed_as_reading_or_writing() -> None:
     assert VERBS.keys() == WRITES.keys() | READS
     for name in READS:
         assert "out" not in inspect.signature(VERBS[name]).parameters
@@ -97,8 +98,8 @@ def test_a_users_file_is_kept(verb: Callable, tmp_path: Path, name: str) -> None
     for path in [tmp_path / file for file in files]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(NOTES)
-        said = verb(*call)
-        assert said.startswith("error: ") and len(said.splitlines()) == 1
+        message = verb(*call)
+        assert message.startswith("error: ") and len(message.splitlines()) == 1
         assert path.read_bytes() == NOTES
         path.unlink()
         if path.parent.name == BUNDLE:
@@ -107,32 +108,32 @@ def test_a_users_file_is_kept(verb: Callable, tmp_path: Path, name: str) -> None
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("name", [name for name, (call, _) in WRITES.items() if "--out" in call])
-def test_a_file_where_a_folder_is_wanted_is_kept(verb: Callable, tmp_path: Path, name: str) -> None:
+def test_a_users_file_in_place_of_a_folder_is_kept(verb: Callable, tmp_path: Path, name: str) -> None:
     (tmp_path / "out").write_bytes(NOTES)
-    said = verb(*WRITES[name][0])
-    assert said.startswith("error: ") and len(said.splitlines()) == 1 and "out" in said
+    message = verb(*WRITES[name][0])
+    assert message.startswith("error: ") and len(message.splitlines()) == 1 and "out" in message
     assert (tmp_path / "out").read_bytes() == NOTES
 
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("name", ["datalist", "stack", "picture"])
-def test_a_folder_where_a_file_is_wanted_is_kept(verb: Callable, tmp_path: Path, name: str) -> None:
+def test_a_users_folder_in_place_of_a_file_is_kept(verb: Callable, tmp_path: Path, name: str) -> None:
     call, (file,) = WRITES[name]
     (tmp_path / file).mkdir(parents=True)
     (tmp_path / file / "notes.txt").write_bytes(NOTES)
-    said = verb(*call)
-    assert said.startswith("error: ") and len(said.splitlines()) == 1 and file in said
+    message = verb(*call)
+    assert message.startswith("error: ") and len(message.splitlines()) == 1 and file in message
     assert (tmp_path / file / "notes.txt").read_bytes() == NOTES
 
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("name", ["datalist", "intensity", "stack", "unstack", "picture", "plots"])
-def test_what_a_verb_wrote_it_writes_again_or_refuses(verb: Callable, tmp_path: Path, name: str) -> None:
+def test_own_files_are_replaced_only_if_unchanged(verb: Callable, tmp_path: Path, name: str) -> None:
     call, files = WRITES[name]
     assert verb(*call) == ""
     before = {file: (tmp_path / file).read_bytes() for file in files}
-    refused = verb(*call)
-    assert refused == "" if name not in ("stack", "unstack") else "already exists and is not overwritten" in refused
+    message = verb(*call)
+    assert message == "" if name not in ("stack", "unstack") else "already exists and is not overwritten" in message
     assert {file: (tmp_path / file).read_bytes() for file in before} == before
     for file in before:
         with (tmp_path / file).open("ab") as changed:
@@ -143,8 +144,8 @@ def test_what_a_verb_wrote_it_writes_again_or_refuses(verb: Callable, tmp_path: 
         (tmp_path / file).write_bytes(before[file])
 
 
-def test_a_picture_needs_the_name_of_a_png(verb: Callable, tmp_path: Path) -> None:
+def test_a_picture_needs_a_file_name_with_png(verb: Callable, tmp_path: Path) -> None:
     (tmp_path / "figure1.png").write_bytes(NOTES)
     for out in ("figure1", "a.nii.gz", "notes.txt"):
-        said = verb("picture", "a.nii.gz", "--prediction", "mask.nii.gz", "--out", out)
-        assert said == f"error: {out}: expected the name of a picture to write, which ends with .png"
+        message = verb("picture", "a.nii.gz", "--prediction", "mask.nii.gz", "--out", out)
+        assert message.startswith(f"error: {out}: expected ") and ".png" in message

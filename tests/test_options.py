@@ -124,7 +124,7 @@ def test_options_from_python_are_checked(name: str) -> None:
 def test_computed_settings_are_checked() -> None:
     with pytest.raises(RuntimeError) as error:
         workflow(CONFIG / "train.json", updates_per_epoch="$@batch_size - 8")
-    assert str(root_cause(error.value)) == "--updates_per_epoch 0: expected a whole number of at least 1"
+    assert str(root_cause(error.value)).startswith("--updates_per_epoch 0: expected ")
 
 
 def test_an_unknown_option_from_python_is_refused() -> None:

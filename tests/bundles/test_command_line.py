@@ -177,7 +177,8 @@ def test_phantoms(verb: Callable, tmp_path: Path) -> None:
 def test_a_verb_refuses_an_unknown_option_first(verb: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         verb("phantoms", MMFNET.name, "--out", str(tmp_path / "data"), "--caes=4")
-    assert capsys.readouterr().err == "error: unknown option --caes of phantoms; did you mean --cases?\n"
+    message = capsys.readouterr().err
+    assert message.startswith("error: unknown option --caes ") and message.endswith("did you mean --cases?\n")
     assert not (tmp_path / "data").exists()
 
 

@@ -1,4 +1,4 @@
-"""What is no scan of a bundle's kind never reaches its network, and damaged voxels do no harm on the way."""
+"""Test that a bundle refuses scans of another kind, and that damaged voxels do not change the other voxels."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ PADDING = -2000
 
 
 def scans(folder: Path) -> list[Path]:
-    """The files of a cohort's first case, the modalities in alphabetical order."""
+    """Return the files of the first case of a cohort, with the modalities in alphabetical order."""
     return sorted((folder / "images").glob("case_000*"))
 
 
 @pytest.fixture
 def prepare(workflow: Callable, cohort: Callable, tmp_path: Path) -> Callable[..., torch.Tensor]:
-    """Preprocess the first case as inference does, each of its files changed by a function."""
+    """Return a function that changes each file of the first case and preprocesses the case as inference does.
+
+    The change is a function (array, number of the modality) -> array.
+    """
 
     def run(bundle: Path, change: Callable[[np.ndarray, int], np.ndarray], name: str = "image") -> torch.Tensor:
         preprocess = workflow(bundle, "inference").parser.get_parsed_content("preprocessing")
@@ -49,13 +52,14 @@ def prepare(workflow: Callable, cohort: Callable, tmp_path: Path) -> Callable[..
 
 
 def ct_like(array: np.ndarray) -> np.ndarray:
-    """Air, fat and soft tissue in Hounsfield units, from low to high values of anything."""
+    """Map values by their rank to the Hounsfield units of air, fat and soft tissue."""
     share = array.argsort(axis=None).argsort() / array.size
     hu = np.interp(share, [0, 0.5, 0.5001, 0.6, 0.6001, 1], [-1020, -980, -130, -90, 0, 120])
     return hu.reshape(array.shape)
 
 
 def blurred(mask: np.ndarray) -> np.ndarray:
+    """Map a mask to probabilities between 0 and 1."""
     return 1 / (1 + np.exp(-12 * (mask - 0.5)))
 
 
@@ -73,7 +77,7 @@ def blurred(mask: np.ndarray) -> np.ndarray:
     ],
     ids=["MRI", "no intercept", "no intercept, padding", "mask", "label map", "probabilities", "2-D"],
 )
-def test_a_bundle_for_ct_takes_a_ct_alone(bundle: Path, change: Callable, prepare: Callable) -> None:
+def test_a_ct_bundle_refuses_other_inputs(bundle: Path, change: Callable, prepare: Callable) -> None:
     with pytest.raises(Exception) as error:
         prepare(bundle, change)
     cause = root_cause(error.value)
@@ -92,7 +96,7 @@ def test_a_bundle_for_ct_takes_a_ct_alone(bundle: Path, change: Callable, prepar
     ],
     ids=["CT", "one CT", "label maps", "one label map", "2-D"],
 )
-def test_a_bundle_for_mri_takes_mri_alone(bundle: Path, change: Callable, prepare: Callable) -> None:
+def test_an_mri_bundle_refuses_other_inputs(bundle: Path, change: Callable, prepare: Callable) -> None:
     with pytest.raises(Exception) as error:
         prepare(bundle, change)
     cause = root_cause(error.value)
@@ -101,7 +105,7 @@ def test_a_bundle_for_mri_takes_mri_alone(bundle: Path, change: Callable, prepar
 
 @pytest.mark.parametrize("bundle", (*CT, *MRI), ids=lambda path: path.name)
 @pytest.mark.parametrize("value", [1e30, 3e38])
-def test_a_hot_block_leaves_the_rest_as_it_is(
+def test_extreme_voxels_do_not_change_the_others(
     bundle: Path, value: float, prepare: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hot(array: np.ndarray, number: int) -> np.ndarray:
