@@ -299,6 +299,18 @@ def test_an_option_for_the_record_is_refused() -> None:
     assert str(root_cause(error.value)).startswith("--record null: a training makes its own record")
 
 
+@pytest.mark.parametrize("overlay", sorted(CONFIG.parents[1].glob("*/configs/explain.json")), ids=lambda p: p.parts[-3])
+@pytest.mark.parametrize("name", ["probabilities", "dicom_seg"])
+def test_a_result_that_an_overlay_does_not_write_is_refused(overlay: Path, name: str) -> None:
+    files = [str(overlay.with_name("inference.json")), str(overlay)]
+    with pytest.raises(RuntimeError) as error, pytest.warns(UserWarning, match="parsing config_file"):
+        create_workflow(
+            config_file=files, logging_file=False, workflow_type="infer", weights="untrained", **{name: "true"}
+        )
+    cause = root_cause(error.value)
+    assert isinstance(cause, UsageError) and f"--{name} true: explain.json writes class activation maps" in str(cause)
+
+
 def test_null_on_the_command_line_becomes_none() -> None:
     assert workflow(CONFIG / "train.json", fold="null").parser.get_parsed_content("fold") is None
 

@@ -109,6 +109,7 @@ def test_no_overlay_sets_what_nothing_reads(merged: Merged) -> None:
     base, used = parser_of(merged.bundle, *below), references(merged.parser.get())
     # an overlay of train and of inference may set what only one of them has
     known = {key for name in ("train", "inference") for key in parser_of(merged.bundle, name).get()}
+    known.add("unsupported")  # check_settings reads it
     for key in json.loads((merged.bundle / "configs" / f"{overlay}.json").read_text()):
         id = ReferenceResolver.normalize_id(key.removeprefix("+"))
         # what a component takes is the next test but one's
@@ -188,7 +189,7 @@ def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> None:
     """Evaluation scores it, inference writes it; a bundle may score or write more, or know another code."""
-    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "LabelValuesd", "SaveImaged", "WriteDicomSegd")
+    own = ("CopyItemsd", "LungBoxd", "ToBratsd", "LabelValuesd", "SaveImaged", "SaveProbabilitiesd", "WriteDicomSegd")
     evaluation, inference = parser_of(bundle, "train", "evaluate"), parser_of(bundle, "inference")
     steps = [
         [{k: v for k, v in step.items() if k != "keys"} for step in config if not step["_target_"].endswith(own)]
