@@ -25,3 +25,21 @@ def check_sizes(image: Tensor, divisor: int) -> None:
         if size % divisor != 0:
             fit = (size // divisor + 1) * divisor
             raise InputError(f"roi_size or spatial size {size} is not divisible by {divisor}; pad to {fit}")
+
+
+def check_maps_and_label(maps: Tensor, label: Tensor, name: str) -> None:
+    """Check the inputs of a loss of several classes.
+
+    Args:
+        maps: ``(B, C, x, y, z)``, background first, C at least 2.
+        label: ``(B, 1, x, y, z)``.
+        name: what the maps are, for the message.
+
+    Raises:
+        InputError: the shapes differ from these.
+    """
+    if maps.shape[1] < 2 or label.shape != (len(maps), 1, *maps.shape[2:]):
+        raise InputError(
+            f"{name} of shape {list(maps.shape)} with a label of shape {list(label.shape)}: "
+            "expected (B, 2 or more, x, y, z) and (B, 1, x, y, z)"
+        )

@@ -10,6 +10,7 @@ from monai.losses import FocalLoss
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...layers.checks import check_maps_and_label
 
 _STAGE_WEIGHTS = {"aux_va": 0.8, "aux_asa": 0.9, "seg": 1.0}
 
@@ -58,11 +59,7 @@ class JaccardFocalLoss(nn.Module):
         Raises:
             InputError: the shapes differ from these, or there are fewer than 2 channels.
         """
-        if logits.shape[1] < 2 or label.shape != (len(logits), 1, *logits.shape[2:]):
-            raise InputError(
-                f"logits of shape {list(logits.shape)} with a label of shape {list(label.shape)}: "
-                "expected (B, 2 or more, x, y, z) and (B, 1, x, y, z)"
-            )
+        check_maps_and_label(logits, label, "logits")
         logits = logits.float()
         losses = []
         for k in range(1, logits.shape[1]):

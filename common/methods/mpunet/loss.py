@@ -10,7 +10,7 @@ from monai.losses import TverskyLoss
 from monai.networks import one_hot
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...layers.checks import check_maps_and_label
 
 
 class TverskyCrossEntropyLoss(nn.Module):
@@ -56,11 +56,7 @@ class TverskyCrossEntropyLoss(nn.Module):
         Raises:
             InputError: the shapes differ from these, or there are fewer than 2 channels.
         """
-        if probabilities.shape[1] < 2 or label.shape != (len(probabilities), 1, *probabilities.shape[2:]):
-            raise InputError(
-                f"probabilities of shape {list(probabilities.shape)} with a label of shape {list(label.shape)}: "
-                "expected (B, 2 or more, x, y, z) and (B, 1, x, y, z)"
-            )
+        check_maps_and_label(probabilities, label, "probabilities")
         probabilities = probabilities.float()
         truth = one_hot(label, probabilities.shape[1])
         return self.tversky(probabilities, truth) + self.ce_weight * self._cross_entropy(probabilities, truth)

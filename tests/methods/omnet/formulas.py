@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from common.methods.omnet import OMNet
 from common.methods.omnet.network import Backbone, CrossTaskGuidedAttention, ResidualBlock
+
+from ..networks import TwoFormsTests
 
 CONVOLUTIONS = (nn.Conv3d, nn.ConvTranspose3d)
 TASKS = ("coarse", "tumour", "enhancing")
@@ -115,3 +118,14 @@ def naive_cga(features: Tensor, guide: Tensor, module: CrossTaskGuidedAttention,
 
 
 PATCHES = [torch.tensor([0, 1]), torch.tensor([3, 1]), torch.tensor([], dtype=torch.long)]
+
+
+class ThreeTasksTests(TwoFormsTests):
+    """Test a network of the three tasks."""
+
+    options: ClassVar[dict[str, Any]] = {"channels": (4, 8)}
+    image = (2, 4, 16, 12, 8)
+    out_channels = 5 + 5 + 2
+    heads: ClassVar[dict[str, int]] = {"coarse": 5, "tumour": 5, "enhancing": 2}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": (6, 4, 3)}
+    other_out_channels = 6 + 4 + 3

@@ -7,24 +7,19 @@ import torch
 
 from common.methods.omnet import Cascade, SingleTaskNet
 
-from ..networks import NetworkTests, TwoFormsTests
+from ..networks import NetworkTests
 from .formulas import (
     PATCHES,
     TASKS,
+    ThreeTasksTests,
     narrow,
     parameters,
     trained,
 )
 
 
-class TestCascade(TwoFormsTests):
+class TestCascade(ThreeTasksTests):
     network = Cascade
-    options: ClassVar[dict[str, Any]] = {"channels": (4, 8)}
-    image = (2, 4, 16, 12, 8)
-    out_channels = 5 + 5 + 2
-    heads: ClassVar[dict[str, int]] = {"coarse": 5, "tumour": 5, "enhancing": 2}
-    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": (6, 4, 3)}
-    other_out_channels = 6 + 4 + 3
 
 
 class TestSingleTaskNet(NetworkTests):

@@ -8,11 +8,12 @@ from torch import nn
 
 from common.methods.omnet import Cascade, OMNet, SingleTaskNet
 
-from ..networks import TwoFormsTests, Variant
+from ..networks import Variant
 from .formulas import (
     CONVOLUTIONS,
     PATCHES,
     TASKS,
+    ThreeTasksTests,
     naive_backbone,
     naive_cga,
     naive_head,
@@ -21,14 +22,8 @@ from .formulas import (
 )
 
 
-class TestOMNet(TwoFormsTests):
+class TestOMNet(ThreeTasksTests):
     network = OMNet
-    options: ClassVar[dict[str, Any]] = {"channels": (4, 8)}
-    image = (2, 4, 16, 12, 8)
-    out_channels = 5 + 5 + 2
-    heads: ClassVar[dict[str, int]] = {"coarse": 5, "tumour": 5, "enhancing": 2}
-    other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": (6, 4, 3)}
-    other_out_channels = 6 + 4 + 3
 
 
 class TestStatisticsOfWindows(Variant, TestOMNet):
