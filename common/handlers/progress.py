@@ -17,7 +17,7 @@ LINES = 10  # log lines for all cases
 
 
 class Progress(ProgressBar):
-    """Show a bar that fits the terminal, or log a line for each tenth of the cases if there is no terminal.
+    """Show a bar that fits the terminal, or log a line for each tenth of the cases without a terminal.
 
     In a distributed run only the first process does. The trainer logs a line for each epoch, so this handler logs none
     for a training.

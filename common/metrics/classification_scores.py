@@ -22,7 +22,7 @@ class ClassificationScores:
     ===========  ==============================  ==============================================
     score        meaning                         NaN if
     ===========  ==============================  ==============================================
-    accuracy     correct cases / all cases       there is no case
+    accuracy     correct cases / all cases       no cases
     AUC          area under the ROC curve        all cases are of one class
     precision    TP / (TP + FP)                  no case is predicted positive
     recall       TP / (TP + FN)                  no case is positive
@@ -36,7 +36,7 @@ class ClassificationScores:
     ===============  =======================================  =====================================
     score            meaning                                  NaN if
     ===============  =======================================  =====================================
-    accuracy         correct cases / all cases                there is no case
+    accuracy         correct cases / all cases                no cases
     macro recall     mean of TP / (TP + FN)                   a class has no case
     macro precision  mean of TP / (TP + FP)                   a class is never predicted
     F1               harmonic mean of both; 0 if both are 0   one of both is NaN

@@ -39,7 +39,7 @@ def compare(
     Raises:
         InputError: without these two, the runs have different cases; no case is common to all; or no run has one of
             ``columns``.
-        UsageError: there is no such format.
+        UsageError: the format is unknown.
     """
     if not folds:
         shared = on_same_cases(runs, common_cases)

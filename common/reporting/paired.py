@@ -39,7 +39,7 @@ class PairedDifference(NamedTuple):
         low: lower end of the 95 % interval of that mean, NaN with fewer than 6 pairs.
         high: upper end.
         p: two-sided p of the Wilcoxon signed-rank test, NaN where ``note`` says why.
-        note: why there is no p, else empty.
+        note: reason for a missing p value, else empty.
     """
 
     pairs: int
@@ -119,7 +119,7 @@ def compare_paired(
 
     Raises:
         InputError: the runs have different cases, no run has scores, or no run has one of ``columns``.
-        UsageError: there is one run, or there is no such format.
+        UsageError: there is one run, or the format is unknown.
     """
     check_format(format)
     if len(runs) < 2:
