@@ -45,7 +45,7 @@ class EpochClock:
         self.validations: deque[float] = deque(maxlen=REMEMBERED)  # s
 
     def begin_stage(self) -> None:
-        """Forget the epochs of the stage before, which may have trained another network."""
+        """Drop the times of the stage before, which may have trained another network."""
         self.updates.clear()
         self.validations.clear()
 

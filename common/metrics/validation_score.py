@@ -48,7 +48,7 @@ class ValidationScore(Average):
         super().__init__(output_transform=self._score_batch)
 
     def reset(self) -> None:
-        """Forget all cases."""
+        """Drop all cases."""
         super().reset()
         self.sums = torch.zeros(
             2, len(self.parts), dtype=torch.float64
