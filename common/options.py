@@ -12,7 +12,6 @@ from pathlib import Path
 from traceback import walk_stack
 from typing import Any, NamedTuple
 
-import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 from monai.bundle.reference_resolver import ReferenceResolver
 
@@ -71,17 +70,6 @@ def parse_bool(value: bool | str) -> bool:
     if not SWITCH.holds(value):
         raise UsageError(f"{value!r}: expected {SWITCH.expected}")
     return value if isinstance(value, bool) else value.lower() == "true"
-
-
-def mixed_precision(amp: bool | str, device: torch.device | str) -> bool:
-    """Return whether to use MONAI's automatic mixed precision, which needs CUDA.
-
-    Raises:
-        UsageError: if ``amp`` is true and the device is not CUDA, so that it would have no effect.
-    """
-    if parse_bool(amp) and torch.device(device).type != "cuda":
-        raise UsageError(f"--amp true, but the device is {device}; mixed precision needs CUDA, leave --amp out")
-    return parse_bool(amp)
 
 
 def is_bundle_command() -> bool:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from .errors import InputError, end_in_one_line, show_input_errors_in_one_line
 from .files import claim_folder
 from .logs import LOG_FILE, NOTICES, QUIET_LOGGERS, log_to, quiet_loggers, show_any_text
-from .options import check_setting, check_settings, is_bundle_command, literal, mixed_precision, parse_bool, setting_of
+from .options import check_setting, check_settings, is_bundle_command, literal, parse_bool, setting_of
 
 __all__ = [  # configs take these from here
     "LOG_FILE",
@@ -24,7 +24,6 @@ __all__ = [  # configs take these from here
     "check_setting",
     "check_settings",
     "literal",
-    "mixed_precision",
     "parse_bool",
     "quiet_loggers",
     "setting_of",

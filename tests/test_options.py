@@ -19,7 +19,6 @@ from common.options import (
     command_line_texts,
     is_bundle_command,
     literal,
-    mixed_precision,
     parse_bool,
     refuse_unknown_options,
 )
@@ -212,12 +211,6 @@ def test_a_switch_may_be_a_word_or_a_bool(value: bool | str, meaning: bool) -> N
 def test_any_other_value_of_a_switch_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=f"^{value!r}: expected true or false$"):
         parse_bool(value)
-
-
-def test_mixed_precision_needs_cuda() -> None:
-    assert not mixed_precision("false", "cpu")
-    with pytest.raises(UsageError, match=r"^--amp true, but the device is cpu; mixed precision needs CUDA"):
-        mixed_precision("true", "cpu")
 
 
 @pytest.mark.parametrize(

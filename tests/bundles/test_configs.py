@@ -166,8 +166,9 @@ def test_expressions_name_what_is_imported(merged: Merged) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_train_and_inference_agree(bundle: Path) -> None:
     train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
-    # statistics of the training cases are computed there and stand beside the weights here
-    shared = train.keys() & inference.keys() - {"_meta_", "imports", "initialize", "intensity", "log_file", "run"}
+    # training also loads the label, and computes statistics that inference reads beside the weights
+    own = {"_meta_", "imports", "initialize", "intensity", "load", "log_file", "run"}
+    shared = train.keys() & inference.keys() - own
     assert shared >= {"bundle_root", "dataset_dir", "network_def", "output_dir"}
     assert {key: train[key] for key in shared} == {key: inference[key] for key in shared}
     inferer = train["validate"]["inferer"]

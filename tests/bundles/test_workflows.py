@@ -174,13 +174,6 @@ def test_inference_resumes_with_the_cases_left(
     np.testing.assert_array_equal(mask_of(second), expected)
 
 
-def test_mixed_precision_without_cuda_is_refused(workflow: Callable, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as error:
-        workflow(PLAIN, "train", amp="true", ckpt_dir=str(tmp_path), device="$torch.device('cpu')").run()
-    message = str(root_cause(error.value))
-    assert "--amp true" in message and "cpu" in message and "CUDA" in message
-
-
 def test_an_unknown_precision_is_refused(workflow: Callable, trained: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         workflow(PLAIN, "inference", precision="half").run()

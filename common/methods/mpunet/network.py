@@ -25,10 +25,11 @@ from .blocks import Head, initialise, maximum_of_neighbours
 class ResidualStage(nn.Module):
     """Apply two 3x3x3 convolutions with PReLU, add the input, and drop single elements in training.
 
-    An input of one channel is added to every channel.
+    An input of one channel is added to every channel, and one of ``c_out`` channels channel by channel. An input of
+    another number of channels is projected by a 1x1x1 convolution, which starts as the mean over the channels.
 
     Args:
-        c_in: int, channels of the input, 1 or ``c_out``.
+        c_in: int, channels of the input.
         c_out: int, channels of the output.
         dropout: float, probability to drop an element in training.
     """
@@ -36,11 +37,12 @@ class ResidualStage(nn.Module):
     def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(*_convolution(c_in, c_out), *_convolution(c_out, c_out))
+        self.project: nn.Module = nn.Identity() if c_in in (1, c_out) else nn.Conv3d(c_in, c_out, 1, bias=False)
         self.dropout = nn.Dropout(dropout, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
-        y += x
+        y += self.project(x)
         return self.dropout(y)
 
 
@@ -143,7 +145,8 @@ class MPUNet(TwoForms):
     """Segment organs by MPU-Net (fig. 1); the defaults are the published network, of 21,507,255 used parameters.
 
     Args:
-        in_channels: int, channels of the image: 1, or the width of the first level, since it is added to that level.
+        in_channels: int, channels of the image, which is added to the first level: one channel to all of its features;
+            several by a learned 1x1x1 projection, unless they are as many as the features.
         out_channels: int, classes, the background included.
         channels: five ints, width of the stages of the encoder, finest first, the last a multiple of 8; the bottom has
             twice the last.
@@ -191,8 +194,8 @@ class MPUNet(TwoForms):
             check_option("elu_alpha", elu_alpha, ("channels",))
         if len(channels) != 5 or channels[-1] % 8 != 0:
             raise ValueError(f"channels={channels!r}: expected five widths, the last a multiple of 8")
-        if in_channels not in (1, channels[0]):
-            raise ValueError(f"in_channels={in_channels}: expected 1 or the width of the first level, {channels[0]}")
+        if in_channels < 1:
+            raise ValueError(f"in_channels={in_channels}: expected at least 1")
         self.in_channels = in_channels
         self.fused = fusion == "mean"
 
@@ -225,6 +228,8 @@ class MPUNet(TwoForms):
         self.finest = stage(c2, c0, c1, 0.0)
         self.head = Head(c1, out_channels, 1)
         initialise(self)
+        if isinstance(projection := self.encoder[0].project, nn.Conv3d):
+            nn.init.constant_(projection.weight, 1 / in_channels)
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
         """Predict class probabilities; they sum to 1 at every voxel.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.methods.mpunet import AdditiveUNet, MPUNet
 from common.methods.mpunet.attention import PositionAttention
 from common.methods.mpunet.blocks import maximum_of_neighbours
+from common.methods.mpunet.network import ResidualStage
 
 from ..networks import TwoFormsTests, Variant
 from .formulas import (
@@ -233,7 +234,7 @@ def test_initialisation() -> None:
         ({"elu_alpha": "width"}, "elu_alpha='width': expected one of 'channels'"),
         ({"channels": (4, 8, 16)}, "five widths"),
         ({"channels": (4, 4, 8, 8, 12)}, "the last a multiple of 8"),
-        ({"in_channels": 2}, "in_channels=2: expected 1 or the width of the first level, 16"),
+        ({"in_channels": 0}, "in_channels=0: expected at least 1"),
     ],
 )
 def test_unknown_option_raises(options: dict, message: str) -> None:
@@ -246,3 +247,16 @@ def test_sizes_that_do_not_divide_raise() -> None:
         MPUNet(**NARROW)(torch.zeros(1, 1, 16, 20, 16))
     with pytest.raises(ValueError, match="spatial size 24 is not divisible by 16; pad to 32"):
         AdditiveUNet()(torch.zeros(1, 1, 16, 16, 24))
+
+
+def test_several_modalities_are_projected_to_the_first_level() -> None:
+    stage = ResidualStage(3, 8, 0.0)
+    nn.init.constant_(stage.project.weight, 1 / 3)
+    x = torch.randn(2, 3, 4, 4, 4)
+    mean = x.mean(1, keepdim=True)
+    torch.testing.assert_close(stage(x), stage.body(x) + mean)  # as one modality, which is added to every channel
+    network = MPUNet(3, channels=(8, 8, 8, 8, 8))
+    torch.testing.assert_close(network.encoder[0].project.weight, torch.full((8, 3, 1, 1, 1), 1 / 3))
+    assert not any(
+        "encoder.0.project" in name for c in (1, 8) for name in MPUNet(c, channels=(8, 8, 8, 8, 8)).state_dict()
+    )
