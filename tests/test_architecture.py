@@ -32,7 +32,6 @@ IMPORTS: dict[str, set[str]] = {
     "labels": {"errors", "files"},
     "session": {"errors", "files", "logs", "options"},
     "phantoms": {"errors", "files"},
-    "handlers": set(),
     "metrics": {"errors", "labels"},
     "inferers": {"errors", "layers", "memory", "options", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
@@ -40,6 +39,7 @@ IMPORTS: dict[str, set[str]] = {
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
+    "handlers": {"errors", "figures", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
