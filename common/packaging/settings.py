@@ -17,6 +17,7 @@ from ..options import literal, setting_of
 from ..record import RECORD_FILE, apply_settings
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
+from .modalities import described_input
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
@@ -37,14 +38,16 @@ def apply_training_settings(contents: Contents) -> Contents:
     """
     changes, default = _changes(contents), contents.inference
     inference = merged(default, changes)
-    metadata = _changed_metadata(contents, relabelled(contents.metadata, default, inference), changes)
+    metadata = described_input(relabelled(contents.metadata, default, inference), default, inference)
+    metadata = _changed_metadata(contents, metadata, changes)
     if contents.scores is not None:
         check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)
     check_package_labels(inference, metadata)
     configs = _changed_configs(contents, changes)
     demo = contents.configs["demo.json"]
     # On the demo's coarser grid, one or two windows cover a phantom. A grid that training changed stays.
-    trial = {key: demo[key] for key in GRID if key in demo and changes.get(key, default.get(key)) == default.get(key)}
+    changed = {key for key in ("normalize", *GRID) if inference.get(key) != default.get(key)}
+    trial = {key: demo[key] for key in GRID if key in demo and not {key, "normalize"} & changed}
     return replace(contents, configs=configs, metadata=metadata, trial=trial)
 
 
