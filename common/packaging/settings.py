@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
-from ..options import literal, setting_of
+from ..options import literal, setting_of, used_settings
 from ..record import RECORD_FILE, apply_settings
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
@@ -90,9 +90,10 @@ def _changed_configs(contents: Contents, changes: Mapping[str, Any]) -> dict[str
         configs[name] = merged(configs[name], changes)
     parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
     parser["ckpt_dir"] = literal(str(contents.weights.resolve().parent))
+    used = used_settings(configs["inference.json"])
     for key in from_training:
         try:
-            value = parser.get_parsed_content(key)
+            value = parser.get_parsed_content(key) if key in used else None
         except Exception as error:  # MONAI wraps an InputError of the expression in several others
             raise root_cause(error) from error
         for name, config in configs.items():
@@ -102,7 +103,7 @@ def _changed_configs(contents: Contents, changes: Mapping[str, Any]) -> dict[str
 
 
 def _is_from_training(key: str, value: Any) -> bool:
-    return key not in PATHS and isinstance(value, str) and value.startswith("$") and "@ckpt_dir" in value
+    return key not in PATHS and "ckpt_dir" in used_settings({key: value})
 
 
 def _changed_metadata(contents: Contents, metadata: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
