@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from common.errors import InputError, root_cause
-from common.labels import channel_def, class_regions
+from common.labels import channel_def, class_regions, has_background
 from common.metrics import SegmentationScores
 from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabelled
 from common.packaging.settings import merged
@@ -29,6 +29,7 @@ OF_TWO_LABELS = [
     for path in sorted(bundle.glob("configs/*/*.json"))
     if len(json.loads(path.read_text()).get("labels", {})) == 2
 ]
+OUTSIDE = ("class ", "AP", "Dice loss")  # scores of the case, or of probabilities
 KIDNEY = {"labels": {"kidney": 1, "cyst": 2}, "regions": {}, "segments": {}}
 
 
@@ -64,8 +65,7 @@ def test_everything_follows_from_labels(bundle: Path) -> None:
     assert found and all(scores == regions for _, scores in found)
     checks = [step for step in parser["load"] if "label_map" in step]
     assert checks and {step["label_map"] for step in checks} == {"@label_map"}
-    outside = ("class ", "AP", "Dice loss")  # of the case, or of probabilities
-    columns = [name for name in metadata["eval_metrics"] if not name.startswith(outside)]
+    columns = [name for name in metadata["eval_metrics"] if not name.startswith(OUTSIDE)]
     assert {name: any(name.endswith(f" {region}") for region in regions) for name in columns} == dict.fromkeys(
         columns, True
     )
@@ -105,9 +105,10 @@ def test_one_of_them_changed_alone_is_refused(bundle: Path, change: str) -> None
 @pytest.mark.parametrize("bundle", OPEN, ids=lambda bundle: bundle.name)
 def test_a_network_of_another_width_is_refused(bundle: Path) -> None:
     config, metadata = configs_of(bundle)
-    assert parser_of(bundle, "inference").get_parsed_content("network_def::out_channels") == 1 + len(config["labels"])
+    width = has_background(config["postprocessing"]) + len(config["labels"])
+    assert parser_of(bundle, "inference").get_parsed_content("network_def::out_channels") == width
     config["network_def"]["out_channels"] = 3
-    with pytest.raises(InputError, match=r"network_def::out_channels is 3.*expected 2"):
+    with pytest.raises(InputError, match=rf"network_def::out_channels is 3.*expected {width}"):
         check_package_labels(config, metadata)
 
 
@@ -156,10 +157,10 @@ def test_a_package_of_other_labels_changes_its_metadata(
     assert formats["post_processed_outputs"]["pred"]["channel_def"] == channel_def(KIDNEY["labels"])
     assert formats["post_processed_outputs"]["pred"]["value_range"] == [0, 2]
     assert formats["outputs"]["pred"]["num_channels"] == formerly["outputs"]["pred"]["num_channels"] + 1
-    assert {name for name in metadata["eval_metrics"] if "class" not in name} == {
+    assert {name for name in metadata["eval_metrics"] if not name.startswith(OUTSIDE)} == {
         f"{score.rpartition(' ')[0]} {name}"
         for score in before["eval_metrics"]
-        if "class" not in score
+        if not score.startswith(OUTSIDE)
         for name in KIDNEY["labels"]
     }
     assert "kidney 1, cyst 2" in metadata["label_classes"] and "kidney, cyst" in metadata["pred_classes"]
