@@ -102,7 +102,7 @@ def plan(
     validation_share: float = 0.25,
     modalities: str | tuple[str, ...] = (),
 ) -> None:
-    """Plan the training of a bundle's network on other scans and labels: write one overlay with all settings.
+    """Write one overlay that adapts a bundle to the training cases of another data set.
 
     The overlay goes after train.json, evaluate.json and inference.json, and into pack --overlay. Its key reasons says
     why each setting has its value.
