@@ -16,7 +16,20 @@ from common.memory import Memory
 
 from ..workflows import PLAIN, bundles
 
-PLAN = Plan(updates=36, batch_size=2, workers=0, cache_rate=1.0, train_cases=40, validation_cases=10)
+
+def plan(**changes: float) -> Plan:
+    numbers = {
+        "updates": 36,
+        "batch_size": 2,
+        "workers": 0,
+        "cache_rate": 1.0,
+        "train_cases": 40,
+        "validation_cases": 10,
+    }
+    return Plan(**{**numbers, **changes})  # type: ignore[arg-type]
+
+
+PLAN = plan()
 FORM = re.compile(
     r"training: \S+ (s|min) per update, \d+ updates per epoch: \S+ (s|min) per epoch, \d+ epochs: (at most )?"
     r"\S+ (s|min) on this machine \(cpu, \d+ threads?\)"
@@ -69,10 +82,9 @@ def test_a_hopeless_training_is_noted() -> None:
 
 def test_data_beside_the_cache_are_prepared_again() -> None:
     assert PLAN.update_time(2.0, 0.5, 3.0) == 2.5
-    half = PLAN._replace(cache_rate=0.5)
-    assert half.update_time(2.0, 0.5, 3.0) == 2 + 0.5 + 0.5 * 2 * 3
-    assert half._replace(workers=2).update_time(2.0, 0.5, 3.0) == 2
-    assert half._replace(workers=1).update_time(2.0, 0.5, 3.0) == 3.5
+    assert plan(cache_rate=0.5).update_time(2.0, 0.5, 3.0) == 2 + 0.5 + 0.5 * 2 * 3
+    assert plan(cache_rate=0.5, workers=2).update_time(2.0, 0.5, 3.0) == 2
+    assert plan(cache_rate=0.5, workers=1).update_time(2.0, 0.5, 3.0) == 3.5
 
 
 def test_the_first_of_several_updates_does_not_count() -> None:
