@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader
-from monai.engines import SupervisedTrainer
-from torch import Tensor, nn
 
 from ..data.intensity_statistics import SOFT_TISSUE
 from ..engines import Stage, StagedTrainer
-from ..engines.batches import ImageAndLabel
 from ..engines.epoch_clock import count_validations, duration
-from ..engines.stages import trained_parameters
-from ..errors import InputError
 from ..memory import main_memory, size
 from .bundle import read_config, why
 from .findings import Findings
 from .machine import cuda_memory
+from .measuring import Clock, batch_maker, measure_updates, measure_validation, training_form
 from .memory import PROCESS, update_memory
 
 UPDATES = 4  # measured updates of a network; the first, which is slower, does not count
-BUDGET = 30.0  # s, after which no further update of a network is measured
 SLOW_UPDATE = 60.0  # s
-WINDOW_BUDGET = 10.0  # s, after which further windows of a validation are not computed
 HOPELESS = 14 * 86400.0  # s
 LESS = "fewer epochs or updates, a smaller --roi_size or a narrower network"
-
-Clock = Callable[[], float]
 
 
 class StageTime(NamedTuple):
@@ -170,8 +161,8 @@ def _estimate(findings: Findings, lists: ConfigParser, sample: ConfigParser, now
             if (need := _lacking(stage, trainer, next(iter(batches)))) is not None:
                 findings.note("training", f"{need}; use a machine with more memory, or {LESS}")
                 return [f"training: not measured, {need}"]
-            computing, sampling = _measure_updates(stage, trainer, batches, update, now)
-            validating = _measure_validation(stage, trainer, now) if plan.validation_cases else 0.0
+            computing, sampling = measure_updates(stage, trainer, batches, update, now)
+            validating = measure_validation(stage, trainer, now) if plan.validation_cases else 0.0
             networks[kind] = plan.update_time(computing, sampling, preparing), validating * plan.validation_cases
     stages, planned = [], 0
     for stage in trainer.stages:
@@ -231,23 +222,12 @@ def _kind(stage: Stage) -> tuple:
     return type(stage.network), count, None if stage.channels is None else len(stage.channels)
 
 
-def _prepare_batch(stage: Stage) -> Callable[..., tuple]:
-    if stage.prepare_batch is None:
-        return ImageAndLabel(stage.channels)
-    return functools.partial(stage.prepare_batch, epoch=stage.max_epochs)
-
-
-def _training_form(stage: Stage) -> nn.Module:
-    form = getattr(stage.network, "training_form", None)  # the copy of a package has a class of its own
-    return stage.network if form is None else form()
-
-
 def _lacking(stage: Stage, trainer: StagedTrainer, batch: dict[str, Any]) -> str | None:
     """Return a text if an update does not fit the free memory; None if it does, or if this is not known."""
-    image, _, *others = _prepare_batch(stage)(batch)
+    image, _, *others = batch_maker(stage)(batch)
     args, kwargs = others or ((), {})
     try:
-        need = update_memory(_training_form(stage), image, *args, **kwargs)
+        need = update_memory(training_form(stage), image, *args, **kwargs)
     except Exception:  # layers that depend on values
         return None
     on_cpu = trainer.state.device.type == "cpu"
@@ -256,108 +236,3 @@ def _lacking(stage: Stage, trainer: StagedTrainer, batch: dict[str, Any]) -> str
     if memory is None or need <= memory.free:
         return None
     return f"an update takes about {size(need)}, but {size(memory.free)} of {size(memory.total)} memory are free"
-
-
-def _measure_updates(
-    stage: Stage, trainer: StagedTrainer, batches: DataLoader, update: Callable | None, now: Clock
-) -> tuple[float, float]:
-    """Return the times in s of an update and of the random transforms of its batch."""
-    device, loss = trainer.state.device, trainer.loss_function
-    stage.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    parameters = []
-    if isinstance(loss, nn.Module):
-        loss.to(device)
-        parameters = trained_parameters(loss)
-    if hasattr(loss, "set_epoch"):
-        loss.set_epoch(1)
-    engine = SupervisedTrainer(
-        device=device,
-        max_epochs=1,
-        train_data_loader=batches,
-        network=_training_form(stage),
-        optimizer=stage.start_optimizer(parameters)[0],
-        loss_function=loss,
-        inferer=trainer.inferer,
-        prepare_batch=_prepare_batch(stage),
-        iteration_update=update,
-        amp=trainer.amp,
-        decollate=False,
-        optim_set_to_none=True,
-    )
-    marks: list[float] = []
-
-    def mark() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        marks.append(now())
-
-    def stop() -> None:
-        if marks[-1] - marks[0] > BUDGET:
-            engine.terminate()
-
-    for event in (Events.GET_BATCH_STARTED, Events.ITERATION_STARTED, Events.ITERATION_COMPLETED):
-        engine.add_event_handler(event, mark)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, stop)
-    engine.run()
-    steps = [marks[n : n + 3] for n in range(0, len(marks) - 2, 3)]
-    return mean_step(steps)
-
-
-def mean_step(steps: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Return the mean times in s of an update and of loading its batch, without the first if there are more.
-
-    Args:
-        steps: for each update, the times at which loading began, the update began and the update ended.
-    """
-    counted = steps[1:] or steps
-    computing = sum(ended - began for _, began, ended in counted) / len(counted)
-    return computing, sum(began - loading for loading, began, _ in counted) / len(counted)
-
-
-def _measure_validation(stage: Stage, trainer: StagedTrainer, now: Clock) -> float:
-    """Return the time in s of the validation of the sample case."""
-    evaluator = trainer.evaluator
-    evaluator.network = windows = SampledWindows(stage.network.to(trainer.state.device), now)
-    evaluator.prepare_batch = ImageAndLabel(stage.channels)
-    started = now()
-    evaluator.run(1)
-    return now() - started + windows.saved
-
-
-class SampledWindows(nn.Module):
-    """Run a network on windows until a time is spent; then return an earlier output.
-
-    Args:
-        network: network that returns one tensor.
-        now: callable () -> time in s.
-        budget: time in s.
-    """
-
-    def __init__(self, network: nn.Module, now: Clock, budget: float = WINDOW_BUDGET) -> None:
-        super().__init__()
-        self.network = network
-        self.now = now
-        self.budget = budget
-        self.spent = 0.0  # s
-        self.computed = self.skipped = 0  # windows
-        self.output: Tensor | None = None
-
-    @property
-    def saved(self) -> float:
-        """Return the time in s that the skipped windows would have taken."""
-        return self.skipped * self.spent / self.computed if self.computed else 0.0
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.output is not None and self.spent > self.budget and self.output.shape[2:] == x.shape[2:]:
-            self.skipped += len(x)
-            return self.output[:1].repeat(len(x), *[1] * (self.output.dim() - 1))
-        started = self.now()
-        output = self.network(x, *args, **kwargs)
-        if not isinstance(output, Tensor):
-            raise InputError(f"the network returned {type(output).__name__} in validation, expected one tensor")
-        if output.device.type == "cuda":
-            torch.cuda.synchronize(output.device)
-        self.spent += self.now() - started
-        self.computed += len(x)
-        self.output = output
-        return output

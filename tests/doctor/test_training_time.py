@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from common.doctor import Findings, estimate_training, training_time
-from common.doctor.training_time import Plan, SampledWindows, StageTime, describe, mean_step, total_time
+from common.doctor.measuring import SampledWindows, mean_step
+from common.doctor.training_time import Plan, StageTime, describe, total_time
 from common.memory import Memory
 
 from ..workflows import PLAIN, bundles
