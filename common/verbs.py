@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
-from .doctor import Findings, examine_bundle, examine_data, examine_machine
+from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
@@ -297,12 +297,14 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory, disk, a bundle and every case of a data set for later failures.
 
+    If nothing fails, make a few updates of the training and print how long it would take on this machine.
+
     Args:
         bundle: name in bundles/, or folder of a bundle or a packed bundle.
         dataset_dir: folder with a dataset.json, or folder of scans for inference.
         fold: cross-validation fold, as for a training.
         overlay: JSON file with settings that replace the bundle's, as in a run.
-        headers_only: read no voxels. This is much faster and finds fewer problems.
+        headers_only: read no voxels and estimate no time. This is much faster and finds fewer problems.
     """
     if dataset_dir is not None and bundle is None:
         raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too; its configs define what a case must have")
@@ -317,6 +319,8 @@ def doctor(
         except InputError as error:  # an error of the whole data set; the table still shows the other findings
             findings.fail("data", str(error))
             found = []
+        if not headers_only and not findings.count("failure"):
+            found += estimate_training(findings, folders[-1], Path(dataset_dir), fold, overlay)
         print(f"data {dataset_dir}", *found, sep="\n  ")
     print(findings.table() or "nothing found that would fail")
     if findings.count("failure"):
