@@ -49,7 +49,10 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "verbs": {"data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting"},
+    "crossval": {"data", "errors", "files", "options", "record", "reporting"},
+    "verbs": {
+        "crossval", "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting",
+    },
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
