@@ -71,6 +71,7 @@ def datalist(
     classes: str | None = None,
     validation_share: float = 0.25,
     splits: str | None = None,
+    by: str = "patient",
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
@@ -85,12 +86,15 @@ def datalist(
             cases of a patient are in one fold.
         fold: fold to test on.
         seed: seed of the assignment to folds.
-        classes: CSV file with the columns case and class, and patient if known. Each fold gets its share of every
-            class.
+        classes: CSV file with the column case and one or more of class, patient and site. Each fold gets its share of
+            every class.
         validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
         splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
+        by: what a fold keeps together, patient or site. With site, each case needs a site in the file of classes.
     """
-    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
+    lists = write_datalist(
+        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by
+    )
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
