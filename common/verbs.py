@@ -173,8 +173,8 @@ def crossval(
     Args:
         bundle: name in bundles/, or folder of a bundle.
         dataset_dir: folder of a data list with folds, as datalist writes it.
-        out: folder for the results: foldN with model.pt, run.json, train.log and scores/, scores.csv with each case
-            once, and ensemble.json. The last goes over inference.json with --ckpt_dir OUT.
+        out: folder for the results: foldN with model.pt, run.json, train.log and scores/; scores.csv with each case
+            once; ensemble.json, which goes over inference.json with --ckpt_dir OUT; and the ensemble as one model.pt.
         overlay: JSON file with settings that replace the bundle's, or several, such as plan.json,unet.json.
         folds: folds to train, such as 0,2. Several machines or GPUs can share the folds. Default: all.
         options: further options of the training and the evaluation.

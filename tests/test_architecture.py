@@ -49,7 +49,7 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "crossval": {"data", "errors", "files", "options", "record", "reporting"},
+    "crossval": {"data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
         "crossval", "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting",
     },

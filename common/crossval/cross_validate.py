@@ -8,9 +8,10 @@ from pathlib import Path
 from ..errors import InputError, UsageError
 from ..files import make_folder
 from .child import run_child
-from .results import ENSEMBLE, TABLE, join_results, summary
+from .ensemble import ENSEMBLE
+from .results import TABLE, join_results, summary
 from .settings import Settings, shown_command
-from .state import EVALUATED, TRAINED, check_unchanged, folds_of, is_evaluated, is_trained, note_state
+from .state import EVALUATED, TRAINED, check_unchanged, is_evaluated, is_trained, note_state
 
 
 class FoldError(InputError):
@@ -43,8 +44,8 @@ def cross_validate(
     Args:
         bundle: folder of the bundle.
         dataset_dir: folder of a data list with folds.
-        out: folder for ``foldN/``, ``scores.csv``, ``ensemble.json`` and, if cases have a class, ``classes.csv`` and
-            ``class_scores.csv``.
+        out: folder for ``foldN/``, ``scores.csv``, the ensemble (``ensemble.json``, ``model.pt`` and ``run.json``) and,
+            if cases have a class, ``classes.csv`` and ``class_scores.csv``.
         overlays: config files over ``train.json``, and over ``train.json`` and ``evaluate.json``.
         folds: folds to train; None trains all.
         options: further options of the runs, as texts by name.
@@ -57,7 +58,7 @@ def cross_validate(
         FoldError: the run of a fold failed; the results of the finished folds are written.
     """
     settings = Settings(_nearby(Path(bundle)), Path(dataset_dir), Path(out), [Path(file) for file in overlays], options)
-    every = folds_of(settings)
+    every = settings.folds()
     chosen = every if folds is None else list(dict.fromkeys(folds))
     if unknown := [fold for fold in chosen if fold not in every]:
         raise UsageError(f"--folds {unknown[0]}: no such fold in {dataset_dir}; expected {', '.join(map(str, every))}")

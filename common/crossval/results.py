@@ -1,4 +1,4 @@
-"""Join the results of the finished folds: tables of all cases, and the ensemble of the networks."""
+"""Join the results of the finished folds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import torch
 from filelock import FileLock
 from monai.bundle import ConfigParser
 
-from ..files import read_json, write_own_json
-from ..record import RECORD_FILE, RunRecord, read_record
-from ..record.settings import difference, same_setting
 from ..reporting import (
     class_probabilities,
     format_table,
@@ -27,10 +24,10 @@ from ..reporting import (
 )
 from ..reporting.formats import Row
 from ..reporting.scores import columns_of, deviation, mean
+from .ensemble import write_ensemble
 from .settings import EVALUATE, SCORES, Settings
 
 TABLE, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
-ENSEMBLE = "ensemble.json"
 LOCK = ".crossval_lock"  # of the processes that share the folds
 
 
@@ -56,7 +53,7 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
             score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
             write_scores(rows, settings.out / CLASSES)
             write_class_scores(score(torch.tensor(probabilities), torch.tensor(true)), settings.out / CLASS_SCORES)
-        return _write_ensemble(settings, folds)
+        return write_ensemble(settings, folds)
 
 
 @contextmanager
@@ -73,30 +70,6 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _joined(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
     return sorted((row for table in tables for row in table), key=lambda row: row["case"])
-
-
-def _write_ensemble(settings: Settings, folds: Sequence[int]) -> str:
-    """Write the config of the ensemble.
-
-    Its member is the network of the records, so that it needs no overlay of the training.
-    """
-    records = [read_record(settings.folder(fold) / RECORD_FILE) for fold in folds]
-    if (different := _different_setting(records)) is not None:
-        return f"no {ENSEMBLE}: {different} of another fold, and members of an ensemble need equal settings"
-    bundle = read_json(settings.bundle / "configs" / ENSEMBLE)
-    member = {**records[0].settings["network_def"], "_mode_": "callable"}
-    weights = [f"$@ckpt_dir + '/fold{fold}/model.pt'" for fold in folds]
-    write_own_json({**bundle, "member": member, "weights": weights}, settings.out / ENSEMBLE)
-    return ""
-
-
-def _different_setting(records: Sequence[RunRecord]) -> str | None:
-    first = records[0].settings
-    for record in records[1:]:
-        for key, value in record.settings.items():
-            if not same_setting(value, first.get(key)):
-                return difference(key, value, first.get(key))
-    return None
 
 
 def summary(settings: Settings, folds: Sequence[int]) -> str:

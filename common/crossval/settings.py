@@ -13,6 +13,8 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
+from ..data.folds import SECTIONS
+from ..data.listed_cases import load_cases, read_lists
 from ..errors import InputError, UsageError
 from ..files import read_json
 from ..options import check_setting, setting_of
@@ -25,6 +27,7 @@ OWN = {  # options of a run that a cross-validation sets, and how to set them he
     "distributed": "each fold trains in one process; share the folds between the devices by --folds",
     "fold": "choose folds by --folds, such as --folds 0,2",
 }
+WEIGHTS = "model.pt"
 SCORES = "scores"  # folder of an evaluation in the folder of its fold
 
 
@@ -80,6 +83,27 @@ class Settings:
     def folder(self, fold: int) -> Path:
         """Return the folder of a fold."""
         return self.out / f"fold{fold}"
+
+    def folds(self) -> list[int]:
+        """Return the folds of the data list.
+
+        Raises:
+            InputError: the cases have no fold.
+        """
+        listing = read_lists(self.dataset_dir)
+        cases = [case for section in SECTIONS for case in listing.get(section) or []]
+        folds = {case["fold"] for case in cases if isinstance(case, dict) and type(case.get("fold")) is int}
+        if not folds:
+            raise InputError(
+                f"{self.dataset_dir / 'dataset.json'}: its cases have no fold; write a list with folds by `python -m "
+                "common datalist LAYOUT --root DIR --out LISTS/dataset.json --folds 5`, and give --dataset_dir LISTS"
+            )
+        return sorted(folds)
+
+    def test_cases(self, fold: int) -> list[dict[str, Any]]:
+        """Return the test cases of a fold; files may be missing."""
+        modalities = self.config(TRAIN).get("modalities", ())
+        return load_cases(self.dataset_dir, "test", modalities, fold, allow_missing=True)
 
     def training(self, fold: int) -> list[str]:
         """Return the command that trains a fold, or continues its training."""

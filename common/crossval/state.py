@@ -8,37 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.folds import SECTIONS
-from ..data.listed_cases import load_cases, read_lists
 from ..data.names import first_names
 from ..errors import InputError
 from ..files import is_own_json, read_json, write_own_json
 from ..record import made_by
 from ..record.identity import case_identities
 from ..reporting import check_table
-from .settings import EVALUATE, OWN, SCORES, Settings
+from .settings import EVALUATE, OWN, SCORES, WEIGHTS, Settings
 
 STATE_FILE = "crossval.json"  # in the folder of the results, and in that of each fold
 MAY_DIFFER = ("device", "num_workers", "cache_rate", "cache_device")  # they belong to the machine
 TRAINED, EVALUATED = "trained", "evaluated"
 SHOWN = 60  # characters of a value in a message
-
-
-def folds_of(settings: Settings) -> list[int]:
-    """Return the folds of the data list.
-
-    Raises:
-        InputError: the cases have no fold.
-    """
-    listing = read_lists(settings.dataset_dir)
-    cases = [case for section in SECTIONS for case in listing.get(section) or []]
-    folds = {case["fold"] for case in cases if isinstance(case, dict) and type(case.get("fold")) is int}
-    if not folds:
-        raise InputError(
-            f"{settings.dataset_dir / 'dataset.json'}: its cases have no fold; write a list with folds by `python -m "
-            "common datalist LAYOUT --root DIR --out LISTS/dataset.json --folds 5`, and give --dataset_dir LISTS"
-        )
-    return sorted(folds)
 
 
 def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
@@ -49,10 +30,11 @@ def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
     """
     file = settings.out / STATE_FILE
     config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
-    modalities = config.get("modalities", ())
-    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings, folds, modalities)}
+    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings, folds)}
     own = json.loads(json.dumps(own))
     if not file.exists():
+        if (settings.out / WEIGHTS).exists():
+            raise InputError(f"--out {settings.out}: holds {WEIGHTS} of another training; choose another folder")
         write_own_json(own, file)
         return
     before = _read(file)
@@ -72,11 +54,11 @@ def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
         )
 
 
-def _case_digests(settings: Settings, folds: Sequence[int], modalities: Sequence[str]) -> dict[str, str]:
+def _case_digests(settings: Settings, folds: Sequence[int]) -> dict[str, str]:
     """Return the SHA-256 of the entries and files of each case."""
     digests = {}
     for fold in folds:
-        cases = load_cases(settings.dataset_dir, "test", modalities, fold, allow_missing=True)
+        cases = settings.test_cases(fold)
         for case, identity in zip(cases, case_identities(cases)):
             entries = {key: value for key, value in case.items() if key not in ("image", "label")}
             text = json.dumps({**entries, **identity}, sort_keys=True, default=str)
@@ -114,7 +96,7 @@ def is_trained(folder: Path) -> bool:
     file = folder / STATE_FILE
     if not file.exists():
         return False
-    if _read(file)["made_by"] != made_by(folder / "model.pt"):
+    if _read(file)["made_by"] != made_by(folder / WEIGHTS):
         raise InputError(
             f"{folder / 'model.pt'}: this file or its run.json was changed or removed since the training ended; move "
             f"{folder} away, and the same command trains the fold again"
@@ -131,10 +113,10 @@ def is_evaluated(folder: Path) -> bool:
     scores = folder / SCORES / "scores.csv"
     if not (is_trained(folder) and _read(folder / STATE_FILE)["state"] == EVALUATED and scores.exists()):
         return False
-    check_table(scores, made_by(folder / "model.pt"))
+    check_table(scores, made_by(folder / WEIGHTS))
     return True
 
 
 def note_state(folder: Path, state: str) -> None:
     """Note that the training or the evaluation of a fold has ended."""
-    write_own_json({"state": state, "made_by": made_by(folder / "model.pt")}, folder / STATE_FILE)
+    write_own_json({"state": state, "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)
