@@ -20,6 +20,7 @@ IMPORTS: dict[str, set[str]] = {
     "__init__": set(),
     "component_errors": set(),
     "errors": {"component_errors"},
+    "child": {"errors"},
     "processes": set(),
     "tensors": set(),
     "layers": {"errors"},
@@ -49,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "crossval": {"data", "engines", "errors", "files", "options", "record", "reporting"},
+    "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
         "crossval", "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting",
     },

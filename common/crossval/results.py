@@ -85,7 +85,7 @@ def summary(settings: Settings, folds: Sequence[int]) -> str:
         lines.append([name, len(values), mean(values), deviation(values), *_over_folds(by_fold, name)])
     for name, value in named_class_scores(read_classification(settings.out)).items():
         cases = len(read_classes(settings.out / CLASSES))
-        lines.append([name, cases, value, math.nan, *_over_folds(classes_by_fold, name)])
+        lines.append([name, cases, value, "", *_over_folds(classes_by_fold, name)])
     return format_table(lines)
 
 

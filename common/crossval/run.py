@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..child import run_child
 from ..errors import InputError, UsageError
 from ..files import make_folder
-from .child import run_child
 from .ensemble import ENSEMBLE
 from .results import TABLE, join_results, summary
 from .settings import Settings, shown_command

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from ..errors import Terminated
+from .errors import Terminated
 
 ERROR = "error: "  # begins the line with which a command reports an error
 
