@@ -23,6 +23,7 @@ IMPORTS: dict[str, set[str]] = {
     "processes": set(),
     "tensors": set(),
     "layers": {"errors"},
+    "rivals": {"errors", "layers"},
     "files": {"errors"},
     "geometry": {"errors"},
     "memory": {"errors"},
