@@ -13,6 +13,9 @@ from common.rivals import Rival, SingleFormRival, dynunet
 
 from ..methods.networks import NetworkTests, TwoFormsTests, Variant
 
+# instance normalisation has no running statistics, so it normalises alike in both modes
+pytestmark = pytest.mark.filterwarnings("ignore:ONNX export mode is set to TrainingMode.EVAL, but.*instance_norm")
+
 UNET: dict[str, Any] = {"channels": (4, 8, 8), "strides": (2, (2, 2, 1)), "num_res_units": 1}
 
 
