@@ -38,6 +38,7 @@ IMPORTS: dict[str, set[str]] = {
     "inferers": {"errors", "layers", "memory", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
+    "nnunet": {"data", "errors", "files", "geometry", "labels", "tensors", "transforms"},
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
@@ -50,7 +51,10 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "verbs": {"data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting"},
+    "verbs": {
+        "data", "doctor", "errors", "files", "figures", "logs", "nnunet", "options", "packaging", "phantoms",
+        "reporting",
+    },
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 

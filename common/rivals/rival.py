@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers.simplelayers import SkipConnection
@@ -36,7 +37,7 @@ class Rival(TwoForms):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: UNet | SegResNet | DynUNet,
         *,
         activation: str = "softmax",
         logits_in_training: bool = False,
@@ -50,7 +51,7 @@ class Rival(TwoForms):
         self.activation = activation
         self.logits_in_training = logits_in_training
         self.supervised = isinstance(network, DynUNet)
-        self.network = SupervisedDynUNet(network) if isinstance(network, DynUNet) else network
+        self.network: Any = SupervisedDynUNet(network) if isinstance(network, DynUNet) else network
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
         """Predict the segmentation.
@@ -92,7 +93,7 @@ class SingleFormRival(nn.Module):
 
     __constants__: Sequence[str] = ("activation",)
 
-    def __init__(self, network: nn.Module, *, activation: str = "sigmoid") -> None:
+    def __init__(self, network: UNet | SegResNet | DynUNet, *, activation: str = "sigmoid") -> None:
         super().__init__()
         check_network(network, activation)
         self.in_channels = int(network.in_channels)
