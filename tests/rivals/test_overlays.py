@@ -94,19 +94,15 @@ def test_rival_trains_and_is_evaluated_and_infers(
     assert_label_maps(tmp_path / "masks", cohort(bundle) / "labels", names, {0, 1})
 
 
-@pytest.mark.slow
-def test_package_of_a_rival_brings_its_code(tmp_path: Path) -> None:
-    settings = narrow(PLAIN, "segresnet")
-    parser = parser_of(PLAIN, "inference", "rivals/segresnet")
-    for key, value in settings.items():
-        if "::" in key:
-            parser[key] = value
-    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
-    overlay = {**config_of(PLAIN, "rivals/segresnet"), **settings, "_meta_::name": "A rival"}
-    (tmp_path / "overlay.json").write_text(json.dumps(overlay))
-    archive = pack_bundle(PLAIN, tmp_path / "model.pt", tmp_path / "dist", tmp_path / "overlay.json")
+def test_package_of_trained_rivals_brings_network_and_code(workflow: Callable, tmp_path: Path) -> None:
+    """The record holds the levels of the training's patch; the package is tried on another patch."""
+    options = narrow(PLAIN, "dynunet")
+    del options["network_def::network::patch_size"]
+    workflow(PLAIN, "train", "rivals/dynunet", tiny=False, **options).run()
+    archive = pack_bundle(PLAIN, tmp_path / "models" / "model.pt", tmp_path / "dist")
     verify_package(archive)
     folder = tmp_path / "dist" / PLAIN.name
-    (code,) = {path.parent.parent for path in folder.glob("*/rivals/rival.py")}
-    config = json.loads((folder / "configs" / "inference.json").read_text())
-    assert config["network_def"]["_target_"] == f"{code.name}.rivals.Rival"
+    (file,) = folder.glob("*/rivals/rival.py")
+    network = json.loads((folder / "configs" / "inference.json").read_text())["network_def"]
+    assert network["_target_"] == f"{file.parents[1].name}.rivals.Rival"
+    assert network["network"]["patch_size"] == options["roi_size"]
