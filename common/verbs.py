@@ -75,6 +75,8 @@ def datalist(
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
+    The verb nnunet writes a list as a data set of nnU-Net.
+
     Args:
         layout: layout of the folder, one of nnunet (also for the Medical Segmentation Decathlon), folders (one folder
             for each case), brats2015, brats2018, brats2020, brats2023, msd_task01 (gliomas), lits, msd_task03 (livers),
