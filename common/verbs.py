@@ -14,14 +14,17 @@ from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
+from .doctor.bundle import read_config
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
+from .logs import quiet_loggers
+from .nnunet import label_values, write_nnunet
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .planning import plan_training, write_plan
-from .reporting import compare, compare_paired, read_classes, read_classification, read_scores
+from .reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -75,6 +78,8 @@ def datalist(
     by: str = "patient",
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
+
+    The verb nnunet writes a list as a data set of nnU-Net.
 
     Args:
         layout: layout of the folder, one of nnunet (also for the Medical Segmentation Decathlon), folders (one folder
@@ -135,6 +140,32 @@ def plan(
 def _shown(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def nnunet(bundle: str, dataset_dir: str, out: str, overlay: str | None = None, validation_share: float = 0.25) -> None:
+    """Write the cases of a data list as a data set of nnU-Net v2, with the same folds, to compare it with a bundle.
+
+    nnU-Net's fold N trains on the training cases of fold N, and evaluates its test cases. nnU-Net 2.8 takes the folds
+    from splits_final.json when it plans.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle. Its modalities, labels, label_map and regions count.
+        dataset_dir: folder of the data list.
+        out: folder to write, nnUNet_raw/DatasetNNN_NAME.
+        overlay: JSON file with settings that replace the bundle's, as in a run.
+        validation_share: fraction of the patients outside a fold that a training holds out for validation. With 0,
+            nnU-Net trains on them too.
+    """
+    quiet_loggers()
+    parser = read_config(_bundle_folder(bundle), "train", overlay, dataset_dir)
+    modalities, labels, label_map, regions = (
+        parser.get_parsed_content(name) for name in ("modalities", "labels", "label_map", "regions")
+    )
+    cases, splits = write_nnunet(dataset_dir, out, modalities, labels, label_map, regions, validation_share)
+    values = ", ".join(f"{name} {value}" for name, value in label_values(labels, regions)[0].items())
+    print(f"{out}: {cases} cases; channels {', '.join(modalities)}; labels {values}")
+    for number, split in enumerate(splits):
+        print(f"fold {number}: " + ", ".join(f"{len(names)} {section}" for section, names in split.items()))
 
 
 def intensity(dataset_dir: str, fold: int | None = None, validation_share: float = 0.25) -> None:
@@ -246,8 +277,8 @@ def scores(
     equal bins. Give switches after the runs.
 
     Args:
-        runs: folders with a scores.csv and, if available, class_scores.csv and classes.csv. Give each as NAME=FOLDER
-            or FOLDER.
+        runs: folders with a scores.csv and, if available, class_scores.csv and classes.csv; or with the summary.json
+            of nnU-Net v2. Give each as NAME=FOLDER or FOLDER.
         folds: treat the runs as folds with different cases. Print the mean and standard deviation over the folds, too.
         common_cases: compare only the cases that all runs have.
         paired: for each score and pair of runs, print the mean difference over the cases, its 95 % bootstrap interval
@@ -266,7 +297,7 @@ def scores(
     if folds and paired:
         raise UsageError("--paired --folds: folds have different cases, so they have no pairs; choose one of the two")
     asked = tuple(name.strip() for name in columns.split(",")) if isinstance(columns, str) else columns
-    of_cases = {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()}
+    of_cases = {name: read_case_scores(folder) for name, folder in named.items()}
     if paired:
         print(compare_paired(of_cases, common_cases, asked, format))
     else:
@@ -369,6 +400,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "phantoms": phantoms,
     "datalist": datalist,
     "plan": plan,
+    "nnunet": nnunet,
     "intensity": intensity,
     "stack": stack,
     "unstack": unstack,

@@ -134,11 +134,21 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
             if raw[name] != own.get(name, ABSENT):
                 _check_recorded(f"{key}::{name}", given[name], described.get(name, ABSENT), path)
         recorded = {**recorded, **{name: raw[name] for name in ("_mode_", "_requires_") if name in raw}}
-        if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
-            recorded["_target_"] = raw["_target_"]  # a package has the code under another name
     elif is_given:
         _check_recorded(key, resolved_setting(parser, key), recorded, path)
-    parser[key] = recorded
+    parser[key] = _with_targets_of(raw, recorded)
+
+
+def _with_targets_of(raw: Any, recorded: Any) -> Any:
+    """Return a recorded setting with the targets of a config, since a package has the code under another name."""
+    if isinstance(raw, dict) and isinstance(recorded, dict):
+        changed = {key: _with_targets_of(raw.get(key), value) for key, value in recorded.items()}
+        if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
+            changed |= {name: raw[name] for name in ("_target_", "_mode_", "_requires_") if name in raw}
+        return changed
+    if isinstance(raw, list) and isinstance(recorded, list) and len(raw) == len(recorded):
+        return [_with_targets_of(one, other) for one, other in zip(raw, recorded)]
+    return recorded
 
 
 def _check_recorded(key: str, given: Any, recorded: Any, path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from common.errors import InputError
-from common.record import RECORD_FILE, RunRecord, digest_of, made_by, read_record
+from common.record import RECORD_FILE, RunRecord, apply_settings, digest_of, made_by, read_record
 from common.record.settings import difference, same_setting
 
 CASE = {"case": "a", "patient": None, "image": "0" * 64, "label": None}
@@ -109,6 +110,19 @@ def test_same_setting_ignores_package_names_and_json_types() -> None:
     assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
     assert not same_setting({**packed, "norm": "batch"}, record().settings["network_def"])
     assert not same_setting({**packed, "_target_": "common.methods.net.Other"}, record().settings["network_def"])
+
+
+def test_components_within_a_setting_keep_their_package() -> None:
+    inner = {"_target_": "net_v1.rivals.inner", "width": 8, "_requires_": "@bundle_code"}
+    packed = {"_target_": "net_v1.rivals.Outer", "network": inner, "_requires_": "@bundle_code"}
+    parser = ConfigParser({"network_def": packed, "normalize": [dict(inner), {"_target_": "Flip"}]})
+    inner = {"_target_": "common.rivals.inner", "width": 16}
+    outer = {"_target_": "common.rivals.Outer", "network": inner}
+    settings = {"network_def": outer, "normalize": [inner, {"_target_": "Flip", "axis": 1}]}
+    apply_settings(parser, settings, parser.get(""), (), Path("run.json"), {})
+    wider = {"_target_": "net_v1.rivals.inner", "width": 16, "_requires_": "@bundle_code"}
+    assert parser["network_def"] == {**packed, "network": wider}
+    assert parser["normalize"] == [wider, {"_target_": "Flip", "axis": 1}]
 
 
 def test_order_of_labels_counts() -> None:
