@@ -172,18 +172,18 @@ def test_inference_form_is_the_segmentation() -> None:
 
 
 @pytest.mark.parametrize("block", ["residual", "two_branch"])
-@pytest.mark.parametrize("size", [64, 88])  # slabs of 32: with neighbours on one side, on both, and a thinner one
-def test_slabs_give_the_same_values(block: str, size: int) -> None:
+@pytest.mark.parametrize("size", [64, 88])  # strips of 32: with neighbours on one side, on both, and a thinner one
+def test_strips_give_the_same_values(block: str, size: int) -> None:
     network, x = lively(MPUNet(block=block, **NARROW)), torch.randn(1, 1, size, 8, 8)
     calls: list[Tensor] = []
     network.head.register_forward_hook(lambda *call: calls.append(call[2]))
     whole = network(x)  # with gradients
     assert len(calls) == 1
     with torch.no_grad():
-        in_slabs = network(x)
+        in_strips = network(x)
     assert len(calls) - 1 == math.ceil(size / 32)
     for name, values in whole.items():
-        torch.testing.assert_close(in_slabs[name], values, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(in_strips[name], values, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_statistics_cover_the_whole_image() -> None:
