@@ -35,7 +35,7 @@ IMPORTS: dict[str, set[str]] = {
     "phantoms": {"errors", "files"},
     "handlers": set(),
     "metrics": {"errors", "labels"},
-    "inferers": {"errors", "layers", "memory", "tensors"},
+    "inferers": {"errors", "layers", "memory", "rules", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
     "record": {"data", "errors", "files", "options", "processes"},
