@@ -183,6 +183,7 @@ def _apply_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
 def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | Path], allow: bool | str) -> None:
     """Check that no case and no patient of an evaluation has trained or validated the weights.
 
+    Cases of the weights that the training began from count too.
     A case is recognised by the content of its image files, a patient by the name in the data list.
 
     Args:
@@ -197,8 +198,8 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
     records = read_records(weights)
     identities = case_identities(cases) if records else []  # reads every scan
     for record in records:
-        for role in ("train_cases", "validation_cases"):
-            recorded = getattr(record, role)
+        for role in ("train_cases", "validation_cases", "init_cases"):
+            recorded = getattr(record, role) or []
             images = {case.get("image"): case["case"] for case in recorded if case.get("image")}
             patients = {case.get("patient"): case["case"] for case in recorded if case.get("patient") is not None}
             for case in identities:

@@ -145,8 +145,8 @@ def test_unknown_settings_of_an_overlay_are_failures(
         verb(str(bundle), "--overlay", "overlay.json")
     failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
     assert failures == [
-        ["overlay", "unknown setting spacng in overlay.json; did you mean spacing?"],
-        ["overlay", "unknown setting zzz::x in overlay.json; leave it out"],
+        ["overlay", "unknown setting 'spacng' of overlay.json; did you mean 'spacing'?"],
+        ["overlay", "unknown setting 'zzz::x' of overlay.json; leave it out"],
     ]
 
 

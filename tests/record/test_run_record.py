@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.errors import InputError
-from common.record import RECORD_FILE, RunRecord, apply_settings, digest_of, made_by, read_record
+from common.record import RECORD_FILE, RunRecord, apply_settings, check_unseen, digest_of, made_by, read_record
 from common.record.settings import difference, same_setting
 
 CASE = {"case": "a", "patient": None, "image": "0" * 64, "label": None}
@@ -77,9 +77,20 @@ def test_record_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
         read_record(tmp_path / RECORD_FILE)
 
 
+@pytest.mark.parametrize("patient", [None, "P1"])
+def test_cases_of_the_initial_weights_count_as_seen(tmp_path: Path, patient: str | None) -> None:
+    (tmp_path / "scan.nii").write_bytes(b"scan")
+    scan = digest_of(tmp_path / "scan.nii") if patient is None else "1" * 64
+    base = record(train_cases=[], validation_cases=[{**CASE, "image": scan, "patient": patient}])
+    record(train_cases=[], init_cases=base.seen_cases).write(tmp_path)
+    case = {"case": "other", "image": str(tmp_path / "scan.nii"), "patient": patient}
+    with pytest.raises(InputError, match=r"have seen 1 of 1 cases: other in init_cases"):
+        check_unseen([case], tmp_path / "model.pt", allow=False)
+
+
 def test_record_before_init_weights_is_read(tmp_path: Path) -> None:
     content = dataclasses.asdict(record())
-    del content["init_weights"]
+    del content["init_weights"], content["init_cases"]
     (tmp_path / RECORD_FILE).write_text(json.dumps(content))
     assert read_record(tmp_path / RECORD_FILE) == record()
 
