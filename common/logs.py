@@ -43,7 +43,7 @@ def log_to(path: Path) -> None:
     """Append the log of this process to a file, and close the log file of an earlier run.
 
     Args:
-        path: log file; this function makes its folder.
+        path: log file; this function makes its folder, and the first message makes the file.
 
     Raises:
         InputError: if the file cannot be written.
@@ -59,12 +59,16 @@ def log_to(path: Path) -> None:
             handler.close()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        is_new = not path.exists()
+        path.open("a").close()
+        if is_new:
+            path.unlink()  # the first message makes the file: a run that is refused before it leaves none
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); choose another folder: --ckpt_dir for a training, "
             "--output_dir for an evaluation or inference"
         ) from error
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.set_name(LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)

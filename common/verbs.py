@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from .crossval import cross_validate
 from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
-from .doctor import Findings, examine_bundle, examine_data, examine_machine
+from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
+from .doctor.bundle import read_config
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
+from .logs import quiet_loggers
+from .nnunet import label_values, write_nnunet
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .planning import plan_training, write_plan
-from .reporting import compare, compare_paired, read_classes, read_classification, read_scores
+from .reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
 
 
 def _bundle_folder(bundle: str) -> Path:
@@ -70,8 +75,11 @@ def datalist(
     classes: str | None = None,
     validation_share: float = 0.25,
     splits: str | None = None,
+    by: str = "patient",
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
+
+    The verb nnunet writes a list as a data set of nnU-Net.
 
     Args:
         layout: layout of the folder, one of nnunet (also for the Medical Segmentation Decathlon), folders (one folder
@@ -84,12 +92,15 @@ def datalist(
             cases of a patient are in one fold.
         fold: fold to test on.
         seed: seed of the assignment to folds.
-        classes: CSV file with the columns case and class, and patient if known. Each fold gets its share of every
-            class.
+        classes: CSV file with the column case and one or more of class, patient and site. Each fold gets its share of
+            every class.
         validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
         splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
+        by: what a fold keeps together, patient or site. With site, each case needs a site in the file of classes.
     """
-    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
+    lists = write_datalist(
+        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by
+    )
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
@@ -102,7 +113,7 @@ def plan(
     validation_share: float = 0.25,
     modalities: str | tuple[str, ...] = (),
 ) -> None:
-    """Plan the training of a bundle's network on other scans and labels: write one overlay with all settings.
+    """Write one overlay that adapts a bundle to the training cases of another data set.
 
     The overlay goes after train.json, evaluate.json and inference.json, and into pack --overlay. Its key reasons says
     why each setting has its value.
@@ -129,6 +140,32 @@ def plan(
 def _shown(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def nnunet(bundle: str, dataset_dir: str, out: str, overlay: str | None = None, validation_share: float = 0.25) -> None:
+    """Write the cases of a data list as a data set of nnU-Net v2, with the same folds, to compare it with a bundle.
+
+    nnU-Net's fold N trains on the training cases of fold N, and evaluates its test cases. nnU-Net 2.8 takes the folds
+    from splits_final.json when it plans.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle. Its modalities, labels, label_map and regions count.
+        dataset_dir: folder of the data list.
+        out: folder to write, nnUNet_raw/DatasetNNN_NAME.
+        overlay: JSON file with settings that replace the bundle's, as in a run.
+        validation_share: fraction of the patients outside a fold that a training holds out for validation. With 0,
+            nnU-Net trains on them too.
+    """
+    quiet_loggers()
+    parser = read_config(_bundle_folder(bundle), "train", overlay, dataset_dir)
+    modalities, labels, label_map, regions = (
+        parser.get_parsed_content(name) for name in ("modalities", "labels", "label_map", "regions")
+    )
+    cases, splits = write_nnunet(dataset_dir, out, modalities, labels, label_map, regions, validation_share)
+    values = ", ".join(f"{name} {value}" for name, value in label_values(labels, regions)[0].items())
+    print(f"{out}: {cases} cases; channels {', '.join(modalities)}; labels {values}")
+    for number, split in enumerate(splits):
+        print(f"fold {number}: " + ", ".join(f"{len(names)} {section}" for section, names in split.items()))
 
 
 def intensity(dataset_dir: str, fold: int | None = None, validation_share: float = 0.25) -> None:
@@ -195,6 +232,37 @@ def picture(
     print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
 
 
+def crossval(
+    bundle: str, dataset_dir: str, out: str, overlay: str = "", folds: str | None = None, **options: str
+) -> None:
+    """Train and evaluate all folds of a data list, and print one table of them. The same command again continues.
+
+    Every other option goes to the runs, such as --max_epochs 2 or --device cpu. Each run is a command that is shown.
+    The table has the mean and the standard deviation of each score, over the cases and over the folds.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle.
+        dataset_dir: folder of a data list with folds, as datalist writes it.
+        out: folder for the results: foldN with model.pt, run.json, train.log and scores/; scores.csv with each case
+            once; ensemble.json, which goes over inference.json with --ckpt_dir OUT; and the ensemble as one model.pt.
+        overlay: JSON file with settings that replace the bundle's, or several, such as plan.json,unet.json.
+        folds: folds to train, such as 0,2. Several machines or GPUs can share the folds. Default: all.
+        options: further options of the training and the evaluation.
+    """
+    numbers = None if folds is None else _words(folds)
+    if numbers is not None and not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--folds {folds}: expected numbers of folds, such as 0,2")
+    cross_validate(
+        _bundle_folder(bundle),
+        dataset_dir,
+        out,
+        _words(overlay) if overlay else (),
+        None if numbers is None else [int(number) for number in numbers],
+        options,
+        functools.partial(print, flush=True),
+    )
+
+
 def scores(
     *runs: str,
     folds: bool = False,
@@ -209,8 +277,8 @@ def scores(
     equal bins. Give switches after the runs.
 
     Args:
-        runs: folders with a scores.csv and, if available, class_scores.csv and classes.csv. Give each as NAME=FOLDER
-            or FOLDER.
+        runs: folders with a scores.csv and, if available, class_scores.csv and classes.csv; or with the summary.json
+            of nnU-Net v2. Give each as NAME=FOLDER or FOLDER.
         folds: treat the runs as folds with different cases. Print the mean and standard deviation over the folds, too.
         common_cases: compare only the cases that all runs have.
         paired: for each score and pair of runs, print the mean difference over the cases, its 95 % bootstrap interval
@@ -229,7 +297,7 @@ def scores(
     if folds and paired:
         raise UsageError("--paired --folds: folds have different cases, so they have no pairs; choose one of the two")
     asked = tuple(name.strip() for name in columns.split(",")) if isinstance(columns, str) else columns
-    of_cases = {name: read_scores(Path(folder) / "scores.csv") for name, folder in named.items()}
+    of_cases = {name: read_case_scores(folder) for name, folder in named.items()}
     if paired:
         print(compare_paired(of_cases, common_cases, asked, format))
     else:
@@ -297,12 +365,14 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory, disk, a bundle and every case of a data set for later failures.
 
+    If nothing fails, make a few updates of the training and print how long it would take on this machine.
+
     Args:
         bundle: name in bundles/, or folder of a bundle or a packed bundle.
         dataset_dir: folder with a dataset.json, or folder of scans for inference.
         fold: cross-validation fold, as for a training.
         overlay: JSON file with settings that replace the bundle's, as in a run.
-        headers_only: read no voxels. This is much faster and finds fewer problems.
+        headers_only: read no voxels and estimate no time. This is much faster and finds fewer problems.
     """
     if dataset_dir is not None and bundle is None:
         raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too; its configs define what a case must have")
@@ -317,6 +387,8 @@ def doctor(
         except InputError as error:  # an error of the whole data set; the table still shows the other findings
             findings.fail("data", str(error))
             found = []
+        if not headers_only and not findings.count("failure"):
+            found += estimate_training(findings, folders[-1], Path(dataset_dir), fold, overlay)
         print(f"data {dataset_dir}", *found, sep="\n  ")
     print(findings.table() or "nothing found that would fail")
     if findings.count("failure"):
@@ -328,10 +400,12 @@ VERBS: dict[str, Callable[..., None]] = {
     "phantoms": phantoms,
     "datalist": datalist,
     "plan": plan,
+    "nnunet": nnunet,
     "intensity": intensity,
     "stack": stack,
     "unstack": unstack,
     "picture": picture,
+    "crossval": crossval,
     "scores": scores,
     "plots": plots,
     "pack": pack,

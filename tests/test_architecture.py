@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from .conftest import BUNDLES
 
 COMMON = Path(__file__).parents[1] / "common"
-FILES = {path.relative_to(COMMON): ast.parse(path.read_text()) for path in sorted(COMMON.rglob("*.py"))}
+PATHS = [path.relative_to(COMMON) for path in sorted(COMMON.rglob("*.py"))]
 
 # What each part of `common` imports from the others. A part imports only parts above it. Add an entry for a new import,
 # and remove an entry that nobody uses any more.
@@ -20,9 +21,11 @@ IMPORTS: dict[str, set[str]] = {
     "__init__": set(),
     "component_errors": set(),
     "errors": {"component_errors"},
+    "child": {"errors"},
     "processes": set(),
     "tensors": set(),
     "layers": {"errors"},
+    "rivals": {"errors", "layers"},
     "files": {"errors"},
     "geometry": {"errors"},
     "memory": {"errors"},
@@ -33,9 +36,10 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"errors", "files", "logs", "options"},
     "phantoms": {"errors", "files"},
     "metrics": {"errors", "labels"},
-    "inferers": {"errors", "layers", "memory", "options", "tensors"},
+    "inferers": {"errors", "layers", "memory", "options", "rules", "tensors"},
     "data": {"errors", "files", "geometry", "labels", "memory", "tensors"},
     "transforms": {"data", "errors", "files", "geometry", "labels", "memory", "tensors"},
+    "nnunet": {"data", "errors", "files", "geometry", "labels", "tensors", "transforms"},
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
@@ -50,11 +54,27 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
+    "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
-        "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "planning", "reporting",
+        "crossval", "data", "doctor", "errors", "files", "figures", "logs", "nnunet", "options", "packaging",
+        "phantoms",
+        "planning",
+        "reporting",
     },
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
+
+
+@functools.cache
+def parsed_files() -> dict[Path, ast.Module]:
+    """Return the parsed files of ``common``, by their paths in it."""
+    return {path: ast.parse((COMMON / path).read_text()) for path in PATHS}
+
+
+@functools.cache
+def parsed_tests() -> dict[Path, ast.Module]:
+    """Return the parsed files of the tests, by their paths."""
+    return {path: ast.parse(path.read_text()) for path in sorted(Path(__file__).parent.rglob("*.py"))}
 
 
 def run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -68,7 +88,7 @@ def run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 def own_imports(path: Path) -> set[tuple[str, ...]]:
     """Return the modules of ``common`` that a file imports, as the parts of their names."""
     found = set()
-    for node in run_time_nodes(FILES[path]):
+    for node in run_time_nodes(parsed_files()[path]):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parent.parts[: len(path.parent.parts) - node.level + 1]
             names = [node.module] if node.module else [alias.name for alias in node.names]
@@ -77,7 +97,7 @@ def own_imports(path: Path) -> set[tuple[str, ...]]:
 
 
 def test_own_modules_are_imported_relatively() -> None:
-    for path, tree in FILES.items():
+    for path, tree in parsed_files().items():
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
@@ -86,11 +106,11 @@ def test_own_modules_are_imported_relatively() -> None:
 
 def imports_of(part: str) -> set[str]:
     """Return the other parts that the files of a part import."""
-    files = [path for path in FILES if path.with_suffix("").parts[0] == part]
+    files = [path for path in PATHS if path.with_suffix("").parts[0] == part]
     return {module[0] for path in files for module in own_imports(path)} - {part}
 
 
-@pytest.mark.parametrize("part", sorted({path.with_suffix("").parts[0] for path in FILES}))
+@pytest.mark.parametrize("part", sorted({path.with_suffix("").parts[0] for path in PATHS}))
 def test_a_part_imports_what_the_table_lists(part: str) -> None:
     assert imports_of(part) == IMPORTS[part]
 
@@ -103,7 +123,7 @@ def test_the_table_has_an_order() -> None:
 
 
 def test_no_method_imports_another() -> None:
-    for path in FILES:
+    for path in PATHS:
         if path.parts[0] == "methods" and len(path.parts) > 2:
             of_methods = [module for module in own_imports(path) if module[0] == "methods"]
             assert all(module[1] == path.parts[1] for module in of_methods), path
@@ -111,7 +131,7 @@ def test_no_method_imports_another() -> None:
 
 def test_shared_code_names_no_bundle_and_no_method() -> None:
     methods = {bundle.name.rpartition("_")[2] for bundle in BUNDLES}
-    for path, tree in FILES.items():
+    for path, tree in parsed_files().items():
         text = (COMMON / path).read_text().lower()
         assert not [bundle.name for bundle in BUNDLES if bundle.name in text], path
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # may cite methods
@@ -121,7 +141,7 @@ def test_shared_code_names_no_bundle_and_no_method() -> None:
 
 
 def test_only_commands_print() -> None:
-    for path, tree in FILES.items():
+    for path, tree in parsed_files().items():
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         if path.name not in ("__main__.py", "verbs.py", "errors.py"):
             assert "print" not in [function.id for function in calls if isinstance(function, ast.Name)], path
@@ -129,17 +149,16 @@ def test_only_commands_print() -> None:
 
 def test_no_file_holds_a_path_of_one_machine() -> None:
     folders = "Users|data|home|mnt|opt|root|srv|tmp|usr|var|work|workspace"
-    files = [COMMON / path for path in FILES] + [f for b in BUNDLES for f in b.glob("configs/**/*.*")]
+    files = [COMMON / path for path in PATHS] + [f for b in BUNDLES for f in b.glob("configs/**/*.*")]
     for path in files:
         # a path after a quote is relative in a config, such as @bundle_root + '/data'
         assert not re.findall(rf"(?<![\w.:/~'])/(?:{folders})\b|\b[A-Z]:[\\/]", path.read_text()), path
 
 
 def test_every_file_has_a_docstring() -> None:
-    assert not [path for path, tree in FILES.items() if not (ast.get_docstring(tree) or "").strip()]
+    assert not [path for path, tree in parsed_files().items() if not (ast.get_docstring(tree) or "").strip()]
 
 
-TESTS = {path: ast.parse(path.read_text()) for path in sorted(Path(__file__).parent.rglob("*.py"))}
 # Private names of other libraries that tests use, because there is no public way.
 OF_LIBRARIES = {
     "_BatchNorm",  # the base of torch's classes
@@ -163,7 +182,9 @@ def private_names(tree: ast.AST) -> set[str]:
 
 def test_tests_use_no_private_names() -> None:
     tests = Path(__file__).parent
-    found = {(str(path.relative_to(tests)), name) for path, tree in TESTS.items() for name in private_names(tree)}
+    found = {
+        (str(path.relative_to(tests)), name) for path, tree in parsed_tests().items() for name in private_names(tree)
+    }
     assert not {(path, name) for path, name in found if name not in OF_LIBRARIES}
 
 
@@ -176,7 +197,7 @@ def test_each_method_and_each_bundle_has_its_tiny_form() -> None:
 
 def test_a_test_file_names_nothing_of_another_method() -> None:
     methods = {path.parent.name for path in COMMON.glob("methods/*/__init__.py")}
-    for path, tree in TESTS.items():
+    for path, tree in parsed_tests().items():
         if path.parent.name in methods:
             imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
             named = {part for node in imports for part in (node.module or "").split(".")}
@@ -201,13 +222,15 @@ Trim Turn Unpack Unstack Up-sample Update Upsample Use Validate Verify Wait Warn
 
 
 def test_a_test_name_has_at_most_60_characters() -> None:
-    names = [node.name for tree in TESTS.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    names = [
+        node.name for tree in parsed_tests().values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    ]
     assert not [name for name in names if name.startswith("test_") and len(name) > LONGEST_TEST_NAME]
 
 
 def test_a_docstring_begins_with_a_verb_and_ends_its_sentence() -> None:
     wrong = []
-    for path, tree in FILES.items():
+    for path, tree in parsed_files().items():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
                 sentence = text.partition("\n\n")[0]

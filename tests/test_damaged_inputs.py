@@ -89,6 +89,7 @@ def test_a_damaged_file_is_read_correctly_or_refused(damaged: list[Damaged]) -> 
     assert [fault for one in damaged if (fault := outcome(one))] == []
 
 
+@pytest.mark.slow
 def test_a_damaged_series_is_read_correctly_or_refused(series: list[Damaged]) -> None:
     assert [fault for one in series if (fault := outcome(one))] == []
 
@@ -104,6 +105,7 @@ class OneLayer(torch.nn.Module):
         return self.layer(x)
 
 
+@pytest.mark.slow
 def test_inference_processes_all_good_cases(damaged: list[Damaged], series: list[Damaged], tmp_path: Path) -> None:
     bad = [*damaged[::3], *series[::5]]
     places = range(0, len(bad), 20)
@@ -139,6 +141,7 @@ def test_inference_processes_all_good_cases(damaged: list[Damaged], series: list
     assert all(says_why(failed[case["case"]], Path(case["image"])) for case in cases if case["case"] in failed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers_only", [False, True])
 def test_doctor_reports_damaged_cases(
     damaged: list[Damaged], series: list[Damaged], tmp_path: Path, headers_only: bool

@@ -16,7 +16,7 @@ from monai.transforms import SpatialResample
 
 from ..errors import InputError, os_failure
 from ..files import whole_file
-from ..geometry import grid_difference, turn_onto
+from ..geometry import check_voxel_size, grid_difference, turn_onto
 from .content import gzip
 from .dicom import is_dicom, ordered_slices, read_series, series_affine
 from .itk_files import SUFFIXES as ITK_SUFFIXES
@@ -204,24 +204,18 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 FARTHEST = 1e6  # mm
-SPACINGS = (0.01, 100.0)  # mm; CT and MRI have 0.05 mm in plane to 50 mm between slices of a localizer
 
 
 def _check_place(path: Path, affine: np.ndarray) -> None:
     """Check that an affine has distances of a real scan; float32 is too coarse for positions much farther away.
 
     Raises:
-        InputError: a voxel size is outside ``SPACINGS``, or the origin is beyond ``FARTHEST``.
+        InputError: a side of the voxels is outside :data:`common.geometry.VOXEL_MM`, or the origin is beyond
+            ``FARTHEST``.
     """
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not sizes.all():
+    if not np.isfinite(affine).all() or not np.linalg.norm(affine[:3, :3], axis=0).all():
         return  # check_grid refuses it
-    smallest, largest = SPACINGS
-    if sizes.min() < smallest or sizes.max() > largest:
-        raise InputError(
-            f"{path}: voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm in its header, expected "
-            f"{smallest:g} to {largest:g} mm along each axis, as in real scans; correct the header or its unit"
-        )
+    check_voxel_size(affine, str(path))
     if (farthest := np.abs(affine[:3, 3]).max()) > FARTHEST:
         raise InputError(
             f"{path}: an origin of {farthest:.3g} mm in its header, expected less than {FARTHEST:.0e} mm; correct the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from ..labels import check_agreement, has_background
-from ..options import literal, setting_of
+from ..options import check_setting, literal, setting_of
 from .findings import Findings
 from .machine import installed
 
@@ -149,8 +148,8 @@ def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
     known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
     used = set(re.findall(r"@(\w+)", json.dumps(settings)))
     for key in settings:
-        entry = setting_of(key)
-        if entry not in known | used and not key.startswith("_meta_::"):
-            near = difflib.get_close_matches(entry, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; leave it out"
-            findings.fail("overlay", f"unknown setting {key} in {overlay}{hint}")
+        if not key.startswith("_meta_::"):
+            try:
+                check_setting(key, known | used, str(overlay))
+            except InputError as error:
+                findings.fail("overlay", str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import sha256
+from ..record import RECORD_FILE, read_record, record_path
 from .checkpoints import read_weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class FineTuning:
                 raise InputError(f"{name} is {getattr(self, name)}: expected a number of epochs from 0")
         if self.init_weights is not None:
             read_weights(self.init_weights)  # a wrong file is refused before the cases are cached
+            if not record_path(self.init_weights).is_file():
+                logger.warning(
+                    "init weights %s: no %s beside it, so an evaluation cannot know which cases have trained it",
+                    self.init_weights,
+                    RECORD_FILE,
+                )
+            else:
+                read_record(record_path(self.init_weights))
 
     def rate_factor(self, epoch: int) -> float:
         """Return the factor on the learning rate in an epoch of the stage, from 1."""
@@ -47,11 +59,14 @@ class FineTuning:
         """Return what a resumed stage must have in common with the interrupted one, without defaults."""
         return {name: value for name in ("freeze_encoder", "warm_up") if (value := getattr(self, name))}
 
-    def origin(self) -> dict[str, str] | None:
-        """Return name and SHA-256 of the file of the weights, or None without one."""
+    def origin(self) -> dict[str, Any]:
+        """Return what the record says of the initial weights: their file and the cases that they have seen."""
         if self.init_weights is None:
-            return None
-        return {"file": Path(self.init_weights).name, "sha256": sha256(Path(self.init_weights))}
+            return {"init_weights": None, "init_cases": None}
+        path = Path(self.init_weights)
+        beside = record_path(path)
+        cases = read_record(beside).seen_cases if beside.is_file() else None
+        return {"init_weights": {"file": path.name, "sha256": sha256(path)}, "init_cases": cases}
 
 
 FROM_SCRATCH = FineTuning()

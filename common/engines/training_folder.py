@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import check_replaceable
 from ..record import RECORD_FILE, RunRecord, read_record
+from ..record.run_record import is_record
 from .checkpoints import load_file, save_whole
 from .stages import Stage
 
@@ -35,14 +37,15 @@ class TrainingFolder:
     Args:
         ckpt_dir: path of the folder.
         resume: whether to continue the training with its state in the folder.
-        record: record of the training, written to ``run.json`` before the first epoch and compared with the file when
-            the training resumes; None writes no record.
+        record: record of the training, written to ``run.json`` before the first weights, so that a training that is
+            refused at its start leaves none, and compared with the file when the training resumes; None writes none.
     """
 
     def __init__(self, ckpt_dir: str | Path, resume: bool = False, record: RunRecord | None = None) -> None:
         self.path = Path(ckpt_dir)
         self.resume = resume
         self.record = record
+        self.unwritten: RunRecord | None = None  # record of a new training that has no file yet
 
     @property
     def state_path(self) -> Path:
@@ -50,7 +53,7 @@ class TrainingFolder:
         return self.path / STATE_FILE
 
     def begin(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """Return the state to resume, or None for a new training, and write the record of a new one.
+        """Return the state to resume, or None for a new training, and check the record.
 
         Args:
             stages: stages of the training.
@@ -66,13 +69,14 @@ class TrainingFolder:
             if self.resume:
                 logger.info("nothing to resume in %s; the training begins", self.path)
         if self.record is not None:
-            origins = [origin for stage in stages if (origin := stage.fine_tuning.origin()) is not None]
-            record = dataclasses.replace(self.record, init_weights=origins[0] if origins else None)
+            tunings = [stage.fine_tuning for stage in stages if stage.fine_tuning.init_weights is not None]
+            record = dataclasses.replace(self.record, **tunings[0].origin()) if tunings else self.record
             record_file = self.path / RECORD_FILE
             if state is not None and record_file.exists():
                 record.check_resumes(read_record(record_file), record_file)
             else:
-                record.write(self.path)
+                check_replaceable(record_file, is_record)
+                self.unwritten = record
         return state
 
     def _read_state(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -132,13 +136,21 @@ class TrainingFolder:
             if own.get(key) != saved.get(key) and key.rpartition("::")[2] not in RATES:
                 raise InputError(f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}")
 
+    def _write_record(self) -> None:
+        """Write the record of a new training, before its first weights and its first state."""
+        if self.unwritten is not None:
+            self.unwritten.write(self.path)
+            self.unwritten = None
+
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state."""
+        self._write_record()
         save_whole(state, self.state_path)
 
     def save_weights(self, stage: Stage) -> None:
         """Write the weights of a stage that has a file for them."""
         if stage.weights is not None:
+            self._write_record()
             save_whole(cpu_state(stage.network), self.path / stage.weights)
 
     def complete_weights(self, stage: Stage) -> None:

@@ -16,9 +16,28 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..memory import check_memory
+from ..rules import Rule, check_value, fraction_below_one, list_of, number, one_of, or_null, three_of, whole_number
 from ..tensors import as_tensor
 
-PRECISIONS = ("auto", "bfloat16", "float32")
+AXIS = Rule("a whole number of at least 1, or -1 for the whole axis", lambda n: n == -1 or whole_number(1).holds(n))
+FRACTION, NUMBER = fraction_below_one(), number(-math.inf)
+OPTIONS: dict[str, Rule] = {
+    "roi_size": three_of(AXIS, "[64,64,16]"),
+    "keep": or_null(three_of(AXIS, "[20,20,5]")),
+    "sw_batch_size": whole_number(1),
+    "overlap": Rule(
+        f"{FRACTION.expected}, or one for each axis", lambda v: FRACTION.holds(v) or three_of(FRACTION, "").holds(v)
+    ),
+    "mode": one_of("constant", "gaussian"),
+    "precision": one_of("auto", "bfloat16", "float32"),
+    "empty": or_null(
+        Rule(
+            'a number, or the lowest and the highest one, such as "[0,0]"',
+            lambda v: NUMBER.holds(v) or (list_of(NUMBER, "").holds(v) and len(v) == 2 and v[0] <= v[1]),
+        )
+    ),
+    "fill": Rule("a number, or one for each channel", lambda v: NUMBER.holds(v) or list_of(NUMBER, "").holds(v)),
+}
 
 Place = tuple[Any, ...]  # index of the case, all channels, and the slices of a window's centre
 
@@ -72,8 +91,9 @@ class WindowInferer(SlidingWindowInferer):
             window is empty if its centre is.
 
     Raises:
-        InputError: the precision is unknown; or, from the call, ``keep`` is larger than the window, or the sum of the
-            outputs does not fit the memory.
+        UsageError: an option has another type or is outside its range.
+        InputError: from the call, ``keep`` is larger than the window, or the sum of the outputs does not fit
+            the memory.
     """
 
     def __init__(
@@ -87,9 +107,10 @@ class WindowInferer(SlidingWindowInferer):
         fill: Sequence[float] | float = 0.0,
         keep: Sequence[int] | None = None,
     ) -> None:
+        given = {"roi_size": roi_size, "sw_batch_size": sw_batch_size, "overlap": overlap, "mode": mode}
+        for name, value in {**given, "precision": precision, "empty": empty, "fill": fill, "keep": keep}.items():
+            check_value(name, value, OPTIONS)
         super().__init__(roi_size, sw_batch_size, overlap, mode)
-        if precision not in PRECISIONS:
-            raise InputError(f"--precision {precision}: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
         self.precision = precision
         self.empty = empty
         self.fill = fill

@@ -1,4 +1,4 @@
-"""Build networks from what several of them share: forms, checks, slabs, and the ensemble of networks."""
+"""Build networks from what several of them share: forms, checks, strips, and the ensemble of networks."""
 
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class

@@ -12,6 +12,7 @@ from monai.metrics import compute_roc_auc
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from .quotient import quotient
 
 
 class ClassificationScores:
@@ -90,19 +91,19 @@ class ClassificationScores:
         counts = np.zeros((n_classes, n_classes))  # truth by prediction
         np.add.at(counts, (truth.astype(np.intp), p.argmax(axis=1)), 1)
         correct, cases, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-        accuracy = _quotient(correct.sum(), cases.sum())
+        accuracy = quotient(correct.sum(), cases.sum())
         areas = [_auc(p[:, k], truth == k) for k in range(n_classes)]
         if self.positive is not None:
             k = self.classes.index(self.positive)
             return {
                 "accuracy": accuracy,
                 "AUC": areas[k],
-                "precision": _quotient(correct[k], predicted[k]),
-                "recall": _quotient(correct[k], cases[k]),
-                "specificity": _quotient(correct[1 - k], cases[1 - k]),
-                "F1": _quotient(2 * correct[k], cases[k] + predicted[k]),
+                "precision": quotient(correct[k], predicted[k]),
+                "recall": quotient(correct[k], cases[k]),
+                "specificity": quotient(correct[1 - k], cases[1 - k]),
+                "F1": quotient(2 * correct[k], cases[k] + predicted[k]),
             }
-        recall, precision = (statistics.fmean(map(_quotient, correct, total)) for total in (cases, predicted))
+        recall, precision = (statistics.fmean(map(quotient, correct, total)) for total in (cases, predicted))
         return {
             "accuracy": accuracy,
             "macro recall": recall,
@@ -116,10 +117,6 @@ class ClassificationScores:
 def harmonic_mean(precision: float, recall: float) -> float:
     """Return ``2 P R / (P + R)``, or 0 if both are 0."""
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _quotient(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
 
 
 def _auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:

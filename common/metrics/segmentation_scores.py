@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..labels import class_regions
+from .quotient import quotient
 from .surfaces import (
     Areas,
     Counts,
@@ -185,33 +186,29 @@ class SegmentationScores:
         return _DISTANCES[name.removesuffix(_VOXELS)](masks.distances(in_mm=_VOXELS not in name))
 
 
-def _quotient(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else math.nan
-
-
 def _precision(n: Counts) -> float:
-    return _quotient(n.tp, n.tp + n.fp)
+    return quotient(n.tp, n.tp + n.fp)
 
 
 def _recall(n: Counts) -> float:
-    return _quotient(n.tp, n.tp + n.fn)
+    return quotient(n.tp, n.tp + n.fn)
 
 
 def _matthews(n: Counts) -> float:
     product = (n.tp + n.fp) * (n.tp + n.fn) * (n.tn + n.fp) * (n.tn + n.fn)
-    return _quotient(n.tp * n.tn - n.fp * n.fn, math.sqrt(product))
+    return quotient(n.tp * n.tn - n.fp * n.fn, math.sqrt(product))
 
 
 _OVERLAPS: dict[str, Callable[[Counts], float]] = {
-    "Dice": lambda n: _quotient(2 * n.tp, 2 * n.tp + n.fp + n.fn),
-    "IoU": lambda n: _quotient(n.tp, n.tp + n.fp + n.fn),
+    "Dice": lambda n: quotient(2 * n.tp, 2 * n.tp + n.fp + n.fn),
+    "IoU": lambda n: quotient(n.tp, n.tp + n.fp + n.fn),
     "precision": _precision,
     "PPV": _precision,
     "recall": _recall,
     "sensitivity": _recall,
-    "specificity": lambda n: _quotient(n.tn, n.tn + n.fp),
-    "NPV": lambda n: _quotient(n.tn, n.tn + n.fn),
-    "accuracy": lambda n: _quotient(n.tp + n.tn, sum(n)),
+    "specificity": lambda n: quotient(n.tn, n.tn + n.fp),
+    "NPV": lambda n: quotient(n.tn, n.tn + n.fn),
+    "accuracy": lambda n: quotient(n.tp + n.tn, sum(n)),
     "MCC": _matthews,
 }
 

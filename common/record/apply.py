@@ -23,6 +23,7 @@ from .settings import ABSENT, difference, is_plain, resolved_setting, same_setti
 
 SCANS = "scans"  # setting with orientations and voxel sizes of the training scans
 NETWORK, MEMBER = "network_def", "member"  # settings of the network, and of the networks of an ensemble
+BUILD = "build"  # argument of an ensemble: the component of its networks
 # The record gives the default of these. They may differ, because the weights fit any value.
 MAY_DIFFER = ("keep", "label_map", "overlap", "slice_step", "window_step")
 
@@ -119,6 +120,8 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
     raw = parser[key]
     if not is_plain(raw):  # an object that a program has set, such as a network
         return
+    if same_setting(raw, recorded):
+        return
     is_given = set_by_user or raw != default
     if is_given and key in MAY_DIFFER:
         return
@@ -126,15 +129,26 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
         # An overlay may change some arguments of a component. The others keep their recorded values.
         own = default if isinstance(default, dict) and not (set_by_user and raw == default) else {}
         given = resolved_setting(parser, key) if is_given else {}
+        described = recorded.get(BUILD, recorded)  # an overlay describes the network, and not an ensemble of it
         for name in given.keys() - {"_mode_", "_requires_"}:
             if raw[name] != own.get(name, ABSENT):
-                _check_recorded(f"{key}::{name}", given[name], recorded.get(name, ABSENT), path)
+                _check_recorded(f"{key}::{name}", given[name], described.get(name, ABSENT), path)
         recorded = {**recorded, **{name: raw[name] for name in ("_mode_", "_requires_") if name in raw}}
-        if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
-            recorded["_target_"] = raw["_target_"]  # a package has the code under another name
     elif is_given:
         _check_recorded(key, resolved_setting(parser, key), recorded, path)
-    parser[key] = recorded
+    parser[key] = _with_targets_of(raw, recorded)
+
+
+def _with_targets_of(raw: Any, recorded: Any) -> Any:
+    """Return a recorded setting with the targets of a config, since a package has the code under another name."""
+    if isinstance(raw, dict) and isinstance(recorded, dict):
+        changed = {key: _with_targets_of(raw.get(key), value) for key, value in recorded.items()}
+        if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
+            changed |= {name: raw[name] for name in ("_target_", "_mode_", "_requires_") if name in raw}
+        return changed
+    if isinstance(raw, list) and isinstance(recorded, list) and len(raw) == len(recorded):
+        return [_with_targets_of(one, other) for one, other in zip(raw, recorded)]
+    return recorded
 
 
 def _check_recorded(key: str, given: Any, recorded: Any, path: Path) -> None:
@@ -169,6 +183,7 @@ def _apply_fold(parser: ConfigParser, record: RunRecord, path: Path) -> None:
 def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | Path], allow: bool | str) -> None:
     """Check that no case and no patient of an evaluation has trained or validated the weights.
 
+    Cases of the weights that the training began from count too.
     A case is recognised by the content of its image files, a patient by the name in the data list.
 
     Args:
@@ -183,8 +198,8 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
     records = read_records(weights)
     identities = case_identities(cases) if records else []  # reads every scan
     for record in records:
-        for role in ("train_cases", "validation_cases"):
-            recorded = getattr(record, role)
+        for role in ("train_cases", "validation_cases", "init_cases"):
+            recorded = getattr(record, role) or []
             images = {case.get("image"): case["case"] for case in recorded if case.get("image")}
             patients = {case.get("patient"): case["case"] for case in recorded if case.get("patient") is not None}
             for case in identities:

@@ -34,6 +34,8 @@ class RunRecord:
         versions: version of each package, by name.
         command: command of the training, without the folders of absolute paths.
         init_weights: name and SHA-256 of the ``file`` of weights that the training began from, or None.
+        init_cases: cases that trained or validated these weights or those before them, by the record beside the file;
+            None without such a record.
     """
 
     bundle: dict[str, str]
@@ -48,6 +50,12 @@ class RunRecord:
     versions: dict[str, str]
     command: str
     init_weights: dict[str, str] | None = None
+    init_cases: list[dict[str, Any]] | None = None
+
+    @property
+    def seen_cases(self) -> list[dict[str, Any]]:
+        """Return the cases that trained or validated the weights, or the weights that the training began from."""
+        return [*self.train_cases, *self.validation_cases, *(self.init_cases or [])]
 
     def write(self, folder: str | Path) -> None:
         """Write ``folder/run.json``.
@@ -121,7 +129,9 @@ def read_record(path: Path) -> RunRecord:
         if key not in content:
             raise InputError(f"{path}: key '{key}' is missing; use the file that the training wrote")
         kind = {"dict": dict, "list": list, "str": str, "int": int}[str(field.type).split("[")[0].split(" ")[0]]
-        if not isinstance(content[key], kind) and not (key in ("fold", "init_weights") and content[key] is None):
+        if content[key] is None and str(field.type).endswith("| None"):
+            continue
+        if not isinstance(content[key], kind):
             raise InputError(f"{path}: '{key}' is {content[key]!r}; expected {field.type}")
         if kind is list and not all(
             isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]

@@ -14,8 +14,9 @@ from .classes import (
 )
 from .comparison import compare
 from .formats import format_table
+from .nnunet_summary import read_summary
 from .paired import compare_paired, holm, paired_difference
-from .scores import mean_scores, named_class_scores, read_scores, score_table, write_scores
+from .scores import mean_scores, named_class_scores, read_case_scores, read_scores, score_table, write_scores
 from .tables import check_table
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "mean_scores",
     "named_class_scores",
     "paired_difference",
+    "read_case_scores",
     "read_class_scores",
     "read_classes",
     "read_classification",
     "read_result",
     "read_scores",
+    "read_summary",
     "score_table",
     "write_class_scores",
     "write_result",

@@ -1,4 +1,4 @@
-"""Read and write the scores of cases as CSV, and return their means and their table."""
+"""Read and write the scores of cases, and return their means and their table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from .formats import Row, format_table
+from .nnunet_summary import SUMMARY, read_summary
 from .tables import own_table
 
 
@@ -49,6 +50,16 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
         return rows
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
+
+
+def read_case_scores(folder: str | Path) -> list[dict[str, Any]]:
+    """Return the scores of the cases of an evaluation: ``scores.csv``, or else nnU-Net's ``summary.json``.
+
+    Raises:
+        InputError: as :func:`read_scores` and :func:`read_summary`.
+    """
+    table, summary = Path(folder) / "scores.csv", Path(folder) / SUMMARY
+    return read_summary(summary) if summary.is_file() and not table.exists() else read_scores(table)
 
 
 def mean_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:

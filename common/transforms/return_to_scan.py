@@ -16,7 +16,7 @@ from ..tensors import affine_of, as_tensor
 from .grids import axis_positions, linear_weights, sample_along_axes, with_affine
 
 MIXED = 255  # marks, among 8-bit labels, a place with corners that differ
-SLAB_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
+STRIP_VALUES = 1 << 19  # scores interpolated at a time: they stay in a processor's cache, and outweigh the calls
 
 
 class ReturnToScand(MapTransform):
@@ -24,7 +24,7 @@ class ReturnToScand(MapTransform):
 
     The output is interpolated linearly, and then each voxel gets its label, as in MONAI's ``Invertd`` and
     ``AsDiscreted``. Where all eight neighbours of a voxel agree, interpolation cannot change the label and is left out.
-    The other voxels are computed slab by slab, so that no class exists at the scan's size in memory. Only for a scan
+    The other voxels are computed strip by strip, so that no class exists at the scan's size in memory. Only for a scan
     with sheared axes, from a tilted gantry, all classes are interpolated at its size.
 
     The inverse resampling follows from two affines: that of the image at the network's input and that of the scan. The
@@ -174,16 +174,16 @@ def _decide_into(result: Tensor, scores: Tensor, positions: Sequence[Tensor], th
     corners = [linear_weights(line, size, scores.device) for line, size in zip(positions, scores.shape[1:])]
     cells = [below.clamp(max=size - 1) for (below, _, _), size in zip(corners, labels.shape)]
     (below, above, weight), *in_plane = corners
-    planes = max(1, SLAB_VALUES // max(scores[:, 0].numel(), result[0].numel()))
+    planes = max(1, STRIP_VALUES // max(scores[:, 0].numel(), result[0].numel()))
     for start in range(0, len(result), planes):
         chosen = slice(start, start + planes)
-        slab = labels.index_select(0, cells[0][chosen]).index_select(1, cells[1]).index_select(2, cells[2])
-        x, y, z = (slab == MIXED).nonzero(as_tuple=True)
+        strip = labels.index_select(0, cells[0][chosen]).index_select(1, cells[1]).index_select(2, cells[2])
+        x, y, z = (strip == MIXED).nonzero(as_tuple=True)
         if len(x):
             upper = scores.index_select(1, above[chosen])
             values = scores.index_select(1, below[chosen]).lerp_(upper, weight[chosen, None, None])
-            slab[x, y, z] = _decide(_at_points(values, in_plane, x, y, z), threshold)
-        result[chosen] = slab
+            strip[x, y, z] = _decide(_at_points(values, in_plane, x, y, z), threshold)
+        result[chosen] = strip
 
 
 def _decide(values: Tensor, threshold: float) -> Tensor:

@@ -226,7 +226,10 @@ def test_a_call_without_a_verb_lists_all_verbs(verb: Callable) -> None:
         assert [line.split()[0] for line in lines[2:]] == list(VERBS)
 
 
-@pytest.mark.parametrize("name", ["2024", "01", "1e3", "a,b", "[x]", "None", "True", "0x10", "{a}", "(b)", "'q'"])
+OTHER_NAMES = ["2024", "01", "a,b", "[x]", "None", "True", "0x10", "{a}", "(b)", "'q'"]
+
+
+@pytest.mark.parametrize("name", ["1e3", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_NAMES)])
 def test_a_path_given_to_a_verb_keeps_its_text(verb: Callable, name: str) -> None:
     verb("phantoms", MPUNET.name, "--cases", "3", f"--out={name}")
     assert Path(name, "dataset.json").exists()

@@ -36,6 +36,7 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
                 yield from (
                     (*base, f"{folder}/{file.stem}") for file in sorted(bundle.glob(f"configs/{folder}/*.json"))
                 )
+        yield from ((*base, f"rivals/{file.stem}") for file in sorted(bundle.glob("configs/rivals/*.json")))
         if base != ("train",) and (bundle / "configs" / "ensemble.json").exists():
             yield (*base, "ensemble")
         if base == ("inference",) and (bundle / "configs" / "explain.json").exists():

@@ -108,7 +108,7 @@ def test_a_network_of_another_width_is_refused(bundle: Path) -> None:
     width = has_background(config["postprocessing"]) + len(config["labels"])
     assert parser_of(bundle, "inference").get_parsed_content("network_def::out_channels") == width
     config["network_def"]["out_channels"] = 3
-    with pytest.raises(InputError, match=rf"network_def::out_channels is 3.*expected {width}"):
+    with pytest.raises(InputError, match=rf"network_def::out_channels is 3.*expected {width}, the background"):
         check_package_labels(config, metadata)
 
 

@@ -65,7 +65,7 @@ def mask_of(path: Path, *after: Any) -> dict[str, Any]:
 
 
 @only_itk_warns
-@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", pytest.param(".mha", marks=pytest.mark.slow)])
 def test_a_mask_lies_where_its_scan_does(suffix: str, tmp_path: Path) -> None:
     save = SaveImaged(
         "pred", output_dir=tmp_path / "out", output_postfix="seg", output_ext=".nii", output_dtype=np.uint8,
@@ -88,6 +88,7 @@ def test_a_mask_lies_where_its_scan_does(suffix: str, tmp_path: Path) -> None:
 
 
 @only_itk_warns
+@pytest.mark.slow
 def test_a_dicom_segmentation_lies_where_its_series_does(tmp_path: Path) -> None:
     """Slices are read along their normal, so that a mirrored order of them is the other way around."""
     pytest.importorskip("itk", reason="DICOM needs itk")

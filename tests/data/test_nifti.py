@@ -115,10 +115,10 @@ def test_memory_is_asked_for_before_voxels_are_read(
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((0, 0), 5e6, "voxels of 5e\\+06 x .* mm in its header, expected 0.01 to 100 mm"),
+        ((0, 0), 5e6, "voxels of 5e\\+06 x .* mm, expected 0.01 to 100 mm"),
         ((1, 1), 1e30, "voxels of .* x 1e\\+30 x .* mm"),
         ((0, 0), 500.0, "voxels of 500 x .* mm"),
-        ((0, 0), 0.0015, "voxels of 0.0015 x .* mm .*; correct the header or its unit"),
+        ((0, 0), 0.0015, "voxels of 0.0015 x .* mm, .*; correct the spacing in the header"),
         ((2, 3), -1e12, "an origin of 1e\\+12 mm in its header, expected less than 1e\\+06 mm"),
     ],
 )

@@ -145,8 +145,8 @@ def test_unknown_settings_of_an_overlay_are_failures(
         verb(str(bundle), "--overlay", "overlay.json")
     failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
     assert failures == [
-        ["overlay", "unknown setting spacng in overlay.json; did you mean spacing?"],
-        ["overlay", "unknown setting zzz::x in overlay.json; leave it out"],
+        ["overlay", "unknown setting 'spacng' of overlay.json; did you mean 'spacing'?"],
+        ["overlay", "unknown setting 'zzz::x' of overlay.json; leave it out"],
     ]
 
 
@@ -174,6 +174,31 @@ def test_headers_only_takes_true_or_false(
         assert "failure" not in verb(*arguments)
     with pytest.raises(SystemExit, match=r"^2$"):
         verb(*arguments[:-1], "maybe")
+
+
+@pytest.mark.parametrize(("headers_only", "true_class", "estimated"), [(0, "yes", 1), (1, "yes", 0), (0, "maybe", 0)])
+def test_time_is_estimated_if_voxels_are_read_and_nothing_fails(
+    verb: Callable,
+    bundle: Path,
+    listing: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    headers_only: int,
+    true_class: str,
+    estimated: int,
+) -> None:
+    listing["test"][0]["class"] = true_class
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    monkeypatch.setattr("common.verbs.estimate_training", lambda *args: ["training: 1 s per update"])
+    arguments = [str(bundle), "--dataset_dir", "data", *["--headers_only"] * headers_only]
+    if true_class == "yes":
+        out = verb(*arguments)
+    else:
+        with pytest.raises(SystemExit):
+            verb(*arguments)
+        out = capsys.readouterr().out
+    assert out.count("\n  training: 1 s per update\n") == estimated
 
 
 def test_path_may_hold_a_number_sign(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:

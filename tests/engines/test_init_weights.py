@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from common.engines import FineTuning, Stage
 from common.engines.init_weights import load_init_weights
+from common.engines.training_folder import TrainingFolder
 from common.errors import InputError
+from common.files import sha256
 from common.methods.mamtln import MAMTLN
 from common.methods.mmfnet import MMFNet
 from common.methods.mpunet import MPUNet
 from common.methods.multirnet import MultiRNet
 from common.methods.omnet import OMNet
+from common.record import RECORD_FILE, RunRecord, read_record
 
 
 class Net(nn.Module):
@@ -168,3 +173,34 @@ def test_another_file_is_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(InputError, match=r"base\.pt: ") as error:
         load_init_weights(Net(), path)
     assert str(error.value).isprintable()
+
+
+def test_the_cases_of_the_initial_weights_are_recorded(
+    weights: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = weights(Net())
+    assert FineTuning(path).origin() == {
+        "init_weights": {"file": "base.pt", "sha256": sha256(path)},
+        "init_cases": None,
+    }
+    assert "no run.json beside it" in caplog.text
+    seen, other, earlier = ([{"case": name, "patient": None, "image": None, "label": None}] for name in "abc")
+    RunRecord({}, {}, {}, None, 0, {}, seen, other, [], {}, "", init_cases=earlier).write(tmp_path)
+    assert FineTuning(path).origin()["init_cases"] == [*seen, *other, *earlier]
+    (tmp_path / RECORD_FILE).write_text("[]")
+    with pytest.raises(InputError, match=r"run\.json: expected a JSON object"):
+        FineTuning(path)
+
+
+def test_a_training_without_weights_leaves_no_record(tmp_path: Path) -> None:
+    record = RunRecord({}, {}, {}, None, 0, {}, [], [], [], {}, "")
+    stage = Stage("one", Net(), partial(torch.optim.SGD, lr=0.1), 1, weights="model.pt")
+    folder = TrainingFolder(tmp_path, record=record)
+    folder.begin([stage], {})
+    assert not list(tmp_path.iterdir())
+    folder.save_weights(stage)
+    assert read_record(tmp_path / RECORD_FILE) == record
+    (tmp_path / "model.pt").unlink()
+    (tmp_path / RECORD_FILE).write_text("notes")
+    with pytest.raises(InputError, match=r"run\.json: another file of this name"):
+        TrainingFolder(tmp_path, record=record).begin([stage], {})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from common.errors import InputError
 from common.inferers import ClassifyingWindowInferer, WindowInferer
@@ -142,16 +142,18 @@ def test_without_classes_the_output_is_the_segmentation() -> None:
 
 
 def test_outputs_of_windows_are_not_kept() -> None:
-    outputs = 0
+    memory: list[StorageWeakRef] = []
+    kept = 0
 
     def network(x: Tensor) -> Tensor:
-        nonlocal outputs
-        gc.collect()
-        outputs = max(outputs, sum(type(o) is Tensor and o.shape == (1, 7, 4, 4, 4) for o in gc.get_objects()))
-        return torch.rand(1, 7, *x.shape[2:])
+        nonlocal kept
+        kept = max(kept, sum(not storage.expired() for storage in memory))
+        output = torch.rand(1, 7, *x.shape[2:])
+        memory.append(StorageWeakRef(output.untyped_storage()))
+        return output
 
     ClassifyingWindowInferer(num_classes=2, **OPTIONS)(torch.rand(1, 2, 24, 4, 4), network)
-    assert outputs <= 1  # the output of the previous window
+    assert len(memory) > 3 and kept <= 1  # the output of the previous window
 
 
 def test_arguments_reach_the_network() -> None:

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
-from common.errors import InputError
+from common.errors import InputError, UsageError
 from common.inferers import WindowInferer
 from common.inferers.windows import computes_bfloat16
 from common.memory import Memory
@@ -249,9 +249,26 @@ def test_auto_is_bfloat16_on_a_gpu_with_instructions(monkeypatch: pytest.MonkeyP
     assert computes_bfloat16(torch.device("cuda")) is supported
 
 
-def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="--precision half: expected auto, bfloat16 or float32"):
-        WindowInferer((4, 4, 4), precision="half")
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("roi_size", [4, 4], "three values, each a whole number of at least 1, or -1"),
+        ("roi_size", [4, 4, "x"], "three values"),
+        ("keep", [0, 2, 2], "three values"),
+        ("sw_batch_size", 0, "a whole number of at least 1"),
+        ("overlap", "abc", "a number from 0 to below 1, or one for each axis"),
+        ("overlap", [0, 0, 1], "a number from 0 to below 1"),
+        ("mode", "linear", "constant or gaussian"),
+        ("precision", "half", "auto, bfloat16 or float32"),
+        ("empty", [1, 0], "a number, or the lowest and the highest one"),
+        ("fill", "abc", "a number, or one for each channel"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_first_case(name: str, value: Any, expected: str) -> None:
+    options: dict[str, Any] = {"roi_size": (4, 4, 4), name: value}
+    with pytest.raises(UsageError) as error:
+        WindowInferer(**options)
+    assert str(error.value).startswith(f"--{name} {value}: expected {expected}")
 
 
 # Networks with another output.

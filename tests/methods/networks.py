@@ -98,6 +98,20 @@ class NetworkTests:
         with torch.no_grad():
             torch.testing.assert_close(network(x), torch.cat([network(single) for single in x.split(1)]))
 
+    def test_channels_last_equals_the_usual_layout(self) -> None:
+        network, x = self.build().eval(), torch.randn(self.image)
+        with torch.no_grad():
+            expected = network(x)
+            network.to(memory_format=torch.channels_last_3d)
+            torch.testing.assert_close(network(x.contiguous(memory_format=torch.channels_last_3d)), expected)
+
+    def test_output_is_float32_also_under_autocast(self) -> None:
+        network, x = self.build().eval(), torch.randn(self.image)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            output = network(x)
+        assert output.dtype == torch.float32 and output.isfinite().all()
+        assert not torch.equal(output, output.bfloat16().float())  # the last step was not rounded
+
     def test_saved_weights_load(self, tmp_path: Path) -> None:
         network, other, x = self.build().eval(), self.build().eval(), torch.randn(self.image)
         torch.save(network.state_dict(), tmp_path / "model.pt")
@@ -165,6 +179,15 @@ class TwoFormsTests(NetworkTests):
         }
         assert all(output.isfinite().all() for output in outputs.values())
         self.check_gradients(network, outputs.values(), self.without_gradient)
+
+    def inference_of(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the output of the inference form that belongs to outputs of the training form."""
+        raise NotImplementedError
+
+    def test_inference_form_follows_from_the_training_form(self) -> None:
+        network, x = self.build().eval(), torch.randn(self.image)
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), self.inference_of(network.training_form().eval()(x)))
 
     def test_both_forms_have_the_same_state_dict(self) -> None:
         network, trained = self.build(), self.build(dense=False)

@@ -68,7 +68,17 @@ def test_constructor_keeps_its_options_and_defaults(path: str) -> None:
     assert str(inspect.signature(kind)) == FACTS["signatures"][path]
 
 
-@pytest.mark.parametrize("variant", FACTS["variants"], ids=lambda variant: f"{variant['class']} {variant['options']}")
+VARIANTS = [
+    pytest.param(
+        variant,
+        id=f"{variant['class']} {variant['options']}",
+        marks=[pytest.mark.slow] if variant["options"] else [],  # together they take seconds
+    )
+    for variant in FACTS["variants"]
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_network_keeps_its_state_and_outputs(variant: dict[str, Any]) -> None:
     found = facts_of(variant["class"], variant["options"], variant["image"])
     assert list(found["state"].items()) == list(variant["state"].items())

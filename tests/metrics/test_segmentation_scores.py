@@ -133,6 +133,7 @@ def test_scores_equal_monais(pair: str, spacing: tuple[float, ...]) -> None:
     assert values == pytest.approx(monai_scores(prediction, truth, spacing, tolerance), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_scores_of_a_large_volume_equal_monais() -> None:
     shape = (60, 56, 50)  # the product in MCC passes 64 bits; thousands of points on each surface
     prediction, truth = blob(0.4, shape), blob(0.5, shape)

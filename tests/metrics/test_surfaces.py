@@ -122,7 +122,7 @@ def filled(box: Box) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("share", [0.03, 0.4])
+@pytest.mark.parametrize("share", [0.03, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_distances_of_random_masks_equal_naive_distances(grid: str, share: float) -> None:
     rng = np.random.default_rng(int(100 * share))
     prediction, truth = (rng.random(SHAPE) < share for _ in range(2))

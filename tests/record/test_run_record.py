@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from common.errors import InputError
-from common.record import RECORD_FILE, RunRecord, digest_of, made_by, read_record
+from common.record import RECORD_FILE, RunRecord, apply_settings, check_unseen, digest_of, made_by, read_record
 from common.record.settings import difference, same_setting
 
 CASE = {"case": "a", "patient": None, "image": "0" * 64, "label": None}
@@ -76,9 +77,20 @@ def test_record_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
         read_record(tmp_path / RECORD_FILE)
 
 
+@pytest.mark.parametrize("patient", [None, "P1"])
+def test_cases_of_the_initial_weights_count_as_seen(tmp_path: Path, patient: str | None) -> None:
+    (tmp_path / "scan.nii").write_bytes(b"scan")
+    scan = digest_of(tmp_path / "scan.nii") if patient is None else "1" * 64
+    base = record(train_cases=[], validation_cases=[{**CASE, "image": scan, "patient": patient}])
+    record(train_cases=[], init_cases=base.seen_cases).write(tmp_path)
+    case = {"case": "other", "image": str(tmp_path / "scan.nii"), "patient": patient}
+    with pytest.raises(InputError, match=r"have seen 1 of 1 cases: other in init_cases"):
+        check_unseen([case], tmp_path / "model.pt", allow=False)
+
+
 def test_record_before_init_weights_is_read(tmp_path: Path) -> None:
     content = dataclasses.asdict(record())
-    del content["init_weights"]
+    del content["init_weights"], content["init_cases"]
     (tmp_path / RECORD_FILE).write_text(json.dumps(content))
     assert read_record(tmp_path / RECORD_FILE) == record()
 
@@ -109,6 +121,19 @@ def test_same_setting_ignores_package_names_and_json_types() -> None:
     assert not same_setting({**packed, "channels": [2, 5]}, record().settings["network_def"])
     assert not same_setting({**packed, "norm": "batch"}, record().settings["network_def"])
     assert not same_setting({**packed, "_target_": "common.methods.net.Other"}, record().settings["network_def"])
+
+
+def test_components_within_a_setting_keep_their_package() -> None:
+    inner = {"_target_": "net_v1.rivals.inner", "width": 8, "_requires_": "@bundle_code"}
+    packed = {"_target_": "net_v1.rivals.Outer", "network": inner, "_requires_": "@bundle_code"}
+    parser = ConfigParser({"network_def": packed, "normalize": [dict(inner), {"_target_": "Flip"}]})
+    inner = {"_target_": "common.rivals.inner", "width": 16}
+    outer = {"_target_": "common.rivals.Outer", "network": inner}
+    settings = {"network_def": outer, "normalize": [inner, {"_target_": "Flip", "axis": 1}]}
+    apply_settings(parser, settings, parser.get(""), (), Path("run.json"), {})
+    wider = {"_target_": "net_v1.rivals.inner", "width": 16, "_requires_": "@bundle_code"}
+    assert parser["network_def"] == {**packed, "network": wider}
+    assert parser["normalize"] == [wider, {"_target_": "Flip", "axis": 1}]
 
 
 def test_order_of_labels_counts() -> None:

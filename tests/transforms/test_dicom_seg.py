@@ -21,7 +21,10 @@ from ..dicom_series import voxels_of_segments, write_series
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("itk", reason="DICOM needs itk")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the wrappers that itk is made with
+pytestmark = [
+    pytest.mark.slow,  # highdicom takes seconds to import
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the wrappers that itk is made with
+]
 
 VOLUME = np.random.default_rng(0).integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
 TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]

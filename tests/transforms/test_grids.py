@@ -294,7 +294,7 @@ def margin_of(values: MetaTensor) -> np.ndarray:
 
 @each_affine
 @pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
-@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("classes", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("pixdim", [FINER, COARSER], ids=["finer", "coarser"])
 def test_inverse_label_map_equals_monais(
     affine: np.ndarray, crops: list[Any], classes: int, pixdim: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
@@ -304,7 +304,7 @@ def test_inverse_label_map_equals_monais(
     image = images[-1]
     np.testing.assert_allclose(image.affine, same[-1].affine, atol=1e-9)
     scores = field(classes, image.shape[1:], smooth=1 if pixdim is COARSER else 3)
-    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 1000)  # several slabs
+    monkeypatch.setattr(return_to_scan, "STRIP_VALUES", 1000)  # several strips
     found = ReturnToScand("pred")({"image": image, "pred": scores})["pred"]
     assert isinstance(found, MetaTensor) and found.dtype == torch.uint8
     assert found.shape == (1, *SHAPE)
@@ -473,8 +473,8 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_label_maps_need_no_scores_at_the_scans_size(smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also not if no two neighbours have the same class: scores are then resampled slab by slab."""
-    monkeypatch.setattr(return_to_scan, "SLAB_VALUES", 4096)
+    """Also not if no two neighbours have the same class: scores are then resampled strip by strip."""
+    monkeypatch.setattr(return_to_scan, "STRIP_VALUES", 4096)
     classes, voxels = 6, 64 * 48 * 40
     image = MetaTensor(torch.zeros(1, 8, 6, 5), affine=np.diag([8.0, 8, 8, 1]))
     image.meta.update({"original_affine": np.eye(4), "spatial_shape": np.array([64, 48, 40])})

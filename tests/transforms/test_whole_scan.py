@@ -47,9 +47,10 @@ STEPS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("lean", [0.0, 3e-4, 0.4])
-def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: float) -> None:
+@pytest.mark.parametrize("scans", [6, pytest.param(40, marks=pytest.mark.slow)])
+def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: float, scans: int) -> None:
     rng = np.random.default_rng(3)
-    for _ in range(40):
+    for _ in range(scans):
         image = Compose(steps)({"image": scan(random_affine(rng, lean))})["image"]
         affine, shape = (image.meta[f"resampled_{what}"] for what in ("affine", "shape"))
         # 1 on the grid of the scan; 0 in the padding, which must not reach the result
@@ -106,11 +107,12 @@ def test_outside_of_a_crop_is_background() -> None:
 
 @pytest.mark.parametrize("lean", [0.0, 0.3])
 @pytest.mark.parametrize("pixdim", [(1.0, 1.0, 2.5), None])
-def test_a_label_gets_the_grid_of_its_image(lean: float, pixdim: tuple[float, ...] | None) -> None:
-    """Also if their headers differ by rounding, in each of 40 scans."""
+@pytest.mark.parametrize("scans", [6, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_label_gets_the_grid_of_its_image(lean: float, pixdim: tuple[float, ...] | None, scans: int) -> None:
+    """Also if their headers differ by rounding, in each scan."""
     rng = np.random.default_rng(5)
     resample = ResampleAxesd(["image", "label"], pixdim=pixdim, mode=["bilinear", "nearest"])
-    for _ in range(40):
+    for _ in range(scans):
         affine = random_affine(rng, lean)
         image = scan(affine)
         label = (image > 0.5).float()

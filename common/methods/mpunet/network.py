@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...layers import TwoForms
 from ...layers.checks import check_channels, check_option, check_sizes
-from ...layers.slabs import cut, joined, slabs_of, trimmed, widened
+from ...layers.strips import cut, joined, strips_of, trimmed, widened
 from .attention import AttentionGate, PositionAttention
 from .blocks import Head, initialise, maximum_of_neighbours
 
@@ -164,12 +164,12 @@ class MPUNet(TwoForms):
         ValueError: an option outside the values above.
     """
 
-    # Inference computes the level of full size in slabs of so many voxels along x. Around a slab the convolutions of
+    # Inference computes the level of full size in strips of so many voxels along x. Around a strip the convolutions of
     # the decoder reach 3 voxels (two of 5x5x5: 4, and half the resolution needs an even number), the encoder's 2 more.
-    slab, decoder_reach, encoder_reach = 32, 4, 2
+    strip, decoder_reach, encoder_reach = 32, 4, 2
 
     encoder_modules = ("encoder", "down")
-    __constants__: Sequence[str] = ("decoder_reach", "dense", "encoder_reach", "fused", "slab")
+    __constants__: Sequence[str] = ("decoder_reach", "dense", "encoder_reach", "fused", "strip")
 
     def __init__(
         self,
@@ -247,9 +247,9 @@ class MPUNet(TwoForms):
         """
         check_channels(image, self.in_channels)
         check_sizes(image, 8)
-        slabs = slabs_of(image.shape[2], self.slab, self.training)
+        strips = strips_of(image.shape[2], self.strip, self.training)
 
-        finest_skips, x = self.encode_finest(image, slabs)
+        finest_skips, x = self.encode_finest(image, strips)
         skips: list[Tensor] = []
         for level, (stage, down) in enumerate(zip(self.encoder, self.down)):
             if level > 0:
@@ -267,7 +267,7 @@ class MPUNet(TwoForms):
         else:
             for stage in self.decoder:
                 x = stage(x, skips.pop())
-        seg = self.decode_finest(x, finest_skips, slabs)
+        seg = self.decode_finest(x, finest_skips, strips)
 
         if self.fused:
             seg = seg + maps[0]  # not in place: the softmax keeps its result for the gradient
@@ -280,26 +280,26 @@ class MPUNet(TwoForms):
             return {"seg": seg, "aux_8": maps[0], "aux_4": maps[1], "aux_2": maps[2]}
         return {"seg": seg}
 
-    def encode_finest(self, image: Tensor, slabs: list[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
-        """Encode the level of full size; returns the skip of each slab and the features of half the size."""
+    def encode_finest(self, image: Tensor, strips: list[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
+        """Encode the level of full size; returns the skip of each strip and the features of half the size."""
         size = image.shape[2]
         skips: list[Tensor] = []
         halves: list[Tensor] = []
-        for slab in slabs:
-            near = widened(slab, self.decoder_reach, size)
+        for strip in strips:
+            near = widened(strip, self.decoder_reach, size)
             far = widened(near, self.encoder_reach, size)
             skip = trimmed(self.encoder[0](cut(image, far)), near, far)
-            halves.append(trimmed(self.down[0](skip), slab, near, 2))
+            halves.append(trimmed(self.down[0](skip), strip, near, 2))
             skips.append(skip)
         return skips, joined(halves)
 
-    def decode_finest(self, x: Tensor, skips: list[Tensor], slabs: list[tuple[int, int]]) -> Tensor:
+    def decode_finest(self, x: Tensor, skips: list[Tensor], strips: list[tuple[int, int]]) -> Tensor:
         """Decode the level of full size from the features of half the size; returns its softmax map."""
         maps: list[Tensor] = []
-        for slab in slabs:
-            near = widened(slab, self.decoder_reach, 2 * x.shape[2])
+        for strip in strips:
+            near = widened(strip, self.decoder_reach, 2 * x.shape[2])
             y = self.finest(cut(x, near, 2), skips.pop(0))
-            maps.append(self.head(trimmed(y, slab, near)))
+            maps.append(self.head(trimmed(y, strip, near)))
         return joined(maps)
 
 

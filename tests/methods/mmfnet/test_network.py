@@ -263,24 +263,6 @@ def test_empty_modality_has_finite_gradients(empty: list[int]) -> None:
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_paper_network_trains_on_a_single_small_patch() -> None:
-    network = MMFNet().train()
-    output = network(torch.randn(1, 3, 32, 32, 16))
-    output.sum().backward()
-
-    assert output.shape == (1, 1, 32, 32, 16)
-    assert all(p.grad.isfinite().all() for p in network.parameters())
-
-
-def test_probabilities_in_float32_also_under_autocast() -> None:
-    network = MMFNet(channels=(4, 8)).eval()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        output = network(torch.randn(1, 3, 8, 8, 8))
-
-    assert output.dtype == torch.float32
-    assert not torch.equal(output, output.bfloat16().float())  # the sigmoid itself was not rounded
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

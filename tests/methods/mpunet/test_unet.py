@@ -28,6 +28,9 @@ class TestAdditiveUNet(TwoFormsTests):
     other_out_channels = 3
     not_in_inference = "coarse_heads"  # the inference form is the finest map alone
 
+    def inference_of(self, outputs: dict[str, Tensor]) -> Tensor:
+        return outputs["seg"]
+
 
 def plain_unet(n: AdditiveUNet, x: Tensor) -> dict[str, Tensor]:
     skips = []

@@ -129,3 +129,6 @@ class ThreeTasksTests(TwoFormsTests):
     heads: ClassVar[dict[str, int]] = {"coarse": 5, "tumour": 5, "enhancing": 2}
     other: ClassVar[dict[str, Any]] = {"in_channels": 2, "num_classes": (6, 4, 3)}
     other_out_channels = 6 + 4 + 3
+
+    def inference_of(self, outputs: dict[str, Tensor]) -> Tensor:
+        return torch.cat([logits.softmax(1) for logits in outputs.values()], 1)

@@ -145,6 +145,7 @@ def test_a_resampled_constant_is_background() -> None:
     np.testing.assert_array_equal(brain_mask((image + jitter).astype(np.float32)), BRAIN)
 
 
+@pytest.mark.slow
 def test_a_volume_of_usual_size_takes_under_1_s() -> None:
     image = torch.zeros(4, 240, 240, 155)
     image[:, 50:190, 40:200, 10:150] = torch.rand(4, 140, 160, 140) + 1

@@ -149,7 +149,7 @@ def case_with_a_tumour(cascade: nn.Module, inferer: WindowInferer) -> Tensor:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
-@pytest.mark.parametrize("empty", [None, (0, 0)])
+@pytest.mark.parametrize("empty", [pytest.param(None, marks=pytest.mark.slow), (0, 0)])
 def test_the_label_map_equals_that_without_gating(scheme: dict[str, Any], empty: Any) -> None:
     network = trained(Cascade(channels=(4, 8), dense=True))
     image = case_with_a_tumour(network, WindowInferer(**scheme, **FLOAT32))
@@ -182,6 +182,7 @@ def test_each_case_of_a_batch_is_gated_on_its_own() -> None:
     assert not fuse(found)[1].any()
 
 
+@pytest.mark.slow
 def test_omnet_equals_a_cascade_with_a_shared_backbone() -> None:
     one_pass = trained(OMNet(attention=None, channels=(4, 8), dense=True))
     cascade = Cascade(channels=(4, 8), dense=True)

@@ -84,16 +84,6 @@ def test_the_networks_of_the_cascade_run_on_their_patches_only(training: bool) -
     assert {name.split(".")[1] for name, p in cascade.named_parameters() if p.grad is not None} == {"tumour"}
 
 
-def test_inference_form_of_the_cascade_is_the_softmax() -> None:
-    network, image = trained(Cascade(channels=(4, 6))).eval(), torch.randn(2, 4, 8, 8, 8)
-    dense = Cascade(channels=(4, 6), dense=True).eval()
-    dense.load_state_dict(network.state_dict())
-
-    with torch.no_grad():
-        expected = [network.nets[task](image).softmax(1) for task in TASKS]
-        torch.testing.assert_close(dense(image), torch.cat(expected, 1))
-
-
 def test_a_cascade_of_another_number_of_tasks_raises() -> None:
     with pytest.raises(ValueError, match=r"num_classes=\(5, 2\): expected three numbers"):
         Cascade(num_classes=(5, 2))

@@ -183,20 +183,6 @@ def test_each_task_trains_its_own_head(attention: str | None) -> None:
         assert {name for name, _ in network.named_parameters() if name.startswith("backbone.")} <= reached
 
 
-@pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
-def test_inference_form_is_the_softmax_of_every_task(attention: str | None) -> None:
-    network = narrow(attention=attention, channels=(8, 6))
-    dense = OMNet(attention=attention, channels=(8, 6), dense=True).eval()
-    dense.load_state_dict(network.state_dict())
-    image = torch.randn(2, 4, 8, 8, 8)
-
-    with torch.no_grad():
-        output = dense(image)
-        torch.testing.assert_close(output, torch.cat([logits.softmax(1) for logits in network(image).values()], 1))
-    for probabilities in output.split((5, 5, 2), 1):
-        torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 8, 8, 8))
-
-
 @pytest.mark.parametrize("attention", ["cga", "se", None])
 @pytest.mark.parametrize("training", [True, False])
 def test_heads_return_their_patches(attention: str | None, training: bool) -> None:
@@ -232,18 +218,6 @@ def test_a_head_without_patches_gets_no_gradient(attention: str | None) -> None:
 # Numbers and errors.
 
 
-@pytest.mark.parametrize("attention", ["cga", "cga-", "se", None])
-def test_probabilities_in_float32_also_under_autocast(attention: str | None) -> None:
-    network = narrow(attention=attention, channels=(8, 6), dense=True)
-    image = torch.randn(1, 4, 8, 8, 8)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        output = network(image)
-
-    assert output.dtype == torch.float32
-    assert not torch.equal(output, output.bfloat16().float())  # the softmax itself was not rounded
-    assert (output - network(image)).abs().mean() < 0.05
-
-
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
 def test_other_precisions(precision: torch.dtype) -> None:
     network = narrow(statistics_window=(8, 8, 4)).to(precision)
@@ -272,8 +246,3 @@ def test_unknown_option_raises(options: dict, message: str) -> None:
 def test_patches_that_do_not_fit_raise(kind: type, dense: bool, number: int) -> None:
     with pytest.raises(ValueError, match=r"patches: expected three tensors"):
         kind(channels=(4, 6, 8), dense=dense)(torch.zeros(2, 4, 8, 8, 8), number * [torch.tensor([0])])
-
-
-def test_size_of_the_paper_network_must_be_a_multiple_of_8() -> None:
-    with pytest.raises(ValueError, match=r"spatial size 155 is not divisible by 8; pad to 160"):
-        OMNet()(torch.zeros(1, 4, 8, 8, 155))

@@ -286,7 +286,9 @@ def trained(make: Callable, folder: Path, name: str, interrupt: int | None = Non
 
 
 @pytest.mark.parametrize("name", BUILD)
-@pytest.mark.parametrize("interrupt", [7, 9])  # in epoch 3, the second of the second step
+@pytest.mark.parametrize(
+    "interrupt", [7, pytest.param(9, marks=pytest.mark.slow)]
+)  # in epoch 3, the second of the second step
 def test_a_curriculum_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: Path, name: str, interrupt: int) -> None:
     trained(trainer, tmp_path / "whole", name)
     trained(trainer, tmp_path / "parts", name, interrupt)
