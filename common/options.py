@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from traceback import walk_stack
 from typing import Any, NamedTuple
@@ -59,6 +59,19 @@ def check_setting(key: str, known: Collection[str], where: str, mark: str = "") 
 def setting_of(key: str) -> str:
     """Return the setting that a key or an option changes: ``load`` for ``load``, ``+load`` and ``load::0``."""
     return re.split("::|#", key.lstrip("+"))[0]
+
+
+def used_settings(config: Mapping[str, Any]) -> set[str]:
+    """Return the settings that others in a config refer to."""
+    return {name for key, value in config.items() for name in _settings_in(value) if name != key}
+
+
+def _settings_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from map(setting_of, ReferenceResolver.match_refs_pattern(value))
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _settings_in(item)
 
 
 def parse_bool(value: bool | str) -> bool:

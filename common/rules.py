@@ -159,7 +159,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),
     "levels": whole_number(1, 3),
     **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], positive_number()),
-    **dict.fromkeys(["weight_decay", "lung_margin", "focal_gamma", "focal_weight"], number(0)),
+    **dict.fromkeys(["weight_decay", "lung_margin", "focal_gamma", "focal_weight", "cross_entropy"], number(0)),
     **dict.fromkeys(["cache_rate", "tumour_share", "rotate_probability", "class_weight", "focal_alpha"], number(0, 1)),
     **dict.fromkeys(["momentum", "validation_share"], fraction_below_one()),
     "overlap": one_or_three_of(fraction_below_one(), "[0,0,0.5]"),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,21 @@ def read_intensity(path: str | Path, weights: str | Path | Sequence[str | Path] 
     return intensity
 
 
-def keep_intensity(intensity: Mapping[str, Any], ckpt_dir: str | Path) -> None:
+def keep_intensity(steps: Iterable[Any], ckpt_dir: str | Path) -> None:
     """Write ``ckpt_dir/intensity.json`` beside the weights, so that inference needs no data list.
 
     In a distributed run, only the first process writes.
 
+    Args:
+        steps: transforms of the training; the first one with an attribute ``intensity`` has the statistics. Without
+            such a transform, as for MRI, nothing is written.
+        ckpt_dir: folder of the weights.
+
     Raises:
         InputError: the file exists with other numbers.
     """
-    if idist.get_rank() > 0:
+    intensity = next((step.intensity for step in steps if hasattr(step, "intensity")), None)
+    if intensity is None or idist.get_rank() > 0:
         return
     path = Path(ckpt_dir) / "intensity.json"
     if path.exists():

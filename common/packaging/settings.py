@@ -13,10 +13,11 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
-from ..options import literal, setting_of
+from ..options import literal, setting_of, used_settings
 from ..record import RECORD_FILE, apply_settings
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
+from .modalities import described_input
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
@@ -37,14 +38,16 @@ def apply_training_settings(contents: Contents) -> Contents:
     """
     changes, default = _changes(contents), contents.inference
     inference = merged(default, changes)
-    metadata = _changed_metadata(contents, relabelled(contents.metadata, default, inference), changes)
+    metadata = described_input(relabelled(contents.metadata, default, inference), default, inference)
+    metadata = _changed_metadata(contents, metadata, changes)
     if contents.scores is not None:
         check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)
     check_package_labels(inference, metadata)
     configs = _changed_configs(contents, changes)
     demo = contents.configs["demo.json"]
     # On the demo's coarser grid, one or two windows cover a phantom. A grid that training changed stays.
-    trial = {key: demo[key] for key in GRID if key in demo and changes.get(key, default.get(key)) == default.get(key)}
+    changed = {key for key in ("normalize", *GRID) if inference.get(key) != default.get(key)}
+    trial = {key: demo[key] for key in GRID if key in demo and not {key, "normalize"} & changed}
     return replace(contents, configs=configs, metadata=metadata, trial=trial)
 
 
@@ -87,9 +90,10 @@ def _changed_configs(contents: Contents, changes: Mapping[str, Any]) -> dict[str
         configs[name] = merged(configs[name], changes)
     parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
     parser["ckpt_dir"] = literal(str(contents.weights.resolve().parent))
+    used = used_settings(configs["inference.json"])
     for key in from_training:
         try:
-            value = parser.get_parsed_content(key)
+            value = parser.get_parsed_content(key) if key in used else None
         except Exception as error:  # MONAI wraps an InputError of the expression in several others
             raise root_cause(error) from error
         for name, config in configs.items():
@@ -99,7 +103,7 @@ def _changed_configs(contents: Contents, changes: Mapping[str, Any]) -> dict[str
 
 
 def _is_from_training(key: str, value: Any) -> bool:
-    return key not in PATHS and isinstance(value, str) and value.startswith("$") and "@ckpt_dir" in value
+    return key not in PATHS and "ckpt_dir" in used_settings({key: value})
 
 
 def _changed_metadata(contents: Contents, metadata: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..data.foreground import check_foreground
 from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
-from ..options import running_config
+from ..options import running_config, used_settings
 from ..processes import gather
 from .identity import case_identities
 from .run_record import RunRecord
@@ -34,7 +34,8 @@ def run_record(
     """Create the record of the training; the training's config calls this.
 
     Args:
-        recorded: names of the settings to record.
+        recorded: names of the settings to record. An expression that the config does not use, because an overlay
+            replaced what refers to it, is not evaluated and left out.
         train_cases: cases of the training data set.
         validation_cases: cases of the validation data set; in a distributed run, those of this process.
         dataset_dir: folder of the data list, which names the test cases; without a list, there are no test cases.
@@ -58,6 +59,7 @@ def run_record(
         if idist.get_rank() > 0:
             return None
     known = parser.get("")
+    idle = {key for key in known.keys() - used_settings(known) if str(known[key]).startswith(("$", "@"))}
     training = {
         key: value
         for key, value in known.items()
@@ -66,7 +68,7 @@ def run_record(
     meta = parser.get("_meta_", {})
     return RunRecord(
         bundle={"name": str(meta.get("name", "")), "version": str(meta.get("version", ""))},
-        settings={key: resolved_setting(parser, key) for key in recorded if key in known},
+        settings={key: resolved_setting(parser, key) for key in recorded if key in known and key not in idle},
         training=training,
         fold=fold,
         seed=int(seed),

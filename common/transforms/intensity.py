@@ -221,3 +221,4 @@ class ClipStandardized(ClipScaled):
     def __init__(self, keys: KeysCollection, intensity: Mapping[str, Any], allow_missing_keys: bool = False) -> None:
         low, high, mean, sd = (float(intensity[key]) for key in ("low", "high", "mean", "sd"))
         super().__init__(keys, low, high, ((low - mean) / sd, (high - mean) / sd), allow_missing_keys)
+        self.intensity = dict(intensity)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import EnsureChannelFirstd, LoadImaged
 from scipy.spatial.transform import Rotation
 
 from common.transforms import ReturnToScand
@@ -81,10 +82,8 @@ def preprocessing(files: list[str], bundle: Path) -> list[Callable]:
     parser = ConfigParser()
     parser.read_config(files)
     parser["bundle_root"] = str(bundle)
-    steps = parser["preprocessing"]["transforms"]
-    read = ("LoadImaged", "EnsureChannelFirstd")
-    wanted = [i for i, step in enumerate(steps) if step["_target_"] not in read]
-    return [parser.get_parsed_content(f"preprocessing#transforms#{i}") for i in wanted]
+    steps = parser.get_parsed_content("preprocessing").transforms
+    return [step for step in steps if not isinstance(step, (LoadImaged, EnsureChannelFirstd))]
 
 
 @bundles

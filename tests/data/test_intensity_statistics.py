@@ -8,10 +8,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import CastToTyped
 
 from common.data import intensity_of, keep_intensity, load_cases, read_intensity
 from common.data import intensity_statistics as module
 from common.errors import InputError
+from common.transforms import ClipStandardized
 from common.verbs import intensity as verb
 
 NUMBERS = {"low": -80.5, "high": 200, "mean": 61.25, "sd": 30.0}
@@ -165,16 +167,17 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: str | None, message:
 
 
 def test_they_are_kept_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = tmp_path / "models"
+    models, steps = tmp_path / "models", [CastToTyped("image"), ClipStandardized("image", NUMBERS)]
     with monkeypatch.context() as another:
         another.setattr("ignite.distributed.get_rank", lambda: 1)
-        keep_intensity(NUMBERS, models)
+        keep_intensity(steps, models)
+    keep_intensity(steps[:1], models)  # uses no statistics
     assert not models.exists()
-    keep_intensity(NUMBERS, models)
-    keep_intensity(NUMBERS, models)
+    keep_intensity(steps, models)
+    keep_intensity(steps, models)
     assert read_intensity(models / "intensity.json") == NUMBERS
     with pytest.raises(InputError, match=r"mean 61.25, .*training cases have .*mean 3, .*choose another --ckpt_dir"):
-        keep_intensity({**NUMBERS, "mean": 3}, models)
+        keep_intensity([ClipStandardized("image", {**NUMBERS, "mean": 3})], models)
     assert read_intensity(models / "intensity.json") == NUMBERS
 
 

@@ -5,16 +5,18 @@
 - ``patches``: training patches of 16 slices, shifted, rotated and mirrored (IV-A).
 - ``network``: the encoders, the fusion blocks and the decoder (III-A and III-B, fig. 2 to 4, eq. 4 to 13).
 - ``training``: self-transfer: one network for each modality, then warm-up, then fine-tuning (III-C, fig. 5; IV-C).
+- ``loss``: a loss of one probability map for each label (eq. 1 to 3).
 - ``average_precision``: the score AP (eq. 15 to 17).
 - ``phantom``: a synthetic head that needs all three modalities; ours.
 
-The Dice loss (eq. 1 to 3) is MONAI's. The sliding window of inference is ``common.inferers.WindowInferer``.
+The Dice loss is MONAI's. The sliding window of inference is ``common.inferers.WindowInferer``.
 Settings and deviations: ``docs/explanation/mmfnet.md`` and the docstring of ``network``.
 """
 
 from .average_precision import AveragePrecisionMetric, average_precision
 from .body import CropBodyd, NormalizeBodyd, body_box
 from .channels import ClipChannelsd, SelectChannelsd, clipping_ranges
+from .loss import LabelMapsLoss
 from .network import MMFNet
 from .patches import RandCropRotatedPatchd
 from .phantom import HEAD_DISTRACTORS, HEAD_SIGNALS, HeadPhantom
@@ -27,6 +29,7 @@ __all__ = [
     "ClipChannelsd",
     "CropBodyd",
     "HeadPhantom",
+    "LabelMapsLoss",
     "MMFNet",
     "NormalizeBodyd",
     "RandCropRotatedPatchd",

@@ -6,6 +6,8 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from .loss import label_masks
+
 
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
     """Return the area under the precision-recall curve.
@@ -50,24 +52,24 @@ def average_precision(scores: Tensor, target: Tensor) -> Tensor:
 
 
 class AveragePrecisionMetric(CumulativeIterationMetric):
-    """Compute the average precision of each case's voxels and its mean over cases.
+    """Compute the average precision of each case's voxels and its mean over cases; of several labels, their mean.
 
     ``monai.metrics.AveragePrecisionMetric`` is for classification: it pools the cases and takes no image.
-    ``get_buffer()`` returns the value of each case, ``(N, 1)``, NaN for a case without foreground.
+    ``get_buffer()`` returns the value of each case, ``(N, 1)``, NaN for a case without foreground. Labels that a case
+    does not have are left out of its mean.
 
-    A call takes ``y_pred``, probabilities in [0, 1], and ``y``, values 0 and 1, both ``(B, 1, ...)`` or lists of
-    ``(1, ...)``.
+    A call takes ``y_pred``, a map of probabilities in [0, 1] for each label, ``(B, K, ...)``, and ``y``, a label map
+    with the values 0 to K, ``(B, 1, ...)``; or lists of both without ``B``.
 
     Raises:
         ValueError: a call gets other shapes or values.
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        if y_pred.shape != y.shape or y_pred.shape[1] != 1:
-            raise ValueError(
-                f"y_pred has the shape {list(y_pred.shape)} and y {list(y.shape)}; expected (B, 1, ...) for both"
-            )
-        return torch.stack([average_precision(p, t) for p, t in zip(y_pred, y)])[:, None]
+        masks = label_masks(y, y_pred)
+        return torch.stack(
+            [torch.stack([average_precision(p, t) for p, t in zip(*case)]).nanmean() for case in zip(y_pred, masks)]
+        )[:, None]
 
     def aggregate(self) -> Tensor:
         """Return the mean over the cases with foreground, a scalar; NaN if no case has any.

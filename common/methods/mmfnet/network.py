@@ -191,10 +191,11 @@ class MMFNet(nn.Module):
     """Segment the tumour by MMFNet (fig. 2); the defaults are the paper's for T1, T2 and contrast-enhanced T1.
 
     They have 1,547,251 parameters. The network has a single form: it returns one tensor for training and for inference.
+    For several labels, the last convolution has one sigmoid map for each of them, where the paper has the tumour's.
 
     Args:
         in_channels: int, modalities, one input channel each.
-        out_channels: int, foreground classes, each a probability map of its own.
+        out_channels: int, labels, each a probability map of its own; the background has none.
         channels: ints, width of an encoder per level, finest first.
         norm: str or tuple, normalisation, in MONAI's words.
         act: str or tuple, activation, in MONAI's words.

@@ -85,7 +85,7 @@ def test_the_defaults_are_the_papers() -> None:
         "positive": "positive",
         "task": "both",
     }
-    assert {key: parser[key] for key in settings} == settings
+    assert {key: parser.get_parsed_content(key) for key in settings} == settings
     loss = parser.get_parsed_content("loss")
     assert loss.stage_weights == {"aux_va": 0.8, "aux_asa": 0.9, "seg": 1.0}
     assert loss.log_variances.shape == (2,)
@@ -227,10 +227,13 @@ def test_intensity_statistics_cover_the_training_cases(workflow: Callable, cohor
     assert [beside_the_list["low"], beside_the_list["high"]] == pytest.approx([low, high])
 
 
+READ = {"_target_": "common.data.read_intensity", "path": "$@ckpt_dir + '/intensity.json'"}
+
+
 def test_weights_without_intensity_statistics_are_refused(workflow: Callable, busy: Path) -> None:
     (busy / "intensity.json").unlink()
     with pytest.raises(Exception, match=r".") as error:
-        workflow(MAMTLN_CT, "inference", intensity="$read_intensity(@ckpt_dir + '/intensity.json')").run()
+        workflow(MAMTLN_CT, "inference", intensity=READ).run()
     assert "intensity.json: no such file; training writes it beside its weights" in str(root_cause(error.value))
 
 

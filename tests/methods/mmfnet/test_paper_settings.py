@@ -99,12 +99,12 @@ def test_the_defaults_are_the_papers() -> None:
     assert {key: parser[key] for key in settings} == settings
     inference = parser_of(MMFNET, "inference")
     assert inference.get().keys() > {"modalities", "channels", "spacing", "roi_size", "window_step"}
-    for steps in (parser.get_parsed_content("clip"), inference.get_parsed_content("preprocessing").transforms):
-        (clip,) = (step for step in steps if isinstance(step, ClipChannelsd))
+    for config in (parser, inference):
+        (clip,) = (step for step in config.get_parsed_content("clip") if isinstance(step, ClipChannelsd))
         assert clip.ranges.tolist() == [[-2, 1], [-3, 2], [-2, 3.5]]
-    loss = parser.get_parsed_content("loss")
-    assert (loss.smooth_nr, loss.smooth_dr, loss.batch, loss.sigmoid) == (1, 1, True, False)
-    assert parser.get_parsed_content("case_loss").batch is False
+    loss, dice = parser.get_parsed_content("loss"), parser.get_parsed_content("loss").dice
+    assert (dice.smooth_nr, dice.smooth_dr, dice.batch, dice.sigmoid, loss.cross_entropy) == (1, 1, True, False, 0)
+    assert parser.get_parsed_content("case_loss").dice.batch is False
 
 
 def test_the_stages_are_the_papers() -> None:
@@ -121,7 +121,7 @@ def test_the_stages_are_the_papers() -> None:
 
 def test_the_augmentation_is_the_papers() -> None:
     """Compare with section IV-A."""
-    (window,) = parser_of(MMFNET, "train").get_parsed_content("train::window")
+    (window,) = parser_of(MMFNET, "train").get_parsed_content("augment")
     assert (window.roi_size, window.step) == ((256, 256, 16), 4)
     assert window.max_offset == (32, 32, 4)  # the margin shortens none
     assert (window.max_angle, window.flip_axis) == (5.0, 1)

@@ -1,0 +1,70 @@
+"""Compare the probability map of each label with its mask (eq. 1 to 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+
+class LabelMapsLoss(nn.Module):
+    """Compute ``dice + cross_entropy * BCE`` of one probability map for each label, in float32.
+
+    The paper has one label and the Dice loss alone. ``BCE`` is the binary cross-entropy, the mean over maps and voxels.
+
+    Args:
+        dice: callable (probabilities, masks) -> scalar loss, such as MONAI's ``DiceLoss``; both ``(B, K, x, y, z)``.
+        cross_entropy: float, weight of the binary cross-entropy.
+    """
+
+    def __init__(self, dice: Callable[[Tensor, Tensor], Tensor], cross_entropy: float = 0.0) -> None:
+        super().__init__()
+        self.dice = dice
+        self.cross_entropy = cross_entropy
+
+    def forward(self, probabilities: Tensor, label: Tensor) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            probabilities: ``(B, K, x, y, z)``, a map for each label, not logits.
+            label: ``(B, 1, x, y, z)``, 0 for the background and 1 to K for the labels.
+
+        Raises:
+            InputError: the shapes differ from these, or a label has no map.
+        """
+        masks = label_masks(label, probabilities)
+        loss = self.dice(probabilities, masks)
+        if self.cross_entropy:
+            # PyTorch refuses its binary_cross_entropy inside autocast
+            given_to_truth = torch.where(masks > 0, probabilities, 1 - probabilities)
+            loss = loss - self.cross_entropy * given_to_truth.clamp_min(1e-7).log().mean()
+        return loss
+
+
+def label_masks(label: Tensor, probabilities: Tensor) -> Tensor:
+    """Return the mask of each label, 0 or 1, in the shape and type of the probabilities.
+
+    Args:
+        label: ``(B, 1, x, y, z)``, 0 for the background and 1 to K for the labels.
+        probabilities: ``(B, K, x, y, z)``.
+
+    Raises:
+        InputError: the shapes differ from these, or a label has no map.
+    """
+    if label.shape != (len(probabilities), 1, *probabilities.shape[2:]):
+        raise InputError(
+            f"probabilities of shape {list(probabilities.shape)} with a label of shape {list(label.shape)}: expected "
+            "(B, labels, x, y, z) and (B, 1, x, y, z)"
+        )
+    values = torch.arange(1, probabilities.shape[1] + 1, device=label.device)
+    masks = label == values.view(-1, *[1] * (label.dim() - 2))
+    unknown = label[(label != 0) & ~masks.any(1, keepdim=True)]
+    if len(unknown):
+        raise InputError(
+            f"the label map has the value {unknown[0].item():g}, but the network has maps of the values 1 to "
+            f"{probabilities.shape[1]}; give network_def as many out_channels as there are labels"
+        )
+    return masks.to(probabilities.dtype)
