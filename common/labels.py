@@ -109,6 +109,7 @@ def check_agreement(
     segments: Any,
     out_channels: int | None,
     channels: Mapping[str, str] | None,
+    background: bool = True,
 ) -> None:
     """Check that the settings and the metadata of a bundle agree on its labels.
 
@@ -116,18 +117,20 @@ def check_agreement(
         labels: mapping from names to values.
         regions: mapping from names to lists of labels.
         segments: codes of a DICOM segmentation, by label name.
-        out_channels: number of output channels of the network, the background included; None if it is not a setting.
+        out_channels: number of maps of the network; None if it is not a setting.
         channels: ``channel_def`` of the label map in ``metadata.json``; None skips this check.
+        background: whether the network has a map of the background.
 
     Raises:
         InputError: an entry does not agree; the message has both values.
     """
     class_regions(labels, regions)
     segments_of_labels(labels, segments)
-    if out_channels not in (None, 1 + len(labels)):
+    if out_channels not in (None, background + len(labels)):
         raise InputError(
             f"network_def::out_channels is {out_channels}, but labels are {shown_labels(labels)}: expected "
-            f"{1 + len(labels)}, the background included; name every class of the network in `labels`"
+            f"{background + len(labels)}, the background {'included' if background else 'left out'}; name every class "
+            "of the network in `labels`"
         )
     if channels is None:
         return
@@ -137,6 +140,15 @@ def check_agreement(
             f"channel_def of the label map in metadata.json is {', '.join(f'{v} {k}' for v, k in channels.items())}, "
             f"but labels are {shown_labels(labels)}; give both the same names and values"
         )
+
+
+def has_background(postprocessing: Mapping[str, Any]) -> bool:
+    """Return whether the network of a config has a map of the background, so that no transform adds one.
+
+    Args:
+        postprocessing: ``postprocessing`` of ``inference.json``.
+    """
+    return not any(step["_target_"].endswith(".AddBackgroundd") for step in postprocessing["transforms"])
 
 
 def read_label_map(label_map: Any, labels: Mapping[str, int]) -> dict[int, int]:

@@ -15,7 +15,7 @@ from packaging.version import Version
 from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
-from ..labels import check_agreement
+from ..labels import check_agreement, has_background
 from ..options import literal, setting_of
 from .findings import Findings
 from .machine import installed
@@ -136,6 +136,7 @@ def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | No
             parser.get_parsed_content("segments"),
             parser.get_parsed_content(width) if width in parser else None,
             None if about is None else about["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"],
+            has_background(parser["postprocessing"]),
         )
     except Exception as error:
         findings.fail("labels", why(error))

@@ -11,7 +11,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from ..errors import InputError, root_cause
-from ..labels import channel_def, check_agreement, check_labels, class_regions, shown_labels
+from ..labels import channel_def, check_agreement, check_labels, class_regions, has_background, shown_labels
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any])
         width = None
         if "out_channels" in config["network_def"]:
             width = parser.get_parsed_content("network_def::out_channels")
-        check_agreement(config["labels"], config["regions"], config["segments"], width, written)
+        background = has_background(config["postprocessing"])
+        check_agreement(config["labels"], config["regions"], config["segments"], width, written, background)
         for index, step in enumerate(config["postprocessing"]["transforms"]):
             id = f"postprocessing::transforms::{index}"
             if step.get("labels") == "@labels" and "segments" not in step:

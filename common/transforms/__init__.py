@@ -10,6 +10,7 @@ says so. A transform without one of these members leaves that part of a case as 
 - ``bytes_per_voxel`` is the number of bytes that it adds to a case for each voxel, at most.
 """
 
+from .background import AddBackgroundd
 from .class_index import ClassIndexd
 from .class_result import SplitClassesd
 from .dicom_seg import WriteDicomSegd
@@ -22,6 +23,7 @@ from .save_image import AtomicSaveImaged
 from .save_probabilities import SaveProbabilitiesd
 
 __all__ = [
+    "AddBackgroundd",
     "AtomicSaveImaged",
     "CheckHounsfieldd",
     "CheckLabeld",
