@@ -25,7 +25,7 @@ from fire.trace import FireTrace
 
 from .logs import show_any_text
 from .options import check_setting, parse_bool
-from .rules import RULES, SWITCH, check_value, whole_number
+from .rules import RULES, SWITCH, check_value, positive_number, whole_number
 from .verbs import VERBS
 
 HELP = {"-h", "--help"}
@@ -34,6 +34,7 @@ HELP = {"-h", "--help"}
 NUMBERS = {
     "cases": whole_number(1),
     "folds": whole_number(2),
+    "hours": positive_number(),
     **{name: RULES[name] for name in ("fold", "seed", "validation_share")},
 }
 

@@ -70,6 +70,12 @@ def three_of(rule: Rule, example: str) -> Rule:
     return Rule(expected, lambda value: _is_list(value) and len(value) == 3 and all(map(rule.holds, value)))
 
 
+def one_or_three_of(rule: Rule, example: str) -> Rule:
+    """Return the rule for a value that satisfies ``rule``, or a list of three such values."""
+    three = three_of(rule, example)
+    return Rule(f"{rule.expected}, or {three.expected}", lambda value: rule.holds(value) or three.holds(value))
+
+
 def list_of(rule: Rule, example: str) -> Rule:
     """Return the rule for a list of one or more values that all satisfy ``rule``."""
     expected = f'a list, each {rule.expected}, such as "{example}"'
@@ -154,7 +160,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], positive_number()),
     **dict.fromkeys(["weight_decay", "lung_margin", "focal_gamma", "focal_weight"], number(0)),
     **dict.fromkeys(["cache_rate", "tumour_share", "rotate_probability", "class_weight", "focal_alpha"], number(0, 1)),
-    **dict.fromkeys(["overlap", "momentum", "validation_share"], fraction_below_one()),
+    **dict.fromkeys(["momentum", "validation_share"], fraction_below_one()),
+    "overlap": one_or_three_of(fraction_below_one(), "[0,0,0.5]"),
     **dict.fromkeys(["roi_size", "crop_size", "keep"], three_of(whole_number(1), "[64,64,16]")),
     **dict.fromkeys(["margin", "max_offset", "jitter"], three_of(whole_number(0), "[8,8,4]")),
     "curriculum": Rule(

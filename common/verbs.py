@@ -18,6 +18,7 @@ from .files import read_json
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
+from .planning import plan_training, write_plan
 from .reporting import compare, compare_paired, read_classes, read_classification, read_scores
 
 
@@ -90,6 +91,44 @@ def datalist(
     """
     lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
+
+
+def plan(
+    bundle: str,
+    dataset_dir: str,
+    out: str,
+    hours: float = 1.0,
+    fold: int | None = None,
+    validation_share: float = 0.25,
+    modalities: str | tuple[str, ...] = (),
+) -> None:
+    """Plan the training of a bundle's network on other scans and labels: write one overlay with all settings.
+
+    The overlay goes after train.json, evaluate.json and inference.json, and into pack --overlay. Its key reasons says
+    why each setting has its value.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle.
+        dataset_dir: folder of a data list, or of a data set in the form of nnU-Net v2 or of the Medical Segmentation
+            Decathlon. Only the training cases are read.
+        out: overlay to write, such as plan.json.
+        hours: time for the training on this machine.
+        fold: cross-validation fold, as for a training.
+        validation_share: fraction of the patients outside the fold to use for validation, as for a training.
+        modalities: names of the channels. Default: those in the data set's dataset.json.
+    """
+    planned = plan_training(
+        _bundle_folder(bundle), Path(dataset_dir), hours, fold, validation_share, _words(modalities)
+    )
+    write_plan(planned, Path(out))
+    for key, reason in planned["reasons"].items():
+        print(f"{key}: {_shown(planned[key])} ({reason})")
+    print(f"{out}: the overlay for train.json, evaluate.json, inference.json and pack")
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def intensity(dataset_dir: str, fold: int | None = None, validation_share: float = 0.25) -> None:
@@ -288,6 +327,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "phantoms": phantoms,
     "datalist": datalist,
+    "plan": plan,
     "intensity": intensity,
     "stack": stack,
     "unstack": unstack,

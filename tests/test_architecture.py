@@ -42,6 +42,7 @@ IMPORTS: dict[str, set[str]] = {
     "figures": {"data", "errors", "files", "geometry", "reporting"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
+    "planning": {"data", "errors", "files", "inferers", "labels", "layers", "memory", "tensors", "transforms"},
     "doctor": {
         "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options",
         "transforms",
@@ -49,7 +50,9 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
-    "verbs": {"data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "reporting"},
+    "verbs": {
+        "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "planning", "reporting",
+    },
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 

@@ -1,0 +1,85 @@
+"""Name the labels, regions and channels of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.listed_cases import named_channels
+from ..errors import InputError
+from ..files import read_json
+from ..labels import names_in_list
+from .cases import CaseFacts
+
+
+def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str, int], dict[str, list[str]], str]:
+    """Return the labels, the regions and the reason for both.
+
+    The names come from ``labels`` in the data set's ``dataset.json``. nnU-Net's regions, such as ``{"whole tumour":
+    [1, 2], "core": 2}``, become regions of labels that are named after their values. Without names, a label is named
+    after its value.
+
+    Raises:
+        InputError: a label map has a value without a name, in a data set that names others.
+    """
+    found = sorted({value for fact in facts for value in fact.values})
+    regions = _regions_in_list(dataset_dir)
+    named = names_in_list(dataset_dir)
+    if regions:
+        labels = {f"label {value}": value for value in sorted({v for values in regions.values() for v in values})}
+        source = "labels are the values, regions those of dataset.json"
+    elif named:
+        labels = {name: value for value, name in sorted(named.items())}
+        source = "names and values are those of dataset.json"
+    else:
+        labels = {f"label {value}": value for value in found}
+        source = "the values of the label maps; dataset.json names none"
+    unnamed = [value for value in found if value not in labels.values()]
+    if unnamed:
+        raise InputError(
+            f"{dataset_dir / 'dataset.json'}: the label maps have the values {', '.join(map(str, found))}, but labels "
+            f"are {', '.join(f'{name} {value}' for name, value in labels.items())}; name "
+            f"{', '.join(map(str, unnamed))} in 'labels' too"
+        )
+    absent = [name for name, value in labels.items() if value not in found]
+    if absent:
+        source += f"; no training case has {', '.join(absent)}"
+    number = {value: name for name, value in labels.items()}
+    return labels, {name: [number[value] for value in values] for name, values in regions.items()}, source
+
+
+def _regions_in_list(dataset_dir: Path) -> dict[str, list[int]]:
+    """Return the regions in ``labels`` of ``dataset.json``; empty if every label has one value."""
+    content = _content(dataset_dir)
+    named = content.get("labels")
+    if not isinstance(named, dict) or not any(isinstance(values, list) for values in named.values()):
+        return {}
+    lists = {str(name): values if isinstance(values, list) else [values] for name, values in named.items()}
+    return {name: values for name, values in lists.items() if values != [0]}
+
+
+def name_channels(dataset_dir: Path, case: dict[str, Any], count: int) -> list[str]:
+    """Return the names of the channels: those of ``dataset.json``, or names from their numbers.
+
+    Args:
+        dataset_dir: folder of the data set.
+        case: a case, for messages.
+        count: number of channels of this case.
+
+    Raises:
+        InputError: the data set names another number of channels.
+    """
+    named = named_channels(dataset_dir / "dataset.json", _content(dataset_dir))
+    if named and len(named) != count:
+        raise InputError(
+            f"{dataset_dir / 'dataset.json'}: names {len(named)} channels ({', '.join(named)}), but case "
+            f"{case['case']} has {count}; correct the list"
+        )
+    return named or (["image"] if count == 1 else [f"channel {number}" for number in range(count)])
+
+
+def _content(dataset_dir: Path) -> dict[str, Any]:
+    path = dataset_dir / "dataset.json"
+    content = read_json(path) if path.exists() else {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,203 @@
+"""Plan an overlay that adapts a bundle to a data set, for training, evaluation, inference and packing."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
+
+from ..data import load_cases
+from ..data.folders import channels_in_header
+from ..data.folds import VALIDATION_SHARE
+from ..errors import InputError, root_cause
+from ..files import dense_json, read_json, whole_file
+from ..inferers.windows import computes_bfloat16
+from ..memory import main_memory
+from .cases import CaseFacts, measure_cases
+from .choices import (
+    FEWEST_UPDATES,
+    PER_HOUR,
+    Choice,
+    Cost,
+    choose_augmentation,
+    choose_intensity,
+    choose_length,
+    choose_patch,
+    choose_spacing,
+    median_shape,
+)
+from .cost import update_cost
+from .labels import name_channels, name_labels
+
+SHARE_OF_MEMORY = 0.5  # of the free memory, for an update
+LEARNING_RATE = 2e-3
+
+
+def plan_training(
+    bundle: Path,
+    dataset_dir: Path,
+    hours: float = 1.0,
+    fold: int | None = None,
+    validation_share: float = VALIDATION_SHARE,
+    modalities: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return an overlay that adapts a bundle to the training cases of a data set.
+
+    Args:
+        bundle: folder of the bundle. Its ``configs/plan.json`` says what the method needs on other data.
+        dataset_dir: folder of a data list, or of a data set in the form of nnU-Net or of the Decathlon.
+        hours: time for the training on this machine.
+        fold, validation_share: as for a training.
+        modalities: names of the channels; without them, those of the data set.
+
+    Returns:
+        settings by key. ``reasons`` has the reason for each.
+
+    Raises:
+        InputError: the method does not suit the data set, or a case cannot be read.
+    """
+    recipe = _read_recipe(bundle)
+    train = read_json(bundle / "configs" / "train.json")
+    cases = load_cases(dataset_dir, "training", (), fold, validation_share)
+    held = load_cases(dataset_dir, "validation", (), fold, validation_share)
+    channels = list(modalities) or name_channels(dataset_dir, cases[0], _count_channels(cases[0]))
+    facts = measure_cases(cases, channels)
+    labels, regions, naming = name_labels(dataset_dir, facts)
+    spacing, device = choose_spacing(facts), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check, intensity = choose_intensity(facts, channels)
+    plan = {
+        "modalities": Choice(channels, "channels of the data set, in the order of its files"),
+        "labels": Choice(labels, naming),
+        "regions": Choice(regions, naming),
+        "label_map": Choice({}, "the label maps have the values of labels"),
+        **_classes(train, cases),
+        "check": check,
+        "normalize": Choice([_resample(spacing.value), intensity.value], f"{_grid(spacing)}; {intensity.reason}"),
+        "augment": choose_augmentation(list(labels), spacing.value),
+        "optimizer": Choice(
+            {"_target_": "torch.optim.AdamW", "_mode_": "callable", "lr": "@learning_rate", "weight_decay": 0.0001},
+            "learns in fewer updates than the method's own, which is made for more cases and time",
+        ),
+        "lr_scheduler": Choice(
+            {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_mode_": "callable", "T_max": "@max_epochs"},
+            "the learning rate reaches 0 when the planned time ends",
+        ),
+        "learning_rate": Choice(LEARNING_RATE, "for AdamW with normalised features"),
+        "amp": Choice(
+            computes_bfloat16(device),
+            "this machine computes bfloat16" if computes_bfloat16(device) else "this machine has no bfloat16",
+        ),
+        "segments": Choice({}, "codes for a DICOM segmentation: add them by label name"),
+    }
+    reasons = recipe.get("reasons", {})
+    plan |= {key: Choice(value, reasons.get(key, "the method's")) for key, value in recipe["overlay"].items()}
+    patch, batch, cost = _choose_patch(train, plan, recipe["size_divisor"], facts, spacing.value, hours, device)
+    plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
+    return {
+        **{key: choice.value for key, choice in plan.items()},
+        **_metadata(read_json(bundle / "configs" / "metadata.json"), labels, channels, len(cases)),
+        "reasons": {key: choice.reason for key, choice in plan.items()},
+    }
+
+
+def write_plan(plan: Mapping[str, Any], out: Path) -> None:
+    """Write a plan as an overlay.
+
+    Raises:
+        InputError: another file is there, which may be an edited plan.
+    """
+    with whole_file(out, lambda path: False) as partial:
+        partial.write_text(dense_json(dict(plan)) + "\n", encoding="utf-8")
+
+
+def _read_recipe(bundle: Path) -> dict[str, Any]:
+    path = bundle / "configs" / "plan.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the method of this bundle is for its own labels only")
+    return read_json(path)
+
+
+def _count_channels(case: Mapping[str, Any]) -> int:
+    """Return the number of channels of a case, from the number of its files or the header of its file."""
+    image = case["image"]
+    return len(image) if isinstance(image, list) else channels_in_header(Path(image))
+
+
+def _classes(train: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> dict[str, Choice]:
+    """Return the classes and the task of a method that classifies; empty for another method."""
+    if "classes" not in train:
+        return {}
+    found = [case["class"] for case in cases if "class" in case]
+    if len(found) < len(cases):
+        return {"task": Choice("seg", f"{len(found)} of {len(cases)} cases have a class")}
+    if all(isinstance(value, int) for value in found):
+        classes = [f"class {number}" for number in range(max(found) + 1)]
+    else:
+        classes = sorted({str(value) for value in found})
+    return {"task": Choice("both", "every case has a class"), "classes": Choice(classes, "classes of the cases")}
+
+
+def _grid(spacing: Choice) -> str:
+    return f"grid of {' x '.join(f'{size:g}' for size in spacing.value)} mm in RAS, {spacing.reason}"
+
+
+def _resample(spacing: Sequence[float]) -> dict[str, Any]:
+    return {
+        "_target_": "common.transforms.ResampleAxesd", "keys": ["image", "label"], "pixdim": list(spacing),
+        "mode": ["bilinear", "nearest"], "allow_missing_keys": True,
+    }  # fmt: skip
+
+
+def _choose_patch(
+    train: Mapping[str, Any],
+    plan: Mapping[str, Choice],
+    divisor: Sequence[int],
+    facts: Sequence[CaseFacts],
+    spacing: Sequence[float],
+    hours: float,
+    device: torch.device,
+) -> tuple[Choice, Choice, Cost]:
+    parser = ConfigParser(copy.deepcopy(dict(train)))
+    for key, choice in plan.items():
+        merge_kv(parser, key, copy.deepcopy(choice.value))
+    parser["device"] = str(device)
+
+    @functools.cache
+    def cost(patch: tuple[int, ...], batch: int) -> Cost:
+        parser["roi_size"] = list(patch)
+        return update_cost(parser, list(patch), batch)
+
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = main_memory()
+        memory = 8 << 30 if free is None else free.free
+    try:
+        return choose_patch(
+            median_shape(facts, spacing), divisor, int(SHARE_OF_MEMORY * memory), hours * PER_HOUR / FEWEST_UPDATES,
+            lambda patch, batch: cost(tuple(patch), batch),
+        )  # fmt: skip
+    except Exception as error:  # MONAI wraps an error of a component in several others
+        raise root_cause(error) from error
+
+
+def _metadata(
+    metadata: Mapping[str, Any], labels: Mapping[str, int], channels: Sequence[str], cases: int
+) -> dict[str, Any]:
+    """Return the entries of ``metadata.json`` that the data set changes, for packing."""
+    method = metadata["name"].rpartition("(")[2].rstrip(")")
+    names, images = ", ".join(labels), ", ".join(channels)
+    task = f"Segmentation of {names} from {images}"
+    return {
+        "_meta_::name": f"{task} ({method})",
+        "_meta_::task": task,
+        "_meta_::description": f"{method}, trained on {cases} cases with the labels {names}. Not for clinical use.",
+        "_meta_::data_source": "the data set of the training; its terms apply",
+        "_meta_::image_classes": f"{images}, {len(channels)} channel{'s' if len(channels) > 1 else ''}",
+    }
