@@ -155,6 +155,7 @@ RULES: dict[str, Rule] = {
     "fold": or_null(whole_number(0)),
     "cases": or_null(CASES),
     "limit": or_null(whole_number(1)),
+    "picture_interval": or_null(whole_number(0)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),
     "levels": whole_number(1, 3),
     **dict.fromkeys(["learning_rate", "fine_tuning_rate", "slice_thickness"], positive_number()),

@@ -16,6 +16,7 @@ from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.inferers import SimpleInferer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from common.engines import Stage, StagedTrainer, TrainingFolder
@@ -75,6 +76,13 @@ def run_until(engine: StagedTrainer, interrupt: int | None) -> None:
     engine.add_event_handler(Events.ITERATION_STARTED(once=interrupt), stop)
     with pytest.raises(KeyboardInterrupt):
         engine.run()
+
+
+def curves(ckpt_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the points (epoch, value) of each curve for TensorBoard by name."""
+    events = EventAccumulator(str(ckpt_dir / "tensorboard"))
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def assert_same(one: Any, other: Any) -> None:

@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..layers import TwoForms
 from ..processes import average_gradients, broadcast
 from .batches import ImageAndLabel
+from .epoch_clock import EpochClock, duration
 from .fine_tuning import FrozenEncoder
 from .init_weights import load_init_weights
 from .stages import Stage, total_epochs, trained_parameters
@@ -42,6 +43,10 @@ class StagedTrainer(SupervisedTrainer):
     trainers: in the last stage, with its network as it is then, its optimiser and its schedule. Neither patience nor
     the schedule ends these epochs early. A federated client, where the network gets new weights between rounds, trains
     in this way.
+
+    Each epoch has one line in the log. Its numbers are also in ``state.metrics``, for curves: ``train_loss``,
+    ``epoch_time`` in s, ``learning_rate`` of the first parameter group (``learning_rate_1`` of the second, ...) and,
+    after a validation, the evaluator's metrics.
 
     A loss that is a module with parameters, such as task weights, is trained with the network, without weight decay,
     and kept in the training state. A loss with ``set_epoch`` gets the epoch of the stage, from 1, as it begins.
@@ -112,6 +117,7 @@ class StagedTrainer(SupervisedTrainer):
         self.settings: dict[str, Any] = {}
         self.frozen_encoder: FrozenEncoder | None = None
         self.full_rates: list[float] = []  # of the parameter groups, while the warm-up lowers them
+        self.clock = EpochClock()
         Average(output_transform=lambda output: output["loss"], device=self.state.device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
@@ -141,6 +147,7 @@ class StagedTrainer(SupervisedTrainer):
         for stage in self.stages[0 if state is None else state["stage"] :]:
             self.stage = stage
             self._begin(state)
+            self.clock.begin_stage()
             self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
             if self._is_stage_over():
                 logger.info("stage '%s' is complete", stage.name)
@@ -222,6 +229,7 @@ class StagedTrainer(SupervisedTrainer):
         return self.stage.prepare_batch(*args, epoch=self._stage_epoch, **kwargs)
 
     def _begin_epoch(self) -> None:
+        self.clock.begin_epoch()
         tuning = self.stage.fine_tuning
         frozen = self._stage_epoch <= tuning.freeze_encoder
         if frozen != (self.frozen_encoder is not None):
@@ -256,6 +264,7 @@ class StagedTrainer(SupervisedTrainer):
 
     def _complete_epoch(self) -> None:
         epoch, stage = self.state.epoch, self.stage
+        self.clock.end_updates()
         broadcast(stage.network.buffers())  # DDP lets them drift apart until its next forward
         train_loss = self.state.metrics["train_loss"]
         if not math.isfinite(train_loss):
@@ -263,6 +272,7 @@ class StagedTrainer(SupervisedTrainer):
                 f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self._end_warm_up_epoch()
         self._step_lr_scheduler(train_loss)
         is_validated = self.validates and (self._stage_epoch % self.val_interval == 0 or self._is_stage_over())
@@ -270,9 +280,34 @@ class StagedTrainer(SupervisedTrainer):
         if idist.get_rank() == 0:
             self._save()
         idist.barrier()  # the next stage may read these files on every rank
-        logger.info("stage '%s', epoch %d: training loss %.4f, %s", stage.name, epoch, train_loss, validation)
+        seconds = self.clock.end_epoch(is_validated)
+        self._set_metrics(rates, seconds, is_validated)
+        logger.info(
+            "stage '%s', epoch %d: training loss %.4f, %s, learning rate %s, %s%s",
+            *(stage.name, epoch, train_loss, validation, ", ".join(f"{rate:.3g}" for rate in dict.fromkeys(rates))),
+            *(duration(seconds), self._time_left()),
+        )
         if self._is_stage_over():
             self.terminate()
+
+    def _set_metrics(self, rates: Sequence[float], seconds: float, is_validated: bool) -> None:
+        metrics, found = self.state.metrics, self.evaluator.state.metrics
+        metrics["epoch_time"] = seconds
+        metrics |= {f"learning_rate_{index}" if index else "learning_rate": rate for index, rate in enumerate(rates)}
+        for name in found:  # of this validation, not of an earlier one
+            metrics.pop(name, None)
+        metrics |= found if is_validated else {}
+
+    def _time_left(self) -> str:
+        planned = self.state.epoch if self._is_stage_over() else self.state.max_epochs
+        ahead = [(self.stage, self._stage_epoch, planned - self.first_epoch)]
+        for stage in [] if self.is_complete else self.stages[self.stages.index(self.stage) + 1 :]:
+            ahead.append((stage, 0, min(stage.max_epochs, self.max_epochs - planned)))
+            planned += ahead[-1][2]
+        patient = self.validates and any(stage.patience is not None for stage, first, last in ahead if last > first)
+        may_end_early = not self.is_complete and (patient or hasattr(self.lr_scheduler, "is_finished"))
+        spans = [(first, last) for _, first, last in ahead]
+        return self.clock.time_left(spans, self.val_interval if self.validates else None, may_end_early)
 
     def _step_lr_scheduler(self, train_loss: float) -> None:
         if self.lr_scheduler is None:
@@ -298,7 +333,9 @@ class StagedTrainer(SupervisedTrainer):
                 "--validation_share 0"
             )
         best = f"best {found.best_metric:.4f} in epoch {found.best_metric_epoch}"
-        return f"{found.key_metric_name} {metric:.4f} ({best})"
+        others = {name: value for name, value in found.metrics.items() if name != found.key_metric_name}
+        scores = [f", {name} {value:.4f}" for name, value in others.items() if isinstance(value, (int, float))]
+        return f"{found.key_metric_name} {metric:.4f} ({best}){''.join(scores)}"
 
     def _save(self) -> None:
         stage, epoch, found = self.stage, self.state.epoch, self.evaluator.state

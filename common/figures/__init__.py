@@ -1,6 +1,7 @@
 """Draw pictures and plots of results."""
 
-from .pictures import draw_outlines
+from .marks import save_png
+from .pictures import draw_outlines, outline_figure
 from .plots import bland_altman, draw_bland_altman, draw_roc, roc_curve
 
 __all__ = [
@@ -8,5 +9,7 @@ __all__ = [
     "draw_bland_altman",
     "draw_outlines",
     "draw_roc",
+    "outline_figure",
     "roc_curve",
+    "save_png",
 ]

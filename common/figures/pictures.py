@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from ..errors import InputError
 from ..geometry import grid_difference, turn_onto
 from ..reporting import read_result
 from .marks import check_png, save_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
@@ -51,11 +55,9 @@ def draw_outlines(
     Raises:
         InputError: a file cannot be read or has another grid; ``out`` does not end with .png or is another file.
     """
-    from matplotlib.figure import Figure  # here, because it is slow to import
-
     check_png(out)
     mask, affine = _canonical(Path(prediction))
-    reference = mask if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
+    reference = None if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
     for path in map(Path, images):
         volume = _on_grid(path, prediction, mask, affine, channels=True)
@@ -65,8 +67,40 @@ def draw_outlines(
             else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
         )
     warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
-    classified = None if result is None else read_result(result)
+    if heat is not None:
+        rows.append((Path(heat).name, rows[0][1]))
+    note = ""
+    if result is not None:
+        classified = read_result(result)
+        shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
+        note = f"class {classified['class']} ({shown})"
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note), out)
 
+
+def outline_figure(
+    rows: Sequence[tuple[str, np.ndarray]],
+    mask: np.ndarray,
+    spacing: Sequence[float],
+    truth: np.ndarray | None = None,
+    columns: int = 4,
+    warmth: np.ndarray | None = None,
+    note: str = "",
+) -> Figure:
+    """Return the figure of :func:`draw_outlines` for volumes in RAS+ orientation on one grid.
+
+    Args:
+        rows: name and volume ``(x, y, z)`` of each row.
+        mask: label map of the prediction.
+        spacing: voxel size in mm along x, y, z.
+        truth: label map of the ground truth, or None.
+        columns: largest number of slices.
+        warmth: map of 0 to 1 that colours the last row, or None.
+        note: last line of the caption.
+    """
+    from matplotlib.figure import Figure  # here, because it is slow to import
+
+    reference = mask if truth is None else truth
     held = np.flatnonzero(((mask > 0) | (reference > 0)).any((0, 1)))
     if not held.size and warmth is not None and warmth.any():
         held = np.flatnonzero((warmth >= warmth.max() / 2).any((0, 1)))
@@ -76,11 +110,8 @@ def draw_outlines(
     colours = {v: (LABEL_COLOURS[i % len(LABEL_COLOURS)],) * 2 for i, v in enumerate(values)}
     if len(values) < 2:
         colours = dict.fromkeys(values or [1], (PREDICTION_COLOUR, TRUTH_COLOUR))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
-    if heat is not None:
-        rows.append((Path(heat).name, rows[0][1]))
     overlays = [None] * (len(rows) - 1) + [warmth]
     figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
@@ -107,11 +138,8 @@ def draw_outlines(
     else:
         caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
         caption += "" if truth is None else "; prediction solid, ground truth dashed"
-    if classified is not None:
-        shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
-        caption += f"\nclass {classified['class']} ({shown})"
-    figure.supxlabel(caption, fontsize=8)
-    return save_png(figure, out)
+    figure.supxlabel(f"{caption}\n{note}" if note else caption, fontsize=8)
+    return figure
 
 
 def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:

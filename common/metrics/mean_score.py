@@ -9,6 +9,8 @@ from typing import Any
 
 from ..errors import InputError
 
+TRUE_CLASS = "true class probability"
+
 
 class MeanScore:
     """Compute the mean score of the cases of a batch, for ``ignite.metrics.Average`` of an evaluator.
@@ -55,16 +57,25 @@ class MeanScore:
         Raises:
             InputError: a case has a result and no true class, or its true class is not in the result.
         """
-        return statistics.fmean(self._score_case(case) for case in output)
+        return statistics.fmean(self.reduce(self.values_of(case)) for case in output)
 
-    def _score_case(self, case: Mapping[str, Any]) -> float:
-        parts = []
+    def values_of(self, case: Mapping[str, Any]) -> dict[str, float]:
+        """Return the scores of a case by name, NaN included, and ``true class probability`` if it has a class."""
+        values: dict[str, float] = {}
         if self.scores is not None:
-            values = self.scores(case[self.pred_key][None], case[self.label_key][None]).values()
-            if defined := [value for value in values if not math.isnan(value)]:
-                parts.append(statistics.fmean(defined))
+            values |= self.scores(case[self.pred_key][None], case[self.label_key][None])
         if self.class_key is not None and (self.scores is None or "result" in case):
-            parts.append(self._score_class(case, self.class_key))
+            values[TRUE_CLASS] = self._score_class(case, self.class_key)
+        return values
+
+    @staticmethod
+    def reduce(values: Mapping[str, float]) -> float:
+        """Return the mean score of a case from its values by name."""
+        parts = []
+        if defined := [value for name, value in values.items() if name != TRUE_CLASS and not math.isnan(value)]:
+            parts.append(statistics.fmean(defined))
+        if TRUE_CLASS in values:
+            parts.append(values[TRUE_CLASS])
         return statistics.fmean(parts) if parts else math.nan
 
     @staticmethod

@@ -9,20 +9,22 @@ from ignite.engine import Engine, Events
 
 from common.handlers import EpochCurves
 
+from ..trainers import curves
+
 
 def finished(folder: Path) -> Engine:
-    """Run an engine with a metric and the curves for one epoch."""
+    """Run an engine with metrics and the curves for one epoch."""
     engine = Engine(lambda engine, batch: None)
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: engine.state.metrics.update(loss=0.5))
+    found = {"loss": 0.5, "Dice left lung": 0.75, "Dice none": float("nan"), "case": "A"}
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: engine.state.metrics.update(found))
     EpochCurves(folder).attach(engine)
     engine.run([0], max_epochs=1)
     return engine
 
 
-def test_the_first_process_writes_curves(tmp_path: Path) -> None:
+def test_the_first_process_writes_finite_numbers(tmp_path: Path) -> None:
     finished(tmp_path)
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    assert b"loss" in file.read_bytes()
+    assert curves(tmp_path) == {"loss": [(1, 0.5)], "Dice left lung": [(1, 0.75)]}
 
 
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
