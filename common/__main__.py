@@ -73,9 +73,10 @@ def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
         UsageError: if an option is unknown, an argument is missing or surplus, or a value has a wrong type.
     """
     function = VERBS[verb]
-    parameters = inspect.signature(function, eval_str=True).parameters
+    signature = inspect.signature(function, eval_str=True).parameters
+    parameters = {name: parameter for name, parameter in signature.items() if parameter.kind != parameter.VAR_KEYWORD}
     for argument in arguments:
-        if argument.startswith("--"):
+        if argument.startswith("--") and len(parameters) == len(signature):  # else the verb checks the others
             check_setting(argument[2:].partition("=")[0].replace("-", "_"), parameters, verb, "--")
     calls = []
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from .crossval import cross_validate
 from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
-from .doctor import Findings, examine_bundle, examine_data, examine_machine
+from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
@@ -70,6 +72,7 @@ def datalist(
     classes: str | None = None,
     validation_share: float = 0.25,
     splits: str | None = None,
+    by: str = "patient",
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
@@ -84,12 +87,15 @@ def datalist(
             cases of a patient are in one fold.
         fold: fold to test on.
         seed: seed of the assignment to folds.
-        classes: CSV file with the columns case and class, and patient if known. Each fold gets its share of every
-            class.
+        classes: CSV file with the column case and one or more of class, patient and site. Each fold gets its share of
+            every class.
         validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
         splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
+        by: what a fold keeps together, patient or site. With site, each case needs a site in the file of classes.
     """
-    lists = write_datalist(layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits)
+    lists = write_datalist(
+        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by
+    )
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
 
@@ -102,7 +108,7 @@ def plan(
     validation_share: float = 0.25,
     modalities: str | tuple[str, ...] = (),
 ) -> None:
-    """Plan the training of a bundle's network on other scans and labels: write one overlay with all settings.
+    """Write one overlay that adapts a bundle to the training cases of another data set.
 
     The overlay goes after train.json, evaluate.json and inference.json, and into pack --overlay. Its key reasons says
     why each setting has its value.
@@ -193,6 +199,37 @@ def picture(
         result: CASE_class.json. The caption shows its class and probabilities.
     """
     print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
+
+
+def crossval(
+    bundle: str, dataset_dir: str, out: str, overlay: str = "", folds: str | None = None, **options: str
+) -> None:
+    """Train and evaluate all folds of a data list, and print one table of them. The same command again continues.
+
+    Every other option goes to the runs, such as --max_epochs 2 or --device cpu. Each run is a command that is shown.
+    The table has the mean and the standard deviation of each score, over the cases and over the folds.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle.
+        dataset_dir: folder of a data list with folds, as datalist writes it.
+        out: folder for the results: foldN with model.pt, run.json, train.log and scores/; scores.csv with each case
+            once; ensemble.json, which goes over inference.json with --ckpt_dir OUT; and the ensemble as one model.pt.
+        overlay: JSON file with settings that replace the bundle's, or several, such as plan.json,unet.json.
+        folds: folds to train, such as 0,2. Several machines or GPUs can share the folds. Default: all.
+        options: further options of the training and the evaluation.
+    """
+    numbers = None if folds is None else _words(folds)
+    if numbers is not None and not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--folds {folds}: expected numbers of folds, such as 0,2")
+    cross_validate(
+        _bundle_folder(bundle),
+        dataset_dir,
+        out,
+        _words(overlay) if overlay else (),
+        None if numbers is None else [int(number) for number in numbers],
+        options,
+        functools.partial(print, flush=True),
+    )
 
 
 def scores(
@@ -297,12 +334,14 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory, disk, a bundle and every case of a data set for later failures.
 
+    If nothing fails, make a few updates of the training and print how long it would take on this machine.
+
     Args:
         bundle: name in bundles/, or folder of a bundle or a packed bundle.
         dataset_dir: folder with a dataset.json, or folder of scans for inference.
         fold: cross-validation fold, as for a training.
         overlay: JSON file with settings that replace the bundle's, as in a run.
-        headers_only: read no voxels. This is much faster and finds fewer problems.
+        headers_only: read no voxels and estimate no time. This is much faster and finds fewer problems.
     """
     if dataset_dir is not None and bundle is None:
         raise InputError(f"--dataset_dir {dataset_dir}: name a bundle too; its configs define what a case must have")
@@ -317,6 +356,8 @@ def doctor(
         except InputError as error:  # an error of the whole data set; the table still shows the other findings
             findings.fail("data", str(error))
             found = []
+        if not headers_only and not findings.count("failure"):
+            found += estimate_training(findings, folders[-1], Path(dataset_dir), fold, overlay)
         print(f"data {dataset_dir}", *found, sep="\n  ")
     print(findings.table() or "nothing found that would fail")
     if findings.count("failure"):
@@ -332,6 +373,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "stack": stack,
     "unstack": unstack,
     "picture": picture,
+    "crossval": crossval,
     "scores": scores,
     "plots": plots,
     "pack": pack,

@@ -20,6 +20,7 @@ IMPORTS: dict[str, set[str]] = {
     "__init__": set(),
     "component_errors": set(),
     "errors": {"component_errors"},
+    "child": {"errors"},
     "processes": set(),
     "tensors": set(),
     "layers": {"errors"},
@@ -50,8 +51,10 @@ IMPORTS: dict[str, set[str]] = {
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",
     },
+    "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
-        "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "planning", "reporting",
+        "crossval", "data", "doctor", "errors", "files", "options", "figures", "packaging", "phantoms", "planning",
+        "reporting",
     },
     "__main__": {"errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip

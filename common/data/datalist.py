@@ -21,6 +21,9 @@ from .layouts import LAYOUTS
 from .listed_cases import files_of
 from .names import first_names, modality_of, safe_name, with_distinct_names
 
+KEPT_TOGETHER = ("patient", "site")
+COLUMNS = ("class", "patient", "site")  # of a table of cases, beside case
+
 
 def write_datalist(
     layout: str,
@@ -33,6 +36,7 @@ def write_datalist(
     classes: str | Path | None = None,
     validation_share: float = VALIDATION_SHARE,
     splits: str | Path | None = None,
+    by: str = "patient",
 ) -> dict[str, list[dict]]:
     """Write a data list of the labelled cases in a folder: assign patients to folds and split by one fold.
 
@@ -66,22 +70,28 @@ def write_datalist(
         folds: number of folds; default 5, or the number of ``splits``.
         fold: fold to test on.
         seed: seed of the random order in which patients are assigned to folds.
-        classes: table of the cases' classes, see :func:`read_case_classes`; each case gets its ``class``, and its
-            ``patient`` if the table has one.
+        classes: table of the cases, see :func:`read_case_classes`; each case gets the ``class``, ``patient`` and
+            ``site`` that the table has.
         validation_share: fraction of the patients outside ``fold`` for validation, 0 <= share < 1.
         splits: nnU-Net's ``splits_final.json``; fold N tests on the cases under ``val`` in split N.
+        by: what a fold keeps together, ``"patient"`` or ``"site"``. Sites come from ``classes``. The largest site is
+            assigned first, each to the fold with the fewest cases. There are at most as many folds as sites.
 
     Returns:
         the lists ``training``, ``validation`` and ``test``.
 
     Raises:
-        UsageError: the share is out of range, or ``folds`` differs from the number of splits.
+        UsageError: the share is out of range, ``folds`` differs from the number of splits, ``by`` is unknown, or both
+            ``splits`` and sites are given.
         InputError: the layout is unknown; there are no labelled cases or fewer patients than folds; a case lacks an
             image, label or modality; a link is broken; two cases have the same name; label values have another meaning;
             a table or splits do not fit the cases; or ``out`` exists and is not an unchanged list of this function.
     """
     root, out = Path(root), Path(out)
     check_share(validation_share)
+    if by not in KEPT_TOGETHER or (by == "site" and splits is not None):
+        found = f"--by {by}" if by not in KEPT_TOGETHER else f"--by site and --splits {splits}"
+        raise UsageError(f"{found}: expected --by {' or --by '.join(KEPT_TOGETHER)}; splits already assign the cases")
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout}: expected one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
@@ -98,18 +108,22 @@ def write_datalist(
     patients: dict[object, list[dict]] = {}
     for index, case in enumerate(cases):
         patients.setdefault(case.get("patient", index), []).append(case)
+    groups = _sites(list(patients.values()), classes) if by == "site" else list(patients.values())
     fold_of = {} if splits is None else _read_splits(Path(splits), cases)
-    dealt = len(set(fold_of.values())) or 5
+    dealt = len(set(fold_of.values())) or (min(5, len(groups)) if by == "site" else 5)
     if fold_of and folds not in (None, dealt):
         raise UsageError(f"--folds {folds}, but {splits} has {dealt} splits; omit --folds")
     folds = dealt if folds is None else folds
-    if not (2 <= folds <= len(patients) and 0 <= fold < folds):
+    if not (2 <= folds <= len(groups) and 0 <= fold < folds):
         raise InputError(
-            f"--folds {folds}, --fold {fold}: expected 2 to {len(patients)} folds, the number of patients "
+            f"--folds {folds}, --fold {fold}: expected 2 to {len(groups)} folds, the number of {by}s "
             f"({len(cases)} labelled cases in {root}), and a fold from 0 to folds - 1"
         )
-    groups = list(patients.values())
-    shuffled = [groups[index] for index in np.random.default_rng(seed).permutation(len(groups))]
+    random = np.random.default_rng(seed)
+    if by == "site":
+        fold_of = _assign_sites([groups[index] for index in random.permutation(len(groups))], folds)
+    people = list(patients.values())
+    shuffled = [people[index] for index in random.permutation(len(people))]
     for position, group in enumerate(sorted(shuffled, key=classes_of)):  # sorted is stable: random order within a class
         for case in group:
             case.update(fold=fold_of.get(case["case"], position % folds), order=position)
@@ -128,17 +142,18 @@ def write_datalist(
 
 
 def read_case_classes(path: str | Path) -> dict[str, dict]:
-    """Read the classes of cases from a CSV file with the columns ``case``, ``class`` and, if any, ``patient``.
+    """Read a CSV file with the column ``case`` and at least one of ``class``, ``patient`` and ``site``.
 
     Args:
         path: CSV file in UTF-8, or in UTF-16 with a byte order mark. Each row is a case, by its name in results: the
             file without the suffix, or the folder. A class is a name or an index from 0.
 
     Returns:
-        a dict for each case name, with ``class`` and, if the row has one, ``patient``.
+        a dict for each case name, with ``class``, ``patient`` and ``site`` where the row has them.
 
     Raises:
-        InputError: the file cannot be read or decoded, a column, case or class is missing, or a case has two rows.
+        InputError: the file cannot be read or decoded, a column or case is missing, a row has no class in a table with
+            classes, or a case has two rows.
     """
     path = Path(path)
     try:
@@ -153,21 +168,21 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
         raise InputError(f"--classes {path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
-    if not {"case", "class"} <= set(columns):
+    if "case" not in columns or not set(COLUMNS) & set(columns):
         raise InputError(
-            f"{path}: found the columns {', '.join(columns) or 'none'}; expected case, class and, if known, patient, "
-            "separated by commas"
+            f"{path}: found the columns {', '.join(columns) or 'none'}; expected case and one or more of "
+            f"{', '.join(COLUMNS)}, separated by commas"
         )
     known: dict[str, dict] = {}
     for number, row in enumerate(rows, start=1):
-        if not row["case"] or not row["class"]:
+        if not row["case"] or row.get("class") == "":
             raise InputError(f"{path}: row {number} has no {'class' if row['case'] else 'case'}")
-        name, value = safe_name(row["case"]), row["class"]
+        name = safe_name(row["case"])
         if name in known:
             raise InputError(f"{path}: {name} has two rows; leave one row for each case")
-        known[name] = {"class": int(value) if value.isdecimal() else value}
-        if row.get("patient"):
-            known[name]["patient"] = row["patient"]
+        known[name] = {key: row[key] for key in COLUMNS if row.get(key)}
+        if (value := row.get("class", "")).isdecimal():
+            known[name]["class"] = int(value)
     return known
 
 
@@ -198,6 +213,37 @@ def _add_classes(cases: list[dict], path: Path, root: Path) -> None:
         )
     for case, name in zip(cases, names):
         case.update(known[name])
+
+
+def _sites(patients: Sequence[Sequence[dict]], table: str | Path | None) -> list[list[dict]]:
+    """Return the cases of each site, in the order of the site's names.
+
+    Raises:
+        InputError: a case has no site, or a patient was at several.
+    """
+    sites: dict[str, list[dict]] = {}
+    for cases in patients:
+        if missing := [case["case"] for case in cases if "site" not in case]:
+            where = "--by site" if table is None else f"{table}"
+            raise InputError(f"{where}: no site for {first_names(missing)}; give --classes a CSV with case and site")
+        if len(found := sorted({case["site"] for case in cases})) > 1:
+            raise InputError(
+                f"{table}: patient {cases[0]['patient']} has scans from the sites {', '.join(found)}, which would be "
+                "in several folds; give one site to all scans of a patient"
+            )
+        sites.setdefault(cases[0]["site"], []).extend(cases)
+    return [sites[name] for name in sorted(sites)]
+
+
+def _assign_sites(sites: Sequence[Sequence[Mapping]], folds: int) -> dict[str, int]:
+    """Return the fold of each case: the largest site first, each into the fold with the fewest cases."""
+    sizes = [0] * folds
+    fold_of: dict[str, int] = {}
+    for cases in sorted(sites, key=len, reverse=True):  # stable: sites of equal size stay in random order
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(cases)
+        fold_of |= {case["case"]: fold for case in cases}
+    return fold_of
 
 
 def _read_splits(path: Path, cases: Sequence[Mapping]) -> dict[str, int]:

@@ -1,10 +1,11 @@
-"""Estimate the memory that caching and inference take, from headers alone."""
+"""Estimate the memory of caching and inference from headers alone, and that of an update of the training."""
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -99,6 +100,41 @@ def network_memory(network: torch.nn.Module, batch: Sequence[int]) -> tuple[int,
     with torch.no_grad(), _Peak() as peak:
         output = network(torch.empty(*batch, device="meta"))
     return output.shape[1], peak.most + weights
+
+
+def update_memory(network: torch.nn.Module, image: torch.Tensor, *args: Any, **kwargs: Any) -> int:
+    """Return the most bytes that an update holds, in float32 and with an optimiser of two moments.
+
+    These are what the forward and the backward pass hold at a time, the weights and twice as much for the moments.
+
+    Args:
+        network: network in its training form, which stays as it is; its outputs are tensors, also in a dictionary.
+        image: batch of patches ``(B, C, x, y, z)``.
+        args, kwargs: further inputs of the network.
+    """
+    shadow = copy.deepcopy(network).to("meta").train()
+    weights = sum(p.numel() * p.element_size() for p in shadow.parameters())
+    image, args, kwargs = _on_meta((image, args, kwargs))
+    with _Peak() as peak:
+        _sum_of(shadow(image, *args, **kwargs)).backward()
+    return peak.most + 3 * weights
+
+
+def _on_meta(value: Any) -> Any:
+    """Return a value with all of its tensors on the device ``meta``."""
+    if isinstance(value, torch.Tensor):
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    if isinstance(value, Mapping):
+        return {key: _on_meta(one) for key, one in value.items()}
+    return type(value)(map(_on_meta, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _sum_of(outputs: Any) -> torch.Tensor:
+    """Return the sum of all tensors in the outputs of a network."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.sum()
+    parts = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return torch.stack([_sum_of(part) for part in parts]).sum()
 
 
 class _Peak(TorchDispatchMode):

@@ -23,6 +23,7 @@ from .settings import ABSENT, difference, is_plain, resolved_setting, same_setti
 
 SCANS = "scans"  # setting with orientations and voxel sizes of the training scans
 NETWORK, MEMBER = "network_def", "member"  # settings of the network, and of the networks of an ensemble
+BUILD = "build"  # argument of an ensemble: the component of its networks
 # The record gives the default of these. They may differ, because the weights fit any value.
 MAY_DIFFER = ("keep", "label_map", "overlap", "slice_step", "window_step")
 
@@ -119,6 +120,8 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
     raw = parser[key]
     if not is_plain(raw):  # an object that a program has set, such as a network
         return
+    if same_setting(raw, recorded):
+        return
     is_given = set_by_user or raw != default
     if is_given and key in MAY_DIFFER:
         return
@@ -126,9 +129,10 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
         # An overlay may change some arguments of a component. The others keep their recorded values.
         own = default if isinstance(default, dict) and not (set_by_user and raw == default) else {}
         given = resolved_setting(parser, key) if is_given else {}
+        described = recorded.get(BUILD, recorded)  # an overlay describes the network, and not an ensemble of it
         for name in given.keys() - {"_mode_", "_requires_"}:
             if raw[name] != own.get(name, ABSENT):
-                _check_recorded(f"{key}::{name}", given[name], recorded.get(name, ABSENT), path)
+                _check_recorded(f"{key}::{name}", given[name], described.get(name, ABSENT), path)
         recorded = {**recorded, **{name: raw[name] for name in ("_mode_", "_requires_") if name in raw}}
         if "_target_" in raw and same_setting(raw["_target_"], recorded.get("_target_")):
             recorded["_target_"] = raw["_target_"]  # a package has the code under another name

@@ -329,7 +329,7 @@ def stomachs(tmp_path: Path) -> Path:
     return root
 
 
-def with_classes(root: Path, **options: int) -> dict[str, list[dict]]:
+def with_classes(root: Path, **options: int | str) -> dict[str, list[dict]]:
     write_datalist("nnunet", root, root.parent / "dataset.json", classes=root.parent / "classes.csv", **options)
     return {section: load_cases(root.parent, section) for section in ("training", "validation", "test")}
 
@@ -380,7 +380,7 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
         (None, "classes.csv: cannot be read .No such file"),
         (
             "name,class\nc0,positive\n",
-            "classes.csv: found the columns name, class; expected case, class and, if known, patient",
+            "classes.csv: found the columns name, class; expected case and one or more of class, patient, site",
         ),
         ("case;class\nc0;positive\n", "classes.csv: found the columns case;class; expected .* separated by commas"),
         ("", "classes.csv: found the columns none"),
@@ -414,6 +414,66 @@ def test_classes_in_each_encoding_of_unicode(tmp_path: Path, encoding: str) -> N
     path = tmp_path / "classes.csv"
     path.write_bytes("case,class\r\nM\u00fcller,positive\r\nsiteA/P1,2\r\n".encode(encoding))
     assert read_case_classes(path) == {"M\u00fcller": {"class": "positive"}, "siteA_P1": {"class": 2}}
+
+
+# Sites.
+
+
+@pytest.fixture
+def sited(tmp_path: Path) -> Path:
+    """Eleven cases: six of site north, two of east, two of south, one of west; c0 and c1 are of one patient."""
+    root = tmp_path / "data"
+    touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(11)))
+    sites = ["north"] * 6 + ["east"] * 2 + ["south"] * 2 + ["west"]
+    rows = [f"c{i},{site},{'A' if i < 2 else ''}" for i, site in enumerate(sites)]
+    (tmp_path / "classes.csv").write_text("case,site,patient\n" + "\n".join(rows) + "\n")
+    return root
+
+
+def folds_by_site(root: Path, **options: int | str) -> dict[str, set[int]]:
+    """Return the folds of each site."""
+    sections = with_classes(root, **options, by="site")
+    found: dict[str, set[int]] = {}
+    for case in (case for section in sections.values() for case in section):
+        found.setdefault(case["site"], set()).add(case["fold"])
+    return found
+
+
+def test_cases_of_one_site_stay_in_one_fold(sited: Path) -> None:
+    for seed in range(3):
+        folds = folds_by_site(sited, folds=2, seed=seed)
+        assert all(len(of_site) == 1 for of_site in folds.values())
+        (north,) = folds["north"]
+        assert [site for site, of_site in folds.items() if of_site == {north}] == ["north"]  # 6 cases, 5 others
+
+
+def test_each_site_is_a_fold_unless_there_are_more_than_five(sited: Path) -> None:
+    folds = folds_by_site(sited)
+    assert sorted(folds.values(), key=min) == [{0}, {1}, {2}, {3}]
+
+
+def test_scans_of_a_patient_stay_together_with_folds_by_site(sited: Path) -> None:
+    folds_by_site(sited, fold=1)
+    cases = [case for section in ("training", "validation", "test") for case in load_cases(sited.parent, section)]
+    orders = {case["case"]: case["order"] for case in cases}
+    assert orders["c0"] == orders["c1"] and len(set(orders.values())) == 10
+
+
+def test_sites_that_give_no_folds_are_refused(sited: Path) -> None:
+    with pytest.raises(InputError, match=r"--folds 5, .*expected 2 to 4 folds, the number of sites"):
+        folds_by_site(sited, folds=5)
+    with pytest.raises(UsageError, match="--by centre: expected --by patient or --by site"):
+        with_classes(sited, by="centre")
+    with pytest.raises(UsageError, match=r"--by site and --splits splits.json"):
+        with_classes(sited, by="site", splits="splits.json")
+    table = sited.parent / "classes.csv"
+    text = table.read_text()
+    table.write_text(text.replace("c9,south", "c9,"))
+    with pytest.raises(InputError, match=r"classes.csv: no site for c9"):
+        folds_by_site(sited)
+    table.write_text(text.replace("c1,north", "c1,east"))
+    with pytest.raises(InputError, match="patient A has scans from the sites east, north"):
+        folds_by_site(sited)
 
 
 # What a data set says of itself, its labels' names, and folds from elsewhere.

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from common.data import VolumeReader
 from common.data.volumes import coverage
 from common.doctor.headers import Header, read_header
-from common.doctor.memory import cache_bytes, inference_memory, network_memory
+from common.doctor.memory import cache_bytes, inference_memory, network_memory, update_memory
 from common.doctor.preprocessing import Prepared
 
 OBLIQUE = np.array([[1.0, 0, 0.3, 5], [0, -1, 0, 2], [0, 0, 3, 0], [0, 0, 0, 1]])
@@ -29,6 +30,26 @@ def test_layers_count_the_tensors_that_exist_at_once() -> None:
     # The input exists before. The most of the rest are the outputs of the first convolution and of the ReLU.
     assert channels == 2
     assert most - weights in (4 * voxels * (1 + 4 + 4), 4 * voxels * (4 + 4))
+
+
+class Two(torch.nn.Sequential):
+    """Return the output in a dictionary, and take a factor."""
+
+    def forward(self, x: torch.Tensor, factor: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return {"out": super().forward(x) * factor}
+
+
+def test_an_update_keeps_the_layers_for_the_backward_pass() -> None:
+    def network(layers: int) -> torch.nn.Module:
+        return Two(*(torch.nn.Sequential(torch.nn.Conv3d(4, 4, 1, bias=False), torch.nn.Tanh()) for _ in range(layers)))
+
+    image, activation, weights = torch.zeros(2, 4, 8, 8, 8), 4 * 2 * 4 * 8**3, 4 * 4 * 4
+    few, many = (update_memory(network(layers), image, factor=torch.ones(1)) for layers in (2, 12))
+    assert many - few == pytest.approx(10 * (activation + 4 * weights), rel=0.01)
+    assert few > 3 * activation
+    own = network(1)
+    update_memory(own, image, factor=torch.ones(1))
+    assert all(p.device.type == "cpu" and p.grad is None for p in own.parameters())
 
 
 def test_inference_adds_the_steps_that_overlap() -> None:

@@ -176,6 +176,31 @@ def test_headers_only_takes_true_or_false(
         verb(*arguments[:-1], "maybe")
 
 
+@pytest.mark.parametrize(("headers_only", "true_class", "estimated"), [(0, "yes", 1), (1, "yes", 0), (0, "maybe", 0)])
+def test_time_is_estimated_if_voxels_are_read_and_nothing_fails(
+    verb: Callable,
+    bundle: Path,
+    listing: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    headers_only: int,
+    true_class: str,
+    estimated: int,
+) -> None:
+    listing["test"][0]["class"] = true_class
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
+    monkeypatch.setattr("common.verbs.estimate_training", lambda *args: ["training: 1 s per update"])
+    arguments = [str(bundle), "--dataset_dir", "data", *["--headers_only"] * headers_only]
+    if true_class == "yes":
+        out = verb(*arguments)
+    else:
+        with pytest.raises(SystemExit):
+            verb(*arguments)
+        out = capsys.readouterr().out
+    assert out.count("\n  training: 1 s per update\n") == estimated
+
+
 def test_path_may_hold_a_number_sign(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
     (tmp_path / "data").rename(tmp_path / "data #1")

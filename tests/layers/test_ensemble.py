@@ -53,6 +53,48 @@ def test_scripted_equals_eager(tmp_path: Path) -> None:
         torch.testing.assert_close(torch.jit.load(tmp_path / "ensemble.ts")(x), ensemble(x))
 
 
+class Logits(nn.Module):
+    """Return a probability, then two logits, then three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv3d(4, 6, kernel_size=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        values = 3 * self.head(image)
+        return torch.cat([values[:, :1].sigmoid(), values[:, 1:]], 1)
+
+
+def probabilities(output: Tensor) -> Tensor:
+    return torch.cat([output[:, :1], output[:, 1:3].softmax(1), output[:, 3:].softmax(1)], 1)
+
+
+def test_the_softmax_of_logits_is_the_mean_of_the_members() -> None:
+    networks, x = [Logits(), Logits()], torch.randn(IMAGE)
+    with torch.no_grad():
+        found = probabilities(MeanEnsemble(networks, [2, 0, 3])(x))
+        expected = (probabilities(networks[0](x)) + probabilities(networks[1](x))) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_probability_of_0_keeps_a_finite_logit() -> None:
+    network, x = nn.Identity(), torch.tensor([500.0, -500.0]).reshape(1, 2, 1, 1, 1)
+    found = MeanEnsemble([network], [2])(x)
+    assert found.isfinite().all()
+    assert found.softmax(1).flatten().tolist() == pytest.approx([1, 0])
+
+
+def test_fewer_channels_than_logits_are_refused() -> None:
+    with pytest.raises(ValueError, match="output of 4 channels, expected 5 logits or more"):
+        MeanEnsemble([nn.Identity()], [2, 3])(torch.randn(IMAGE))
+
+
+def test_scripted_equals_eager_with_logits() -> None:
+    ensemble, x = MeanEnsemble([Logits(), Logits()], [2, 3]), torch.randn(IMAGE)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(ensemble)(x), ensemble(x))
+
+
 def test_the_same_member_twice_is_refused() -> None:
     (network,) = members(1)
     for networks in ([], [network, network]):

@@ -10,6 +10,8 @@ from ignite.engine import Engine
 
 from common.metrics import ValidationScore
 
+from ..trainers import in_two_processes
+
 # Dice 1 and probability 0.8; Dice 0 and probability 0.4
 CASES = [
     {"pred": torch.ones(1, 2, 2, 2), "label": torch.ones(1, 2, 2, 2), "true_class": 0, "p": [0.8, 0.2]},
@@ -56,6 +58,17 @@ def test_a_region_counts_in_the_cases_that_have_it() -> None:
     assert found == pytest.approx(expected, nan_ok=True)
     regions = metrics(cases, labels={"one": 1, "two": 2}, regions={"all": ["one", "two"]})
     assert regions == pytest.approx({"score": (1 + 0.8) / 2, "Dice all": (1 + 0.8) / 2})
+
+
+def _process(rank: int) -> None:
+    expected = {"score": (1 + 0 + 0) / 3, "Dice lesion": 1 / 3}
+    assert metrics([CASES[:1], [CASES[1], CASES[1]]][rank]) == pytest.approx(expected)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_processes_have_the_mean_over_all_cases() -> None:
+    in_two_processes(_process)
 
 
 def test_the_label_map_may_have_another_key() -> None:

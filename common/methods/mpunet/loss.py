@@ -31,6 +31,8 @@ class TverskyCrossEntropyLoss(nn.Module):
         smooth: constant that keeps the quotient finite for a class without voxels.
         ce_on_sigmoid: whether to take the cross-entropy of ``sigmoid(p)``, as the released code does by mistake. A
             perfect prediction of two classes then still costs 0.503.
+        include_background: whether the Tversky loss has a term for the background.
+        batch: whether the sums of the Tversky loss run over the voxels of the batch in place of a sample.
     """
 
     def __init__(
@@ -40,9 +42,13 @@ class TverskyCrossEntropyLoss(nn.Module):
         ce_weight: float = 1.0,
         smooth: float = 1.0,
         ce_on_sigmoid: bool = False,
+        include_background: bool = True,
+        batch: bool = False,
     ) -> None:
         super().__init__()
-        self.tversky = TverskyLoss(alpha=alpha, beta=beta, smooth_nr=0.0, smooth_dr=smooth)
+        self.tversky = TverskyLoss(
+            include_background, alpha=alpha, beta=beta, smooth_nr=0.0, smooth_dr=smooth, batch=batch
+        )
         self.ce_weight = ce_weight
         self.ce_on_sigmoid = ce_on_sigmoid
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from monai.losses import DiceLoss
 from torch import Tensor
 
 from common.errors import InputError
@@ -100,3 +101,12 @@ def test_in_float32_also_inside_autocast() -> None:
 def test_other_shapes_raise(probabilities: tuple[int, ...], label: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"expected \(B, 2 or more, x, y, z\) and \(B, 1, x, y, z\)"):
         TverskyCrossEntropyLoss()(torch.zeros(probabilities), torch.zeros(label))
+
+
+def test_with_equal_weights_it_is_the_dice_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 3, 4, 4, 4, generator=generator).softmax(1)
+    label = torch.randint(0, 3, (2, 1, 4, 4, 4), generator=generator)
+    options = {"alpha": 0.5, "beta": 0.5, "ce_weight": 0.0, "smooth": 1e-5, "include_background": False, "batch": True}
+    dice = DiceLoss(include_background=False, to_onehot_y=True, batch=True, smooth_nr=0.0, smooth_dr=2e-5)
+    torch.testing.assert_close(TverskyCrossEntropyLoss(**options)(maps, label), dice(maps, label))

@@ -1,0 +1,95 @@
+"""Join the results of the finished folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from monai.bundle import ConfigParser
+
+from ..reporting import (
+    class_probabilities,
+    format_table,
+    named_class_scores,
+    read_classes,
+    read_classification,
+    read_scores,
+    write_class_scores,
+    write_scores,
+)
+from ..reporting.formats import Row
+from ..reporting.scores import columns_of, deviation, mean
+from .ensemble import write_ensemble
+from .settings import EVALUATE, SCORES, Settings
+
+TABLE, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
+LOCK = ".crossval_lock"  # of the processes that share the folds
+
+
+def join_results(settings: Settings, folds: Sequence[int]) -> str:
+    """Write the tables of all cases and the ensemble of the finished folds.
+
+    Args:
+        settings: settings of the cross-validation.
+        folds: the finished folds, at least one.
+
+    Returns:
+        a sentence why there is no ensemble, or "".
+
+    Raises:
+        InputError: a table or the ensemble in the folder was changed, or belongs to another run.
+    """
+    evaluations = [settings.folder(fold) / SCORES for fold in folds]
+    with _alone(settings.out):
+        write_scores(_joined([read_scores(folder / TABLE) for folder in evaluations]), settings.out / TABLE)
+        if all((folder / CLASSES).exists() for folder in evaluations):
+            rows = _joined([read_classes(folder / CLASSES) for folder in evaluations])
+            _, probabilities, true = class_probabilities(rows)
+            score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
+            write_scores(rows, settings.out / CLASSES)
+            write_class_scores(score(torch.tensor(probabilities), torch.tensor(true)), settings.out / CLASS_SCORES)
+        return write_ensemble(settings, folds)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder, if its file system supports locks."""
+    lock = FileLock(folder / LOCK)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _joined(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    return sorted((row for table in tables for row in table), key=lambda row: row["case"])
+
+
+def summary(settings: Settings, folds: Sequence[int]) -> str:
+    """Return a table with a line for each score: mean and standard deviation over the cases, and over the folds.
+
+    A score of the class has one value over all cases.
+    """
+    evaluations = [settings.folder(fold) / SCORES for fold in folds]
+    by_fold = [{k: mean(v) for k, v in columns_of(read_scores(folder / TABLE)).items()} for folder in evaluations]
+    classes_by_fold = [named_class_scores(read_classification(folder)) for folder in evaluations]
+    lines: list[Row] = [["score", "cases", "mean", "sd", "mean of folds", "sd of folds"]]
+    for name, values in columns_of(read_scores(settings.out / TABLE)).items():
+        lines.append([name, len(values), mean(values), deviation(values), *_over_folds(by_fold, name)])
+    for name, value in named_class_scores(read_classification(settings.out)).items():
+        cases = len(read_classes(settings.out / CLASSES))
+        lines.append([name, cases, value, "", *_over_folds(classes_by_fold, name)])
+    return format_table(lines)
+
+
+def _over_folds(scores: Sequence[Mapping[str, float]], name: str) -> tuple[float, float]:
+    """Return mean and standard deviation of a score over the folds where it is defined."""
+    values = [value for fold in scores if not math.isnan(value := fold.get(name, math.nan))]
+    return mean(values), deviation(values)

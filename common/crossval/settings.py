@@ -1,0 +1,164 @@
+"""Merge the settings of a cross-validation, and make the commands of its folds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.utils import merge_kv
+
+from ..data.folds import SECTIONS
+from ..data.listed_cases import load_cases, read_lists
+from ..errors import InputError, UsageError
+from ..files import read_json
+from ..options import check_setting, setting_of
+
+TRAIN, EVALUATE = ("train.json",), ("train.json", "evaluate.json")
+OWN = {  # options of a run that a cross-validation sets, and how to set them here
+    **dict.fromkeys(("bundle_root", "ckpt_dir", "output_dir", "log_file", "weights", "resume"), "leave it out"),
+    **dict.fromkeys(("section", "cases", "limit", "allow_seen_cases"), "each fold evaluates all of its test cases"),
+    "dataset_dir": "leave it out",
+    "distributed": "each fold trains in one process; share the folds between the devices by --folds",
+    "fold": "choose folds by --folds, such as --folds 0,2",
+}
+WEIGHTS = "model.pt"
+SCORES = "scores"  # folder of an evaluation in the folder of its fold
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold what a cross-validation is started with.
+
+    Args:
+        bundle: folder of the bundle.
+        dataset_dir: folder of the data list.
+        out: folder of the results.
+        overlays: config files over those of the bundle.
+        options: further options of the runs, as the command line has them.
+
+    Raises:
+        UsageError: an option is unknown, or the cross-validation sets it.
+        InputError: an overlay is missing or has no settings.
+    """
+
+    bundle: Path
+    dataset_dir: Path
+    out: Path
+    overlays: Sequence[Path] = ()
+    options: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for overlay in self.overlays:
+            if not isinstance(read_json(overlay), dict):
+                raise InputError(f"--overlay {overlay}: expected a JSON object with settings")
+        known = ConfigParser.load_config_files(self.files(EVALUATE))
+        for name in self.given:
+            if setting_of(name) in OWN:
+                raise UsageError(f"--{name}: crossval sets it for each fold; {OWN[setting_of(name)]}")
+            check_setting(name, known, f"crossval and {self.bundle.name}", "--")
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Return the options of the runs."""
+        return dict(self.options or {})
+
+    def files(self, names: Sequence[str]) -> list[str]:
+        """Return the paths of the bundle's configs, and of the overlays after them."""
+        return [*(str(self.bundle / "configs" / name) for name in names), *map(str, self.overlays)]
+
+    def config(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the configs of the bundle, merged with the overlays and options."""
+        parser = ConfigParser(ConfigParser.load_config_files(self.files(names)))
+        for name, text in self.given.items():
+            merge_kv(parser, name, DefaultParseValue(text))
+        config: dict[str, Any] = parser.get()
+        return config
+
+    def folder(self, fold: int) -> Path:
+        """Return the folder of a fold."""
+        return self.out / f"fold{fold}"
+
+    def folds(self) -> list[int]:
+        """Return the folds of the data list.
+
+        Raises:
+            InputError: the cases have no fold.
+        """
+        listing = read_lists(self.dataset_dir)
+        cases = [case for section in SECTIONS for case in listing.get(section) or []]
+        folds = {case["fold"] for case in cases if isinstance(case, dict) and type(case.get("fold")) is int}
+        if not folds:
+            raise InputError(
+                f"{self.dataset_dir / 'dataset.json'}: its cases have no fold; write a list with folds by `python -m "
+                "common datalist LAYOUT --root DIR --out LISTS/dataset.json --folds 5`, and give --dataset_dir LISTS"
+            )
+        return sorted(folds)
+
+    def test_cases(self, fold: int) -> list[dict[str, Any]]:
+        """Return the test cases of a fold; files may be missing."""
+        modalities = self.config(TRAIN).get("modalities", ())
+        return load_cases(self.dataset_dir, "test", modalities, fold, allow_missing=True)
+
+    def training(self, fold: int) -> list[str]:
+        """Return the command that trains a fold, or continues its training."""
+        return self._command(TRAIN, fold, resume="true")
+
+    def evaluation(self, fold: int) -> list[str]:
+        """Return the command that evaluates a trained fold on its test cases."""
+        return self._command(EVALUATE, fold, output_dir=str(self.folder(fold) / SCORES))
+
+    def _command(self, names: Sequence[str], fold: int, **more: str) -> list[str]:
+        known = ConfigParser.load_config_files(self.files(names))
+        options = {
+            "config_file": str(self.files(names)),
+            "bundle_root": str(self.bundle),
+            "dataset_dir": str(self.dataset_dir),
+            "fold": str(fold),
+            "ckpt_dir": str(self.folder(fold)),
+            **more,
+            **{name: text for name, text in self.given.items() if setting_of(name) in known},
+        }
+        words = [word for name, text in options.items() for word in _option(name, text)]
+        return [sys.executable, "-m", "monai.bundle", "run", *words]
+
+    def dependent_on_fold(self) -> list[str]:
+        """Return the recorded settings that a training computes from the cases of its fold."""
+        config = self.config(TRAIN)
+        return [key for key in config["recorded"] if "fold" in _settings_behind(config, key, set())]
+
+
+def shown_command(command: Sequence[str]) -> str:
+    """Return a command as a user types it in a shell."""
+    return " ".join(["python", *map(_quoted, command[1:])])
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def _option(name: str, text: str) -> list[str]:
+    return [f"--{name}={text}"] if text.startswith("-") or not text else [f"--{name}", text]
+
+
+def _settings_behind(config: Mapping[str, Any], key: str, seen: set[str]) -> set[str]:
+    """Return the settings that a setting refers to, also through others."""
+    for text in _texts_in(config.get(key)):
+        for reference in ReferenceResolver.match_refs_pattern(text):
+            if (name := setting_of(reference)) not in seen:
+                seen.add(name)
+                _settings_behind(config, name, seen)
+    return seen
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(item)

@@ -1,0 +1,122 @@
+"""Keep the state of a cross-validation on disk, and refuse to continue it with other settings or cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.names import first_names
+from ..errors import InputError
+from ..files import is_own_json, read_json, write_own_json
+from ..record import made_by
+from ..record.identity import case_identities
+from ..reporting import check_table
+from .settings import EVALUATE, OWN, SCORES, WEIGHTS, Settings
+
+STATE_FILE = "crossval.json"  # in the folder of the results, and in that of each fold
+MAY_DIFFER = ("device", "num_workers", "cache_rate", "cache_device")  # they belong to the machine
+TRAINED, EVALUATED = "trained", "evaluated"
+SHOWN = 60  # characters of a value in a message
+
+
+def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
+    """Check that settings and cases are those that the cross-validation began with; note them if it begins.
+
+    Raises:
+        InputError: a setting or a case differs, or the file of the state was changed.
+    """
+    file = settings.out / STATE_FILE
+    config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
+    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings, folds)}
+    own = json.loads(json.dumps(own))
+    if not file.exists():
+        if (settings.out / WEIGHTS).exists():
+            raise InputError(f"--out {settings.out}: holds {WEIGHTS} of another training; choose another folder")
+        write_own_json(own, file)
+        return
+    before = _read(file)
+    elsewhere = f"continue with the values that it began with, or choose another folder than --out {settings.out}"
+    if before["bundle"] != own["bundle"]:
+        raise InputError(f"{file}: a cross-validation of {before['bundle']}, not of {own['bundle']}; {elsewhere}")
+    given, noted = dict(_values(own["settings"])), dict(_values(before["settings"]))
+    for key in [*given, *noted]:
+        if given.get(key) != noted.get(key):
+            shown = ", ".join(f"{_shown(values, key)} {where}" for values, where in ((given, "here"), (noted, "in")))
+            raise InputError(f"{key}: {shown} {file}; {elsewhere}")
+    cases, others = own["cases"], before["cases"]
+    if changed := sorted(case for case in {*cases, *others} if cases.get(case) != others.get(case)):
+        raise InputError(
+            f"{settings.dataset_dir / 'dataset.json'}: {first_names(changed)} differ from the cases in {file} (fold, "
+            f"class, image or label); {elsewhere}"
+        )
+
+
+def _case_digests(settings: Settings, folds: Sequence[int]) -> dict[str, str]:
+    """Return the SHA-256 of the entries and files of each case."""
+    digests = {}
+    for fold in folds:
+        cases = settings.test_cases(fold)
+        for case, identity in zip(cases, case_identities(cases)):
+            entries = {key: value for key, value in case.items() if key not in ("image", "label")}
+            text = json.dumps({**entries, **identity}, sort_keys=True, default=str)
+            digests[case["case"]] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
+
+
+def _values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of everything in a config that is no list and no object."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    if not items:
+        yield path, value
+    for key, item in items:
+        yield from _values(item, f"{path}::{key}" if path else str(key))
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not is_own_json(file):
+        raise InputError(f"{file}: not written by crossval, or changed since; move its folder away")
+    content: dict[str, Any] = read_json(file)
+    return content
+
+
+def is_trained(folder: Path) -> bool:
+    """Return whether the training of a fold has ended.
+
+    Raises:
+        InputError: the weights or their record were changed since.
+    """
+    file = folder / STATE_FILE
+    if not file.exists():
+        return False
+    if _read(file)["made_by"] != made_by(folder / WEIGHTS):
+        raise InputError(
+            f"{folder / 'model.pt'}: this file or its run.json was changed or removed since the training ended; move "
+            f"{folder} away, and the same command trains the fold again"
+        )
+    return True
+
+
+def is_evaluated(folder: Path) -> bool:
+    """Return whether the evaluation of a fold has ended.
+
+    Raises:
+        InputError: the weights or the scores were changed since.
+    """
+    scores = folder / SCORES / "scores.csv"
+    if not (is_trained(folder) and _read(folder / STATE_FILE)["state"] == EVALUATED and scores.exists()):
+        return False
+    check_table(scores, made_by(folder / WEIGHTS))
+    return True
+
+
+def note_state(folder: Path, state: str) -> None:
+    """Note that the training or the evaluation of a fold has ended."""
+    write_own_json({"state": state, "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)

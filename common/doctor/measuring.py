@@ -1,0 +1,149 @@
+"""Measure a few updates of a training, and a part of a validation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader
+from monai.engines import SupervisedTrainer
+from torch import Tensor, nn
+
+from ..engines import Stage, StagedTrainer
+from ..engines.batches import ImageAndLabel
+from ..engines.stages import trained_parameters
+from ..errors import InputError
+
+BUDGET = 30.0  # s, after which no further update of a network is measured
+WINDOW_BUDGET = 10.0  # s, after which further windows of a validation are not computed
+
+Clock = Callable[[], float]
+
+
+def batch_maker(stage: Stage) -> Callable[..., tuple]:
+    """Return the callable that makes the inputs and targets of a stage, as in its last epoch."""
+    if stage.prepare_batch is None:
+        return ImageAndLabel(stage.channels)
+    return functools.partial(stage.prepare_batch, epoch=stage.max_epochs)
+
+
+def training_form(stage: Stage) -> nn.Module:
+    """Return the network of a stage in the form that trains."""
+    form = getattr(stage.network, "training_form", None)  # the copy of a package has a class of its own
+    return stage.network if form is None else form()
+
+
+def measure_updates(
+    stage: Stage, trainer: StagedTrainer, batches: DataLoader, update: Callable | None, now: Clock
+) -> tuple[float, float]:
+    """Return the times in s of an update and of the random transforms of its batch.
+
+    Args:
+        stage: stage that trains; its network and the loss are changed.
+        trainer: trainer of the stage, which is not run.
+        batches: loader of at least one batch.
+        update: ``iteration_update`` of the trainer, or None.
+        now: callable () -> time in s.
+    """
+    device, loss = trainer.state.device, trainer.loss_function
+    stage.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    parameters = []
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+        parameters = trained_parameters(loss)
+    if hasattr(loss, "set_epoch"):
+        loss.set_epoch(1)
+    engine = SupervisedTrainer(
+        device=device,
+        max_epochs=1,
+        train_data_loader=batches,
+        network=training_form(stage),
+        optimizer=stage.start_optimizer(parameters)[0],
+        loss_function=loss,
+        inferer=trainer.inferer,
+        prepare_batch=batch_maker(stage),
+        iteration_update=update,
+        amp=trainer.amp,
+        decollate=False,
+        optim_set_to_none=True,
+    )
+    marks: list[float] = []
+
+    def mark() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        marks.append(now())
+
+    def stop() -> None:
+        if marks[-1] - marks[0] > BUDGET:
+            engine.terminate()
+
+    for event in (Events.GET_BATCH_STARTED, Events.ITERATION_STARTED, Events.ITERATION_COMPLETED):
+        engine.add_event_handler(event, mark)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, stop)
+    engine.run()
+    steps = [marks[n : n + 3] for n in range(0, len(marks) - 2, 3)]
+    return mean_step(steps)
+
+
+def mean_step(steps: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the mean times in s of an update and of loading its batch, without the first if there are more.
+
+    Args:
+        steps: for each update, the times at which loading began, the update began and the update ended.
+    """
+    counted = steps[1:] or steps
+    computing = sum(ended - began for _, began, ended in counted) / len(counted)
+    return computing, sum(began - loading for loading, began, _ in counted) / len(counted)
+
+
+def measure_validation(stage: Stage, trainer: StagedTrainer, now: Clock) -> float:
+    """Return the time in s of the validation of the sample case."""
+    evaluator = trainer.evaluator
+    evaluator.network = windows = SampledWindows(stage.network.to(trainer.state.device), now)
+    evaluator.prepare_batch = ImageAndLabel(stage.channels)
+    started = now()
+    evaluator.run(1)
+    return now() - started + windows.saved
+
+
+class SampledWindows(nn.Module):
+    """Run a network on windows until a time is spent; then return an earlier output.
+
+    Args:
+        network: network that returns one tensor.
+        now: callable () -> time in s.
+        budget: time in s.
+    """
+
+    def __init__(self, network: nn.Module, now: Clock, budget: float = WINDOW_BUDGET) -> None:
+        super().__init__()
+        self.network = network
+        self.now = now
+        self.budget = budget
+        self.spent = 0.0  # s
+        self.computed = self.skipped = 0  # windows
+        self.output: Tensor | None = None
+
+    @property
+    def saved(self) -> float:
+        """Return the time in s that the skipped windows would have taken."""
+        return self.skipped * self.spent / self.computed if self.computed else 0.0
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.output is not None and self.spent > self.budget and self.output.shape[2:] == x.shape[2:]:
+            self.skipped += len(x)
+            return self.output[:1].repeat(len(x), *[1] * (self.output.dim() - 1))
+        started = self.now()
+        output = self.network(x, *args, **kwargs)
+        if not isinstance(output, Tensor):
+            raise InputError(f"the network returned {type(output).__name__} in validation, expected one tensor")
+        if output.device.type == "cuda":
+            torch.cuda.synchronize(output.device)
+        self.spent += self.now() - started
+        self.computed += len(x)
+        self.output = output
+        return output

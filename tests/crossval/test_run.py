@@ -1,0 +1,217 @@
+"""The order of the runs of a cross-validation, what is done again, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.__main__ import main
+from common.crossval import cross_validate
+from common.errors import InputError
+from common.record import RECORD_FILE, read_record
+from common.reporting import read_scores
+
+from ..methods.mamtln.tiny import MAMTLN_CT
+from .folds import CT, FakeRuns, write_list
+
+ALL = ["train 0", "evaluate 0", "train 1", "evaluate 1", "train 2", "evaluate 2"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_list(tmp_path / "data")
+
+
+@pytest.fixture
+def validate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], str]]:
+    """Cross-validate with fake runs; return the runs and what was said."""
+
+    def run(runs: FakeRuns | None = None, bundle: Path = CT, **options: Any) -> tuple[list[str], str]:
+        runs, said = runs or FakeRuns(), []
+        monkeypatch.setattr("common.crossval.run.run_child", runs)
+        cross_validate(bundle, data, tmp_path / "runs", say=said.append, **options)
+        return runs.done, "\n".join(said)
+
+    return run
+
+
+def test_every_fold_is_trained_and_then_evaluated(validate: Callable, tmp_path: Path) -> None:
+    done, said = validate()
+    assert done == ALL
+    assert [row["case"] for row in read_scores(tmp_path / "runs" / "scores.csv")] == [f"P{i}" for i in range(6)]
+    lines = [line.split() for line in said.splitlines()]
+    # cases 0 to 5 score i / 8; the folds' means are 1.5 / 8, 2.5 / 8 and 3.5 / 8
+    assert ["Dice", "liver", "6", "0.3125", "0.2339", "0.3125", "0.1250"] in lines
+    assert "liver_ct_mpunet, folds 0, 1, 2 of 3" in said and "missing" not in said
+    table = said[said.index("\nliver_ct_mpunet") :]
+    before = [f"fold {fold}: finished before" for fold in range(3)]
+    assert validate() == ([], "\n".join([*before, table]))
+
+
+def test_a_failed_fold_ends_with_its_error_and_status(validate: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^fold 1, evaluation: every case failed$") as caught:
+        validate(FakeRuns(failing=["evaluate 1"]))
+    assert caught.value.status == 3
+    assert [row["case"] for row in read_scores(tmp_path / "runs" / "scores.csv")] == ["P0", "P3"]
+    done, _ = validate()
+    assert done == ["evaluate 1", "train 2", "evaluate 2"]
+    assert len(read_scores(tmp_path / "runs" / "scores.csv")) == 6
+
+
+def test_an_interrupted_training_is_run_again(validate: Callable) -> None:
+    with pytest.raises(InputError, match=r"^fold 0, training"):
+        validate(FakeRuns(failing=["train 0"]))
+    assert validate()[0] == ALL
+
+
+def test_missing_folds_are_named(validate: Callable, tmp_path: Path) -> None:
+    done, said = validate(folds=[2])
+    assert done == ALL[4:]
+    assert "liver_ct_mpunet, fold 2 of 3" in said
+    assert "missing: folds 0, 1; run the command again, with --folds 0,1 or without" in said
+    assert json.loads((tmp_path / "runs" / "ensemble.json").read_text())["weights"] == [
+        "$@ckpt_dir + '/fold2/model.pt'"
+    ]
+    assert validate(folds=[0, 1])[0] == ALL[:4]
+    assert len(json.loads((tmp_path / "runs" / "ensemble.json").read_text())["weights"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"max_epochs": "3"}}, r"^max_epochs: 3 here, 600 in .*runs/crossval.json; continue with"),
+        ({"overlay": {"labels": {"liver": 2}}}, r"^labels::liver: 2 here, 1 in"),
+        ({"overlay": {"load::0::keys": "x"}}, r"^load::0::keys: \"x\" here, \"image\" in"),
+        ({"overlay": {"new": 1}}, r"^new: 1 here, not set in"),
+        ({"bundle": MAMTLN_CT}, r"crossval.json: a cross-validation of liver_ct_mpunet, not of stomach_ct_mamtln"),
+    ],
+)
+def test_another_setting_is_refused(validate: Callable, tmp_path: Path, change: dict, message: str) -> None:
+    validate(folds=[0])
+    if "overlay" in change:
+        (tmp_path / "overlay.json").write_text(json.dumps(change.pop("overlay")))
+        change["overlays"] = [tmp_path / "overlay.json"]
+    with pytest.raises(InputError, match=message):
+        validate(**change)
+
+
+def test_a_setting_of_the_machine_may_differ(validate: Callable) -> None:
+    validate(folds=[0], options={"device": "cpu"})
+    assert validate(options={"device": "cuda:1", "num_workers": "2"})[0] == ALL[2:]
+
+
+@pytest.mark.parametrize(("key", "value"), [("fold", 1), ("class", "negative"), ("label", "label5.nii.gz")])
+def test_another_data_list_is_refused(validate: Callable, data: Path, key: str, value: Any) -> None:
+    validate(folds=[0])
+    content = json.loads((data / "dataset.json").read_text())
+    content["training"][3][key] = value
+    (data / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"dataset.json: P3 differ from the cases in .*crossval.json"):
+        validate()
+
+
+def test_changed_files_of_a_fold_are_refused(validate: Callable, tmp_path: Path) -> None:
+    validate()
+    model = tmp_path / "runs" / "fold1" / "model.pt"
+    content = model.read_bytes()
+    model.unlink()
+    with pytest.raises(InputError, match=r"fold1/model.pt: this file or its run.json was changed or removed"):
+        validate()
+    model.write_bytes(content)
+    (tmp_path / "runs" / "fold1" / "scores" / "scores.csv").write_text("case,Dice liver\nP1,1.0\nP4,1.0\n")
+    with pytest.raises(InputError, match=r"scores.csv: another file of this name, or one that was changed"):
+        validate()
+
+
+def test_weights_of_another_training_are_kept(validate: Callable, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model.pt").touch()
+    with pytest.raises(InputError, match=r"--out .*runs: holds model.pt of another training"):
+        validate()
+
+
+def test_a_list_without_folds_says_how_to_write_them(validate: Callable, data: Path) -> None:
+    content = json.loads((data / "dataset.json").read_text())
+    for case in content["training"]:
+        del case["fold"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"its cases have no fold; write a list with folds by .*--folds 5"):
+        validate()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", "3"], "--folds 3: no such fold in .*; expected 0, 1, 2"),
+        (["--folds", "a"], "--folds a: expected numbers of folds, such as 0,2"),
+        (["--fold", "0"], "--fold: crossval sets it for each fold; choose folds by --folds"),
+        (["--ckpt_dir", "x"], "--ckpt_dir: crossval sets it for each fold; leave it out"),
+        (["--max_epoch", "2"], "unknown option --max_epoch of crossval and liver_ct_mpunet; did you mean --max_epochs"),
+    ],
+)
+def test_wrong_options_are_refused(
+    options: list[str],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    verb = ["crossval", CT.name, "--dataset_dir", str(data), "--out", str(tmp_path / "runs")]
+    monkeypatch.setattr("sys.argv", ["common", *verb, *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_commands_have_overlay_and_options(validate: Callable, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"max_epochs": 2}')
+    _, said = validate(folds=[1], overlays=[tmp_path / "plan.json"], options={"amp": "false", "scores": "x"})
+    training, evaluation = [line for line in said.splitlines() if line.startswith("python -m monai.bundle run")]
+    assert f"train.json', '{tmp_path / 'plan.json'}']\"" in training and "--amp false" in training
+    assert f"--dataset_dir {data} --fold 1 --ckpt_dir {tmp_path / 'runs' / 'fold1'} --resume true" in training
+    assert "--scores" not in training and "--scores x" in evaluation  # of the evaluation alone
+    assert f"--output_dir {tmp_path / 'runs' / 'fold1' / 'scores'}" in evaluation and "resume" not in evaluation
+
+
+def test_the_ensemble_has_the_network_of_the_records(validate: Callable, tmp_path: Path) -> None:
+    validate(folds=[0, 2])
+    runs = tmp_path / "runs"
+    config = json.loads((runs / "ensemble.json").read_text())
+    assert config["member"] == {"_target_": "a.Net", "width": 2, "_mode_": "callable"}
+    assert config["weights"] == ["$@ckpt_dir + '/fold0/model.pt'", "$@ckpt_dir + '/fold2/model.pt'"]
+    state = torch.load(runs / "model.pt", weights_only=True)
+    assert {key: value.tolist() for key, value in state.items()} == {"networks.0.w": [0, 0], "networks.1.w": [2, 2]}
+    record = read_record(runs / RECORD_FILE)
+    network = record.settings["network_def"]
+    assert (network["_target_"], network["build"], network["count"]) == (
+        "common.layers.mean_ensemble", config["member"], 2
+    )  # fmt: skip
+    assert record.fold is None and record.scans["orientations"] == {"RAS": 6}
+    assert {case["case"] for case in record.train_cases} == {f"P{i}" for i in range(6)}
+    assert record.test_cases == []
+
+
+def test_folds_with_other_settings_form_no_ensemble(validate: Callable, tmp_path: Path) -> None:
+    validate(folds=[0])
+    (tmp_path / "runs" / "ensemble.json").unlink()
+    runs = FakeRuns()
+    runs.settings = {**runs.settings, "roi_size": [8, 8, 4]}
+    _, said = validate(runs, folds=[1])
+    assert "no ensemble.json: roi_size: [8, 8, 4] in fold 1, [8, 8, 8] in the record of fold 0" in said
+    assert not (tmp_path / "runs" / "ensemble.json").exists()
+
+
+def test_statistics_of_each_fold_get_a_note(validate: Callable, tmp_path: Path) -> None:
+    _, said = validate(FakeRuns(classes=True), bundle=MAMTLN_CT)
+    assert said.startswith("note: intensity, normalize: computed from the training cases of each fold")
+    assert ["class", "accuracy", "6", "0.5000", "0.5000", "0.0000"] in [line.split() for line in said.splitlines()]
+    assert (tmp_path / "runs" / "classes.csv").read_text().count("\n") == 7
