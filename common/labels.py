@@ -129,8 +129,8 @@ def check_agreement(
     if out_channels not in (None, background + len(labels)):
         raise InputError(
             f"network_def::out_channels is {out_channels}, but labels are {shown_labels(labels)}: expected "
-            f"{background + len(labels)}, the background {'included' if background else 'left out'}; name every class of "
-            "the network in `labels`"
+            f"{background + len(labels)}, the background {'included' if background else 'left out'}; name every class "
+            "of the network in `labels`"
         )
     if channels is None:
         return

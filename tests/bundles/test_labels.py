@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from common.errors import InputError, root_cause
-from common.labels import channel_def, class_regions
+from common.labels import channel_def, class_regions, has_background
 from common.metrics import SegmentationScores
 from common.packaging.labels import check_package_labels, check_scored_regions, labels_table, relabelled
 from common.packaging.settings import merged
@@ -105,9 +105,10 @@ def test_one_of_them_changed_alone_is_refused(bundle: Path, change: str) -> None
 @pytest.mark.parametrize("bundle", OPEN, ids=lambda bundle: bundle.name)
 def test_a_network_of_another_width_is_refused(bundle: Path) -> None:
     config, metadata = configs_of(bundle)
-    assert parser_of(bundle, "inference").get_parsed_content("network_def::out_channels") == 1 + len(config["labels"])
+    width = has_background(config["postprocessing"]) + len(config["labels"])
+    assert parser_of(bundle, "inference").get_parsed_content("network_def::out_channels") == width
     config["network_def"]["out_channels"] = 3
-    with pytest.raises(InputError, match=r"network_def::out_channels is 3.*expected 2"):
+    with pytest.raises(InputError, match=rf"network_def::out_channels is 3.*expected {width}, the background"):
         check_package_labels(config, metadata)
 
 

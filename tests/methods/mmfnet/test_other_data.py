@@ -1,4 +1,4 @@
-"""Train, evaluate, infer and pack with one overlay: three labels, two modalities, odd spacings, scans in LPS and RAS."""
+"""Train, evaluate, infer and pack with one overlay: three labels, two modalities, odd spacings, LPS and RAS."""
 
 from __future__ import annotations
 
