@@ -62,7 +62,7 @@ def setting_of(key: str) -> str:
 
 
 def used_settings(config: Mapping[str, Any]) -> set[str]:
-    """Return the settings that others in a config refer to."""
+    """Return the settings that others in a config refer to, without those that make a package's code importable."""
     return {name for key, value in config.items() for name in _settings_in(value) if name != key}
 
 
@@ -70,7 +70,8 @@ def _settings_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield from map(setting_of, ReferenceResolver.match_refs_pattern(value))
     elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
+        items = [item for key, item in value.items() if key != "_requires_"] if isinstance(value, dict) else value
+        for item in items:
             yield from _settings_in(item)
 
 

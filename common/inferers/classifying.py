@@ -23,7 +23,7 @@ class ClassifyingWindowInferer(WindowInferer):
     into the padding around the image has the same vote as any other.
 
     A voxel is foreground if the largest of several segmentation channels is not the first. A single channel is a
-    probability, and the voxel is foreground from 0.5 on.
+    probability, and the voxel is foreground from 0.5 on; so are several channels without a background.
 
     Args:
         roi_size: window size ``(x, y, z)``, in voxels.
@@ -32,6 +32,7 @@ class ClassifyingWindowInferer(WindowInferer):
         vote: ``"foreground"`` averages over the windows with predicted foreground, or over all computed windows if
             there are none. ``"volume"`` weights each window by its predicted foreground voxels, or equally if there are
             none.
+        background: whether the first of several segmentation channels is the background.
         options: options of :class:`WindowInferer`; ``fill`` applies to the segmentation channels.
 
     Returns:
@@ -43,17 +44,25 @@ class ClassifyingWindowInferer(WindowInferer):
         ValueError: from the call, the network returns fewer channels than classes.
     """
 
-    def __init__(self, roi_size: Sequence[int], num_classes: int, vote: str = "foreground", **options: Any) -> None:
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        num_classes: int,
+        vote: str = "foreground",
+        background: bool = True,
+        **options: Any,
+    ) -> None:
         super().__init__(roi_size, **options)
         if vote not in VOTES:
             raise InputError(f"--vote {vote}: expected {' or '.join(VOTES)}")
         self.num_classes = num_classes
         self.vote = vote
+        self.background = background
 
     def _infer(self, tiles: Tiles, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         if not self.num_classes:
             return super()._infer(tiles, network, *args, **kwargs)
-        ballot = _Ballot(network, self.num_classes)
+        ballot = _Ballot(network, self.num_classes, self.background)
         segmentation = super()._infer(tiles, ballot, *args, **kwargs)
         probabilities = ballot.count([place[0] for place in tiles.filled], len(tiles.image), self.vote)
         return append_class(segmentation, probabilities)
@@ -62,8 +71,9 @@ class ClassifyingWindowInferer(WindowInferer):
 class _Ballot:
     """Return the network's segmentation channels, and keep the votes of the windows, on their device."""
 
-    def __init__(self, network: Callable[..., Any], num_classes: int) -> None:
+    def __init__(self, network: Callable[..., Any], num_classes: int, background: bool) -> None:
         self.network = network
+        self.background = background
         self.num_classes = num_classes
         self.votes: list[Tensor] = []  # probabilities (windows, classes), one tensor for each batch
         self.voxels: list[Tensor] = []  # numbers of foreground voxels (windows,), one tensor for each batch
@@ -79,7 +89,7 @@ class _Ballot:
             )
         segmentation, logits = split_class(outputs, self.num_classes)
         self.votes.append(logits.float().softmax(1))
-        several = channels > 1
+        several = channels > 1 and self.background
         found = segmentation[:, 1:].amax(1) > segmentation[:, 0] if several else (segmentation >= 0.5).any(1)
         self.voxels.append(found.sum((1, 2, 3)))
         return segmentation

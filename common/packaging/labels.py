@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata that describe the labels of a package, if these differ from its bundle's.
+    """Return metadata that describe the labels, channels and classes of a package, if these differ from its bundle's.
 
-    Names and range of the label map's values, number of channels of the network, classes and names of scores change.
+    Channels of the image and of the network, names and range of the label map's values, and names of scores change.
 
     Args:
         own_metadata: content of the bundle's ``metadata.json``.
@@ -36,9 +36,11 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
         metadata["eval_metrics"] = {
             name: None for score in metadata["eval_metrics"] for name in _renamed(score, [*own_regions], [*regions])
         }
+    formats = metadata["network_data_format"]
+    _describe_modalities(formats["inputs"]["image"], before["modalities"], after["modalities"])
+    _describe_classes(metadata, _classes(before), _classes(after))
     if labels == own:
         return metadata
-    formats = metadata["network_data_format"]
     formats["post_processed_outputs"]["pred"] |= {
         "channel_def": channel_def(labels),
         "value_range": [0, max(labels.values())],
@@ -53,6 +55,30 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
         shown_labels(own),
     )
     return metadata
+
+
+def _describe_modalities(image: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> None:
+    if list(after) != list(before):
+        names = {str(number): name for number, name in enumerate(after)}
+        image |= {"num_channels": len(after), "channel_def": names, "modality": ", ".join(after)}
+
+
+def _classes(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes that the network of a config predicts for a case."""
+    return [] if config.get("task") == "seg" else list(config.get("classes", []))
+
+
+def _describe_classes(metadata: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> None:
+    if list(after) == list(before):
+        return
+    formats = metadata["network_data_format"]
+    formats["outputs"]["pred"]["num_channels"] += len(after) - len(before)
+    result = formats["post_processed_outputs"].pop("result")
+    if after:
+        names = {str(number): name for number, name in enumerate(after)}
+        formats["post_processed_outputs"]["result"] = {**result, "num_channels": len(after), "channel_def": names}
+    scores = metadata["eval_metrics"].items()
+    metadata["eval_metrics"] = {name: value for name, value in scores if not name.startswith("class ")}
 
 
 def check_package_labels(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:

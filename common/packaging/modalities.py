@@ -28,8 +28,7 @@ def described_input(own_metadata: Mapping[str, Any], before: Mapping[str, Any], 
     if names != input_channels(before):
         image |= {"num_channels": len(names), "channel_def": {str(i): name for i, name in enumerate(names)}}
         metadata["image_classes"] = f"{', '.join(names)}, in this order"
-    if kind_of_scan(after) != kind_of_scan(before):
-        image["modality"] = kind_of_scan(after)
+    image["modality"] = kind_of_scan(after)
     if after.get("normalize") != before.get("normalize"):
         image["value_range"] = []
     return metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -44,7 +45,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
     make_folder(out / "images")
     make_folder(out / "labels")
 
-    several = len(phantom.all_modalities) > 1
+    several = len(phantom.all_modalities or phantom.modalities) > 1
     entries = []
     for index in tqdm(range(cases), desc="phantoms", disable=cases <= 20):
         class_name = phantom.classes[index % len(phantom.classes)] if phantom.classes else None
@@ -52,7 +53,8 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
         name = f"case_{index:03d}"
         images = []
         for modality, image in case.images.items():
-            images.append(f"images/{name}_{modality}.nii.gz" if several else f"images/{name}.nii.gz")
+            part = re.sub(r"[^\w.-]", "_", modality)
+            images.append(f"images/{name}_{part}.nii.gz" if several else f"images/{name}.nii.gz")
             _save(image.astype(np.int16), case.affine, out / images[-1])
         label = f"labels/{name}.nii.gz"
         _save(case.label, case.affine, out / label)

@@ -43,7 +43,7 @@ class PhantomRecipe:
     size: Sequence[int]
     spacing: Sequence[float]
 
-    all_modalities: ClassVar[tuple[str, ...]]
+    all_modalities: ClassVar[tuple[str, ...]] = ()  # empty where any name is one
     labels: ClassVar[Mapping[int, str]]
     classes: ClassVar[tuple[str, ...]] = ()  # classes of a whole case; empty where there is nothing to classify
     case_fields: ClassVar[Mapping[str, str]] = {}  # more fields of each case in the data list
@@ -54,7 +54,7 @@ class PhantomRecipe:
         self.modalities = tuple(self.modalities)
         self.size = tuple(self.size)
         self.spacing = tuple(self.spacing)
-        known = all(m in self.all_modalities for m in self.modalities)
+        known = not self.all_modalities or all(m in self.all_modalities for m in self.modalities)
         if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
             expected = ", ".join(self.all_modalities)
             raise InputError(

@@ -15,7 +15,7 @@ from ..data.folds import SECTIONS
 from ..data.names import first_names
 from ..errors import InputError, show_input_errors_in_one_line
 from ..files import read_json
-from ..options import RULES, Given, parse_bool, running_config, setting_of
+from ..options import RULES, Given, parse_bool, running_config, setting_of, used_settings
 from .create import read_cases
 from .identity import case_identities, digest_of
 from .run_record import RunRecord, read_records, record_path
@@ -97,6 +97,8 @@ def apply_settings(
     """
     for key, value in settings.items():
         _check_range(key, value, path)
+        if _is_the_same(parser, key, value, settings):
+            continue
         if key in parser.get(""):
             _apply_setting(parser, key, value, own.get(key), key in set_by_user, path)
         elif key not in MAY_DIFFER and not same_setting(value, _training_value(parser, train, key, settings)):
@@ -104,6 +106,14 @@ def apply_settings(
                 f"{key}: the weights were trained with another value than the bundle's ({path}), and this config has "
                 "no such setting; give an overlay that does the same as in the training"
             )
+
+
+def _is_the_same(parser: ConfigParser, key: str, recorded: Any, settings: Mapping[str, Any]) -> bool:
+    """Return whether a config has a recorded value already, also by references to other recorded settings."""
+    config = parser.get("")
+    if key not in config or not used_settings({key: config[key]}) <= settings.keys():
+        return False
+    return same_setting(resolved_setting(parser, key), recorded)
 
 
 def _check_range(key: str, value: Any, path: Path) -> None:

@@ -172,3 +172,14 @@ def test_a_wrong_vote_or_too_few_channels_are_refused() -> None:
     for output, found in (({}, "dict"), (torch.zeros(1, 3), r"\[1, 3\]")):
         with pytest.raises(ValueError, match=f"the network returned {found} for windows"):
             ClassifyingWindowInferer(num_classes=2, **OPTIONS)(torch.rand(1, 2, 4, 4, 4), lambda x: output)  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("background", "expected"), [(False, (P2 + 3 * P3) / 4), (True, (P1 + P2 + P3 + P4) / 4)], ids=["without", "with"]
+)
+def test_the_first_of_several_maps_may_be_foreground(background: bool, expected: float) -> None:
+    """Here it is the only map with foreground; as the background, it gives the windows equal votes."""
+    network = ByWindow()
+    infer = ClassifyingWindowInferer(num_classes=2, vote="volume", background=background, **OPTIONS)
+    found = infer(scene(), lambda x: torch.cat([x[:, :1], torch.zeros_like(x[:, :1]), network(x)[:, 1:]], 1))
+    torch.testing.assert_close(found[0, 2, 0, 0, 0].item(), expected, rtol=0, atol=1e-5)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 import torch.nn.functional as F
 from monai.losses import TverskyLoss
 from torch import Tensor, nn
 
+from ...errors import InputError
+
 
 class FocalTverskyLoss(nn.Module):
-    """Compute ``(1 - TI) ** exponent`` of logits with the Tversky index of one foreground class, in float32.
+    """Compute ``(1 - TI) ** exponent`` of logits with the Tversky index of a label, in float32.
+
+    Of several labels, the loss is the mean.
 
     ``TI = (TP + 1e-5) / (TP + alpha FN + beta FP + 1e-5)`` (eq. 6 and 7), with sums over the batch. A sample without
     foreground has an index of its own that hardly changes with the prediction; in the batch, its false positives count.
@@ -29,9 +34,9 @@ class FocalTverskyLoss(nn.Module):
         self.tversky = TverskyLoss(sigmoid=True, alpha=beta, beta=alpha, batch=True, reduction="none")
         self.exponent = exponent
 
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, 1, x, y, z)`` and a label of that shape, 1 in the foreground, as a scalar."""
-        loss = self.tversky(logits.float(), label.float())
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of logits ``(B, K, x, y, z)`` and masks of that shape, 1 in the label, as a scalar."""
+        loss = self.tversky(logits.float(), masks.float())
         return loss.clamp_min(1e-7).pow(self.exponent).mean()  # at 0 the power has no finite derivative
 
 
@@ -41,7 +46,7 @@ class SegmentationClassLoss(nn.Module):
     Without an output ``class`` the loss is ``seg_loss`` alone. The paper gives no value of ``class_weight``.
 
     Args:
-        seg_loss: callable (logits, label ``(B, 1, x, y, z)``) -> scalar loss, such as
+        seg_loss: callable (logits ``(B, K, x, y, z)``, masks of that shape, one for each label) -> scalar loss, such as
             ``DiceLoss(sigmoid=True, batch=True)``.
         class_weight: weight of the cross-entropy, 0 to 1.
     """
@@ -55,13 +60,40 @@ class SegmentationClassLoss(nn.Module):
         """Return the loss, a scalar in float32.
 
         Args:
-            outputs: ``seg``, and ``class``, logits ``(B, classes)``.
-            targets: ``seg``, a label ``(B, 1, x, y, z)``, and ``class``, indices ``(B,)``.
+            outputs: ``seg``, logits ``(B, K, x, y, z)``, and ``class``, logits ``(B, classes)``.
+            targets: ``seg``, a label map ``(B, 1, x, y, z)`` with the values 0 to K, and ``class``, indices ``(B,)``.
+
+        Raises:
+            InputError: logits and label map have different sizes, or a value has no map.
         """
-        loss = self.seg_loss(outputs["seg"].float(), targets["seg"])
+        logits = outputs["seg"].float()
+        loss = self.seg_loss(logits, masks_of(targets["seg"], logits))
         if "class" not in outputs:
             return loss
         return (
             self.class_weight * F.cross_entropy(outputs["class"].float(), targets["class"].long())
             + (1 - self.class_weight) * loss
         )
+
+
+def masks_of(label: Tensor, logits: Tensor) -> Tensor:
+    """Return the masks of the values 1 to K of a label map, in the shape of the logits.
+
+    Args:
+        label: ``(B, 1, x, y, z)``, values 0 to K.
+        logits: ``(B, K, x, y, z)``.
+
+    Raises:
+        InputError: the sizes differ, or a value has no map.
+    """
+    if label.shape != (len(logits), 1, *logits.shape[2:]):
+        raise InputError(
+            f"logits of shape {list(logits.shape)} with a label of shape {list(label.shape)}: expected "
+            "(B, labels, x, y, z) and (B, 1, x, y, z)"
+        )
+    values = torch.arange(1, logits.shape[1] + 1, device=label.device)
+    if label.max() > len(values):
+        raise InputError(
+            f"label with the value {label.max():g}, but the network has {len(values)} maps; set out_channels"
+        )
+    return (label == values[:, None, None, None]).to(logits.dtype)

@@ -207,6 +207,8 @@ def _scan_size(image: Tensor) -> str:
 class LungBoxd(MapTransform):
     """Add the place of the box of :class:`CropLungsd` in the scan to the case's result.
 
+    A case that was not cropped to the lungs has no mask of them, and its result gets no box.
+
     The result gets ``"lungs": {"first": [x, y, z], "last": [x, y, z]}``, the first and the last voxel along each axis
     of the scan as it is in its file. The box is computed from the affines, so other steps between the crop and the
     network do not matter, except padding.
@@ -214,19 +216,25 @@ class LungBoxd(MapTransform):
     Args:
         keys: the network's image; its ``original_affine`` and ``spatial_shape`` are those of the scan.
         result_key: key of the result, which may exist already.
+        lungs_key: key of the mask of the lungs, from :class:`CropLungsd`.
     """
 
     ending = "_class.json"  # CaseEvaluator writes the result to CASE_class.json
 
     def __init__(
-        self, keys: KeysCollection = "image", result_key: str = "result", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection = "image",
+        result_key: str = "result",
+        allow_missing_keys: bool = False,
+        lungs_key: str = "lungs",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.result_key = result_key
+        self.lungs_key = lungs_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        for key in self.key_iterator(d):
+        for key in self.key_iterator(d) if self.lungs_key in d else ():
             image = d[key]
             scan_affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
             to_scan = np.linalg.solve(scan_affine, image.affine.cpu().numpy().astype(np.float64))

@@ -29,9 +29,12 @@ DECODER_CONVOLUTIONS = (1, 1, 2, 2)  # finest level first
 class InputTransition(nn.Module):
     """Convolve, add the image with its channels repeated to ``out_channels``, and apply a PReLU.
 
+    If ``in_channels`` does not divide ``out_channels``, a 1x1x1 convolution projects the image. It starts as the mean
+    over the channels.
+
     Args:
         in_channels: int, channels of the image.
-        out_channels: int, a multiple of ``in_channels``.
+        out_channels: int, width of the level.
         kernel_size: int, odd.
     """
 
@@ -40,8 +43,14 @@ class InputTransition(nn.Module):
         self.in_channels = in_channels
         self.conv = _convolution(in_channels, out_channels, kernel_size=kernel_size, act=False)
         self.act = nn.PReLU(out_channels)
+        self.project: nn.Conv3d | None = None
+        if out_channels % in_channels != 0:
+            self.project = nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
+            nn.init.constant_(self.project.weight, 1 / in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.project is not None:
+            return self.act(self.conv(x) + self.project(x))
         # the sum repeats the image by broadcasting: no tensor of out_channels for it
         groups = self.conv(x).unflatten(1, [-1, self.in_channels])
         return self.act((groups + x.unsqueeze(1)).flatten(1, 2))
@@ -112,10 +121,12 @@ class UpTransition(nn.Module):
 
 
 class UpSampling(nn.Module):
-    """Up-sample one channel by a trainable transposed convolution, initially trilinear (``UP``, eq. 1).
+    """Up-sample maps by a trainable transposed convolution, initially trilinear (``UP``, eq. 1).
+
+    All maps share its kernel, as positions do.
 
     Args:
-        factor: int, even; ``(B, 1, x, y, z)`` becomes ``(B, 1, factor * x, factor * y, factor * z)``.
+        factor: int, even; ``(B, K, x, y, z)`` becomes ``(B, K, factor * x, factor * y, factor * z)``.
     """
 
     def __init__(self, factor: int) -> None:
@@ -127,9 +138,10 @@ class UpSampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Map and kernel get their only channel here, and with it contiguous strides. With those of channels_last_3d
         # PyTorch's transposed convolution takes a path on the CPU that is 1000 times slower at factor 16.
-        padded = F.pad(x.squeeze(1), [1, 1, 1, 1, 1, 1], mode="replicate").unsqueeze(1)
+        padded = F.pad(x.flatten(0, 1), [1, 1, 1, 1, 1, 1], mode="replicate").unsqueeze(1)
         padding = self.factor + self.factor // 2
-        return F.conv_transpose3d(padded, self.weight[None, None], stride=self.factor, padding=padding)
+        maps = F.conv_transpose3d(padded, self.weight[None, None], stride=self.factor, padding=padding)
+        return maps.squeeze(1).unflatten(0, [-1, x.shape[1]])
 
 
 class SegmentationSubnet(nn.Module):
@@ -141,26 +153,32 @@ class SegmentationSubnet(nn.Module):
     __constants__ = ("mean_sigmoid",)  # TorchScript leaves out the other fusion
 
     def __init__(
-        self, in_channels: int, channels: Sequence[int], kernel_size: int, reverse_attention: str, fusion: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        kernel_size: int,
+        reverse_attention: str,
+        fusion: str,
     ) -> None:
         super().__init__()
         self.mean_sigmoid = fusion == "mean_sigmoid"
         self.encoder = nn.ModuleList([InputTransition(in_channels, channels[0], kernel_size)])
         decoder: list[nn.Module] = []
-        heads: list[nn.Module] = [nn.Conv3d(2 * channels[0], 1, kernel_size=1)]
+        heads: list[nn.Module] = [nn.Conv3d(2 * channels[0], out_channels, kernel_size=1)]
         for level, (c, c_below) in enumerate(pairwise(channels)):
             down = _convolution(c, c_below, kernel_size=2, strides=2, padding=0)
             self.encoder.append(nn.Sequential(down, ResidualStage(c_below, ENCODER_CONVOLUTIONS[level], kernel_size)))
             last = level == len(channels) - 2
             below = c_below if last else 2 * c_below
             decoder.append(UpTransition(below, c, DECODER_CONVOLUTIONS[level], kernel_size, reverse_attention))
-            heads.append(nn.Sequential(nn.Conv3d(below, 1, kernel_size=1), UpSampling(2 ** (level + 1))))
+            heads.append(nn.Sequential(nn.Conv3d(below, out_channels, kernel_size=1), UpSampling(2 ** (level + 1))))
         self.decoder = nn.ModuleList(reversed(decoder))
         self.bottom_head = heads.pop()
         self.heads = nn.ModuleList(reversed(heads))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, 1, x, y, z)`` in float32, and the features ``(B, 2 * channels[0], x, y, z)``."""
+        """Return logits ``(B, out_channels, x, y, z)`` in float32, and features ``(B, 2 * channels[0], x, y, z)``."""
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
@@ -198,9 +216,13 @@ class ClassifierModule(nn.Module):
 class MultiRNet(TwoForms):
     """Segment lesions and diagnose; the defaults are the paper's network for chest CT (48,689,576 parameters).
 
+    The paper segments one label. Several labels get a sigmoid map each, and the lesion of the classifier and of the
+    next pass is their union: the maximum over the maps.
+
     Args:
-        in_channels: int, channels of the image; ``channels[0]`` is a multiple of it.
+        in_channels: int, channels of the image.
         num_classes: int, diagnoses; the paper's are COVID-19, community-acquired pneumonia, normal.
+        out_channels: int, labels; each has a probability map of its own, and the background has none.
         channels: two to five ints, width of the encoder per level, finest first. The number of convolutions per level
             is V-Net's, counted from the finest.
         classifier_channels: ints, width of each module of the classifier; each module but the first halves the size.
@@ -225,6 +247,7 @@ class MultiRNet(TwoForms):
         in_channels: int = 1,
         num_classes: int = 3,
         *,
+        out_channels: int = 1,
         channels: Sequence[int] = (16, 32, 64, 128, 256),
         classifier_channels: Sequence[int] = (16, 32, 64, 128, 256, 256),
         kernel_size: int = 5,
@@ -239,20 +262,22 @@ class MultiRNet(TwoForms):
         check_option("fusion", fusion, ("logits", "mean_sigmoid"))
         check_option("task", task, ("both", "seg"))
         levels = len(ENCODER_CONVOLUTIONS) + 1
-        if not 2 <= len(channels) <= levels or channels[0] % in_channels != 0:
-            raise ValueError(
-                f"channels={channels!r}: expected two to {levels} widths, the first a multiple of "
-                f"in_channels={in_channels}"
-            )
+        if not 2 <= len(channels) <= levels:
+            raise ValueError(f"channels={channels!r}: expected two to {levels} widths")
+        if in_channels < 1 or out_channels < 1:
+            raise ValueError(f"in_channels={in_channels}, out_channels={out_channels}: expected at least 1 of both")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
         if iterations < 0:
             raise ValueError(f"iterations={iterations}: expected 0, one pass, or more")
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.divisor = 2 ** (len(channels) - 1)
         self.iterations = iterations
 
-        self.segmentation = SegmentationSubnet(in_channels, channels, kernel_size, reverse_attention, fusion)
+        self.segmentation = SegmentationSubnet(
+            in_channels, out_channels, channels, kernel_size, reverse_attention, fusion
+        )
         self.classifier: nn.Module | None = None
         self.head: nn.Module | None = None
         if task == "both":
@@ -266,13 +291,13 @@ class MultiRNet(TwoForms):
 
         Args:
             image: ``(B, in_channels, x, y, z)``, every spatial size a multiple of ``2 ** (len(channels) - 1)``.
-            previous: probabilities of the pass before, ``(B, 1, x, y, z)``, None in the first pass.
+            previous: probabilities of the pass before, ``(B, out_channels, x, y, z)``, None in the first pass.
 
         Returns:
-            For training, of one pass: ``seg``, logits of the lesion ``(B, 1, x, y, z)`` in float32, and ``class``,
-            logits of the diagnosis ``(B, num_classes)``. For inference, of the last pass: one tensor ``(B, 1 +
-            num_classes, x, y, z)`` in float32, the probability of the lesion and then the logits of the diagnosis in
-            every voxel. With ``task="seg"`` neither has the diagnosis.
+            For training, of one pass: ``seg``, logits of the labels ``(B, out_channels, x, y, z)`` in float32, and
+            ``class``, logits of the diagnosis ``(B, num_classes)``. For inference, of the last pass: one tensor ``(B,
+            out_channels + num_classes, x, y, z)`` in float32, the probability of each label and then the logits of
+            the diagnosis in every voxel. With ``task="seg"`` neither has the diagnosis.
 
         Raises:
             ValueError: another number of channels, a spatial size that does not divide, a ``previous`` of another
@@ -284,7 +309,7 @@ class MultiRNet(TwoForms):
         logits, features = self.one_pass(image, previous)
         outputs = {"seg": logits}
         if self.classifier is not None:
-            outputs["class"] = self.classify(image * torch.sigmoid(logits), features)
+            outputs["class"] = self.classify(image * union(torch.sigmoid(logits)), features)
         return outputs
 
     def all_passes(self, image: Tensor, previous: Tensor | None) -> Tensor:
@@ -295,11 +320,11 @@ class MultiRNet(TwoForms):
         probability = torch.sigmoid(logits)
         if self.classifier is None:
             return probability
-        return append_class(probability, self.classify(image * probability, features).float())
+        return append_class(probability, self.classify(image * union(probability), features).float())
 
     def one_pass(self, image: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return logits and last decoder features of the segmentation subnet for the input of algorithm 1."""
-        return self.segmentation(image if previous is None else image + previous)
+        return self.segmentation(image if previous is None else image + union(previous))
 
     def classify(self, lesions: Tensor, features: Tensor) -> Tensor:
         """Return logits ``(B, num_classes)`` from the image within the lesions and the features of the segmentation."""
@@ -311,10 +336,15 @@ class MultiRNet(TwoForms):
         """Raise a ``ValueError`` that says what does not fit and what would."""
         check_channels(image, self.in_channels)
         check_sizes(image, self.divisor)
-        if previous is not None and previous.shape != image[:, :1].shape:
-            raise ValueError(
-                f"expected previous probabilities {list(image[:, :1].shape)}, found shape {list(previous.shape)}"
-            )
+        if previous is not None:
+            expected = [image.shape[0], self.out_channels, image.shape[2], image.shape[3], image.shape[4]]
+            if list(previous.shape) != expected:
+                raise ValueError(f"expected previous probabilities {expected}, found shape {list(previous.shape)}")
+
+
+def union(probabilities: Tensor) -> Tensor:
+    """Return the probability of any label, the maximum over the maps ``(B, K, x, y, z)``, as ``(B, 1, x, y, z)``."""
+    return probabilities.amax(1, keepdim=True)
 
 
 def _convolution(

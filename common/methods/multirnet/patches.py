@@ -22,11 +22,12 @@ class FindLesionCentresd(MapTransform):
     Add an entry ``(n, 3)``, int32 on the CPU, which is cached with the case. In a case with lesions, the centres are
     the centroids of the connected components of the lesions, the largest component first. In a case without, they are
     voxels of the lungs: first the middle of the lung on that side of the body's middle which has more of it, then
-    evenly spread voxels. The entry with the lungs is removed.
+    evenly spread voxels. The entry with the lungs is removed. Without it, as for another organ, they are the middle of
+    the scan and voxels spread over it.
 
     Args:
         keys: the label ``(1, x, y, z)``, above 0 in lesions, on the grid on which patches are cut.
-        lungs_key: mask of the lungs on the same grid, from :class:`CropLungsd`.
+        lungs_key: mask of the lungs on the same grid, from :class:`CropLungsd`; a case may have none.
         smallest: smallest component that counts, in voxels; where all are smaller, all count.
         samples: number of voxels of the lungs.
         output_key: key of the new entry.
@@ -49,8 +50,14 @@ class FindLesionCentresd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         lesion = (as_tensor(d[self.first_key(d)])[0] > 0).cpu().numpy()
-        lungs = as_tensor(d.pop(self.lungs_key))[0].cpu().numpy()
-        centres = self._lesion_centres(lesion) if lesion.any() else self._lung_centres(lungs)
+        mask = d.pop(self.lungs_key, None)
+        if lesion.any():
+            centres = self._lesion_centres(lesion)
+        elif mask is not None:
+            centres = self._lung_centres(as_tensor(mask)[0].cpu().numpy())
+        else:
+            middle = [(n - 1) / 2 for n in lesion.shape]
+            centres = np.vstack([middle, self._spread(np.ones(lesion.shape, dtype=bool))])
         d[self.output_key] = torch.from_numpy(np.rint(centres).astype(np.int32))
         return d
 
@@ -62,13 +69,17 @@ class FindLesionCentresd(MapTransform):
         return centroids[large if len(large) else order]
 
     def _lung_centres(self, lungs: np.ndarray) -> np.ndarray:
-        voxels = np.flatnonzero(lungs)
-        x, y, z = np.unravel_index(voxels, lungs.shape)
+        x, y, z = lungs.nonzero()
         left = x < x.mean()
         side = left if 2 * left.sum() >= len(left) else ~left
         middle = [x[side].mean(), y[side].mean(), z[side].mean()]
+        return np.vstack([middle, self._spread(lungs)])
+
+    def _spread(self, mask: np.ndarray) -> np.ndarray:
+        """Return evenly chosen voxels of a mask, ``(n, 3)``."""
+        voxels = np.flatnonzero(mask)
         chosen = np.linspace(0, len(voxels) - 1, min(self.samples, len(voxels))).astype(np.int64)
-        return np.vstack([middle, np.stack([x, y, z], axis=1)[chosen]])
+        return np.stack(np.unravel_index(voxels[chosen], mask.shape), axis=1)
 
 
 class RandCropLesionPatchd(Randomizable, MapTransform):

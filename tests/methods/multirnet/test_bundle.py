@@ -310,15 +310,16 @@ def test_lesions_outside_the_lungs_train_and_leak_no_label(
         "label": str(tmp_path / "corner_seg.nii.gz"),
     }
     shapes = {}
-    for configs, kept in ((("train",), True), (("train", "evaluate"), False)):
+    for configs in (("train",), ("train", "evaluate"), ("train", "evaluate", "evaluate_roi")):
         parser = workflow(MULTIRNET, *configs, task="seg").parser
         d = parser.get_parsed_content("validate#preprocessing")(dict(case))
-        assert bool((d["label"] > 0).any()) == kept
-        assert "corner_seg.nii.gz: " in caplog.text and "lie outside the box of the lungs" in caplog.text
+        whole_scan = configs[-1] == "evaluate"
+        assert ("label" not in d) if whole_scan else (d["label"] > 0).any()
+        assert ("corner_seg.nii.gz: " in caplog.text) != whole_scan
         caplog.clear()
-        shapes[kept] = d["image"].shape
+        shapes[configs[-1]] = d["image"].shape
     alone = workflow(MULTIRNET, "inference").parser.get_parsed_content("preprocessing")({"image": case["image"]})
-    assert shapes[False] == alone["image"].shape != shapes[True]
+    assert shapes["evaluate"] == alone["image"].shape != shapes["train"] == shapes["evaluate_roi"]
 
 
 def test_a_scan_without_lungs_does_not_stop_the_others(

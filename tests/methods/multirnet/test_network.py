@@ -57,6 +57,20 @@ class TestSegmentationAlone(Variant, TestMultiRNet):
     heads: ClassVar[dict[str, int]] = {"seg": 1}
 
 
+class TestThreeLabelsAndTwoModalities(Variant, TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {
+        **TestMultiRNet.options,
+        "channels": (5, 6, 8),
+        "in_channels": 2,
+        "out_channels": 3,
+    }
+    image = (2, 2, 16, 12, 8)
+    out_channels = 3 + 3
+    heads: ClassVar[dict[str, int]] = {"seg": 3, "class": 3}
+    other: ClassVar[dict[str, Any]] = {"in_channels": 3, "out_channels": 2, "num_classes": 4}
+    other_out_channels = 2 + 4
+
+
 # Parameters.
 
 
@@ -252,9 +266,10 @@ def test_training_form_gives_maps_in_float32_under_autocast() -> None:
         ({"task": "cls"}, "task='cls': expected one of 'both', 'seg'"),
         ({"kernel_size": 4}, "kernel_size=4: expected an odd number"),
         ({"iterations": -1}, "iterations=-1: expected 0, one pass, or more"),
-        ({"channels": (8,)}, "channels=.*: expected two to 5 widths, the first a multiple of in_channels=1"),
+        ({"channels": (8,)}, "channels=.*: expected two to 5 widths"),
         ({"channels": (2,) * 6}, "channels=.*: expected two to 5 widths"),
-        ({"in_channels": 3, "channels": (8, 8)}, "the first a multiple of in_channels=3"),
+        ({"in_channels": 0}, "in_channels=0, out_channels=1: expected at least 1 of both"),
+        ({"out_channels": 0}, "in_channels=1, out_channels=0: expected at least 1 of both"),
     ],
 )
 def test_unknown_option_raises(options: dict[str, object], message: str) -> None:

@@ -43,6 +43,16 @@ def test_centroids_of_lesions_the_largest_first() -> None:
     assert len(FindLesionCentresd(smallest=19)(data)["centres"]) == 1
 
 
+def test_without_lungs_the_centres_are_spread_over_the_scan() -> None:
+    data = {key: value for key, value in case().items() if key != "lungs"}
+    centres = FindLesionCentresd(samples=50)(data)["centres"]
+    assert centres[0].tolist() == [10, 8, 4] and len(centres) == 51  # 9.5 and 7.5 are rounded to even
+    assert centres[1:].min(0).values.tolist() == [0, 0, 0] and centres[1:, 0].max() == SHAPE[0] - 1
+    data["label"] = data["label"].clone()
+    data["label"][0, 2:6, 3:5, 1:4] = 1
+    assert FindLesionCentresd()(data)["centres"].tolist() == [[4, 4, 2]]
+
+
 def test_small_lesions_count_where_there_is_no_larger() -> None:
     diagonal = boxes(np.s_[4:5, 4:5, 4:5], np.s_[5:6, 5:6, 5:6], np.s_[6:7, 6:7, 6:7], np.s_[16:17, 1:2, 1:2])
     assert FindLesionCentresd()(case(diagonal))["centres"].tolist() == [[5, 5, 5], [16, 1, 1]]

@@ -40,7 +40,9 @@ def copy_stage(ours: nn.Module, theirs: nn.Module) -> None:
 
 def test_backbone_without_attention_equals_monais_vnet() -> None:
     theirs = trained(VNet(act="prelu")).eval()
-    ours = SegmentationSubnet(1, (16, 32, 64, 128, 256), kernel_size=5, reverse_attention="off", fusion="logits").eval()
+    ours = SegmentationSubnet(
+        1, 1, (16, 32, 64, 128, 256), kernel_size=5, reverse_attention="off", fusion="logits"
+    ).eval()
     copy_unit(ours.encoder[0].conv, theirs.in_tr.conv_block.conv, theirs.in_tr.conv_block.adn.N, None)
     ours.encoder[0].act.load_state_dict(theirs.in_tr.act_function.state_dict())
     downs = (theirs.down_tr32, theirs.down_tr64, theirs.down_tr128, theirs.down_tr256)
