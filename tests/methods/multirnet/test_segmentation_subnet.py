@@ -70,7 +70,7 @@ def test_the_first_level_adds_the_image_repeated(in_channels: int) -> None:
     torch.testing.assert_close(block(x), naive_prelu(convolved + repeated, block.act))
 
 
-def test_the_first_level_projects_an_image_that_repetition_does_not_fit() -> None:
+def test_the_first_level_projects_channels_that_do_not_divide() -> None:
     block, x = trained(InputTransition(2, 5, kernel_size=3)).eval(), torch.randn(2, 2, 4, 5, 3)
     convolved = naive_norm(F.conv3d(x, block.conv.conv.weight, padding=1), block.conv.adn.N)
 
