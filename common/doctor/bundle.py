@@ -135,7 +135,7 @@ def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | No
             parser.get_parsed_content("segments"),
             parser.get_parsed_content(width) if width in parser else None,
             None if about is None else about["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"],
-            has_background(parser["postprocessing"]),
+            has_background(parser.get("postprocessing", {"transforms": []})),
         )
     except Exception as error:
         findings.fail("labels", why(error))
