@@ -108,7 +108,8 @@ def read_lists(
         raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
     found = named_channels(path, listing)
     known = [modality_of(name)[0] or name for name in found]
-    if modalities and found and [name.lower() for name in known] != [name.lower() for name in modalities]:
+    expected = [name.lower() for name in modalities]
+    if modalities and found and expected not in ([name.lower() for name in names] for names in (found, known)):
         raise InputError(f"{path}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
     return listing if fold is None else split_by_fold(path, listing, fold, validation_share)
 
