@@ -12,8 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json
 from .folders import entries, images_of_case, scans_below, scans_in, warn_of_unused
-from .listed_cases import named_channels
-from .names import MODALITY_NAMES, first_names, modality_of, stem, words
+from .names import MODALITY_NAMES, first_names, modality_of, named_channels, stem, words
 
 logger = logging.getLogger(__name__)
 

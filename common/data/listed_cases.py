@@ -9,13 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 
 from ..errors import InputError
 from ..files import read_json
 from .folders import broken_link
 from .folds import SECTIONS, VALIDATION_SHARE, check_share, split_by_fold
-from .names import case_name, listed_path, modality_of, own_name, safe_name, with_distinct_names, without_detours
+from .layouts import LAYOUTS
+from .names import (
+    case_name,
+    listed_path,
+    modality_of,
+    named_channels,
+    own_name,
+    safe_name,
+    with_distinct_names,
+    without_detours,
+)
 from .selection import select_cases
+
+FOLDS = 5  # folds of a data set without a list of folds
 
 logger = logging.getLogger(__name__)
 
@@ -98,46 +111,64 @@ def read_lists(
     """
     check_share(validation_share)
     path = Path(dataset_dir) / "dataset.json"
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file; give a data set's folder with --dataset_dir "
-            "(`python -m common datalist` writes the list for known layouts)"
-        )
-    listing = read_json(path)
-    if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
-        raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
+    listing, is_dealt = read_list(dataset_dir, modalities)
     found = named_channels(path, listing)
     known = [modality_of(name)[0] or name for name in found]
     expected = [name.lower() for name in modalities]
     if modalities and found and expected not in ([name.lower() for name in names] for names in (found, known)):
         raise InputError(f"{path}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
+    if is_dealt and fold is None and (validation_share > 0 or not listing.get("test")):
+        fold = 0
     return listing if fold is None else split_by_fold(path, listing, fold, validation_share)
 
 
-def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
-    """Return the channel names in a data set's ``dataset.json``, in order; empty if it has none.
+def read_list(dataset_dir: str | Path, modalities: Sequence[str] = ()) -> tuple[dict[str, Any], bool]:
+    """Return the content of ``dataset_dir/dataset.json``, and whether this function dealt its cases to folds.
+
+    A data set in the form of nnU-Net v2 (``imagesTr``, ``labelsTr``) or of the Decathlon (labelled cases under
+    ``training`` alone) has no folds. Its cases are dealt to five of them, in an order drawn with seed 0.
 
     Args:
-        path: ``dataset.json``, for messages.
-        listing: content of the file. ``modality`` or ``channel_names`` is a name, a list of names, or an object that
-            maps numbers to names or names to numbers.
+        dataset_dir, modalities: see :func:`load_cases`.
 
     Raises:
-        InputError: the names have another form.
+        InputError: the file or its lists are missing, or the layout is not that of nnU-Net.
     """
-    key = "modality" if listing.get("modality") else "channel_names"
-    named = listing.get(key) or []
-    if isinstance(named, str):
-        return [named]
-    if isinstance(named, dict):
-        if not any(str(key).isdecimal() for key in named) and all(type(number) is int for number in named.values()):
-            named = {number: name for name, number in named.items()}
-        if not all(str(number).isdecimal() for number in named):
-            raise InputError(f"{path}: {key} has the keys {', '.join(named)}, expected numbers from 0")
-        named = [named[number] for number in sorted(named, key=int)]
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise InputError(f'{path}: {key} is {named!r}; expected names, such as {{"0": "CT"}}')
-    return named
+    root = Path(dataset_dir)
+    path = root / "dataset.json"
+    in_folders = (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
+    if not path.exists() and not in_folders:
+        raise InputError(
+            f"{path}: no such file; give a data set's folder with --dataset_dir "
+            "(`python -m common datalist` writes the list for known layouts)"
+        )
+    listing = read_json(path) if path.exists() else {}
+    if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
+        raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
+    if in_folders and not any(listing.get(key) for key in SECTIONS):
+        found = LAYOUTS["nnunet"](root, tuple(modalities) or named_channels(path, listing))
+        cases = [{**case, **{key: _below(root, case[key]) for key in ("image", "label")}} for case in found]
+    elif _is_decathlon(listing):
+        cases = listing["training"]
+    else:
+        return listing, False
+    places = np.random.default_rng(0).permutation(len(cases)).tolist()
+    dealt = [{**case, "fold": place % FOLDS, "order": place} for case, place in zip(cases, places)]
+    return {**listing, "training": dealt}, True
+
+
+def _below(root: Path, paths: str | list[str]) -> str | list[str]:
+    """Return paths relative to a folder."""
+    if isinstance(paths, str):
+        return Path(paths).relative_to(root).as_posix()
+    return [Path(path).relative_to(root).as_posix() for path in paths]
+
+
+def _is_decathlon(listing: Mapping[str, Any]) -> bool:
+    """Return whether a list has labelled cases under ``training`` alone, without folds; test images have no label."""
+    training = listing.get("training") or []
+    labelled = bool(training) and all(isinstance(c, dict) and "label" in c and "fold" not in c for c in training)
+    return labelled and not listing.get("validation") and all(isinstance(c, str) for c in listing.get("test") or [])
 
 
 def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: bool) -> dict:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from ..errors import InputError
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
@@ -183,3 +184,29 @@ def _text_bytes(text: str) -> bytes:
 def _short(value: object) -> str:
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
+    """Return the channel names in a data set's ``dataset.json``, in order; empty if it has none.
+
+    Args:
+        path: ``dataset.json``, for messages.
+        listing: content of the file. ``modality`` or ``channel_names`` is a name, a list of names, or an object that
+            maps numbers to names or names to numbers.
+
+    Raises:
+        InputError: the names have another form.
+    """
+    key = "modality" if listing.get("modality") else "channel_names"
+    named = listing.get(key) or []
+    if isinstance(named, str):
+        return [named]
+    if isinstance(named, dict):
+        if not any(str(key).isdecimal() for key in named) and all(type(number) is int for number in named.values()):
+            named = {number: name for name, number in named.items()}
+        if not all(str(number).isdecimal() for number in named):
+            raise InputError(f"{path}: {key} has the keys {', '.join(named)}, expected numbers from 0")
+        named = [named[number] for number in sorted(named, key=int)]
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise InputError(f'{path}: {key} is {named!r}; expected names, such as {{"0": "CT"}}')
+    return named

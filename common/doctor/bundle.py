@@ -148,7 +148,7 @@ def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
     known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
     used = set(re.findall(r"@(\w+)", json.dumps(settings)))
     for key in settings:
-        if not key.startswith("_meta_::"):
+        if not key.startswith("_meta_"):
             try:
                 check_setting(key, known | used, str(overlay))
             except InputError as error:

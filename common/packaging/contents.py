@@ -18,7 +18,7 @@ from ..record import RunRecord, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
 from .checksums import LIST
 
-META = "_meta_::"  # before the keys of an overlay that change metadata.json
+META = "_meta_::"  # before the keys of an overlay that change metadata.json; a run reads only the object "_meta_"
 CARD = "docs/README.md"
 TEXTS = ("LICENSE", CARD, "docs/data_license.txt", "configs/logging.conf")
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
@@ -132,8 +132,9 @@ def _read_overlay(
 ) -> dict[str, Any]:
     """Return the settings of an overlay file, of which each must be known to a config or to the metadata."""
     overlay = read_json(path)
-    if not isinstance(overlay, dict):
-        raise InputError(f"{path}: expected a JSON object of settings and values")
+    if not isinstance(overlay, dict) or not isinstance(overlay.get("_meta_", {}), dict):
+        raise InputError(f"{path}: expected a JSON object of settings and values, with an object under '_meta_'")
+    overlay |= {f"{META}{key}": value for key, value in overlay.pop("_meta_", {}).items()}
     known = {setting_of(key) for config in configs.values() for key in config}
     for key in overlay:
         if key.startswith(META):

@@ -34,8 +34,9 @@ def pack_bundle(
             also takes what training left beside it, such as statistics of intensity.
         out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; an unchanged package there is replaced.
         overlay: JSON with the settings of the training, if they differ from the bundle's. They are changed where
-            ``inference.json`` or ``train.json`` has them, except for paths. ``"_meta_::KEY"`` changes
-            ``metadata.json``. Settings in the ``run.json`` beside the weights need no overlay.
+            ``inference.json`` or ``train.json`` has them, except for paths. An object ``"_meta_"``, or
+            ``"_meta_::KEY"``, changes ``metadata.json``. Settings in the ``run.json`` beside the weights need no
+            overlay.
         scores: output folder of an evaluation of these weights; its mean scores become ``eval_metrics``.
 
     Returns:

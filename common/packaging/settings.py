@@ -55,7 +55,7 @@ def apply_training_settings(contents: Contents) -> Contents:
 
 
 def _fits_demo(default: Mapping[str, Any], inference: Mapping[str, Any]) -> bool:
-    """Return whether a package takes scans like those of the demo: same channels, and a grid by the same settings."""
+    """Return whether a package takes scans like the demo's: the same channels, and a grid by the same settings."""
     used = used_settings(inference)
     return inference["modalities"] == default["modalities"] and all(key in used for key in GRID if key in default)
 

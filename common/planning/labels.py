@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.listed_cases import named_channels
+from ..data.names import named_channels
 from ..errors import InputError
 from ..files import read_json
 from ..labels import names_in_list

@@ -79,7 +79,7 @@ def plan_training(
         **_classes(train, cases),
         "check": check,
         "normalize": Choice([_resample(spacing.value), intensity.value], f"{_grid(spacing)}; {intensity.reason}"),
-        "augment": choose_augmentation(list(labels), spacing.value),
+        "augment": choose_augmentation(spacing.value),
         "optimizer": Choice(
             {"_target_": "torch.optim.AdamW", "_mode_": "callable", "lr": "@learning_rate", "weight_decay": 0.0001},
             "learns in fewer updates than the method's own, which is made for more cases and time",
@@ -101,7 +101,7 @@ def plan_training(
     plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
     return {
         **{key: choice.value for key, choice in plan.items()},
-        **_metadata(read_json(bundle / "configs" / "metadata.json"), labels, channels, len(cases)),
+        "_meta_": _metadata(read_json(bundle / "configs" / "metadata.json"), labels, channels, len(cases)),
         "reasons": {key: choice.reason for key, choice in plan.items()},
     }
 
@@ -195,9 +195,9 @@ def _metadata(
     names, images = ", ".join(labels), ", ".join(channels)
     task = f"Segmentation of {names} from {images}"
     return {
-        "_meta_::name": f"{task} ({method})",
-        "_meta_::task": task,
-        "_meta_::description": f"{method}, trained on {cases} cases with the labels {names}. Not for clinical use.",
-        "_meta_::data_source": "the data set of the training; its terms apply",
-        "_meta_::image_classes": f"{images}, {len(channels)} channel{'s' if len(channels) > 1 else ''}",
+        "name": f"{task} ({method})",
+        "task": task,
+        "description": f"{method}, trained on {cases} cases with the labels {names}. Not for clinical use.",
+        "data_source": "the data set of the training; its terms apply",
+        "image_classes": f"{images}, {len(channels)} channel{'s' if len(channels) > 1 else ''}",
     }
