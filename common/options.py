@@ -289,10 +289,12 @@ def literal(text: str) -> str:
 def _check_setting_value(parser: ConfigParser, name: str) -> None:
     """Check the value of a setting. Skip a computed setting that would build a component."""
     value = parser[name]
-    if isinstance(value, str) and value.startswith(("$", "@")):
+    items = value if isinstance(value, list) else [value]
+    computed = [item for item in items if isinstance(item, str) and item.startswith(("$", "@"))]
+    if computed:
         if RULES[name] is DEVICE:  # it may need the environment of torchrun, which start_session checks
             return
-        references = ReferenceResolver.match_refs_pattern(value)
+        references = {reference for item in computed for reference in ReferenceResolver.match_refs_pattern(item)}
         if not all(setting_of(reference) in RULES for reference in references):
             return
         value = parser.get_parsed_content(name)

@@ -103,7 +103,8 @@ def test_every_number_and_switch_of_a_config_has_a_rule(path: Path) -> None:
     for name, value in json.loads(path.read_text()).items():
         if isinstance(value, (bool, int, float)):
             assert name in RULES, name
-        if not (isinstance(value, str) and value.startswith(("$", "@"))):
+        items = value if isinstance(value, list) else [value]
+        if not any(isinstance(item, str) and item.startswith(("$", "@")) for item in items):
             check_value(name, value)
 
 
@@ -125,6 +126,9 @@ def test_computed_settings_are_checked() -> None:
     with pytest.raises(RuntimeError) as error:
         workflow(CONFIG / "train.json", updates_per_epoch="$@batch_size - 8")
     assert str(root_cause(error.value)).startswith("--updates_per_epoch 0: expected ")
+    with pytest.raises(RuntimeError) as error:  # the overlap follows from it
+        workflow(CONFIG / "train.json", window_step=32)
+    assert str(root_cause(error.value)).startswith("--overlap [0, 0, -1.0]: expected ")
 
 
 def test_an_unknown_option_from_python_is_refused() -> None:

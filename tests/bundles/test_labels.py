@@ -29,6 +29,7 @@ OF_TWO_LABELS = [
     for path in sorted(bundle.glob("configs/*/*.json"))
     if len(json.loads(path.read_text()).get("labels", {})) == 2
 ]
+OUTSIDE = ("class ", "AP", "Dice loss")  # scores of the case, or of probabilities
 KIDNEY = {"labels": {"kidney": 1, "cyst": 2}, "regions": {}, "segments": {}}
 
 
@@ -64,8 +65,7 @@ def test_everything_follows_from_labels(bundle: Path) -> None:
     assert found and all(scores == regions for _, scores in found)
     checks = [step for step in parser["load"] if "label_map" in step]
     assert checks and {step["label_map"] for step in checks} == {"@label_map"}
-    outside = ("class ", "AP", "Dice loss")  # of the case, or of probabilities
-    columns = [name for name in metadata["eval_metrics"] if not name.startswith(outside)]
+    columns = [name for name in metadata["eval_metrics"] if not name.startswith(OUTSIDE)]
     assert {name: any(name.endswith(f" {region}") for region in regions) for name in columns} == dict.fromkeys(
         columns, True
     )
@@ -157,10 +157,10 @@ def test_a_package_of_other_labels_changes_its_metadata(
     assert formats["post_processed_outputs"]["pred"]["channel_def"] == channel_def(KIDNEY["labels"])
     assert formats["post_processed_outputs"]["pred"]["value_range"] == [0, 2]
     assert formats["outputs"]["pred"]["num_channels"] == formerly["outputs"]["pred"]["num_channels"] + 1
-    assert {name for name in metadata["eval_metrics"] if "class" not in name} == {
+    assert {name for name in metadata["eval_metrics"] if not name.startswith(OUTSIDE)} == {
         f"{score.rpartition(' ')[0]} {name}"
         for score in before["eval_metrics"]
-        if "class" not in score
+        if not score.startswith(OUTSIDE)
         for name in KIDNEY["labels"]
     }
     assert "kidney 1, cyst 2" in metadata["label_classes"] and "kidney, cyst" in metadata["pred_classes"]

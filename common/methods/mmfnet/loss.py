@@ -48,8 +48,8 @@ def label_masks(label: Tensor, probabilities: Tensor) -> Tensor:
     """Return the mask of each label, 0 or 1, in the shape and type of the probabilities.
 
     Args:
-        label: ``(B, 1, x, y, z)``, 0 for the background and 1 to K for the labels.
-        probabilities: ``(B, K, x, y, z)``.
+        label: ``(B, 1, ...)``, 0 for the background and 1 to K for the labels.
+        probabilities: ``(B, K, ...)``.
 
     Raises:
         InputError: the shapes differ from these, or a label has no map.
@@ -57,7 +57,7 @@ def label_masks(label: Tensor, probabilities: Tensor) -> Tensor:
     if label.shape != (len(probabilities), 1, *probabilities.shape[2:]):
         raise InputError(
             f"probabilities of shape {list(probabilities.shape)} with a label of shape {list(label.shape)}: expected "
-            "(B, labels, x, y, z) and (B, 1, x, y, z)"
+            "(B, labels, ...) and (B, 1, ...)"
         )
     values = torch.arange(1, probabilities.shape[1] + 1, device=label.device)
     masks = label == values.view(-1, *[1] * (label.dim() - 2))

