@@ -21,6 +21,7 @@ from common.options import (
     literal,
     parse_bool,
     refuse_unknown_options,
+    used_settings,
 )
 from common.rules import PATHS, RULES, check_value
 
@@ -333,3 +334,15 @@ def test_a_component_may_be_replaced_by_an_expression(value: Any) -> None:
 def test_every_path_option_has_a_rule() -> None:
     assert PATHS.keys() <= RULES.keys()
     assert issubclass(UsageError, InputError)
+
+
+def test_settings_that_others_refer_to_are_used() -> None:
+    config = {
+        "a": "@b",
+        "b": 1,
+        "c": "$len(@d::0) + 1",
+        "d": [[1]],
+        "e": {"_target_": "list", "_requires_": "@f", "given": ["@e::given"]},
+        "f": 2,
+    }
+    assert used_settings(config) == {"b", "d"}

@@ -60,6 +60,14 @@ def test_the_log_file_has_the_log_messages(tmp_path: Path) -> None:
     assert line.endswith(" INFO epoch 3")
 
 
+def test_a_run_without_a_message_leaves_no_log_file(tmp_path: Path) -> None:
+    start_session(tmp_path / "run.log")
+    assert not (tmp_path / "run.log").exists()
+    (tmp_path / "old.log").write_text("old\n")
+    start_session(tmp_path / "old.log")
+    assert (tmp_path / "old.log").read_text() == "old\n"
+
+
 def test_only_the_log_file_has_the_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start_session(tmp_path / "run.log")
     failure_of_case(TypeError("a bug"), "P1")

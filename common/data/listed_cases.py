@@ -114,7 +114,8 @@ def read_lists(
     listing, is_dealt = read_list(dataset_dir, modalities)
     found = named_channels(path, listing)
     known = [modality_of(name)[0] or name for name in found]
-    if modalities and found and [name.lower() for name in known] != [name.lower() for name in modalities]:
+    expected = [name.lower() for name in modalities]
+    if modalities and found and expected not in ([name.lower() for name in names] for names in (found, known)):
         raise InputError(f"{path}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
     if is_dealt and fold is None and (validation_share > 0 or not listing.get("test")):
         fold = 0

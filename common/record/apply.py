@@ -139,7 +139,8 @@ def _apply_setting(parser: ConfigParser, key: str, recorded: Any, default: Any, 
         # An overlay may change some arguments of a component. The others keep their recorded values.
         own = default if isinstance(default, dict) and not (set_by_user and raw == default) else {}
         given = resolved_setting(parser, key) if is_given else {}
-        described = recorded.get(BUILD, recorded)  # an overlay describes the network, and not an ensemble of it
+        # an overlay describes the network, and not an ensemble of it
+        described = recorded[BUILD] if isinstance(recorded.get(BUILD), dict) else recorded
         for name in given.keys() - {"_mode_", "_requires_"}:
             if raw[name] != own.get(name, ABSENT):
                 _check_recorded(f"{key}::{name}", given[name], described.get(name, ABSENT), path)

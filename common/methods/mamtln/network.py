@@ -58,7 +58,8 @@ class ClassificationBranch(nn.Module):
 class MAMTLN(TwoForms):
     """Segment the tumour and classify the image (MA-MTLN, fig. 2); the defaults are the paper's network.
 
-    It has 8,743,447 parameters. Any spatial size fits if more than one voxel remains at the coarsest scale.
+    With several labels, the segmentation is a softmax over them and the background. The paper's network has 8,743,447
+    parameters. Any spatial size fits if more than one voxel remains at the coarsest scale.
 
     Args:
         in_channels: int, channels of the image.

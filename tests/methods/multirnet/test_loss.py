@@ -5,6 +5,7 @@ import torch
 from monai.losses import DiceLoss, TverskyLoss
 from torch import Tensor
 
+from common.errors import InputError
 from common.methods.multirnet import FocalTverskyLoss, SegmentationClassLoss
 
 
@@ -90,3 +91,23 @@ def test_losses_of_the_ablations_fit(seg_loss: torch.nn.Module) -> None:
     assert loss.shape == () and all(output.grad is not None and output.grad.any() for output in outputs.values())
     right = {"seg": sure(targets["seg"]), "class": torch.tensor([[0.0, 0.0, 30.0], [30.0, 0.0, 0.0]])}
     assert SegmentationClassLoss(seg_loss)(right, targets).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_loss_of_several_labels_is_their_mean() -> None:
+    logits, label = torch.randn(2, 3, 5, 4, 3), torch.randint(0, 4, (2, 1, 5, 4, 3)).float()
+    loss = SegmentationClassLoss(FocalTverskyLoss())({"seg": logits}, {"seg": label})
+    expected = [naive(logits[:, k : k + 1], label == k + 1, 0.9, 0.7, 0.3) for k in range(3)]
+    assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (torch.full((1, 1, 8, 8, 8), 3.0), "label with the value 3, but the network has 2 maps; set out_channels"),
+        (torch.zeros(1, 1, 8, 8, 4), r"logits of shape \[1, 2, 8, 8, 8\] with a label of shape \[1, 1, 8, 8, 4\]"),
+        (torch.zeros(1, 2, 8, 8, 8), r"expected \(B, labels, x, y, z\) and \(B, 1, x, y, z\)"),
+    ],
+)
+def test_a_label_that_does_not_fit_the_maps_is_refused(label: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SegmentationClassLoss(FocalTverskyLoss())({"seg": torch.zeros(1, 2, 8, 8, 8)}, {"seg": label})

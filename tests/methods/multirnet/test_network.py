@@ -231,6 +231,19 @@ def test_inference_form_makes_the_passes_of_algorithm_1(iterations: int) -> None
     assert not any(v.requires_grad for v in v_input)  # no gradient from one pass into the one before
 
 
+def test_the_lesion_of_several_labels_is_their_maximum() -> None:
+    network, image = narrow(in_channels=2, out_channels=3), torch.rand(2, 2, 32, 16, 16)
+    previous = torch.rand(2, 3, 32, 16, 16)
+    v_input, classified = inputs_of(network.segmentation), inputs_of(network.classifier)
+
+    outputs = network(image, previous)
+
+    torch.testing.assert_close(v_input[0], image + previous.max(1, keepdim=True).values)
+    torch.testing.assert_close(classified[0], image * outputs["seg"].sigmoid().max(1, keepdim=True).values)
+    with pytest.raises(ValueError, match=r"previous probabilities \[2, 3, 32, 16, 16\], found shape \[2, 1, 32"):
+        network(image, previous[:, :1])
+
+
 def test_each_pass_changes_the_result() -> None:
     network, image = narrow(dense=True), torch.rand(1, 1, 32, 16, 16)
     results = []

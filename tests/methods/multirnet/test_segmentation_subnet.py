@@ -70,6 +70,15 @@ def test_the_first_level_adds_the_image_repeated(in_channels: int) -> None:
     torch.testing.assert_close(block(x), naive_prelu(convolved + repeated, block.act))
 
 
+def test_the_first_level_projects_channels_that_do_not_divide() -> None:
+    block, x = trained(InputTransition(2, 5, kernel_size=3)).eval(), torch.randn(2, 2, 4, 5, 3)
+    convolved = naive_norm(F.conv3d(x, block.conv.conv.weight, padding=1), block.conv.adn.N)
+
+    torch.testing.assert_close(block(x), naive_prelu(convolved + x.mean(1, keepdim=True), block.act))  # at first
+    assert block.project is not None and block.project.weight.requires_grad
+    assert not [key for c in (1, 2) for key in InputTransition(c, 4, kernel_size=3).state_dict() if "project" in key]
+
+
 def test_reverse_attention_is_equations_2_and_3() -> None:
     features, up = torch.randn(2, 3, 4, 5, 6), 3 * torch.randn(2, 3, 4, 5, 6)
 
@@ -103,6 +112,13 @@ def test_up_sampling_starts_as_trilinear_interpolation(factor: int) -> None:
     torch.testing.assert_close(up(x), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(up(torch.full_like(x, 3)), torch.full_like(expected, 3))  # up to the borders
     assert [p.shape for p in up.parameters() if p.requires_grad] == [(2 * factor,) * 3]
+
+
+def test_up_sampling_treats_each_map_alike() -> None:
+    up, x = UpSampling(4), torch.randn(2, 3, 4, 2, 3)
+    nn.init.normal_(up.weight)
+
+    torch.testing.assert_close(up(x), torch.cat([up(single) for single in x.split(1, 1)], 1))
 
 
 def test_up_sampling_never_runs_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
