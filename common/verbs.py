@@ -112,6 +112,7 @@ def plan(
     fold: int | None = None,
     validation_share: float = 0.25,
     modalities: str | tuple[str, ...] = (),
+    overlay: str | None = None,
 ) -> None:
     """Write one overlay that adapts a bundle to the training cases of another data set.
 
@@ -127,9 +128,11 @@ def plan(
         fold: cross-validation fold, as for a training.
         validation_share: fraction of the patients outside the fold to use for validation, as for a training.
         modalities: names of the channels. Default: those in the data set's dataset.json.
+        overlay: JSON file of settings that the plan takes over, such as a rival's network.
     """
+    given = None if overlay is None else Path(overlay)
     planned = plan_training(
-        _bundle_folder(bundle), Path(dataset_dir), hours, fold, validation_share, _words(modalities)
+        _bundle_folder(bundle), Path(dataset_dir), hours, fold, validation_share, _words(modalities), given
     )
     write_plan(planned, Path(out))
     for key, reason in planned["reasons"].items():

@@ -46,7 +46,9 @@ IMPORTS: dict[str, set[str]] = {
     "handlers": {"errors", "figures", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
-    "planning": {"data", "errors", "files", "inferers", "labels", "layers", "memory", "tensors", "transforms"},
+    "planning": {
+        "data", "errors", "files", "inferers", "labels", "layers", "memory", "options", "tensors", "transforms",
+    },
     "doctor": {
         "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options",
         "transforms",

@@ -19,6 +19,7 @@ from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
 from ..memory import main_memory
+from ..options import setting_of
 from .cases import CaseFacts, measure_cases
 from .choices import (
     FEWEST_UPDATES,
@@ -46,6 +47,7 @@ def plan_training(
     fold: int | None = None,
     validation_share: float = VALIDATION_SHARE,
     modalities: Sequence[str] = (),
+    overlay: Path | None = None,
 ) -> dict[str, Any]:
     """Return an overlay that adapts a bundle to the training cases of a data set.
 
@@ -55,6 +57,7 @@ def plan_training(
         hours: time for the training on this machine.
         fold, validation_share: as for a training.
         modalities: names of the channels; without them, those of the data set.
+        overlay: JSON file of settings that the plan takes over, such as another network.
 
     Returns:
         settings by key. ``reasons`` has the reason for each.
@@ -97,6 +100,9 @@ def plan_training(
     }
     reasons = recipe.get("reasons", {})
     plan |= {key: Choice(value, reasons.get(key, "the method's")) for key, value in recipe["overlay"].items()}
+    given = {} if overlay is None else read_json(overlay)
+    plan = {key: choice for key, choice in plan.items() if setting_of(key) not in given}
+    plan |= {key: Choice(value, f"given by {overlay}") for key, value in given.items()}
     patch, batch, cost = _choose_patch(train, plan, recipe["size_divisor"], facts, spacing.value, hours, device)
     plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
     return {
