@@ -17,6 +17,7 @@ VALIDATION = 0.1  # share of the time for validation
 EPOCHS = 100
 MOST_UPDATES = 60_000
 FEWEST_UPDATES = 500
+LEAST_UPDATES = 250  # a smaller patch costs more than fewer updates, down to so many
 BATCHES = (4, 2)
 SMALL_PATCH = 64**3  # voxels up to which a batch has four patches
 

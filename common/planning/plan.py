@@ -22,7 +22,7 @@ from ..memory import main_memory
 from ..options import setting_of
 from .cases import CaseFacts, measure_cases
 from .choices import (
-    FEWEST_UPDATES,
+    LEAST_UPDATES,
     PER_HOUR,
     Choice,
     Cost,
@@ -186,7 +186,7 @@ def _choose_patch(
         memory = 8 << 30 if free is None else free.free
     try:
         return choose_patch(
-            median_shape(facts, spacing), divisor, int(SHARE_OF_MEMORY * memory), hours * PER_HOUR / FEWEST_UPDATES,
+            median_shape(facts, spacing), divisor, int(SHARE_OF_MEMORY * memory), hours * PER_HOUR / LEAST_UPDATES,
             lambda patch, batch: cost(tuple(patch), batch),
         )  # fmt: skip
     except Exception as error:  # MONAI wraps an error of a component in several others
