@@ -13,9 +13,12 @@ EXPLAIN := $(wildcard $(CONFIGS)/explain.json)
 CASE ?= $(patsubst %_seg.nii.gz,%,$(notdir $(firstword $(sort $(wildcard $(DEMO)/masks/*_seg.nii.gz)))))
 RUN := $(BIN)/python -m monai.bundle run --bundle_root $(ROOT)
 EXPLAIN_RUN = $(RUN) --config_file "['$(CONFIGS)/inference.json','$(EXPLAIN)','$(CONFIGS)/demo.json']" --output_dir $(DEMO)/masks
+SHIPPED := bundles/hippocampus_mri_mpunet
+SHIPPED_CASE := hippocampus_099
+SHIPPED_RUN := $(BIN)/python -m monai.bundle run --bundle_root $(SHIPPED) --dataset_dir $(SHIPPED)/sample
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: demo picture test-fast test lint clean
+.PHONY: sample demo picture test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -23,8 +26,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dicom,fast,itk,pictures,test]"
 	touch $@
 
-## train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it
-demo: $(INSTALLED)
+## segment 24 real scans with the shipped weights, score them against their ground truth, draw one
+sample: $(INSTALLED)
+	$(SHIPPED_RUN) --config_file $(SHIPPED)/configs/inference.json --output_dir $(SHIPPED)/demo/masks
+	$(SHIPPED_RUN) --config_file "['$(SHIPPED)/configs/train.json','$(SHIPPED)/configs/evaluate.json']" --output_dir $(SHIPPED)/demo/scores
+	$(BIN)/python -m common picture $(SHIPPED)/sample/imagesTr/$(SHIPPED_CASE).nii.gz --prediction $(SHIPPED)/demo/masks/$(SHIPPED_CASE)_seg.nii.gz --truth $(SHIPPED)/sample/labelsTr/$(SHIPPED_CASE).nii.gz --out $(SHIPPED)/demo/picture.png
+
+## the sample; then train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it
+demo: sample
 	rm -rf $(DEMO)
 	$(BIN)/python -m common phantoms $(BUNDLE) --out $(DEMO)/data
 	$(RUN) $(call SPEC,train)
