@@ -156,6 +156,14 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
         load_cases(path.parent, "test", fold=0)
 
 
+def test_a_decathlon_folder_with_test_images_has_folds(cohort: Path) -> None:
+    training = [{"image": f"imagesTr/c{i}_0000.nii.gz", "label": f"labelsTr/c{i}.nii.gz"} for i in range(10)]
+    listing = {"modality": {"0": "MRI"}, "training": training, "test": ["./imagesTs/c90.nii.gz"]}
+    (cohort / "dataset.json").write_text(json.dumps(listing))
+    tested = [case["case"] for fold in range(5) for case in load_cases(cohort, "test", ["MRI"], fold)]
+    assert len(tested) == 10 and len({*tested}) == 10
+
+
 def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
     for i in range(3):
         touch(f"in/P{i}/T1.nii.gz", f"in/P{i}/T2.nii.gz", f"in/P{i}/CET1.nii.gz", f"in/P{i}/P{i}_gtv.nii.gz")
