@@ -151,7 +151,8 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
         find_cases(cohort / "imagesTr", fold=3)
     with pytest.raises(InputError, match=r"unknown fold 5, expected one of \[0, 1, 2, 3, 4\]"):
         load_cases(path.parent, "test", fold=5)
-    path.write_text(json.dumps({"training": [{"image": "a.nii", "label": "b.nii"}]}))
+    item = {"image": "a.nii", "label": "b.nii"}
+    path.write_text(json.dumps({"training": [item], "validation": [item]}))
     with pytest.raises(InputError, match="its cases have no fold"):
         load_cases(path.parent, "test", fold=0)
 
