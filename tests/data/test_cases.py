@@ -185,7 +185,7 @@ def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
         ("[]", "dataset.json: expected an object"),
         ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),
         ('{"training": [{"image": "a.nii"}]}', "has no label"),
-        ('{"training": [{"image": "a.nii", "label": "b.nii"}]}', r"names missing files: .*a.nii, .*b.nii"),
+        ('{"training": [{"image": "a.nii", "label": "b.nii", "fold": 0}]}', r"names missing files: .*a.nii, .*b.nii"),
         ('{"modality": {"0": "CT"}, "training": [{"image": "a.nii"}]}', "modalities CT, expected T1, T2, CET1"),
     ],
 )
