@@ -119,6 +119,8 @@ def read_lists(
         raise InputError(f"{path}: modalities {', '.join(found)}, expected {', '.join(modalities)} in this order")
     if is_dealt and fold is None and (validation_share > 0 or not listing.get("test")):
         fold = 0
+    if is_dealt and fold is not None:
+        listing = {**listing, "test": []}  # its images have no labels
     return listing if fold is None else split_by_fold(path, listing, fold, validation_share)
 
 

@@ -151,9 +151,18 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
         find_cases(cohort / "imagesTr", fold=3)
     with pytest.raises(InputError, match=r"unknown fold 5, expected one of \[0, 1, 2, 3, 4\]"):
         load_cases(path.parent, "test", fold=5)
-    path.write_text(json.dumps({"training": [{"image": "a.nii", "label": "b.nii"}]}))
+    item = {"image": "a.nii", "label": "b.nii"}
+    path.write_text(json.dumps({"training": [item], "validation": [item]}))
     with pytest.raises(InputError, match="its cases have no fold"):
         load_cases(path.parent, "test", fold=0)
+
+
+def test_a_decathlon_folder_with_test_images_has_folds(cohort: Path) -> None:
+    training = [{"image": f"imagesTr/c{i}_0000.nii.gz", "label": f"labelsTr/c{i}.nii.gz"} for i in range(10)]
+    listing = {"modality": {"0": "MRI"}, "training": training, "test": ["./imagesTs/c90.nii.gz"]}
+    (cohort / "dataset.json").write_text(json.dumps(listing))
+    tested = [case["case"] for fold in range(5) for case in load_cases(cohort, "test", ["MRI"], fold)]
+    assert len(tested) == 10 and len({*tested}) == 10
 
 
 def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
@@ -176,7 +185,7 @@ def test_folders_layout(tmp_path: Path, touch: Callable) -> None:
         ("[]", "dataset.json: expected an object"),
         ('{"training": []}', r"no cases under 'training' \(lists with cases: none\)"),
         ('{"training": [{"image": "a.nii"}]}', "has no label"),
-        ('{"training": [{"image": "a.nii", "label": "b.nii"}]}', r"names missing files: .*a.nii, .*b.nii"),
+        ('{"training": [{"image": "a.nii", "label": "b.nii", "fold": 0}]}', r"names missing files: .*a.nii, .*b.nii"),
         ('{"modality": {"0": "CT"}, "training": [{"image": "a.nii"}]}', "modalities CT, expected T1, T2, CET1"),
     ],
 )
