@@ -81,7 +81,11 @@ def plan_training(
         "label_map": Choice({}, "the label maps have the values of labels"),
         **_classes(train, cases),
         "check": check,
-        "normalize": Choice([_resample(spacing.value), intensity.value], f"{_grid(spacing)}; {intensity.reason}"),
+        **({"spacing": Choice(spacing.value, _grid(spacing))} if "spacing" in train else {}),
+        "normalize": Choice(
+            [_resample("@spacing" if "spacing" in train else spacing.value), intensity.value],
+            f"{_grid(spacing)}; {intensity.reason}",
+        ),
         "augment": choose_augmentation(spacing.value),
         "optimizer": Choice(
             {"_target_": "torch.optim.AdamW", "_mode_": "callable", "lr": "@learning_rate", "weight_decay": 0.0001},
@@ -125,7 +129,9 @@ def write_plan(plan: Mapping[str, Any], out: Path) -> None:
 def _read_recipe(bundle: Path) -> dict[str, Any]:
     path = bundle / "configs" / "plan.json"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the method of this bundle is for its own labels only")
+        raise InputError(
+            f"{path}: no such file, so this bundle has no plan for other labels than its own; choose another bundle"
+        )
     return read_json(path)
 
 
@@ -153,9 +159,9 @@ def _grid(spacing: Choice) -> str:
     return f"grid of {' x '.join(f'{size:g}' for size in spacing.value)} mm in RAS, {spacing.reason}"
 
 
-def _resample(spacing: Sequence[float]) -> dict[str, Any]:
+def _resample(spacing: Sequence[float] | str) -> dict[str, Any]:
     return {
-        "_target_": "common.transforms.ResampleAxesd", "keys": ["image", "label"], "pixdim": list(spacing),
+        "_target_": "common.transforms.ResampleAxesd", "keys": ["image", "label"], "pixdim": spacing,
         "mode": ["bilinear", "nearest"], "allow_missing_keys": True,
     }  # fmt: skip
 

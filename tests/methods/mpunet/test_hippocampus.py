@@ -81,7 +81,7 @@ def test_the_record_is_of_other_cases_than_the_sample() -> None:
     assert images == {case["image"] for case in record.test_cases}
 
 
-def test_the_weights_are_small_and_the_licence_lies_beside_the_data() -> None:
+def test_the_weights_are_small_and_the_data_have_a_licence() -> None:
     assert os.path.getsize(HIPPOCAMPUS / "models" / "model.pt") < 10e6
     assert sum(path.stat().st_size for path in SAMPLE.rglob("*.nii.gz")) < 2.5e6
     for file in (SAMPLE / "LICENSE.txt", HIPPOCAMPUS / "docs" / "data_license.txt"):
