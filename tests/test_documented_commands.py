@@ -169,8 +169,9 @@ def test_the_channels_of_the_page_on_label_are_stacked(typed: Callable, write_ni
 
 def test_the_page_on_other_organs_quotes_the_refusal_of_omnet(typed: Callable) -> None:
     page = ROOT / "docs" / "how-to" / "own-organ.md"
+    words = shlex.split("python -m common plan brain_mri_omnet --dataset_dir data --out plan.json")
     with pytest.raises(SystemExit) as refusal:
-        typed(Command(page, "python -m common plan brain_mri_omnet --dataset_dir data --out plan.json".split()))
+        typed(Command(page, words))
     assert str(refusal.value).replace(f"{ROOT}/bundles", "...") in page.read_text()
 
 
