@@ -1,0 +1,109 @@
+"""Use the shipped weights on the real scans beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser, create_workflow
+
+from common.files import sha256
+from common.options import setting_of
+from common.packaging import pack_bundle, verify_package
+from common.record import digest_of, read_record
+from common.reporting import mean_scores, read_scores
+
+from ...tiny import BUNDLES
+from .tiny import MPUNET
+
+HIPPOCAMPUS = BUNDLES / "hippocampus_mri_mpunet"
+SAMPLE = HIPPOCAMPUS / "sample"
+LABELS = {"anterior": 1, "posterior": 2}
+
+
+def config_of(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((HIPPOCAMPUS / "configs" / f"{name}.json").read_text())
+    return config
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Run configs of the bundle from another folder; returns the output folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*names: str, **options: Any) -> Path:
+        files = [str(HIPPOCAMPUS / "configs" / f"{name}.json") for name in names]
+        workflow = create_workflow(
+            config_file=files, workflow_type="train", bundle_root=str(HIPPOCAMPUS), dataset_dir=str(SAMPLE),
+            output_dir=str(tmp_path / "out"), **options,
+        )  # fmt: skip
+        workflow.run()
+        workflow.finalize()
+        return tmp_path / "out"
+
+    return run
+
+
+def test_the_shipped_weights_segment_real_scans(ran: Callable[..., Path]) -> None:
+    masks = sorted(ran("inference", limit=4).glob("*_seg.nii.gz"))
+    assert len(masks) == 4
+    for path in masks:
+        mask, truth = nib.load(path), nib.load(SAMPLE / "labelsTr" / path.name.replace("_seg", ""))
+        np.testing.assert_allclose(mask.affine, truth.affine, atol=1e-4)
+        one, other = np.asarray(mask.dataobj), np.asarray(truth.dataobj)
+        for value in LABELS.values():
+            dice = 2 * ((one == value) & (other == value)).sum() / ((one == value).sum() + (other == value).sum())
+            assert dice > 0.75, path
+
+
+@pytest.mark.slow
+def test_the_sample_scores_what_the_metadata_say(ran: Callable[..., Path]) -> None:
+    """The shipped weights have seen none of the cases, else the evaluation refuses them."""
+    found = mean_scores(read_scores(ran("train", "evaluate", precision="float32") / "scores.csv"))
+    stated = config_of("metadata")["eval_metrics"]
+    assert {name: round(found[name], 2) for name in stated} == pytest.approx(
+        {name: round(value, 2) for name, value in stated.items()}, abs=0.011
+    )
+
+
+def test_the_record_is_of_other_cases_than_the_sample() -> None:
+    record = read_record(HIPPOCAMPUS / "models" / "run.json")
+    seen = {case["image"] for case in (*record.train_cases, *record.validation_cases)}
+    listing = json.loads((SAMPLE / "dataset.json").read_text())
+    images = {digest_of(str(SAMPLE / case["image"])) for case in listing["test"]}
+    assert len(images) == 24 and not images & seen
+    assert images == {case["image"] for case in record.test_cases}
+
+
+def test_the_weights_are_small_and_the_licence_lies_beside_the_data() -> None:
+    assert os.path.getsize(HIPPOCAMPUS / "models" / "model.pt") < 10e6
+    assert sum(path.stat().st_size for path in SAMPLE.rglob("*.nii.gz")) < 2.5e6
+    for file in (SAMPLE / "LICENSE.txt", HIPPOCAMPUS / "docs" / "data_license.txt"):
+        assert "CC BY-SA 4.0" in file.read_text() and "Vanderbilt" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_it_is_the_liver_s_bundle_with_other_settings(name: str) -> None:
+    """A setting that the two share by name and reference is the same; the plan changed the others."""
+    own, liver = config_of(name), json.loads((MPUNET / "configs" / f"{name}.json").read_text())
+    assert own.keys() <= liver.keys()
+    planned = {"modalities", "labels", "label_map", "check", "normalize", "pad", "augment", "network_def", "scale_loss",
+               "optimizer", "lr_scheduler", "learning_rate", "amp", "segments", "overlap", "roi_size", "batch_size",
+               "max_epochs", "updates_per_epoch", "val_interval", "recorded", "train"}  # fmt: skip
+    assert {key for key in own if own[key] != liver[key]} <= planned
+    references = set(ConfigParser(own).ref_resolver.match_refs_pattern(json.dumps(own)))
+    assert {setting_of(reference) for reference in references} <= own.keys()
+
+
+@pytest.mark.slow
+def test_its_package_passes_verify(tmp_path: Path) -> None:
+    archive = pack_bundle(HIPPOCAMPUS, None, tmp_path / "dist")
+    verify_package(archive, True)
+    weights = tmp_path / "dist" / HIPPOCAMPUS.name / "models" / "model.pt"
+    assert sha256(weights) == sha256(HIPPOCAMPUS / "models" / "model.pt")
