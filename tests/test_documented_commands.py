@@ -167,7 +167,7 @@ def test_the_channels_of_the_page_on_label_are_stacked(typed: Callable, write_ni
     assert (tmp_path / "studies" / "P001.nii.gz").exists()
 
 
-def test_the_page_on_other_organs_quotes_the_refusal_of_omnet(typed: Callable) -> None:
+def test_the_page_quotes_the_refusal_of_omnet(typed: Callable) -> None:
     page = ROOT / "docs" / "how-to" / "own-organ.md"
     words = shlex.split("python -m common plan brain_mri_omnet --dataset_dir data --out plan.json")
     with pytest.raises(SystemExit) as refusal:
