@@ -167,6 +167,14 @@ def test_the_channels_of_the_page_on_label_are_stacked(typed: Callable, write_ni
     assert (tmp_path / "studies" / "P001.nii.gz").exists()
 
 
+def test_the_page_quotes_the_refusal_of_omnet(typed: Callable) -> None:
+    page = ROOT / "docs" / "how-to" / "own-organ.md"
+    words = shlex.split("python -m common plan brain_mri_omnet --dataset_dir data --out plan.json")
+    with pytest.raises(SystemExit) as refusal:
+        typed(Command(page, words))
+    assert str(refusal.value).replace(f"{ROOT}/bundles", "...") in page.read_text()
+
+
 def test_the_pages_have_commands_of_every_kind() -> None:
     for words in (("monai.bundle", "run"), ("common",), ("benchmarks",), ("pytest",)):
         assert those("-m", *words), words

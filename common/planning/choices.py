@@ -20,6 +20,9 @@ FEWEST_UPDATES = 500
 LEAST_UPDATES = 250  # a smaller patch costs more than fewer updates, down to so many
 BATCHES = (4, 2)
 SMALL_PATCH = 64**3  # voxels up to which a batch has four patches
+# A patch has at least so many voxels on the coarsest level. Along x, two are too few: PyTorch 2.13 on a CPU then reads
+# memory that nobody wrote for the gradient of a 3x3x3 convolution in bfloat16, and some weights become NaN.
+COARSEST = (3, 2, 2)
 
 
 class Choice(NamedTuple):
@@ -81,18 +84,21 @@ def choose_patch(
     """
     steps = np.array(divisor)
     patch = np.maximum(np.ceil(shape / steps), 1).astype(int) * steps
+    least = np.array(COARSEST) * steps
+    if patch[0] > steps[0]:
+        patch[0] = max(patch[0], least[0])
     whole = patch.copy()
     while True:
         batch = BATCHES[0] if patch.prod() <= SMALL_PATCH else BATCHES[1]
         measured = cost(patch.tolist(), batch)
         if measured.memory <= memory and measured.seconds <= seconds:
             break
-        longest = int(np.argmax(np.where(patch > 2 * steps, patch / shape, 0)))
-        if patch[longest] <= 2 * steps[longest]:
+        longest = int(np.argmax(np.where(patch > least, patch / shape, 0)))
+        if patch[longest] <= least[longest]:
             break
         excess = max(measured.memory / memory, measured.seconds / seconds)
         fewer = max(1, int(patch[longest] * (1 - excess ** (-1 / 3)) // steps[longest]))
-        patch[longest] = max(2 * steps[longest], patch[longest] - fewer * steps[longest])
+        patch[longest] = max(least[longest], patch[longest] - fewer * steps[longest])
     size = " x ".join(f"{n:g}" for n in shape)
     reason = f"the median case of {size} voxels, in multiples of {', '.join(map(str, divisor))}"
     if (patch < whole).any():
