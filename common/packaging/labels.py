@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata that describe the labels, channels and classes of a package, if these differ from its bundle's.
+    """Return metadata that describe the labels and classes of a package, if these differ from its bundle's.
 
-    Channels of the image and of the network, names and range of the label map's values, and names of scores change.
+    Output channels of the network, names and range of the label map's values, and names of scores change.
 
     Args:
         own_metadata: content of the bundle's ``metadata.json``.
@@ -37,7 +37,6 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
             name: None for score in metadata["eval_metrics"] for name in _renamed(score, [*own_regions], [*regions])
         }
     formats = metadata["network_data_format"]
-    _describe_modalities(formats["inputs"]["image"], before["modalities"], after["modalities"])
     _describe_classes(metadata, _classes(before), _classes(after))
     if labels == own:
         return metadata
@@ -55,12 +54,6 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
         shown_labels(own),
     )
     return metadata
-
-
-def _describe_modalities(image: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> None:
-    if list(after) != list(before):
-        names = {str(number): name for number, name in enumerate(after)}
-        image |= {"num_channels": len(after), "channel_def": names, "modality": ", ".join(after)}
 
 
 def _classes(config: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,6 @@ from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
 from ..options import literal, setting_of, used_settings
-from ..phantoms import BodyPhantom
 from ..record import RECORD_FILE, apply_settings
 from .contents import META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
@@ -45,26 +44,11 @@ def apply_training_settings(contents: Contents) -> Contents:
         check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)
     check_package_labels(inference, metadata)
     configs = _changed_configs(contents, changes)
-    if not _fits_demo(default, inference):
-        return replace(contents, configs=configs, metadata=metadata, phantom=_body(contents, inference))
     demo = contents.configs["demo.json"]
     # On the demo's coarser grid, one or two windows cover a phantom. A grid that training changed stays.
     changed = {key for key in ("normalize", *GRID) if inference.get(key) != default.get(key)}
     trial = {key: demo[key] for key in GRID if key in demo and not {key, "normalize"} & changed}
     return replace(contents, configs=configs, metadata=metadata, trial=trial)
-
-
-def _fits_demo(default: Mapping[str, Any], inference: Mapping[str, Any]) -> bool:
-    """Return whether a package takes scans like the demo's: the same channels, and a grid by the same settings."""
-    used = used_settings(inference)
-    return inference["modalities"] == default["modalities"] and all(key in used for key in GRID if key in default)
-
-
-def _body(contents: Contents, inference: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a phantom with the channels of a package and the voxel size of its training."""
-    phantom = {"_target_": f"{BodyPhantom.__module__}.{BodyPhantom.__name__}", "modalities": inference["modalities"]}
-    scans = {} if contents.record is None else contents.record.scans
-    return {**phantom, **({"spacing": scans["spacing"]["median"]} if scans else {})}
 
 
 def merged(config: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

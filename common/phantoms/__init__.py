@@ -1,11 +1,9 @@
 """Draw synthetic scans with exact ground truth, and write cohorts of them; the methods hold the recipes."""
 
-from .body import BodyPhantom
 from .cohort import ensure_cohort, write_cohort
 from .recipe import Phantom, PhantomRecipe
 
 __all__ = [
-    "BodyPhantom",
     "Phantom",
     "PhantomRecipe",
     "ensure_cohort",
