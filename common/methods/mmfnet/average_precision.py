@@ -6,7 +6,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
-from .loss import label_masks
+from ...layers import label_masks
 
 
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:

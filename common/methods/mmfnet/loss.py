@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...layers import label_masks
 
 
 class LabelMapsLoss(nn.Module):
@@ -42,29 +42,3 @@ class LabelMapsLoss(nn.Module):
             given_to_truth = torch.where(masks > 0, probabilities, 1 - probabilities)
             loss = loss - self.cross_entropy * given_to_truth.clamp_min(1e-7).log().mean()
         return loss
-
-
-def label_masks(label: Tensor, probabilities: Tensor) -> Tensor:
-    """Return the mask of each label, 0 or 1, in the shape and type of the probabilities.
-
-    Args:
-        label: ``(B, 1, ...)``, 0 for the background and 1 to K for the labels.
-        probabilities: ``(B, K, ...)``.
-
-    Raises:
-        InputError: the shapes differ from these, or a label has no map.
-    """
-    if label.shape != (len(probabilities), 1, *probabilities.shape[2:]):
-        raise InputError(
-            f"probabilities of shape {list(probabilities.shape)} with a label of shape {list(label.shape)}: expected "
-            "(B, labels, ...) and (B, 1, ...)"
-        )
-    values = torch.arange(1, probabilities.shape[1] + 1, device=label.device)
-    masks = label == values.view(-1, *[1] * (label.dim() - 2))
-    unknown = label[(label != 0) & ~masks.any(1, keepdim=True)]
-    if len(unknown):
-        raise InputError(
-            f"the label map has the value {unknown[0].item():g}, but the network has maps of the values 1 to "
-            f"{probabilities.shape[1]}; give network_def as many out_channels as there are labels"
-        )
-    return masks.to(probabilities.dtype)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 import torch.nn.functional as F
 from monai.losses import TverskyLoss
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...layers import label_masks
 
 
 class FocalTverskyLoss(nn.Module):
@@ -67,33 +66,10 @@ class SegmentationClassLoss(nn.Module):
             InputError: logits and label map have different sizes, or a value has no map.
         """
         logits = outputs["seg"].float()
-        loss = self.seg_loss(logits, masks_of(targets["seg"], logits))
+        loss = self.seg_loss(logits, label_masks(targets["seg"], logits))
         if "class" not in outputs:
             return loss
         return (
             self.class_weight * F.cross_entropy(outputs["class"].float(), targets["class"].long())
             + (1 - self.class_weight) * loss
         )
-
-
-def masks_of(label: Tensor, logits: Tensor) -> Tensor:
-    """Return the masks of the values 1 to K of a label map, in the shape of the logits.
-
-    Args:
-        label: ``(B, 1, x, y, z)``, values 0 to K.
-        logits: ``(B, K, x, y, z)``.
-
-    Raises:
-        InputError: the sizes differ, or a value has no map.
-    """
-    if label.shape != (len(logits), 1, *logits.shape[2:]):
-        raise InputError(
-            f"logits of shape {list(logits.shape)} with a label of shape {list(label.shape)}: expected "
-            "(B, labels, x, y, z) and (B, 1, x, y, z)"
-        )
-    values = torch.arange(1, logits.shape[1] + 1, device=label.device)
-    if label.max() > len(values):
-        raise InputError(
-            f"label with the value {label.max():g}, but the network has {len(values)} maps; set out_channels"
-        )
-    return (label == values[:, None, None, None]).to(logits.dtype)

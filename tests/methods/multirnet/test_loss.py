@@ -103,9 +103,12 @@ def test_the_loss_of_several_labels_is_their_mean() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (torch.full((1, 1, 8, 8, 8), 3.0), "label with the value 3, but the network has 2 maps; set out_channels"),
-        (torch.zeros(1, 1, 8, 8, 4), r"logits of shape \[1, 2, 8, 8, 8\] with a label of shape \[1, 1, 8, 8, 4\]"),
-        (torch.zeros(1, 2, 8, 8, 8), r"expected \(B, labels, x, y, z\) and \(B, 1, x, y, z\)"),
+        (
+            torch.full((1, 1, 8, 8, 8), 3.0),
+            "the label map has the value 3, but the network has maps of the values 1 to 2",
+        ),
+        (torch.zeros(1, 1, 8, 8, 4), r"maps of shape \[1, 2, 8, 8, 8\] with a label of shape \[1, 1, 8, 8, 4\]"),
+        (torch.zeros(1, 2, 8, 8, 8), r"expected \(B, labels, \.\.\.\) and \(B, 1, \.\.\.\)"),
     ],
 )
 def test_a_label_that_does_not_fit_the_maps_is_refused(label: Tensor, message: str) -> None:
