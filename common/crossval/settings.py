@@ -17,7 +17,7 @@ from ..data.folds import SECTIONS
 from ..data.listed_cases import load_cases, read_lists
 from ..errors import InputError, UsageError
 from ..files import read_json
-from ..options import check_setting, setting_of
+from ..options import check_setting, setting_of, used_settings
 
 TRAIN, EVALUATE = ("train.json",), ("train.json", "evaluate.json")
 OWN = {  # options of a run that a cross-validation sets, and how to set them here
@@ -128,9 +128,10 @@ class Settings:
         return [sys.executable, "-m", "monai.bundle", "run", *words]
 
     def dependent_on_fold(self) -> list[str]:
-        """Return the recorded settings that a training computes from the cases of its fold."""
+        """Return the used and recorded settings that a training computes from the cases of its fold."""
         config = self.config(TRAIN)
-        return [key for key in config["recorded"] if "fold" in _settings_behind(config, key, set())]
+        used = used_settings(config)
+        return [key for key in config["recorded"] if key in used and "fold" in _settings_behind(config, key, set())]
 
 
 def shown_command(command: Sequence[str]) -> str:

@@ -138,9 +138,9 @@ def test_weights_of_another_training_are_kept(validate: Callable, tmp_path: Path
 
 def test_a_list_without_folds_says_how_to_write_them(validate: Callable, data: Path) -> None:
     content = json.loads((data / "dataset.json").read_text())
-    for case in content["training"]:
-        del case["fold"]
-    (data / "dataset.json").write_text(json.dumps(content))
+    cases = [{name: value for name, value in case.items() if name != "fold"} for case in content["training"]]
+    lists = {"training": cases[:4], "validation": cases[4:5], "test": cases[5:]}
+    (data / "dataset.json").write_text(json.dumps(lists))
     with pytest.raises(InputError, match=r"its cases have no fold; write a list with folds by .*--folds 5"):
         validate()
 
@@ -215,3 +215,10 @@ def test_statistics_of_each_fold_get_a_note(validate: Callable, tmp_path: Path) 
     assert said.startswith("note: intensity, normalize: computed from the training cases of each fold")
     assert ["class", "accuracy", "6", "0.5000", "0.5000", "0.0000"] in [line.split() for line in said.splitlines()]
     assert (tmp_path / "runs" / "classes.csv").read_text().count("\n") == 7
+
+
+def test_statistics_that_no_step_uses_get_no_note(validate: Callable, tmp_path: Path) -> None:
+    normalize = [{"_target_": "NormalizeIntensityd", "keys": "image"}]
+    (tmp_path / "plan.json").write_text(json.dumps({"normalize": normalize}))
+    _, said = validate(FakeRuns(classes=True), bundle=MAMTLN_CT, overlays=[tmp_path / "plan.json"])
+    assert "note: " not in said
