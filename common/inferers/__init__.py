@@ -1,6 +1,6 @@
 """Run a network: over a volume window by window, or on the patches of a training."""
 
-from .class_activation import ClassActivationInferer
+from .class_activation import ClassActivationInferer, class_to_explain
 from .classifying import ClassifyingWindowInferer
 from .training import TrainingInferer, mixed_precision
 from .windows import WindowInferer
@@ -10,5 +10,6 @@ __all__ = [
     "ClassifyingWindowInferer",
     "TrainingInferer",
     "WindowInferer",
+    "class_to_explain",
     "mixed_precision",
 ]

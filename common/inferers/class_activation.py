@@ -9,8 +9,24 @@ import torch
 from monai.visualize import GradCAM, ModelWithHooks
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from .windows import Tiles, WindowInferer
+
+
+def class_to_explain(classes: Sequence[str], explain: str | None) -> int | None:
+    """Return the index of the class that the option ``explain`` names; None stays None.
+
+    Raises:
+        UsageError: the option names no class of the network.
+    """
+    if explain is None:
+        return None
+    if explain not in classes:
+        raise UsageError(
+            f"--explain {explain}: expected a class of the network, {', '.join(classes)}, or None for the most probable "
+            "class of each window"
+        )
+    return list(classes).index(explain)
 
 
 class ClassActivationInferer(WindowInferer):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.errors import InputError
-from common.inferers import ClassActivationInferer
+from common.errors import InputError, UsageError
+from common.inferers import ClassActivationInferer, class_to_explain
 
 OPTIONS: dict[str, Any] = {"roi_size": (4, 4, 4), "num_classes": 2, "overlap": 0, "precision": "float32"}
 
@@ -175,3 +175,12 @@ def test_unsuitable_layers_are_refused(layer: str, message: str) -> None:
 def test_a_class_out_of_range_is_refused(target: int) -> None:
     with pytest.raises(InputError, match=f"target_class {target}: expected 0 to 1"):
         ClassActivationInferer(target_layers="encoder", target_class=target, **OPTIONS)
+
+
+def test_a_class_is_explained_by_its_name() -> None:
+    assert [class_to_explain(["a", "b"], name) for name in ("a", "b", None)] == [0, 1, None]
+
+
+def test_an_unknown_class_to_explain_names_the_classes() -> None:
+    with pytest.raises(UsageError, match=r"^--explain c: expected a class of the network, a, b, or None for"):
+        class_to_explain(["a", "b"], "c")
