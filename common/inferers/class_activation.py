@@ -23,8 +23,8 @@ def class_to_explain(classes: Sequence[str], explain: str | None) -> int | None:
         return None
     if explain not in classes:
         raise UsageError(
-            f"--explain {explain}: expected a class of the network, {', '.join(classes)}, or None for the most probable "
-            "class of each window"
+            f"--explain {explain}: expected a class of the network, {', '.join(classes)}, or None for the most "
+            "probable class of each window"
         )
     return list(classes).index(explain)
 

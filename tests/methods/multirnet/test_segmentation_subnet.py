@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from monai.networks.nets import VNet
 from torch import Tensor, nn
 
-from common.methods.multirnet.network import (
+from common.methods.multirnet.segmentation import (
     InputTransition,
     SegmentationSubnet,
     UpSampling,
