@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..data.folds import SECTIONS
@@ -131,7 +131,7 @@ class Settings:
         """Return the used and recorded settings that a training computes from the cases of its fold."""
         config = self.config(TRAIN)
         used = used_settings(config)
-        return [key for key in config["recorded"] if key in used and "fold" in _settings_behind(config, key, set())]
+        return [key for key in config["recorded"] if key in used and "fold" in _settings_behind(config, key)]
 
 
 def shown_command(command: Sequence[str]) -> str:
@@ -147,19 +147,11 @@ def _option(name: str, text: str) -> list[str]:
     return [f"--{name}={text}"] if text.startswith("-") or not text else [f"--{name}", text]
 
 
-def _settings_behind(config: Mapping[str, Any], key: str, seen: set[str]) -> set[str]:
+def _settings_behind(config: Mapping[str, Any], key: str) -> set[str]:
     """Return the settings that a setting refers to, also through others."""
-    for text in _texts_in(config.get(key)):
-        for reference in ReferenceResolver.match_refs_pattern(text):
-            if (name := setting_of(reference)) not in seen:
-                seen.add(name)
-                _settings_behind(config, name, seen)
-    return seen
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(item)
+    behind: set[str] = set()
+    ahead = {key}
+    while ahead:
+        ahead = {name for setting in ahead for name in used_settings({setting: config.get(setting)})} - behind
+        behind |= ahead
+    return behind
