@@ -15,7 +15,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from tqdm import tqdm
 
 from ..data import VolumeReader
-from ..errors import InputError
+from ..errors import InputError, root_cause
 from ..tensors import affine_of, as_tensor
 from ..transforms import CheckHounsfieldd, CheckLabeld
 
@@ -75,8 +75,7 @@ def _facts_of(load: Compose, case: Mapping[str, Any]) -> CaseFacts:
     try:
         data = load({"image": case["image"], "label": case["label"]})
     except RuntimeError as error:
-        cause = error.__cause__
-        raise (cause if isinstance(cause, InputError) else error) from error
+        raise root_cause(error) from error
     image, label = as_tensor(data["image"]).float().numpy(), as_tensor(data["label"])[0].numpy().round().astype(int)
     affine = affine_of(data["image"])
     order = nib.io_orientation(affine)[:, 0].astype(int)  # axis of RAS of each axis of the file
