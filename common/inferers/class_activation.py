@@ -23,7 +23,7 @@ def class_to_explain(classes: Sequence[str], explain: str | None) -> int | None:
         return None
     if explain not in classes:
         raise UsageError(
-            f"--explain {explain}: expected a class of the network, {', '.join(classes)}, or None for the most "
+            f"--explain {explain}: expected a class of the network, {', '.join(classes)}, or null for the most "
             "probable class of each window"
         )
     return list(classes).index(explain)

@@ -182,5 +182,5 @@ def test_a_class_is_explained_by_its_name() -> None:
 
 
 def test_an_unknown_class_to_explain_names_the_classes() -> None:
-    with pytest.raises(UsageError, match=r"^--explain c: expected a class of the network, a, b, or None for"):
+    with pytest.raises(UsageError, match=r"^--explain c: expected a class of the network, a, b, or null for"):
         class_to_explain(["a", "b"], "c")
