@@ -26,6 +26,8 @@ HIPPOCAMPUS = BUNDLES / "hippocampus_mri_mpunet"
 SAMPLE = HIPPOCAMPUS / "sample"
 LABELS = {"anterior": 1, "posterior": 2}
 
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
+
 
 def config_of(name: str) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((HIPPOCAMPUS / "configs" / f"{name}.json").read_text())
