@@ -58,7 +58,8 @@ def test_a_child_gives_its_status_and_error(code: str, expected: Ended, capfd: p
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_child_first(number: int, tmp_path: Path) -> None:
     """Both run the handlers of this project, as a command and its run do."""
-    start = "from common.errors import end_in_one_line; end_in_one_line(); "
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell may ignore it
+    start += "from common.errors import end_in_one_line; end_in_one_line(); "
     waits = f"{start}import time, pathlib; pathlib.Path('begun').touch(); time.sleep(60)"
     starts = f"{start}import sys; from common.child import run_child; run_child([sys.executable, '-c', {waits!r}])"
     command = subprocess.Popen([sys.executable, "-c", starts], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

@@ -129,7 +129,7 @@ def parser_of(bundle: Path, *names: str) -> ConfigParser:
 
 def overlay(bundle: Path, name: str) -> str:
     """Return an overlay of a bundle with its folder, ``ablations`` or ``tasks``."""
-    (file,) = (bundle / "configs").glob(f"*/{name}.json")
+    (file,) = (file for file in (bundle / "configs").glob(f"*/{name}.json") if file.parent.name != "rivals")
     return f"{file.parent.name}/{name}"
 
 
