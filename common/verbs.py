@@ -130,6 +130,8 @@ def plan(
         modalities: names of the channels. Default: those in the data set's dataset.json.
         overlay: JSON file of settings that the plan takes over, such as a rival's network.
     """
+    if Path(out).exists():  # before the measurement, which takes minutes
+        raise InputError(f"--out {out}: exists and may be an edited plan; remove it, or choose another file")
     given = None if overlay is None else Path(overlay)
     planned = plan_training(
         _bundle_folder(bundle), Path(dataset_dir), hours, fold, validation_share, _words(modalities), given

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
+from ..memory import size as size_of
 from .cases import CaseFacts
 
 THICK = 3.0  # a voxel is anisotropic if its longest edge is so many times its shortest
@@ -81,6 +83,9 @@ def choose_patch(
         memory: bytes that an update may take.
         seconds: time that an update may take.
         cost: callable (patch, batch size) -> cost of an update.
+
+    Raises:
+        InputError: the smallest patch does not fit the memory.
     """
     steps = np.array(divisor)
     patch = np.maximum(np.ceil(shape / steps), 1).astype(int) * steps
@@ -99,6 +104,12 @@ def choose_patch(
         excess = max(measured.memory / memory, measured.seconds / seconds)
         fewer = max(1, int(patch[longest] * (1 - excess ** (-1 / 3)) // steps[longest]))
         patch[longest] = max(least[longest], patch[longest] - fewer * steps[longest])
+    if measured.memory > memory:
+        raise InputError(
+            f"an update with the smallest patch, {' x '.join(map(str, patch))} voxels, needs "
+            f"{size_of(measured.memory)}, but {size_of(memory)} may be used; free memory, or use another machine or a "
+            "narrower network"
+        )
     size = " x ".join(f"{n:g}" for n in shape)
     reason = f"the median case of {size} voxels, in multiples of {', '.join(map(str, divisor))}"
     if (patch < whole).any():

@@ -16,7 +16,7 @@ from .choices import Cost
 REPEATS = 2
 
 
-def update_cost(parser: ConfigParser, patch: list[int], batch: int) -> Cost:
+def update_cost(parser: ConfigParser, patch: list[int], batch: int, most: int) -> Cost:
     """Return the time and the memory of an update with random patches.
 
     The memory is counted on shapes alone, in float32. The time is that of the fastest of two updates, with the random
@@ -26,6 +26,7 @@ def update_cost(parser: ConfigParser, patch: list[int], batch: int) -> Cost:
         parser: training config; its network, loss and precision are used.
         patch: size ``(x, y, z)`` in voxels.
         batch: patches of an update.
+        most: bytes that an update may take. One that needs more is not made, and its time is 0.
     """
     parser.ref_resolver.reset()
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
@@ -34,6 +35,8 @@ def update_cost(parser: ConfigParser, patch: list[int], batch: int) -> Cost:
     shape = (batch, len(parser["modalities"]), *patch)
     network = network.training_form() if isinstance(network, TwoForms) else network
     memory = update_memory(network, torch.empty(shape, device="meta"))
+    if memory > most:
+        return Cost(0.0, memory)
     network = network.to(device).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6)
     targets = _targets(parser, shape, device)

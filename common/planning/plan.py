@@ -183,16 +183,17 @@ def _choose_patch(
     @functools.cache
     def cost(patch: tuple[int, ...], batch: int) -> Cost:
         parser["roi_size"] = list(patch)
-        return update_cost(parser, list(patch), batch)
+        return update_cost(parser, list(patch), batch, most)
 
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0]
     else:
         free = main_memory()
         memory = 8 << 30 if free is None else free.free
+    most = int(SHARE_OF_MEMORY * memory)
     try:
         return choose_patch(
-            median_shape(facts, spacing), divisor, int(SHARE_OF_MEMORY * memory), hours * PER_HOUR / LEAST_UPDATES,
+            median_shape(facts, spacing), divisor, most, hours * PER_HOUR / LEAST_UPDATES,
             lambda patch, batch: cost(tuple(patch), batch),
         )  # fmt: skip
     except Exception as error:  # MONAI wraps an error of a component in several others

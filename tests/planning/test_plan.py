@@ -25,6 +25,7 @@ from common.planning.choices import (
     choose_spacing,
     median_shape,
 )
+from common.planning.cost import update_cost
 from common.planning.labels import name_channels, name_labels
 
 from ..tiny import BUNDLES
@@ -183,8 +184,18 @@ def test_the_patch_shrinks_until_an_update_fits() -> None:
     assert whole.value == [40, 56, 40] and batch.value == 4 and "median case" in whole.reason
     small, _, found = choose_patch(shape, [8, 8, 8], 10**9, 1.0, cost)
     assert found.seconds <= 1.0 and all(size % 8 == 0 for size in small.value) and "fits" in small.reason
-    least, *_ = choose_patch(shape, [8, 8, 8], 1, 1e9, cost)
+    with pytest.raises(InputError, match="smallest patch, 24 x 16 x 16 voxels, needs 614400 bytes, but 1 bytes"):
+        choose_patch(shape, [8, 8, 8], 1, 1e9, cost)
+    least, *_ = choose_patch(shape, [8, 8, 8], 10**9, 1e-9, cost)
     assert least.value == [24, 16, 16]  # three coarsest voxels along x
+
+
+def test_an_update_beyond_the_memory_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = BUNDLES / "liver_ct_mpunet" / "configs" / "train.json"
+    parser = ConfigParser(ConfigParser.load_config_file(str(train)))
+    monkeypatch.setattr("torch.randn", lambda *shape, **options: pytest.fail("it was made"))
+    cost = update_cost(parser, [512, 512, 512], 2, 10**9)
+    assert cost.seconds == 0 and cost.memory > 10**11
 
 
 def test_the_length_fits_the_hours() -> None:
