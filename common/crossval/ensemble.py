@@ -30,7 +30,7 @@ def write_ensemble(settings: Settings, folds: Sequence[int]) -> str:
         folds: the finished folds, at least one.
 
     Returns:
-        a sentence why there is no ensemble, or "".
+        a sentence why the folds form no ensemble, or "" if they do.
     """
     records = [read_record(settings.folder(fold) / RECORD_FILE) for fold in folds]
     if different := _different_setting(records):

@@ -39,7 +39,7 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
         folds: the finished folds, at least one.
 
     Returns:
-        a sentence why there is no ensemble, or "".
+        a sentence why the folds form no ensemble, or "" if they do.
 
     Raises:
         InputError: a table or the ensemble in the folder was changed, or belongs to another run.

@@ -67,7 +67,7 @@ def _case_digests(settings: Settings, folds: Sequence[int]) -> dict[str, str]:
 
 
 def _values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of everything in a config that is no list and no object."""
+    """Yield the path and the value of each entry of a config, except lists and objects."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     if not items:
         yield path, value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,10 +179,9 @@ def _choose_patch(
         merge_kv(parser, key, copy.deepcopy(choice.value))
     parser["device"] = str(device)
 
-    @functools.cache
-    def cost(patch: tuple[int, ...], batch: int) -> Cost:
-        parser["roi_size"] = list(patch)
-        return update_cost(parser, list(patch), batch, most)
+    def cost(patch: list[int], batch: int) -> Cost:
+        parser["roi_size"] = patch
+        return update_cost(parser, patch, batch, most)
 
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0]
@@ -193,8 +191,7 @@ def _choose_patch(
     most = int(SHARE_OF_MEMORY * memory)
     try:
         return choose_patch(
-            median_shape(facts, spacing), divisor, most, hours * PER_HOUR / LEAST_UPDATES,
-            lambda patch, batch: cost(tuple(patch), batch),
+            median_shape(facts, spacing), divisor, most, hours * PER_HOUR / LEAST_UPDATES, cost
         )  # fmt: skip
     except Exception as error:  # MONAI wraps an error of a component in several others
         raise root_cause(error) from error

@@ -18,13 +18,11 @@ from common.packaging import pack_bundle
 from common.record import read_record
 from common.reporting import read_class_scores, read_scores
 
+from ...patients import CLASSES, LABELS, TESTS, write_patients
 from ...workflows import assert_class_maps, assert_label_maps, config_of, results_in
 from .tiny import MAMTLN_CT, NARROW
 
-LABELS = {"cortex": 1, "nucleus": 3, "cyst": 7}
-CLASSES = ["healthy", "mild", "severe"]
 BOTH = ["image", "label"]
-TESTS = ["P5.nii.gz", "P6.nii.gz"]
 PLAN: dict[str, Any] = {
     **{"modalities": ["T1", "T2"], "labels": LABELS, "regions": {}, "label_map": {}, "segments": {}},
     **{"task": "both", "classes": CLASSES},
@@ -51,26 +49,8 @@ PLAN: dict[str, Any] = {
 
 @pytest.fixture
 def patients(write_nifti: Callable[..., Path], tmp_path: Path) -> Path:
-    """Write six patients, half of them in LPS; no two have the same voxel size."""
-    rng, cases = np.random.default_rng(0), []
-    for number in range(1, 7):
-        shape = (19 + number, 23 - number, 13)
-        apart = np.linalg.norm(np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2, axis=0)
-        label = np.select([apart < 2, apart < 4, apart < 6], [7, 3, 1], 0).astype(np.uint8)
-        sign = -1 if number % 2 else 1
-        affine = np.diag([sign * (0.9 + 0.11 * number), sign * 1.17, 1.31, 1])
-        affine[:3, 3] = [sign * 9, -7, 5]
-        images = []
-        for name in ("T1", "T2"):
-            values = 300 + 20.0 * label + rng.normal(0, 9, shape)
-            images.append(f"images/P{number}_{name}.nii.gz")
-            write_nifti(f"mri/{images[-1]}", values.astype(np.int16), affine)
-        write_nifti(f"mri/labels/P{number}.nii.gz", label, affine)
-        case = {"case": f"P{number}", "image": images, "label": f"labels/P{number}.nii.gz"}
-        cases.append({**case, "class": CLASSES[number % 3]})
-    listing = {"training": cases[:3], "validation": cases[3:4], "test": cases[4:]}
-    (tmp_path / "mri" / "dataset.json").write_text(json.dumps(listing))
-    return tmp_path / "mri"
+    """Write six patients."""
+    return write_patients(write_nifti, tmp_path / "mri")
 
 
 @pytest.fixture

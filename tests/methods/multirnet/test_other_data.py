@@ -19,13 +19,11 @@ from common.packaging import pack_bundle
 from common.reporting import read_class_scores, read_scores
 from common.transforms import AddBackgroundd, DecideLabeld
 
+from ...patients import CLASSES, LABELS, TESTS, write_patients
 from ...workflows import assert_class_maps, assert_label_maps, config_of, parser_of, results_in
 from .tiny import MULTIRNET, NARROW
 
-LABELS = {"cortex": 1, "nucleus": 3, "cyst": 7}
-CLASSES = ["healthy", "mild", "severe"]
 BOTH = ["image", "label"]
-TESTS = ["P5.nii.gz", "P6.nii.gz"]
 RECIPE = config_of(MULTIRNET, "plan")
 PLAN: dict[str, Any] = {  # what `plan` adds to the recipe of the bundle
     "modalities": ["T1", "T2"], "labels": LABELS, "regions": {}, "label_map": {}, "segments": {},
@@ -57,26 +55,8 @@ BY_HAND = {"jitter": [3, 3, 2], **{key: value for key, value in PLAN.items() if 
 
 @pytest.fixture
 def patients(write_nifti: Callable[..., Path], tmp_path: Path) -> Path:
-    """Write six patients, half of them in LPS; no two have the same voxel size, and one has no foreground."""
-    rng, cases = np.random.default_rng(0), []
-    for number in range(1, 7):
-        shape = (19 + number, 23 - number, 13)
-        apart = np.linalg.norm(np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2, axis=0)
-        label = np.select([apart < 2, apart < 4, apart < 6], [7, 3, 1], 0).astype(np.uint8) * (number != 2)
-        sign = -1 if number % 2 else 1
-        affine = np.diag([sign * (0.9 + 0.11 * number), sign * 1.17, 1.31, 1])
-        affine[:3, 3] = [sign * 9, -7, 5]
-        images = []
-        for name in ("T1", "T2"):
-            images.append(f"images/P{number}_{name}.nii.gz")
-            values = 300 + 20.0 * label + rng.normal(0, 9, shape)
-            write_nifti(f"mri/{images[-1]}", values.astype(np.int16), affine)
-        write_nifti(f"mri/labels/P{number}.nii.gz", label, affine)
-        case = {"case": f"P{number}", "image": images, "label": f"labels/P{number}.nii.gz"}
-        cases.append({**case, "class": CLASSES[number % 3]})
-    listing = {"training": cases[:3], "validation": cases[3:4], "test": cases[4:]}
-    (tmp_path / "mri" / "dataset.json").write_text(json.dumps(listing))
-    return tmp_path / "mri"
+    """Write six patients; one has no foreground."""
+    return write_patients(write_nifti, tmp_path / "mri", empty=[2])
 
 
 @pytest.fixture
