@@ -124,6 +124,10 @@ CASES = Rule(
     "names of cases, such as A,B",
     lambda value: bool(value) and (isinstance(value, str) or (_is_list(value) and all(map(_is_name, value)))),
 )
+SERIES = Rule(
+    "best, a number or a pattern such as *thorax*, or one for each modality, such as T1=4,T2=5",
+    lambda value: _is_name(value) or _is_whole(value),
+)
 PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "")
 WEIGHTS = Rule(
     "a path, or a list of paths",
@@ -154,6 +158,7 @@ RULES: dict[str, Rule] = {
     "seed": whole_number(0, 2**32 - 1),
     "fold": or_null(whole_number(0)),
     "cases": or_null(CASES),
+    "series": or_null(SERIES),
     "limit": or_null(whole_number(1)),
     "picture_interval": or_null(whole_number(0)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),

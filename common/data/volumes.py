@@ -18,7 +18,8 @@ from ..errors import InputError, os_failure
 from ..files import whole_file
 from ..geometry import check_voxel_size, grid_difference, turn_onto
 from .content import gzip
-from .dicom import is_dicom, ordered_slices, read_series, series_affine
+from .dicom import ordered_slices, read_series, series_affine
+from .dicom_trees import is_dicom, series_in_path
 from .itk_files import SUFFIXES as ITK_SUFFIXES
 from .itk_files import read_itk, read_itk_header
 from .nifti import SUFFIXES as NIFTI_SUFFIXES
@@ -225,6 +226,8 @@ def _check_place(path: Path, affine: np.ndarray) -> None:
 
 def _format_of(path: Path) -> str:
     """Return the format of a path: ``"DICOM"``, ``"NIfTI"`` or ``"ITK"``."""
+    if series_in_path(path) is not None:
+        return "DICOM"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -136,6 +136,8 @@ class WriteDicomSegd(MapTransform):
         import highdicom
 
         images = _headers(slices, folder)
+        if slices[0].frame is not None:  # the frames of the object are those of the image, in its own order
+            frames = frames[np.argsort([one.frame for one in slices])]
         try:
             return highdicom.seg.Segmentation(
                 source_images=images,
@@ -170,7 +172,13 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
     import pydicom
 
     # force: itk has read these files, and it accepts files without the DICM prefix
-    images = [pydicom.dcmread(s.path, stop_before_pixels=True, force=True) for s in slices]
+    files = list(dict.fromkeys(one.path for one in slices))
+    if slices[0].frame is not None and len(files) > 1:
+        raise InputError(
+            f"{folder}: {len(files)} images with several frames in one series, expected one, to which a DICOM "
+            "segmentation can refer; use the mask in NIfTI"
+        )
+    images = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in files]
     for one, image in zip(slices, images):
         missing = [keyword for keyword in REFERRED_TO if not image.get(keyword)]
         if missing:
@@ -188,6 +196,8 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
     for keyword in MAY_BE_EMPTY:
         if keyword not in images[0]:  # an anonymisation may remove it
             setattr(images[0], keyword, "")
+    if slices[0].frame is not None:
+        return images
     # the thickness and the spacing in the headers may differ from the step between slices
     step = float(np.linalg.norm(slices[-1].position - slices[0].position)) / (len(slices) - 1)
     images[0].SliceThickness = images[0].SpacingBetweenSlices = step
