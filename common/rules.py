@@ -139,7 +139,7 @@ EPOCHS = three_of(whole_number(0), "[1,1,18]")
 PATHS = {
     **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
     "weights": WEIGHTS,
-    "init_weights": or_null(PATH),
+    **dict.fromkeys(["init_weights", "status"], or_null(PATH)),
 }
 RULES: dict[str, Rule] = {
     **PATHS,
@@ -159,6 +159,7 @@ RULES: dict[str, Rule] = {
     "fold": or_null(whole_number(0)),
     "cases": or_null(CASES),
     "series": or_null(SERIES),
+    "case_timeout": or_null(positive_number()),
     "limit": or_null(whole_number(1)),
     "picture_interval": or_null(whole_number(0)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),

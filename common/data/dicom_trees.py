@@ -65,6 +65,14 @@ def series_in_path(path: Path) -> str | None:
     return path.name.removeprefix(MARK)
 
 
+def series_uid(path: Path) -> str | None:
+    """Return the ``SeriesInstanceUID`` of a scan; None if it is not DICOM or has none."""
+    if (uid := series_in_path(path)) is not None:
+        return uid or None
+    first = next(filter(is_dicom, sorted(path.iterdir())), None) if path.is_dir() else None
+    return None if first is None else read_identity(first).series or None
+
+
 def files_of_series(path: Path) -> list[Path]:
     """Return the files of a series: those that :func:`series_path` names, or all files of a folder.
 

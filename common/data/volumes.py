@@ -123,8 +123,16 @@ class AtomicNibabelWriter(NibabelWriter):
             )
         self.affine = affine
 
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+    def write(
+        self,
+        filename: str | os.PathLike,
+        verbose: bool = False,
+        extension: nib.nifti1.Nifti1Extension | None = None,
+        **kwargs: object,
+    ) -> None:
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype)
+        if extension is not None:
+            image.header.extensions.append(extension)
         write_nifti(Path(filename), image, self.affine)
 
 
