@@ -45,6 +45,8 @@ WRONG: dict[str, list[Any]] = {
     "seed": [-1, 2**32, 0.5],
     "fold": [-1, 1.0, "a"],
     "series": [["2"], 1.5, ""],
+    "status": [5, ""],
+    "case_timeout": [0, -1, "long"],
     "halve_every": [0],
     "levels": [0, 4],
     "learning_rate": [0, -1e-3, float("inf"), float("nan"), "fast", True],

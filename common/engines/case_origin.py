@@ -19,8 +19,9 @@ from ..reporting import own_table
 TABLE = "cases.csv"
 # Settings of a run that do not change a result, or that name folders of the machine.
 NOT_OF_RESULTS = frozenset(
-    ("imports", "initialize", "run", "bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file", "status", "case_timeout", "cases",
-     "limit", "fold", "series", "resume", "retry", "distributed", "device", "dicom_seg", "probabilities")
+    ("imports", "initialize", "run", "bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "log_file",
+     "status", "case_timeout", "cases", "limit", "fold", "series", "resume", "retry", "distributed", "device",
+     "dicom_seg", "probabilities")
 )  # fmt: skip
 
 

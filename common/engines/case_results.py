@@ -85,7 +85,9 @@ class CaseResults:
         self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
         self.status = status
         self.case_timeout = case_timeout
-        named = [step.labels for step in postprocessing.transforms if isinstance(getattr(step, "labels", None), Mapping)]
+        named = [
+            step.labels for step in postprocessing.transforms if isinstance(getattr(step, "labels", None), Mapping)
+        ]
         self.labels: dict[str, int] = dict(next(filter(None, named), {}))
         self.about = about_run()
         self.machine: dict[str, str] = {}

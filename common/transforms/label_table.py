@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 import nibabel as nib
 
-CARET = 30  # code of the extension, of Connectome Workbench; its label table is also read by other viewers
+CODE = 0  # code of the extension, as other tools that write such a table have it; nibabel reads its text
 # red, green, blue of the first labels; they differ also for the colour-blind (Okabe and Ito)
 COLOURS = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
@@ -30,4 +30,4 @@ def label_table(labels: Mapping[str, int]) -> nib.nifti1.Nifti1Extension:
         '<?xml version="1.0" encoding="UTF-8"?>\n<CaretExtension><VolumeInformation Index="0"><LabelTable>\n'
         f"{rows}</LabelTable><VolumeType>Label</VolumeType></VolumeInformation></CaretExtension>\n"
     )
-    return nib.nifti1.Nifti1Extension(CARET, text.encode())
+    return nib.nifti1.Nifti1Extension(CODE, text.encode())
