@@ -34,7 +34,7 @@ def assert_is_the_papers(
     assert (batch.ends, batch.transfer) == (list(np.cumsum(curriculum)), transfer)
     rates = rates_of(stage, 20)
     assert [rates[epoch - 1] for epoch in (1, 4, 5, 8, 9, 20)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 1e-3 / 2**4]
-    assert stage.find_unused_parameters is any(curriculum[:2])
+    assert stage.find_unused_parameters is (any(curriculum[:2]) or batch.enhancing_every > 1)
     return network
 
 
@@ -44,8 +44,20 @@ def test_a_variant_is_the_papers(name: str) -> None:
     parser = parser_of(OMNET, "train", f"ablations/{name}")
     network = assert_is_the_papers(parser, *VARIANTS[name])
     assert list(network.nets if name == "cascade" else network.heads) == ["coarse", "tumour", "enhancing"]  # type: ignore[arg-type]
+    assert parser["enhancing_every"] == (2 if name == "cascade" else 1)
     if name == "omnet_cga_minus":
         assert network.guided and not network.heads["tumour"].spatial_weights  # type: ignore[index, union-attr]
+
+
+def test_patches_of_each_network_of_the_cascade() -> None:
+    """Section IV-C: about 400,000, 400,000 and 200,000 patches, and 20 epochs of each network."""
+    parser = parser_of(OMNET, "train", "ablations/cascade")
+    (stage,) = parser.get_parsed_content("stages")
+    tasks = [stage.prepare_batch.tasks_in(1, update) for update in range(1, parser["updates_per_epoch"] + 1)]
+    updates = [sum(number > task for number in tasks) for task in range(3)]
+    assert updates == [20_000, 20_000, 10_000]
+    assert [count * parser["batch_size"] for count in updates] == [400_000, 400_000, 200_000]
+    assert [count * stage.max_epochs for count in updates] == [400_000, 400_000, 200_000]  # updates of each network
 
 
 def test_the_defaults_are_the_papers() -> None:
