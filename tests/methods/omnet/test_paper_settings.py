@@ -10,6 +10,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from common.data.folds import split_by_fold
+
 from ...workflows import parameters, parser_of, rates_of
 from .tiny import OMNET
 
@@ -78,6 +80,38 @@ def test_the_defaults_are_the_papers() -> None:
         "updates_per_epoch": 20_000,
     }
     assert {key: parser[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "validation_share", "cases"),
+    [
+        (11, 10, 0, (260, 0, 25)),  # Table I: 285 = 10 * 26 + 25
+        (10, 0, 0, (256, 0, 29)),  # the ensemble: 285 = 5 * 29 + 5 * 28
+        (10, 9, 0, (257, 0, 28)),
+        (10, 0, 0.25, (192, 64, 29)),  # a quarter of 256 validates
+    ],
+)
+def test_cases_of_the_paper(folds: int, fold: int, validation_share: float, cases: tuple[int, int, int]) -> None:
+    """Compare with section V-A: 260 cases for training and 25 for a test, of the 285 of BraTS 2018."""
+    items = [{"case": f"{index:03d}", "fold": index % folds, "order": index} for index in range(285)]
+    lists = split_by_fold(Path("dataset.json"), {"training": items}, fold, validation_share)
+    assert tuple(len(lists[section]) for section in ("training", "validation", "test")) == cases
+
+
+def test_without_validation_the_last_epoch_is_kept(workflow: Callable, tmp_path: Path) -> None:
+    """Check too that the third network of a cascade makes updates 1 and 3 of the 3 in each of 2 epochs."""
+    options = {"validation_share": 0, "curriculum": [0, 0, 2], "updates_per_epoch": 3}
+    flow = workflow(OMNET, "train", "ablations/cascade", **options)
+    flow.run()
+    models = tmp_path / "models"
+    state = torch.load(models / "training_state.pt", weights_only=True)
+    assert (state["epoch"], state["weights_epoch"]) == (2, 2)
+    weights = torch.load(models / "model.pt", weights_only=True)
+    assert all(torch.equal(value, weights[key]) for key, value in state["network"].items())
+    counts = [weights[f"nets.{task}.head.0.adn.N.num_batches_tracked"] for task in ("coarse", "tumour", "enhancing")]
+    assert [int(count) for count in counts] == [6, 6, 4]
+    workflow(OMNET, "inference", "ablations/cascade", levels=1).run()  # another number of tasks than the training's
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
 
 
 @pytest.mark.parametrize("overlay", [(), ("ablations/cascade",)], ids=["one pass", "cascade"])
