@@ -355,7 +355,8 @@ def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -
 
 
 def _process(rank: int, make: Callable, folder: Path, name: str) -> None:
-    engine = trained(make, folder, name, curriculum={"epochs": (1, 1, 1)}, batches=loader(batch_size=1))
+    curriculum = {"epochs": (1, 1, 1), "enhancing_every": 2}
+    engine = trained(make, folder, name, curriculum=curriculum, batches=loader(batch_size=1))
     assert engine.state.epoch == 3
     torch.save(engine.evaluator.network.state_dict(), folder / f"rank{rank}.pt")
 
