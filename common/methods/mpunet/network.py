@@ -197,6 +197,7 @@ class MPUNet(TwoForms):
         if in_channels < 1:
             raise ValueError(f"in_channels={in_channels}: expected at least 1")
         self.in_channels = in_channels
+        self.divisors = [8, 8, 8]
         self.fused = fusion == "mean"
 
         c0, c1, c2, c3, c4 = channels
@@ -246,7 +247,7 @@ class MPUNet(TwoForms):
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         check_channels(image, self.in_channels)
-        check_sizes(image, 8)
+        check_sizes(image, self.divisors)
         strips = strips_of(image.shape[2], self.strip, self.training)
 
         finest_skips, x = self.encode_finest(image, strips)
