@@ -147,7 +147,7 @@ def _row(
     return Row(
         name=str(content["row"]),
         published=published,
-        how=_how(content) if commands else "",
+        how=_how(content, defaults) if commands else "",
         commands=commands,
         one_fold=one_fold,
         parameters=parameters,
@@ -192,9 +192,9 @@ def _run(content: Mapping[str, Any]) -> str:
     return content.get("run") or content.get("overlay", "").split(" ")[-1].rpartition("/")[2] or "paper"
 
 
-def _how(content: Mapping[str, Any]) -> str:
-    """Return overlay and options of a row as a card shows them."""
-    names = [f"`{name}`" for name in content.get("overlay", "").split()]
-    scored = f"{content.get('evaluate', '')} {content.get('predict', '')}"
-    options = [f"`{text}`" for text in (content.get("options", ""), scored.strip()) if text]
-    return ", ".join([*(names or ["none: `train.json` itself"]), *options])
+def _how(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return the overlay of a row, and the options that differ between the rows of its table, as a card shows them."""
+    names = [f"`{name}`" for name in content.get("overlay", "").split()] or ["none: `train.json` itself"]
+    own = content.get("options") if content.get("options") != defaults.get("options") else None
+    options = [text for text in (own, content.get("evaluate"), content.get("predict")) if text]
+    return ", ".join([*names, *(f"`{text}`" for text in options)])
