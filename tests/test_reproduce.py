@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from common.crossval.settings import Settings
+from common.data.datalist import write_datalist
 from reproduce import BUNDLES, ROOT, Results, Row, card, page, read_results
 
 RESULTS = [read_results(bundle) for bundle in BUNDLES]
@@ -98,6 +99,16 @@ def test_a_cross_validation_takes_overlays_and_options(row: Row, monkeypatch: py
     overlays = [Path(file) for file in options.pop("overlay", "").split(",") if file]
     assert options.pop("dataset_dir") and options.pop("out")
     assert Settings(ROOT / "bundles" / bundle, Path("data"), Path("runs"), overlays, options)
+
+
+def test_the_published_test_of_lits_is_listed(tmp_path: Path) -> None:
+    for number in range(131):
+        for kind in ("volume", "segmentation"):
+            (tmp_path / f"{kind}-{number}.nii").touch()
+    splits = ROOT / "bundles" / "liver_ct_mpunet" / "docs" / "splits.json"
+    lists = write_datalist("lits", tmp_path, tmp_path / "dataset.json", ["CT"], validation_share=0.2, splits=splits)
+    assert sorted(case["case"] for case in lists["test"]) == [f"volume-{number}" for number in range(27, 47)]
+    assert [len(lists[section]) for section in ("training", "validation")] == [89, 22]
 
 
 FILE = """
