@@ -51,7 +51,7 @@ def card(text: str, results: Results) -> str:
 
 def _one_fold(results: Results) -> list[str]:
     """Return the commands of one fold of the first row, where all rows are cross-validations."""
-    rows = [(table, row) for table in results.tables for row in table.rows if row.one_fold]
+    rows = [(table, row) for table in results.tables for row in table.rows if "crossval" in row.commands]
     if not rows or any("evaluate" in row.commands for table in results.tables for row in table.rows):
         return []
     table, row = rows[0]
@@ -130,9 +130,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def wrapped(command: str) -> str:
-    """Return a command in lines that end in a backslash, broken between its options."""
+    """Return a command in lines that end in a backslash, broken before options and folds."""
     lines, line = [], ""
-    for word in re.split(r" (?=--)", command):
+    for word in re.split(r" (?=--|fold\d+=)", command):
         if line and len(line) + 1 + len(word) > WIDTH:
             lines.append(line)
             line = "  " + word

@@ -91,7 +91,7 @@ def test_the_stated_parameters_are_those_of_the_network(bundle: Path) -> None:
         assert sum(p.numel() for p in network.parameters() if p.requires_grad) == parameters, files
 
 
-@pytest.mark.parametrize("row", [row for _, _, row in REPEATED if row.one_fold], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for _, _, row in REPEATED if "crossval" in row.commands], ids=lambda row: row.name)
 def test_a_cross_validation_takes_overlays_and_options(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     options = options_of(row.commands["crossval"])
