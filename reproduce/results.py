@@ -28,7 +28,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/docs/results.yaml"))
 STEPS = {  # config files and options of each command; crossval is a verb of python -m common
-    "pretrain": ("train", "--dataset_dir {data} --ckpt_dir {run}_pretrained"),
     "train": ("train", "--dataset_dir {data} --ckpt_dir {run}"),
     "evaluate": ("train evaluate", "--dataset_dir {data} --ckpt_dir {run} --output_dir {run}/{scores}"),
     "crossval": ("", "--dataset_dir {data} --out {run}"),
