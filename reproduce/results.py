@@ -44,9 +44,9 @@ class Row:
     """Hold a row of a table.
 
     Args:
-        name: its name in the paper.
+        name: name in the paper.
         published: printed values, one for each column of the table.
-        how: overlay and options in a few words; empty if the row cannot be repeated.
+        how: overlay and options for a card; empty if the row cannot be repeated.
         commands: command by name, ``list`` and then the steps, each in one line.
         one_fold: training and evaluation of fold 0, where the row has several folds.
         parameters: trainable parameters of the network; None if the row cannot be repeated.
@@ -92,7 +92,7 @@ def read_results(bundle: Path) -> Results:
     """Read the results file of a bundle.
 
     Raises:
-        ValueError: a key is unknown, a row has another number of values than columns, or a row can be repeated in part.
+        ValueError: a key is unknown, a row has another number of values than columns, or neither parameters nor why_not.
     """
     path = bundle / "docs" / "results.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
