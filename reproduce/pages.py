@@ -19,8 +19,7 @@ INTRODUCTION = """\
 The page has every row of every results table of the papers. A row that can be repeated has its published values, the
 parameters of the network, what differs from the paper, our own value, and its commands: list the cases, train,
 evaluate. Run them in the root of the repository. The data sets are not shipped; a path such as `LiTS` is your folder
-of the data. The other rows are in a table with the reason. The deviations of a whole method are in its page in
-[explanation](../explanation/).
+of the data. The other rows are in a table with the reason.
 """
 
 
