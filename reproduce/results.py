@@ -92,7 +92,7 @@ def read_results(bundle: Path) -> Results:
     """Read the results file of a bundle.
 
     Raises:
-        ValueError: a key is unknown, a row has another number of values than columns, or neither parameters nor why_not.
+        ValueError: a key is unknown, or a row has a wrong number of values, or neither parameters nor why_not.
     """
     path = bundle / "docs" / "results.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
