@@ -26,7 +26,7 @@ LOG_FILE = "log file of a bundle's run"
 
 
 def silence_notices() -> None:
-    """Hide log messages and warnings of other libraries that a user cannot act on."""
+    """Silence log messages and warnings of other libraries that a user cannot act on."""
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
     for name, level in QUIET_LOGGERS.items():
