@@ -48,6 +48,7 @@ WRONG: dict[str, list[Any]] = {
     "status": [5, ""],
     "case_timeout": [0, -1, "long"],
     "halve_every": [0],
+    "enhancing_every": [0, None],
     "levels": [0, 4],
     "learning_rate": [0, -1e-3, float("inf"), float("nan"), "fast", True],
     "weight_decay": [-1],
