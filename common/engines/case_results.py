@@ -14,12 +14,12 @@ import torch.distributed as dist
 from monai.transforms import Compose
 
 from ..data.listed_cases import shard_for_rank
-from ..data.names import safe_name
 from ..errors import InputError
-from ..files import read_json, sha256, whole_file
+from ..files import sha256, whole_file
 from ..options import parse_bool
 from ..record import digest_of, made_by
 from .case_origin import about_run, origin_of_case, write_case_table
+from .case_record import can_name_files, read_case_record
 from .case_status import InProgress, StatusFile, killed_with
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
@@ -182,8 +182,8 @@ class CaseResults:
 
     def write_table(self) -> None:
         """Write ``cases.csv``, a row for each case of the batch that has a record."""
-        paths = [self._file(name, f"{self.mark}.json") for name in self.cases if _can_be_a_file(name)]
-        write_case_table([_read(path) for path in paths if path.exists()], self.labels, self.output_dir)
+        paths = [self._file(name, f"{self.mark}.json") for name in self.cases if can_name_files(name)]
+        write_case_table([read_case_record(path) for path in paths if path.exists()], self.labels, self.output_dir)
 
     def _suspects(self) -> set[str]:
         """Return the cases of which one may have killed an earlier run; record a single one as failed.
@@ -201,7 +201,7 @@ class CaseResults:
 
     def _is_left(self, name: str, case: Mapping[str, Any]) -> bool:
         """Return whether a case has to be done."""
-        if not _can_be_a_file(name):  # such a case has an error and no results
+        if not can_name_files(name):  # such a case has an error and no results
             return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
@@ -213,7 +213,7 @@ class CaseResults:
                     "move it, or choose another --output_dir"
                 )
             return True
-        before = _read(record)
+        before = read_case_record(record)
         known = {**before["results"], **before.get("before", {}).get("results", {})}
         if before["state"] != BEGUN:
             for file in there:
@@ -262,7 +262,7 @@ class CaseResults:
         volumes: Mapping[str, float] | None = None,
     ) -> None:
         case = self.cases.get(name)
-        if case is None or not _can_be_a_file(name):  # a host program's own data, or a case without a name of its own
+        if case is None or not can_name_files(name):  # a host program's own data, or a case without a name of its own
             return
         image = case.get("image")
         images = [] if image is None else [image] if isinstance(image, str) else list(image)
@@ -288,7 +288,7 @@ class CaseResults:
             **origin_of_case(images, self.labels, [file.name for file in files.values()], seconds, volumes),
         }
         path = self._file(name, f"{self.mark}.json")
-        earlier = _read(path) if state == FAILED and path.exists() else {}
+        earlier = read_case_record(path) if state == FAILED and path.exists() else {}
         if earlier.get("state") == DONE:  # its results are still there, and of the scan as it was then
             content |= {"results": {}, "before": {key: earlier[key] for key in ("input", "results")}}
         elif "before" in earlier:
@@ -298,27 +298,3 @@ class CaseResults:
 
     def _file(self, name: str, ending: str) -> Path:
         return self.output_dir / f"{name}{ending}"
-
-
-def _can_be_a_file(name: str) -> bool:
-    """Return whether a case may give its name to files."""
-    try:
-        return safe_name(name) == name
-    except InputError:
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        InputError: if the file is not a record.
-    """
-    content = read_json(path)
-    parts = {"case": str, "state": str, "input": dict, "weights": str, "record": str, "results": dict}
-    right = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in parts.items())
-    if not right or "sha256" not in content["input"] or not isinstance(content.get("before", {}), dict):
-        raise InputError(
-            f"{path}: not a record of a result, so it is not replaced; move it, or choose another --output_dir"
-        )
-    return content
