@@ -1,11 +1,13 @@
-"""Build networks from what several of them share: forms, checks, strips, masks, and the ensemble of networks."""
+"""Build networks from what several of them share: forms, checks, strips, masks, PReLU, and the ensemble of networks."""
 
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class
 from .masks import label_masks
+from .prelu import PReLU
 
 __all__ = [
     "MeanEnsemble",
+    "PReLU",
     "TwoForms",
     "append_class",
     "label_masks",

@@ -19,17 +19,12 @@ def check_channels(image: Tensor, in_channels: int) -> None:
         raise InputError(f"expected an input (B, {in_channels}, x, y, z), found shape {list(image.shape)}")
 
 
-def check_sizes(image: Tensor, divisor: int) -> None:
-    """Raise an ``InputError`` that names the next size that fits, unless ``divisor`` divides every spatial size."""
-    for size in image.shape[2:]:
-        check_size(size, divisor)
-
-
-def check_size(size: int, divisor: int) -> None:
-    """Raise an ``InputError`` that names the next size that fits, unless ``divisor`` divides a spatial size."""
-    if size % divisor != 0:
-        fit = (size // divisor + 1) * divisor
-        raise InputError(f"roi_size or spatial size {size} is not divisible by {divisor}; pad to {fit}")
+def check_sizes(image: Tensor, divisors: list[int]) -> None:
+    """Raise an ``InputError`` that names the next size that fits, unless the divisors divide the sizes x, y, z."""
+    for size, divisor in zip(image.shape[2:], divisors):
+        if size % divisor != 0:
+            fit = (size // divisor + 1) * divisor
+            raise InputError(f"roi_size or spatial size {size} is not divisible by {divisor}; pad to {fit}")
 
 
 def check_maps_and_label(maps: Tensor, label: Tensor, name: str) -> None:

@@ -70,7 +70,7 @@ def median_shape(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> np.nda
 
 
 def choose_patch(
-    shape: np.ndarray, divisor: Sequence[int], memory: int, seconds: float, cost: Callable[[list[int], int], Cost]
+    shape: np.ndarray, divisors: Sequence[int], memory: int, seconds: float, cost: Callable[[list[int], int], Cost]
 ) -> tuple[Choice, Choice, Cost]:
     """Return the patch, the batch size, and the cost of an update.
 
@@ -79,7 +79,7 @@ def choose_patch(
 
     Args:
         shape: median size ``(x, y, z)`` of the cases, in voxels.
-        divisor: numbers that divide a patch ``(x, y, z)``.
+        divisors: numbers that divide a patch ``(x, y, z)``.
         memory: bytes that an update may take.
         seconds: time that an update may take.
         cost: callable (patch, batch size) -> cost of an update.
@@ -87,7 +87,7 @@ def choose_patch(
     Raises:
         InputError: the smallest patch does not fit the memory.
     """
-    steps = np.array(divisor)
+    steps = np.array(divisors)
     patch = np.maximum(np.ceil(shape / steps), 1).astype(int) * steps
     least = np.array(COARSEST) * steps
     if patch[0] > steps[0]:
@@ -111,7 +111,7 @@ def choose_patch(
             "narrower network"
         )
     size = " x ".join(f"{n:g}" for n in shape)
-    reason = f"the median case of {size} voxels, in multiples of {', '.join(map(str, divisor))}"
+    reason = f"the median case of {size} voxels, in multiples of {', '.join(map(str, divisors))}"
     if (patch < whole).any():
         reason = f"as much of the median case of {size} voxels as fits the memory and the time"
     text = f"patches of {'up to' if batch == BATCHES[0] else 'more than'} {SMALL_PATCH} voxels"

@@ -106,7 +106,7 @@ def plan_training(
     given = {} if overlay is None else read_json(overlay)
     plan = {key: choice for key, choice in plan.items() if setting_of(key) not in given}
     plan |= {key: Choice(value, f"given by {overlay}") for key, value in given.items()}
-    patch, batch, cost = _choose_patch(train, plan, recipe["size_divisor"], facts, spacing.value, hours, device)
+    patch, batch, cost = _choose_patch(train, plan, recipe.get("divisors", ()), facts, spacing.value, hours, device)
     plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
     return {
         **{key: choice.value for key, choice in plan.items()},
@@ -168,7 +168,7 @@ def _resample(spacing: Sequence[float] | str) -> dict[str, Any]:
 def _choose_patch(
     train: Mapping[str, Any],
     plan: Mapping[str, Choice],
-    divisor: Sequence[int],
+    divisors: Sequence[int],
     facts: Sequence[CaseFacts],
     spacing: Sequence[float],
     hours: float,
@@ -190,9 +190,9 @@ def _choose_patch(
         memory = 8 << 30 if free is None else free.free
     most = int(SHARE_OF_MEMORY * memory)
     try:
-        return choose_patch(
-            median_shape(facts, spacing), divisor, most, hours * PER_HOUR / LEAST_UPDATES, cost
-        )  # fmt: skip
+        divisors = getattr(parser.get_parsed_content("network_def"), "divisors", divisors)
+        seconds = hours * PER_HOUR / LEAST_UPDATES
+        return choose_patch(median_shape(facts, spacing), divisors, most, seconds, cost)
     except Exception as error:  # MONAI wraps an error of a component in several others
         raise root_cause(error) from error
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import TwoForms
-from ..layers.checks import check_channels, check_option, check_size
+from ..layers.checks import check_channels, check_option, check_sizes
 from .dynunet import SupervisedDynUNet
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
@@ -67,8 +67,7 @@ class Rival(TwoForms):
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         check_channels(image, self.in_channels)
-        for axis, divisor in enumerate(self.divisors):
-            check_size(image.shape[2 + axis], divisor)
+        check_sizes(image, self.divisors)
         if self.dense:
             return activated(self.network(image), self.activation)
         activation = "none" if self.logits_in_training else self.activation
@@ -108,8 +107,7 @@ class SingleFormRival(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the map ``(B, out_channels, x, y, z)`` in float32; image and errors as for :class:`Rival`."""
         check_channels(image, self.in_channels)
-        for axis, divisor in enumerate(self.divisors):
-            check_size(image.shape[2 + axis], divisor)
+        check_sizes(image, self.divisors)
         return activated(self.network(image), self.activation)
 
 

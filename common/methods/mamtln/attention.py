@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers import PReLU
 from .blocks import Fusion, Merge, PointwiseConvolution, convolution, downsampling, resize
 
 SCALES = 4
@@ -36,7 +37,7 @@ class VABlock(nn.Module):
             chains.append(nn.Sequential(*before, nn.Conv3d(width, width, 3, padding=dilation, dilation=dilation)))
         self.branches = nn.ModuleList(chains)
         self.fuse = PointwiseConvolution(branches * width, width)
-        self.act = nn.PReLU()
+        self.act = PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.fuse(torch.cat([torch.sigmoid_(chain(x)) * x for chain in self.branches], 1))

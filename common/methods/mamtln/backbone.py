@@ -13,6 +13,7 @@ from monai.networks.blocks import ChannelSELayer
 from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
 
+from ...layers import PReLU
 from .blocks import HALVED, KEPT, pointwise
 
 
@@ -87,7 +88,7 @@ class Bottleneck(nn.Module):
         self.conv2 = NormalisedConvolution(planes, planes, norm, 3, stride, dilation, cardinality)
         self.conv3 = NormalisedConvolution(planes, out_channels, norm)
         self.excite = ChannelSELayer(3, out_channels, r=16, acti_type_1=("leakyrelu", {"negative_slope": 0.01}))
-        self.act = nn.PReLU()  # one slope for the three places
+        self.act = PReLU()  # one slope for the three places
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or max(stride) > 1:
             self.shortcut = NormalisedConvolution(in_channels, out_channels, norm, stride=stride)
@@ -112,7 +113,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            NormalisedConvolution(in_channels, planes[0], norm, kernel_size=7, stride=HALVED), nn.PReLU()
+            NormalisedConvolution(in_channels, planes[0], norm, kernel_size=7, stride=HALVED), PReLU()
         )
         self.pool = nn.MaxPool3d(3, tuple(pool_stride), padding=1)
         layers = []

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers import PReLU
+
 KEPT, HALVED = (1, 1, 1), (2, 2, 1)  # strides
 
 
@@ -52,7 +54,7 @@ def convolution(
         conv = PointwiseConvolution(c_in, c_out, bias)
     else:
         conv = nn.Conv3d(c_in, c_out, kernel_size, stride, padding=kernel_size // 2, bias=bias)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(norm_groups, c_out), act=nn.PReLU()))
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(norm_groups, c_out), act=PReLU()))
 
 
 def downsampling(width: int, kernel_size: int, norm_groups: int) -> nn.Sequential:
@@ -83,7 +85,7 @@ class Merge(nn.Module):
         super().__init__()
         self.conv = PointwiseConvolution(in_channels, width)
         self.norm = nn.GroupNorm(norm_groups, width)
-        self.act = nn.PReLU()
+        self.act = PReLU()
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Return ``(B, width, x, y, z)``, of the size of the last map; the maps are in the order of concatenation."""

@@ -235,7 +235,7 @@ class MMFNet(nn.Module):
         check_option("bottleneck", bottleneck, ("concat", "fusion"))
         self.in_channels = in_channels
         self.channels_per_encoder = 1 if separate_encoders else in_channels
-        self.divisor = 2 ** len(channels)
+        self.divisors = [2 ** len(channels)] * 3
         self.frozen_encoders = False
 
         def fusion_block(width: int) -> FusionBlock:
@@ -271,7 +271,7 @@ class MMFNet(nn.Module):
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         check_channels(x, self.in_channels)
-        check_sizes(x, self.divisor)
+        check_sizes(x, self.divisors)
         modalities = x.split(self.channels_per_encoder, 1)
         encoded: list[list[Tensor]] = []  # for each encoder the skips, then the bottom features
         for i, encoder in enumerate(self.encoders):

@@ -71,8 +71,8 @@ class TverskyCrossEntropyLoss(nn.Module):
         if self.ce_on_sigmoid:
             return F.binary_cross_entropy_with_logits(probabilities, truth)
         # PyTorch refuses its binary_cross_entropy inside autocast
-        given_to_truth = torch.where(truth > 0, probabilities, 1 - probabilities)
-        return -given_to_truth.clamp_min(1e-7).log().mean()
+        given_to_truth = (1 - truth) + (2 * truth - 1) * probabilities  # exact, and faster than torch.where
+        return -F.threshold(given_to_truth, 1e-7, 1e-7).log().mean()
 
 
 class DeepSupervisionLoss(nn.Module):

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ...layers import TwoForms
+from ...layers import PReLU, TwoForms
 from ...layers.checks import check_channels, check_option, check_sizes
 from ...layers.strips import cut, joined, strips_of, trimmed, widened
 from .attention import AttentionGate, PositionAttention
@@ -121,7 +121,7 @@ class DecoderStage(nn.Module):
         self.joins, self.gated, self.channels = below is not None, gate, channels
         self.up: nn.Module = nn.Identity()
         if below is not None:
-            self.up = nn.Sequential(nn.ConvTranspose3d(below, channels, kernel_size=2, stride=2), nn.PReLU(channels))
+            self.up = nn.Sequential(nn.ConvTranspose3d(below, channels, kernel_size=2, stride=2), PReLU(channels))
         widths = [skip if below is None else channels + skip, *3 * [channels]]
         layers = [layer for c_in, c in pairwise(widths) for layer in _convolution(c_in, c)]
         self.refine = TwoBranches(widths[0], channels) if two_branches else nn.Sequential(*layers)
@@ -198,6 +198,7 @@ class MPUNet(TwoForms):
         if in_channels < 1:
             raise ValueError(f"in_channels={in_channels}: expected at least 1")
         self.in_channels = in_channels
+        self.divisors = [8, 8, 8]
         self.fused = fusion == "mean"
 
         c0, c1, c2, c3, c4 = channels
@@ -247,7 +248,7 @@ class MPUNet(TwoForms):
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         check_channels(image, self.in_channels)
-        check_sizes(image, 8)
+        check_sizes(image, self.divisors)
         strips = strips_of(image.shape[2], self.strip, self.training)
 
         finest_skips, x = self.encode_finest(image, strips)
@@ -304,9 +305,9 @@ class MPUNet(TwoForms):
         return joined(maps)
 
 
-def _convolution(c_in: int, c_out: int, kernel: int = 3) -> tuple[nn.Conv3d, nn.PReLU]:
-    return nn.Conv3d(c_in, c_out, kernel, padding=kernel // 2), nn.PReLU(c_out)
+def _convolution(c_in: int, c_out: int, kernel: int = 3) -> tuple[nn.Conv3d, PReLU]:
+    return nn.Conv3d(c_in, c_out, kernel, padding=kernel // 2), PReLU(c_out)
 
 
-def _normalised(c_in: int, c_out: int, bn_momentum: float) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.PReLU]:
-    return nn.Conv3d(c_in, c_out, 3, padding=1), nn.BatchNorm3d(c_out, momentum=bn_momentum), nn.PReLU()
+def _normalised(c_in: int, c_out: int, bn_momentum: float) -> tuple[nn.Conv3d, nn.BatchNorm3d, PReLU]:
+    return nn.Conv3d(c_in, c_out, 3, padding=1), nn.BatchNorm3d(c_out, momentum=bn_momentum), PReLU()

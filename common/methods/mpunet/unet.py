@@ -41,7 +41,7 @@ class AdditiveUNet(TwoForms):
     ) -> None:
         super().__init__(dense)
         self.in_channels = in_channels
-        self.divisor = 2 ** len(channels)
+        self.divisors = [2 ** len(channels)] * 3
         last = 2  # as released, whatever the number of classes
         self.encoder = nn.ModuleList(
             nn.Sequential(nn.Conv3d(c_in, c, 3, padding=1), nn.MaxPool3d(2), nn.ReLU(inplace=True))
@@ -74,7 +74,7 @@ class AdditiveUNet(TwoForms):
             ValueError: another number of channels, or a spatial size that does not divide.
         """
         check_channels(image, self.in_channels)
-        check_sizes(image, self.divisor)
+        check_sizes(image, self.divisors)
         x = image
         skips: list[Tensor] = []
         for stage in self.encoder:

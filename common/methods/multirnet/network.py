@@ -99,7 +99,7 @@ class MultiRNet(TwoForms):
             raise ValueError(f"iterations={iterations}: expected 0, one pass, or more")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.divisor = 2 ** (len(channels) - 1)
+        self.divisors = [2 ** (len(channels) - 1)] * 3
         self.iterations = iterations
 
         self.segmentation = SegmentationSubnet(
@@ -162,7 +162,7 @@ class MultiRNet(TwoForms):
     def check_input(self, image: Tensor, previous: Tensor | None) -> None:
         """Raise a ``ValueError`` that says what does not fit and what would."""
         check_channels(image, self.in_channels)
-        check_sizes(image, self.divisor)
+        check_sizes(image, self.divisors)
         if previous is not None:
             expected = [image.shape[0], self.out_channels, image.shape[2], image.shape[3], image.shape[4]]
             if list(previous.shape) != expected:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from ...layers import PReLU
+
 ENCODER_CONVOLUTIONS = (1, 2, 3, 2)  # V-Net's, per level below the finest
 DECODER_CONVOLUTIONS = (1, 1, 2, 2)  # finest level first
 
@@ -33,7 +35,7 @@ class InputTransition(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.conv = convolution(in_channels, out_channels, kernel_size=kernel_size, act=False)
-        self.act = nn.PReLU(out_channels)
+        self.act = PReLU(out_channels)
         self.project: nn.Conv3d | None = None
         if out_channels % in_channels != 0:
             self.project = nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
@@ -61,7 +63,7 @@ class ResidualStage(nn.Module):
         self.convs = nn.Sequential(
             *(convolution(channels, channels, kernel_size=kernel_size) for _ in range(convolutions))
         )
-        self.act = nn.PReLU(channels)
+        self.act = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.convs(x).add_(x))  # in place: a PReLU keeps its input for the gradient, not its output
@@ -96,7 +98,7 @@ class UpTransition(nn.Module):
         super().__init__()
         self.erases = reverse_attention != "off"
         self.up = _double(in_channels, skip_channels, norm="batch")
-        self.act = nn.PReLU(skip_channels)
+        self.act = PReLU(skip_channels)
         self.own_up = _double(in_channels, skip_channels, norm=None) if reverse_attention == "own" else None
         self.stage = ResidualStage(2 * skip_channels, convolutions, kernel_size)
 
@@ -190,7 +192,7 @@ def convolution(
     c_in: int, c_out: int, *, kernel_size: int, strides: int = 1, padding: int | None = None, act: bool = True
 ) -> Convolution:
     """Build a convolution without bias, with batch normalisation and, unless ``act`` is False, a PReLU."""
-    return Convolution(
+    block = Convolution(
         3,
         c_in,
         c_out,
@@ -199,9 +201,12 @@ def convolution(
         padding=padding,
         bias=False,
         norm="batch",
-        act=("prelu", {"num_parameters": c_out}) if act else None,
+        act=None,
         adn_ordering="NA",
     )
+    if act:
+        block.adn.add_module("A", PReLU(c_out))
+    return block
 
 
 def _double(c_in: int, c_out: int, norm: str | None) -> Convolution:

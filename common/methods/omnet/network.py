@@ -73,7 +73,7 @@ class Backbone(nn.Module):
     def __init__(self, in_channels: int, channels: Sequence[int], dropout: float, bn_momentum: float) -> None:
         super().__init__()
         self.in_channels = in_channels
-        self.divisor = 2 ** (len(channels) - 1)
+        self.divisors = [2 ** (len(channels) - 1)] * 3
         self.encoder = nn.ModuleList(_stage(c_in, c, bn_momentum) for c_in, c in pairwise([in_channels, *channels]))
         self.pool = Pool[Pool.MAX, 3](kernel_size=2)
         self.dropout = nn.Dropout(dropout)
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return features ``(B, channels[0], x, y, z)``, none below 0, of an image ``(B, in_channels, x, y, z)``."""
         check_channels(image, self.in_channels)
-        check_sizes(image, self.divisor)
+        check_sizes(image, self.divisors)
         x = image
         skips: list[Tensor] = []
         for level, stage in enumerate(self.encoder):

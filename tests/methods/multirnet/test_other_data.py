@@ -146,7 +146,6 @@ def test_the_network_of_the_recipe_is_small() -> None:
     parser["network_def"] |= {key.partition("::")[2]: v for key, v in RECIPE["overlay"].items() if "::" in key}
     network = parser.get_parsed_content("network_def")
     assert 2e6 < sum(p.numel() for p in network.parameters()) < 3e6
-    assert RECIPE["size_divisor"] == [network.divisor] * 3
     assert RECIPE["reasons"].keys() == RECIPE["overlay"].keys()
 
 
