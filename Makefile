@@ -18,7 +18,7 @@ SHIPPED_CASE := hippocampus_099
 SHIPPED_RUN := $(BIN)/python -m monai.bundle run --bundle_root $(SHIPPED) --dataset_dir $(SHIPPED)/sample
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: sample demo picture test-fast test lint clean
+.PHONY: sample demo picture reproduce test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -47,6 +47,10 @@ demo: sample
 ## draw one held-out case of the demo again, for example CASE=case_010
 picture:
 	$(BIN)/python -m common picture $(DEMO)/data/images/$(CASE)* --prediction $(DEMO)/masks/$(CASE)_seg.nii.gz --truth $(DEMO)/data/labels/$(CASE).nii.gz $(if $(EXPLAIN),--heat $(DEMO)/masks/$(CASE)_cam.nii.gz --result $(DEMO)/masks/$(CASE)_class.json) --out $(DEMO)/picture.png
+
+## write docs/reference/reproduce.md and the results tables of the cards from every bundle's docs/results.yaml
+reproduce: $(INSTALLED)
+	$(BIN)/python -m reproduce
 
 ## the tests that need no more than 90 s on 2 cores: no training, no inference by a bundle's configs, no other process
 test-fast: $(INSTALLED)

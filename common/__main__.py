@@ -23,7 +23,7 @@ from fire.decorators import SetParseFn, SetParseFns
 from fire.helptext import HelpText
 from fire.trace import FireTrace
 
-from .logs import show_any_text
+from .logs import show_any_text, silence_notices
 from .options import check_setting, parse_bool
 from .rules import RULES, SWITCH, check_value, positive_number, whole_number
 from .verbs import VERBS
@@ -126,6 +126,7 @@ def _run(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line of this process. End with one line and an exit status on an error."""
     show_any_text()
+    silence_notices()
     try:
         _run(sys.argv[1:])
     except InputError as error:

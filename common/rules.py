@@ -148,6 +148,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["dicom_seg", "probabilities"], SWITCH),
     **dict.fromkeys(["device", "cache_device"], DEVICE),
     **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole_number(1)),
+    "enhancing_every": whole_number(1),
     **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole_number(1)),
     **dict.fromkeys(["warm_up_epochs", "freeze_encoder", "warm_up"], whole_number(0)),
     **dict.fromkeys(["num_workers", "iterations", "slab_margin"], whole_number(0)),

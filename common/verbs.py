@@ -18,7 +18,6 @@ from .doctor.bundle import read_config
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
-from .logs import quiet_loggers
 from .nnunet import label_values, write_nnunet
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
@@ -161,7 +160,6 @@ def nnunet(bundle: str, dataset_dir: str, out: str, overlay: str | None = None, 
         validation_share: fraction of the patients outside a fold that a training holds out for validation. With 0,
             nnU-Net trains on them too.
     """
-    quiet_loggers()
     parser = read_config(_bundle_folder(bundle), "train", overlay, dataset_dir)
     modalities, labels, label_map, regions = (
         parser.get_parsed_content(name) for name in ("modalities", "labels", "label_map", "regions")

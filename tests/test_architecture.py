@@ -47,8 +47,7 @@ IMPORTS: dict[str, set[str]] = {
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
-        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options",
-        "transforms",
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "options", "transforms",
     },
     "planning": {
         "data", "doctor", "errors", "files", "inferers", "labels", "layers", "memory", "options", "tensors",
@@ -59,7 +58,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
-        "crossval", "data", "doctor", "errors", "files", "figures", "logs", "nnunet", "options", "packaging",
+        "crossval", "data", "doctor", "errors", "files", "figures", "nnunet", "options", "packaging",
         "phantoms",
         "planning",
         "reporting",

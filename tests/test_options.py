@@ -45,6 +45,7 @@ WRONG: dict[str, list[Any]] = {
     "seed": [-1, 2**32, 0.5],
     "fold": [-1, 1.0, "a"],
     "halve_every": [0],
+    "enhancing_every": [0, None],
     "levels": [0, 4],
     "learning_rate": [0, -1e-3, float("inf"), float("nan"), "fast", True],
     "weight_decay": [-1],

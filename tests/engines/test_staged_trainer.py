@@ -61,16 +61,16 @@ def test_each_stage_starts_its_own_schedule(trainer: Callable) -> None:
 
 
 def test_a_stage_prepares_its_own_batches(trainer: Callable) -> None:
-    epochs = []
+    calls = []
 
-    def prepare_batch(batch: dict, device: torch.device, non_blocking: bool, *, epoch: int) -> tuple:
-        epochs.append(epoch)
+    def prepare_batch(batch: dict, device: torch.device, non_blocking: bool, *, epoch: int, update: int) -> tuple:
+        calls.append((epoch, update))
         return torch.as_tensor(batch["image"]), 0 * torch.as_tensor(batch["image"])
 
     stages = [Stage("one", conv(), adam(0.01), 1), Stage("two", conv(), adam(0.1), 30, prepare_batch=prepare_batch)]
     engine = trainer(stages, batches(), VOLUMES)
     engine.run()
-    assert epochs == [epoch for epoch in range(1, 31) for _ in range(3)]
+    assert calls == [(epoch, update) for epoch in range(1, 31) for update in (1, 2, 3)]
     assert engine.state.metrics["train_loss"] < 1e-3  # the targets are all 0
     batch = next(iter(batches()))
     _, label = engine.evaluator.prepare_batch(batch, torch.device("cpu"), False)
