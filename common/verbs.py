@@ -75,6 +75,7 @@ def datalist(
     validation_share: float = 0.25,
     splits: str | None = None,
     by: str = "patient",
+    test: str | None = None,
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
@@ -89,16 +90,18 @@ def datalist(
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
         folds: number of cross-validation folds, 5 unless given. If file names or classes identify the patients, all
             cases of a patient are in one fold.
-        fold: fold to test on.
+        fold: fold to test on, or to validate on with a fixed test set.
         seed: seed of the assignment to folds.
         classes: CSV file with the column case and one or more of class, patient and site. Each fold gets its share of
             every class.
         validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
         splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
         by: what a fold keeps together, patient or site. With site, each case needs a site in the file of classes.
+        test: fixed test set, as names of cases with commas, as a text file (.txt) with a name in each line, or as
+            numbers at the end of the names, such as 27-46. The other cases are in the folds, which only validate.
     """
     lists = write_datalist(
-        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by
+        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by, test
     )
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 

@@ -105,8 +105,15 @@ def test_the_published_test_of_lits_is_listed(tmp_path: Path) -> None:
     for number in range(131):
         for kind in ("volume", "segmentation"):
             (tmp_path / f"{kind}-{number}.nii").touch()
-    splits = ROOT / "bundles" / "liver_ct_mpunet" / "docs" / "splits.json"
-    lists = write_datalist("lits", tmp_path, tmp_path / "dataset.json", ["CT"], validation_share=0.2, splits=splits)
+    (command,) = {row.commands["list"] for bundle, _, row in REPEATED if bundle.name == "liver_ct_mpunet"}
+    options = {
+        **options_of(command),
+        "root": str(tmp_path),
+        "out": str(tmp_path / "dataset.json"),
+        "fold": 1,
+        "folds": 5,
+    }
+    lists = write_datalist("lits", **options)
     assert sorted(case["case"] for case in lists["test"]) == [f"volume-{number}" for number in range(27, 47)]
     assert [len(lists[section]) for section in ("training", "validation")] == [89, 22]
 
