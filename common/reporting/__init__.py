@@ -17,7 +17,7 @@ from .formats import format_table
 from .nnunet_summary import read_summary
 from .paired import compare_paired, holm, paired_difference
 from .scores import mean_scores, named_class_scores, read_case_scores, read_scores, score_table, write_scores
-from .tables import check_table
+from .tables import check_table, own_table
 
 __all__ = [
     "calibration",
@@ -31,6 +31,7 @@ __all__ = [
     "holm",
     "mean_scores",
     "named_class_scores",
+    "own_table",
     "paired_difference",
     "read_case_scores",
     "read_class_scores",
