@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from monai.bundle import ConfigParser
 
 from ..errors import InputError, root_cause
 from ..labels import channel_def, check_agreement, check_labels, class_regions, has_background, shown_labels
-
-logger = logging.getLogger(__name__)
 
 
 def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,12 +44,6 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
     formats["outputs"]["pred"]["num_channels"] += len(labels) - len(own)
     metadata["label_classes"] = f"{shown_labels(labels)}, 0 everything else"
     metadata["pred_classes"] = f"output of the network for {', '.join(labels)}"
-    logger.warning(
-        "labels are %s, the bundle's are %s; name, task and description in the metadata are the bundle's; set "
-        '"_meta_::name", "_meta_::task" and "_meta_::description" in the overlay',
-        shown_labels(labels),
-        shown_labels(own),
-    )
     return metadata
 
 
