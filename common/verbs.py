@@ -23,6 +23,7 @@ from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .planning import plan_training, write_plan
+from .report import write_report
 from .reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
 
 
@@ -327,6 +328,24 @@ def plots(out: str, classes: str | None = None, scores: str | None = None) -> No
         print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
 
 
+def report(*runs: str, out: str, dataset_dir: str | None = None) -> None:
+    """Write one HTML page of evaluations and inferences: scores, plots, sortable cases, slices with outlines.
+
+    The page needs no other file and makes no request to the network.
+
+    Args:
+        runs: folders of evaluations, inferences or both, each as NAME=FOLDER or FOLDER.
+        out: HTML file to write.
+        dataset_dir: folder with the dataset.json of the cases. Folders with masks need it for scans and ground truth.
+    """
+    if not runs:
+        raise InputError("no runs; give folders of evaluations or inferences, NAME=FOLDER or FOLDER")
+    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    if len(named) < len(runs):
+        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name")
+    print(write_report(named, out, dataset_dir))
+
+
 def pack(
     bundle: str,
     weights: str | None = None,
@@ -414,6 +433,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "crossval": crossval,
     "scores": scores,
     "plots": plots,
+    "report": report,
     "pack": pack,
     "verify": verify,
 }
