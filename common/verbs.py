@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from .bundle_list import list_bundles
 from .crossval import cross_validate
 from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
@@ -421,6 +422,7 @@ def doctor(
 
 
 VERBS: dict[str, Callable[..., None]] = {
+    "list": list_bundles,
     "doctor": doctor,
     "phantoms": phantoms,
     "datalist": datalist,

@@ -27,6 +27,7 @@ IMPORTS: dict[str, set[str]] = {
     "layers": {"errors"},
     "rivals": {"errors", "layers"},
     "files": {"errors"},
+    "bundle_list": {"errors", "files"},
     "geometry": {"errors"},
     "memory": {"errors"},
     "logs": {"errors"},
@@ -59,13 +60,14 @@ IMPORTS: dict[str, set[str]] = {
     },
     "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
+        "bundle_list",
         "crossval", "data", "doctor", "errors", "files", "figures", "nnunet", "options", "packaging",
         "phantoms",
         "planning",
         "report",
         "reporting",
     },
-    "__main__": {"errors", "logs", "options", "rules", "verbs"},
+    "__main__": {"bundle_list", "errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
 

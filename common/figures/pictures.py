@@ -43,7 +43,8 @@ def draw_outlines(
     colour. The ground truth is a wide, pale line, so that both are visible where they agree.
 
     The slices divide the area of prediction and ground truth into equal parts. Without either, they are spaced over
-    those where the heat is at least half of its maximum. The patient's right side is on the left (radiological convention).
+    those where the heat is at least half of its maximum. The patient's right side is on the left (radiological
+    convention).
 
     Args:
         images: files on one grid, one row each; a 4-D file gives one row for each channel.

@@ -144,7 +144,9 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
         return []
     root = Path(dataset_dir)
     listing = read_lists(root, validation_share=0)
-    items = [resolve_case(root, item, (), labelled=False) for name in SECTIONS for item in listing.get(name) or []]
+    items = [
+        resolve_case(root, item, (), labelled="label" in item) for name in SECTIONS for item in listing.get(name) or []
+    ]
     listed = {item["case"]: item for item in items}
     names = list(dict.fromkeys(case for found in masks.values() for case in found))
     missing = [name for name in names if name not in listed]
