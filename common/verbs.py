@@ -226,6 +226,7 @@ def picture(
     truth: str | None = None,
     heat: str | None = None,
     result: str | None = None,
+    modalities: str | tuple[str, ...] = (),
 ) -> None:
     """Draw slices of images with the outlines of a prediction and, if given, of the ground truth.
 
@@ -236,8 +237,9 @@ def picture(
         truth: label map of the ground truth on the same grid.
         heat: map of values from 0 to 1 on the same grid, such as a class activation map. It gets a separate row.
         result: CASE_class.json. The caption shows its class and probabilities.
+        modalities: names of the rows in their order, such as T1,T2,CET1. Files are put into this order.
     """
-    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
+    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result, modalities=_words(modalities)))
 
 
 def crossval(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import binary_dilation
 
+from ..data.folders import images_of_case
+from ..data.names import scan_name
 from ..data.volumes import read_volume
 from ..errors import InputError
 from ..geometry import grid_difference, turn_onto
@@ -36,6 +38,7 @@ def draw_outlines(
     columns: int = 4,
     heat: str | Path | None = None,
     result: str | Path | None = None,
+    modalities: Sequence[str] = (),
 ) -> Path:
     """Draw axial slices of each image with the outlines of the prediction and, if given, of the ground truth.
 
@@ -54,6 +57,7 @@ def draw_outlines(
         columns: largest number of slices.
         heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
         result: JSON of the case's class and probabilities, for the caption.
+        modalities: names of the rows in their order. They order files whose names have a modality. Default: file names.
 
     Returns:
         path of the picture.
@@ -65,13 +69,16 @@ def draw_outlines(
     mask, affine = _canonical(Path(prediction))
     reference = None if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
-    for path in map(Path, images):
+    for path in _ordered(images, modalities):
         volume = _on_grid(path, prediction, mask, affine, channels=True)
         rows += (
             [(path.name, volume)]
             if volume.ndim == 3
             else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
         )
+    if modalities and len(modalities) != len(rows):
+        raise InputError(f"--modalities: {len(modalities)} names, but the images have {len(rows)} channels")
+    rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)] if modalities else rows
     warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
     if heat is not None:
         rows.append((Path(heat).name, rows[0][1]))
@@ -81,7 +88,23 @@ def draw_outlines(
         shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
         note = f"class {classified['class']} ({shown})"
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note), out)
+    title = scan_name(Path(prediction)).removesuffix("_seg")
+    if reference is not None:
+        values = [value for value in np.union1d(mask, reference) if value]
+        dice = [
+            2 * ((mask == v) & (reference == v)).sum() / ((mask == v).sum() + (reference == v).sum()) for v in values
+        ]
+        title += ", Dice " + ", ".join(f"{d:.3f}" for d in dice) if dice else ""
+    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note, title), out)
+
+
+def _ordered(images: Sequence[str | Path], modalities: Sequence[str]) -> list[Path]:
+    """Return the files in the order of the modalities in their names."""
+    files = [Path(image) for image in images]
+    if len(modalities) < 2 or len(files) < 2:
+        return files
+    found = images_of_case(files, modalities, "the images")
+    return [Path(found)] if isinstance(found, str) else [Path(file) for file in found]
 
 
 def window_of(name: str, volume: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
@@ -111,6 +134,7 @@ def outline_figure(
     columns: int = 4,
     warmth: np.ndarray | None = None,
     note: str = "",
+    title: str = "",
 ) -> Figure:
     """Return the figure of :func:`draw_outlines` for volumes in RAS+ orientation on one grid.
 
@@ -122,6 +146,7 @@ def outline_figure(
         columns: largest number of slices.
         warmth: map of 0 to 1 that colours the last row, or None.
         note: last line of the caption.
+        title: line above the slices, or "".
     """
     from matplotlib.figure import Figure  # here, because it is slow to import
 
@@ -138,7 +163,7 @@ def outline_figure(
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
     overlays = [None] * (len(rows) - 1) + [warmth]
-    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
+    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
     for row, (name, volume), overlay in zip(axes, rows, overlays):
         low, high = window_of(name, volume, mask)
@@ -160,10 +185,12 @@ def outline_figure(
     for ax, z in zip(axes[0], slices):
         ax.set_title(f"slice {z}", fontsize=8)
     if len(colours) == 1:
-        caption = "prediction blue, thin" + ("" if truth is None else "; ground truth red, wide")
+        caption = "prediction blue" + ("" if truth is None else ", thin; ground truth red, wide")
     else:
         caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
         caption += "" if truth is None else "; prediction thin, ground truth wide"
+    if title:
+        figure.suptitle(title.replace("$", r"\$"), fontsize=9)
     figure.supxlabel(f"{caption}\n{note}" if note else caption, fontsize=8)
     return figure
 

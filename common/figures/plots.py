@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VOLUME = "volume (ml)"
-MOST_SCORES = 8  # of a plot of distributions
+MOST_SCORES = 4  # of a plot of distributions
 
 
 def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -141,7 +141,7 @@ def bland_altman_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def distribution_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Return a box plot with a point for each case, of the first eight scores without the volumes, a box for each run.
+    """Return a box plot with a point for each case, of the first four scores without the volumes, a box for each run.
 
     Args:
         runs: name and scores of the cases of each run.

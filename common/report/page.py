@@ -159,7 +159,7 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
     for name in names:
         files = {run: found[name] for run, found in masks.items() if name in found}
         cases.append(_case(listed[name], files, modalities, known, BUDGET // len(names)))
-    return cases
+    return sorted(cases, key=lambda case: min((min(d) for d in case["dice"] if d), default=2.0))  # the worst first
 
 
 def _case(
