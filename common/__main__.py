@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .bundle_list import list_bundles
+from .bundle_list import bundle_table
 from .errors import InputError, UsageError, end_in_one_line, set_user_name
 
 LIST_CALLS = (["list"], ["list", "--json"], ["list", "--json", "true"])
@@ -22,7 +22,7 @@ if __name__ == "__main__":  # first, since the imports below take seconds and ne
     set_user_name()
     if sys.argv[1:] in LIST_CALLS:  # programs ask often, and need none of these imports
         try:
-            list_bundles(json=len(sys.argv) > 2)
+            print(bundle_table(len(sys.argv) > 2))
         except InputError as error:
             sys.exit(f"error: {error}")
         sys.exit()

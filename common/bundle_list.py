@@ -12,15 +12,10 @@ from .files import read_json
 BUNDLES = Path(__file__).parents[1] / "bundles"
 
 
-def list_bundles(json: bool = False) -> None:
-    """List the bundles with their versions, modalities and labels.
-
-    Args:
-        json: print a JSON array for programs. Each object has name, version, task, modalities in the order of the
-            network, labels with their values, and weights, whether a model.pt is there.
-    """
+def bundle_table(as_json: bool) -> str:
+    """Return the bundles as a table, or as a JSON array for programs."""
     entries = bundle_entries()
-    print(_as_json(entries) if json else _as_text(entries))
+    return _as_json(entries) if as_json else _as_text(entries)
 
 
 def bundle_entries(folder: Path = BUNDLES) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from .bundle_list import list_bundles
+from .bundle_list import bundle_table
 from .crossval import cross_validate
 from .data.datalist import write_datalist
 from .data.intensity_statistics import intensity_file, intensity_of
@@ -40,6 +40,16 @@ def _bundle_folder(bundle: str) -> Path:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
         raise InputError(f"unknown bundle {bundle}; expected the path of a folder with configs, or one of {known}")
     return folder
+
+
+def list_bundles(json: bool = False) -> None:
+    """List the bundles with their versions, modalities and labels.
+
+    Args:
+        json: print a JSON array for programs. Each object has name, version, task, modalities in the order of the
+            network, labels with their values, and weights, whether a model.pt is there.
+    """
+    print(bundle_table(json))
 
 
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from common.bundle_list import bundle_entries, list_bundles
+from common.bundle_list import BUNDLES, bundle_entries, bundle_table
 from common.errors import InputError
 
-from .conftest import BUNDLES
 
-
-def test_list_has_every_bundle(capsys: pytest.CaptureFixture[str]) -> None:
-    list_bundles(json=True)
-    entries = json.loads(capsys.readouterr().out)
-    assert {entry["name"] for entry in entries} == {Path(bundle).name for bundle in BUNDLES}
+def test_list_has_every_bundle() -> None:
+    entries = json.loads(bundle_table(as_json=True))
+    assert {entry["name"] for entry in entries} == {path.parent.name for path in BUNDLES.glob("*/configs")}
+    assert all(entry["name"] in bundle_table(as_json=False) for entry in entries)
     assert all(entry["modalities"] and entry["labels"] and entry["version"] for entry in entries)
 
 
