@@ -12,6 +12,8 @@ from monai.bundle import ConfigParser
 from .bundle_list import bundle_table
 from .crossval import cross_validate
 from .data.datalist import write_datalist
+from .data.dicom_series import find_series
+from .data.dicom_table import series_table
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
@@ -433,6 +435,22 @@ def doctor(
         raise InputError(f"{findings.count('failure')} failures, {findings.count('note')} notes: see the table above")
 
 
+def series(folder: str, bundle: str | None = None) -> None:
+    """List the DICOM series below a folder: number, description, modality, slices, spacing, verdict and reason.
+
+    Patients and studies are found at any level, with or without a DICOMDIR. In inference, --series NUMBER, "*pattern*"
+    or best chooses from this list; best is the thinnest axial series of each study.
+
+    Args:
+        folder: folder of an export, or its DICOMDIR.
+        bundle: name in bundles/, or folder of a bundle. Series of other modalities than its own are then refused, and a
+            bundle with several modalities gets the series of each, by the descriptions.
+    """
+    modalities = [] if bundle is None else read_config(_bundle_folder(bundle), "inference")["modalities"]
+    for study in find_series(folder):
+        print(series_table(study, modalities))
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "list": list_bundles,
     "doctor": doctor,
@@ -441,6 +459,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "plan": plan,
     "nnunet": nnunet,
     "intensity": intensity,
+    "series": series,
     "stack": stack,
     "unstack": unstack,
     "picture": picture,

@@ -163,7 +163,7 @@ def outline_figure(
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
     overlays = [None] * (len(rows) - 1) + [warmth]
-    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.8), layout="constrained")
+    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
     for row, (name, volume), overlay in zip(axes, rows, overlays):
         low, high = window_of(name, volume, mask)

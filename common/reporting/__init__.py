@@ -26,7 +26,7 @@ from .scores import (
     score_table,
     write_scores,
 )
-from .tables import check_table
+from .tables import check_table, own_table
 
 __all__ = [
     "calibration",
@@ -42,6 +42,7 @@ __all__ = [
     "mean",
     "mean_scores",
     "named_class_scores",
+    "own_table",
     "paired_difference",
     "read_case_scores",
     "read_class_scores",

@@ -20,7 +20,7 @@ from ...tensors import as_tensor
 
 
 class RandDeformSlicesd(Randomizable, MapTransform):
-    """Deform, rotate and scale all slices in the same way, in one interpolation, and crop the middle.
+    """Apply the same deformation, rotation and scale to all slices, in one interpolation, and crop the middle.
 
     The draws are those of the release, which takes them from the package ``batchgenerators``. Each of the three steps
     has the probability ``prob``. The deformation is uniform noise from -1 to 1, smoothed by a Gaussian filter and
