@@ -18,7 +18,7 @@ SHIPPED_CASE := hippocampus_099
 SHIPPED_RUN := $(BIN)/python -m monai.bundle run --bundle_root $(SHIPPED) --dataset_dir $(SHIPPED)/sample
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: sample demo picture reproduce test-fast test lint clean
+.PHONY: help sample demo picture reproduce test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -31,6 +31,7 @@ sample: $(INSTALLED)
 	$(SHIPPED_RUN) --config_file $(SHIPPED)/configs/inference.json --output_dir $(SHIPPED)/demo/masks
 	$(SHIPPED_RUN) --config_file "['$(SHIPPED)/configs/train.json','$(SHIPPED)/configs/evaluate.json']" --output_dir $(SHIPPED)/demo/scores
 	$(BIN)/python -m common picture $(SHIPPED)/sample/imagesTr/$(SHIPPED_CASE).nii.gz --prediction $(SHIPPED)/demo/masks/$(SHIPPED_CASE)_seg.nii.gz --truth $(SHIPPED)/sample/labelsTr/$(SHIPPED_CASE).nii.gz --out $(SHIPPED)/demo/picture.png
+	$(BIN)/python -m common report scores=$(SHIPPED)/demo/scores masks=$(SHIPPED)/demo/masks --dataset_dir $(SHIPPED)/sample --out $(SHIPPED)/demo/report.html
 
 ## the sample; then train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it
 demo: sample
@@ -43,6 +44,7 @@ demo: sample
 	$(if $(EXPLAIN),$(EXPLAIN_RUN))
 	$(MAKE) --no-print-directory picture
 	$(BIN)/python -m common scores untrained=$(DEMO)/untrained trained=$(DEMO)/trained
+	$(BIN)/python -m common report untrained=$(DEMO)/untrained trained=$(DEMO)/trained masks=$(DEMO)/masks --dataset_dir $(DEMO)/data --out $(DEMO)/report.html
 
 ## draw one held-out case of the demo again, for example CASE=case_010
 picture:
@@ -66,5 +68,10 @@ lint: $(INSTALLED)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+## remove the environment and the results of the demos
 clean:
 	rm -rf $(VENV) bundles/*/demo*
+
+## print the targets
+help:
+	@awk '/^## /{text=substr($$0,4);next} /^[a-z-]+:/&&text{split($$1,name,":");printf "  make %-10s %s\n",name[1],text} {text=""}' $(MAKEFILE_LIST)

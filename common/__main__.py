@@ -12,11 +12,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .bundle_list import bundle_table
 from .errors import InputError, UsageError, end_in_one_line, set_user_name
+
+LIST_CALLS = (["list"], ["list", "--json"], ["list", "--json", "true"])
 
 if __name__ == "__main__":  # first, since the imports below take seconds and need the user's name
     end_in_one_line()
     set_user_name()
+    if sys.argv[1:] in LIST_CALLS:  # programs ask often, and need none of these imports
+        try:
+            print(bundle_table(len(sys.argv) > 2))
+        except InputError as error:
+            sys.exit(f"error: {error}")
+        sys.exit()
 
 import fire
 from fire.decorators import SetParseFn, SetParseFns

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from .bundle_list import bundle_table
 from .crossval import cross_validate
 from .data.datalist import write_datalist
 from .data.dicom_series import find_series
@@ -25,6 +26,7 @@ from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .planning import plan_training, write_plan
+from .report import write_report
 from .reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
 
 
@@ -40,6 +42,16 @@ def _bundle_folder(bundle: str) -> Path:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
         raise InputError(f"unknown bundle {bundle}; expected the path of a folder with configs, or one of {known}")
     return folder
+
+
+def list_bundles(json: bool = False) -> None:
+    """List the bundles with their versions, modalities and labels.
+
+    Args:
+        json: print a JSON array for programs. Each object has name, version, task, modalities in the order of the
+            network, labels with their values, and weights, whether a model.pt is there.
+    """
+    print(bundle_table(json))
 
 
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:
@@ -226,6 +238,7 @@ def picture(
     truth: str | None = None,
     heat: str | None = None,
     result: str | None = None,
+    modalities: str | tuple[str, ...] = (),
 ) -> None:
     """Draw slices of images with the outlines of a prediction and, if given, of the ground truth.
 
@@ -236,8 +249,9 @@ def picture(
         truth: label map of the ground truth on the same grid.
         heat: map of values from 0 to 1 on the same grid, such as a class activation map. It gets a separate row.
         result: CASE_class.json. The caption shows its class and probabilities.
+        modalities: names of the rows in their order, such as T1,T2,CET1. Files are put into this order.
     """
-    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
+    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result, modalities=_words(modalities)))
 
 
 def crossval(
@@ -327,6 +341,24 @@ def plots(out: str, classes: str | None = None, scores: str | None = None) -> No
         print(draw_roc(read_classes(classes), Path(out) / "roc.png"))
     if scores is not None:
         print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
+
+
+def report(*runs: str, out: str, dataset_dir: str | None = None) -> None:
+    """Write one HTML page of evaluations and inferences: scores, plots, sortable cases, slices with outlines.
+
+    The page needs no other file and makes no request to the network.
+
+    Args:
+        runs: folders of evaluations, inferences or both, each as NAME=FOLDER or FOLDER.
+        out: HTML file to write.
+        dataset_dir: folder with the dataset.json of the cases. Folders with masks need it for scans and ground truth.
+    """
+    if not runs:
+        raise InputError("no runs; give folders of evaluations or inferences, NAME=FOLDER or FOLDER")
+    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    if len(named) < len(runs):
+        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name")
+    print(write_report(named, out, dataset_dir))
 
 
 def pack(
@@ -420,6 +452,7 @@ def series(folder: str, bundle: str | None = None) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
+    "list": list_bundles,
     "doctor": doctor,
     "phantoms": phantoms,
     "datalist": datalist,
@@ -433,6 +466,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "crossval": crossval,
     "scores": scores,
     "plots": plots,
+    "report": report,
     "pack": pack,
     "verify": verify,
 }

@@ -27,6 +27,7 @@ IMPORTS: dict[str, set[str]] = {
     "layers": {"errors"},
     "rivals": {"errors", "layers"},
     "files": {"errors"},
+    "bundle_list": {"errors", "files"},
     "geometry": {"errors"},
     "memory": {"errors"},
     "logs": {"errors"},
@@ -43,6 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
+    "report": {"data", "errors", "figures", "files", "geometry", "reporting"},
     "handlers": {"errors", "figures", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
@@ -58,12 +60,14 @@ IMPORTS: dict[str, set[str]] = {
     },
     "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
+        "bundle_list",
         "crossval", "data", "doctor", "errors", "files", "figures", "nnunet", "options", "packaging",
         "phantoms",
         "planning",
+        "report",
         "reporting",
     },
-    "__main__": {"errors", "logs", "options", "rules", "verbs"},
+    "__main__": {"bundle_list", "errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
 

@@ -16,7 +16,16 @@ from .comparison import compare
 from .formats import format_table
 from .nnunet_summary import read_summary
 from .paired import compare_paired, holm, paired_difference
-from .scores import mean_scores, named_class_scores, read_case_scores, read_scores, score_table, write_scores
+from .scores import (
+    deviation,
+    mean,
+    mean_scores,
+    named_class_scores,
+    read_case_scores,
+    read_scores,
+    score_table,
+    write_scores,
+)
 from .tables import check_table, own_table
 
 __all__ = [
@@ -27,8 +36,10 @@ __all__ = [
     "class_table",
     "compare",
     "compare_paired",
+    "deviation",
     "format_table",
     "holm",
+    "mean",
     "mean_scores",
     "named_class_scores",
     "own_table",
