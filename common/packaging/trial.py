@@ -95,8 +95,9 @@ def _as_kind(volume: np.ndarray, kind: str) -> np.ndarray:
 
 def _shrinkage(affine: np.ndarray, shape: Sequence[int], config: Mapping[str, Any]) -> float:
     """Return a factor on the size of a phantom, 1 for a package with the grid of its bundle."""
-    for step in config.get("normalize", ()):
-        pixdim = step.get("pixdim")
+    parser = ConfigParser(dict(config))
+    for number, step in enumerate(config.get("normalize", ())):
+        pixdim = parser.get_parsed_content(f"normalize::{number}::pixdim") if "pixdim" in step else None
         if isinstance(pixdim, list) and all(isinstance(size, (int, float)) and size > 0 for size in pixdim):
             extent = np.multiply(shape, np.linalg.norm(affine[:3, :3], axis=0))
             return min(1.0, float((WINDOWS * np.multiply(config["roi_size"], pixdim) / extent).min()))
