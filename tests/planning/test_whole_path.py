@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from common.crossval import cross_validate
+from common.labels import channel_def
 from common.packaging import pack_bundle
 from common.planning import plan_training, write_plan
 from common.reporting import read_classes, read_scores
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 
 def write_data_set(folder: Path, classes: bool) -> Path:
-    """Write ten cases of odd spacings, half of them in LPS, in nnU-Net's form or, with classes, as a list of 5 folds."""
+    """Write ten cases of odd spacings, half in LPS, in nnU-Net's form or, with classes, as a list of 5 folds."""
     rng, listed = np.random.default_rng(0), []
     for number, name in enumerate(CASES):
         label = np.zeros((13 + number % 3, 11, 9), np.uint8)
@@ -126,7 +127,8 @@ def test_three_labels_and_two_modalities_to_a_package(whole_path: Callable, tmp_
     assert "liver" not in text.replace(MPUNET.name, "").lower()
     formats = metadata["network_data_format"]
     assert formats["inputs"]["image"]["channel_def"] == CHANNELS
-    assert [*formats["outputs"]["pred"]["channel_def"].values()] == ["background", *LABELS]
+    for kind in ("outputs", "post_processed_outputs"):
+        assert formats[kind]["pred"]["channel_def"] == channel_def(LABELS)
 
 
 def test_classes_of_cases_to_a_package(whole_path: Callable, tmp_path: Path) -> None:
