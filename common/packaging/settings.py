@@ -38,7 +38,7 @@ def apply_training_settings(contents: Contents) -> Contents:
     """
     changes, default = _changes(contents), contents.inference
     inference = merged(default, changes)
-    metadata = described_input(relabelled(contents.metadata, default, inference), default, inference)
+    metadata = described_input(relabelled(contents.metadata, default, inference, changes), default, inference)
     metadata = _changed_metadata(contents, metadata, changes)
     if contents.scores is not None:
         check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)

@@ -127,6 +127,7 @@ def test_three_labels_and_two_modalities_to_a_package(whole_path: Callable, tmp_
     assert "liver" not in text.replace(MPUNET.name, "").lower()
     formats = metadata["network_data_format"]
     assert formats["inputs"]["image"]["channel_def"] == CHANNELS
+    assert formats["inputs"]["image"]["format"] == "magnitude"
     for kind in ("outputs", "post_processed_outputs"):
         assert formats[kind]["pred"]["channel_def"] == channel_def(LABELS)
 
