@@ -18,7 +18,7 @@ SHIPPED_CASE := hippocampus_099
 SHIPPED_RUN := $(BIN)/python -m monai.bundle run --bundle_root $(SHIPPED) --dataset_dir $(SHIPPED)/sample
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: sample demo picture test-fast test lint clean
+.PHONY: help sample demo picture reproduce test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -31,6 +31,7 @@ sample: $(INSTALLED)
 	$(SHIPPED_RUN) --config_file $(SHIPPED)/configs/inference.json --output_dir $(SHIPPED)/demo/masks
 	$(SHIPPED_RUN) --config_file "['$(SHIPPED)/configs/train.json','$(SHIPPED)/configs/evaluate.json']" --output_dir $(SHIPPED)/demo/scores
 	$(BIN)/python -m common picture $(SHIPPED)/sample/imagesTr/$(SHIPPED_CASE).nii.gz --prediction $(SHIPPED)/demo/masks/$(SHIPPED_CASE)_seg.nii.gz --truth $(SHIPPED)/sample/labelsTr/$(SHIPPED_CASE).nii.gz --out $(SHIPPED)/demo/picture.png
+	$(BIN)/python -m common report scores=$(SHIPPED)/demo/scores masks=$(SHIPPED)/demo/masks --dataset_dir $(SHIPPED)/sample --out $(SHIPPED)/demo/report.html
 
 ## the sample; then train on a phantom cohort, evaluate on its held-out cases beside the untrained network, infer one, draw it
 demo: sample
@@ -43,10 +44,15 @@ demo: sample
 	$(if $(EXPLAIN),$(EXPLAIN_RUN))
 	$(MAKE) --no-print-directory picture
 	$(BIN)/python -m common scores untrained=$(DEMO)/untrained trained=$(DEMO)/trained
+	$(BIN)/python -m common report untrained=$(DEMO)/untrained trained=$(DEMO)/trained masks=$(DEMO)/masks --dataset_dir $(DEMO)/data --out $(DEMO)/report.html
 
 ## draw one held-out case of the demo again, for example CASE=case_010
 picture:
 	$(BIN)/python -m common picture $(DEMO)/data/images/$(CASE)* --prediction $(DEMO)/masks/$(CASE)_seg.nii.gz --truth $(DEMO)/data/labels/$(CASE).nii.gz $(if $(EXPLAIN),--heat $(DEMO)/masks/$(CASE)_cam.nii.gz --result $(DEMO)/masks/$(CASE)_class.json) --out $(DEMO)/picture.png
+
+## write docs/reference/reproduce.md and the results tables of the cards from every bundle's docs/results.yaml
+reproduce: $(INSTALLED)
+	$(BIN)/python -m reproduce
 
 ## the tests that need no more than 90 s on 2 cores: no training, no inference by a bundle's configs, no other process
 test-fast: $(INSTALLED)
@@ -62,5 +68,10 @@ lint: $(INSTALLED)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+## remove the environment and the results of the demos
 clean:
 	rm -rf $(VENV) bundles/*/demo*
+
+## print the targets
+help:
+	@awk '/^## /{text=substr($$0,4);next} /^[a-z-]+:/&&text{split($$1,name,":");printf "  make %-10s %s\n",name[1],text} {text=""}' $(MAKEFILE_LIST)

@@ -11,7 +11,7 @@ import fire
 import torch
 
 from common.errors import InputError
-from common.session import NOTICES
+from common.logs import NOTICES
 
 from .attention import attention_rows
 from .gastric import SIZE, gastric_rows

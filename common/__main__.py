@@ -12,18 +12,27 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .bundle_list import bundle_table
 from .errors import InputError, UsageError, end_in_one_line, set_user_name
+
+LIST_CALLS = (["list"], ["list", "--json"], ["list", "--json", "true"])
 
 if __name__ == "__main__":  # first, since the imports below take seconds and need the user's name
     end_in_one_line()
     set_user_name()
+    if sys.argv[1:] in LIST_CALLS:  # programs ask often, and need none of these imports
+        try:
+            print(bundle_table(len(sys.argv) > 2))
+        except InputError as error:
+            sys.exit(f"error: {error}")
+        sys.exit()
 
 import fire
 from fire.decorators import SetParseFn, SetParseFns
 from fire.helptext import HelpText
 from fire.trace import FireTrace
 
-from .logs import show_any_text
+from .logs import show_any_text, silence_notices
 from .options import check_setting, parse_bool
 from .rules import RULES, SWITCH, check_value, positive_number, whole_number
 from .verbs import VERBS
@@ -126,6 +135,7 @@ def _run(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line of this process. End with one line and an exit status on an error."""
     show_any_text()
+    silence_notices()
     try:
         _run(sys.argv[1:])
     except InputError as error:

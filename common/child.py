@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import ctypes
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 from .errors import Terminated
 
 ERROR = "error: "  # begins the line with which a command reports an error
+PR_SET_PDEATHSIG = 1  # option of prctl: the signal that a process gets when its parent ends
 
 
 class Ended(NamedTuple):
@@ -32,7 +34,7 @@ def run_child(command: Sequence[str]) -> Ended:
     """Run a command and show what it prints, except for the line of its error.
 
     The child is in a session of its own, so that Ctrl-C reaches this process alone. Ctrl-C and SIGTERM end the child,
-    without its message; a second one kills it.
+    without its message; a second one kills it. On Linux, the child also ends if this process is killed.
 
     Raises:
         KeyboardInterrupt: this process got Ctrl-C or SIGTERM, and the child has ended.
@@ -40,7 +42,13 @@ def run_child(command: Sequence[str]) -> Ended:
     reading, writing = _channel()
     try:
         try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=writing, start_new_session=True)
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=writing,
+                start_new_session=True,
+                preexec_fn=_bound_to_parent(),
+            )
         finally:
             os.close(writing)
         messages = Messages(sys.stderr)
@@ -55,6 +63,20 @@ def run_child(command: Sequence[str]) -> Ended:
     finally:
         os.close(reading)
     return Ended(128 - status if status < 0 else status, messages.error)
+
+
+def _bound_to_parent() -> Callable[[], None] | None:
+    """Return what a new child calls so that it gets SIGTERM when its parent ends; None outside Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()  # looked up before the fork, which may not load a library
+
+    def bind() -> None:
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(128 + signal.SIGTERM)
+
+    return bind
 
 
 class Messages:

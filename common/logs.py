@@ -6,6 +6,7 @@ import atexit
 import io
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -24,8 +25,10 @@ QUIET_LOGGERS = {
 LOG_FILE = "log file of a bundle's run"
 
 
-def quiet_loggers() -> None:
-    """Raise the log levels of other libraries, to hide messages that a user cannot act on."""
+def silence_notices() -> None:
+    """Silence log messages and warnings of other libraries that a user cannot act on."""
+    for notice in NOTICES:
+        warnings.filterwarnings("ignore", notice)
     for name, level in QUIET_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
 

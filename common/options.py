@@ -25,7 +25,7 @@ FIXED = {
 NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # never null
 COMPUTED = ("record", "network", "intensity")  # the configs compute these settings by an expression
 
-TEXTS = {*PATHS, "cases"}  # Fire would turn the case name 007 into a number
+TEXTS = {*PATHS, "cases", "series"}  # Fire would turn the case name 007 into a number
 
 # Settings of earlier versions and their replacements.
 RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
@@ -249,7 +249,7 @@ def _path_texts(overrides: Mapping[str, Any]) -> dict[str, str | list[str]]:
     for name, value in overrides.items():
         if name in TEXTS and isinstance(value, (str, os.PathLike)):
             text = os.fspath(value)
-            is_null = text in ("None", "null") and PATHS[name].holds(None)
+            is_null = text in ("None", "null") and RULES[name].holds(None)
             if not is_null and not text.startswith(("$", "@", "%")):
                 check_value(name, text)
                 files = _list_of_texts(text) if name == "weights" and not Path(text).exists() else None

@@ -124,6 +124,10 @@ CASES = Rule(
     "names of cases, such as A,B",
     lambda value: bool(value) and (isinstance(value, str) or (_is_list(value) and all(map(_is_name, value)))),
 )
+SERIES = Rule(
+    "best, a number or a pattern such as *thorax*, or one for each modality, such as T1=4,T2=5",
+    lambda value: _is_name(value) or _is_whole(value),
+)
 PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and str(value) != "")
 WEIGHTS = Rule(
     "a path, or a list of paths",
@@ -135,7 +139,7 @@ EPOCHS = three_of(whole_number(0), "[1,1,18]")
 PATHS = {
     **dict.fromkeys(["bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "log_file", "demo_dir"], PATH),
     "weights": WEIGHTS,
-    "init_weights": or_null(PATH),
+    **dict.fromkeys(["init_weights", "status"], or_null(PATH)),
 }
 RULES: dict[str, Rule] = {
     **PATHS,
@@ -148,12 +152,15 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["dicom_seg", "probabilities"], SWITCH),
     **dict.fromkeys(["device", "cache_device"], DEVICE),
     **dict.fromkeys(["max_epochs", "updates_per_epoch", "batch_size", "val_interval"], whole_number(1)),
+    "enhancing_every": whole_number(1),
     **dict.fromkeys(["window_step", "slice_step", "in_plane"], whole_number(1)),
     **dict.fromkeys(["warm_up_epochs", "freeze_encoder", "warm_up"], whole_number(0)),
     **dict.fromkeys(["num_workers", "iterations", "slab_margin"], whole_number(0)),
     "seed": whole_number(0, 2**32 - 1),
     "fold": or_null(whole_number(0)),
     "cases": or_null(CASES),
+    "series": or_null(SERIES),
+    "case_timeout": or_null(positive_number()),
     "limit": or_null(whole_number(1)),
     "picture_interval": or_null(whole_number(0)),
     **dict.fromkeys(["halve_every", "patience"], or_null(whole_number(1))),

@@ -6,7 +6,6 @@ import atexit
 import logging
 import os
 import signal
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,18 +13,16 @@ import torch.distributed as dist
 
 from .errors import InputError, end_in_one_line, show_input_errors_in_one_line
 from .files import claim_folder
-from .logs import LOG_FILE, NOTICES, QUIET_LOGGERS, log_to, quiet_loggers, show_any_text
+from .logs import LOG_FILE, QUIET_LOGGERS, log_to, show_any_text, silence_notices
 from .options import check_setting, check_settings, is_bundle_command, literal, parse_bool, setting_of
 
 __all__ = [  # configs take these from here
     "LOG_FILE",
-    "NOTICES",
     "QUIET_LOGGERS",
     "check_setting",
     "check_settings",
     "literal",
     "parse_bool",
-    "quiet_loggers",
     "setting_of",
     "start_session",
 ]
@@ -46,14 +43,12 @@ def start_session(log_file: str | Path, distributed: bool | str = False) -> None
     """
     show_input_errors_in_one_line()
     show_any_text()
-    for notice in NOTICES:
-        warnings.filterwarnings("ignore", notice)
     distributed = parse_bool(distributed)
     if distributed:
         _join_process_group()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    quiet_loggers()
+    silence_notices()
     if distributed and dist.get_rank() > 0:
         root.setLevel(logging.ERROR)
         return

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from .bundle_list import bundle_table
 from .crossval import cross_validate
 from .data.datalist import write_datalist
+from .data.dicom_series import find_series
+from .data.dicom_table import series_table
 from .data.intensity_statistics import intensity_file, intensity_of
 from .data.stacking import stack_volumes, unstack_volume
 from .doctor import Findings, estimate_training, examine_bundle, examine_data, examine_machine
@@ -18,12 +21,12 @@ from .doctor.bundle import read_config
 from .errors import InputError, UsageError
 from .figures import draw_bland_altman, draw_outlines, draw_roc
 from .files import read_json
-from .logs import quiet_loggers
 from .nnunet import label_values, write_nnunet
 from .options import parse_bool
 from .packaging import pack_bundle, verify_package
 from .phantoms import write_cohort
 from .planning import plan_training, write_plan
+from .report import write_report
 from .reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
 
 
@@ -39,6 +42,16 @@ def _bundle_folder(bundle: str) -> Path:
         known = ", ".join(sorted(p.name for p in bundles.glob("*")))
         raise InputError(f"unknown bundle {bundle}; expected the path of a folder with configs, or one of {known}")
     return folder
+
+
+def list_bundles(json: bool = False) -> None:
+    """List the bundles with their versions, modalities and labels.
+
+    Args:
+        json: print a JSON array for programs. Each object has name, version, task, modalities in the order of the
+            network, labels with their values, and weights, whether a model.pt is there.
+    """
+    print(bundle_table(json))
 
 
 def phantoms(bundle: str, out: str, cases: int | None = None, seed: int = 0) -> None:
@@ -76,6 +89,7 @@ def datalist(
     validation_share: float = 0.25,
     splits: str | None = None,
     by: str = "patient",
+    test: str | None = None,
 ) -> None:
     """Write the data list of a folder of labelled cases: the training, validation and test cases of one fold.
 
@@ -90,16 +104,18 @@ def datalist(
         modalities: names of the channels in the network's order, such as T1,T2,CET1.
         folds: number of cross-validation folds, 5 unless given. If file names or classes identify the patients, all
             cases of a patient are in one fold.
-        fold: fold to test on.
+        fold: fold to test on, or to validate on with a fixed test set.
         seed: seed of the assignment to folds.
         classes: CSV file with the column case and one or more of class, patient and site. Each fold gets its share of
             every class.
         validation_share: fraction of the patients outside the fold to use for validation; 0 for no validation.
         splits: nnU-Net's splits_final.json, instead of folds and seed. Fold N tests on the cases under val in split N.
         by: what a fold keeps together, patient or site. With site, each case needs a site in the file of classes.
+        test: fixed test set, as names of cases with commas, as a text file (.txt) with a name in each line, or as
+            numbers at the end of the names, such as 27-46. The other cases are in the folds, which only validate.
     """
     lists = write_datalist(
-        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by
+        layout, root, out, _words(modalities), folds, fold, seed, classes, validation_share, splits, by, test
     )
     print(f"{out}: " + ", ".join(f"{len(cases)} {section}" for section, cases in lists.items()))
 
@@ -161,7 +177,6 @@ def nnunet(bundle: str, dataset_dir: str, out: str, overlay: str | None = None, 
         validation_share: fraction of the patients outside a fold that a training holds out for validation. With 0,
             nnU-Net trains on them too.
     """
-    quiet_loggers()
     parser = read_config(_bundle_folder(bundle), "train", overlay, dataset_dir)
     modalities, labels, label_map, regions = (
         parser.get_parsed_content(name) for name in ("modalities", "labels", "label_map", "regions")
@@ -223,6 +238,7 @@ def picture(
     truth: str | None = None,
     heat: str | None = None,
     result: str | None = None,
+    modalities: str | tuple[str, ...] = (),
 ) -> None:
     """Draw slices of images with the outlines of a prediction and, if given, of the ground truth.
 
@@ -233,8 +249,9 @@ def picture(
         truth: label map of the ground truth on the same grid.
         heat: map of values from 0 to 1 on the same grid, such as a class activation map. It gets a separate row.
         result: CASE_class.json. The caption shows its class and probabilities.
+        modalities: names of the rows in their order, such as T1,T2,CET1. Files are put into this order.
     """
-    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result))
+    print(draw_outlines(images, prediction, out, truth, heat=heat, result=result, modalities=_words(modalities)))
 
 
 def crossval(
@@ -326,6 +343,24 @@ def plots(out: str, classes: str | None = None, scores: str | None = None) -> No
         print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
 
 
+def report(*runs: str, out: str, dataset_dir: str | None = None) -> None:
+    """Write one HTML page of evaluations and inferences: scores, plots, sortable cases, slices with outlines.
+
+    The page needs no other file and makes no request to the network.
+
+    Args:
+        runs: folders of evaluations, inferences or both, each as NAME=FOLDER or FOLDER.
+        out: HTML file to write.
+        dataset_dir: folder with the dataset.json of the cases. Folders with masks need it for scans and ground truth.
+    """
+    if not runs:
+        raise InputError("no runs; give folders of evaluations or inferences, NAME=FOLDER or FOLDER")
+    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    if len(named) < len(runs):
+        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name")
+    print(write_report(named, out, dataset_dir))
+
+
 def pack(
     bundle: str,
     weights: str | None = None,
@@ -400,19 +435,38 @@ def doctor(
         raise InputError(f"{findings.count('failure')} failures, {findings.count('note')} notes: see the table above")
 
 
+def series(folder: str, bundle: str | None = None) -> None:
+    """List the DICOM series below a folder: number, description, modality, slices, spacing, verdict and reason.
+
+    Patients and studies are found at any level, with or without a DICOMDIR. In inference, --series NUMBER, "*pattern*"
+    or best chooses from this list; best is the thinnest axial series of each study.
+
+    Args:
+        folder: folder of an export, or its DICOMDIR.
+        bundle: name in bundles/, or folder of a bundle. Series of other modalities than its own are then refused, and a
+            bundle with several modalities gets the series of each, by the descriptions.
+    """
+    modalities = [] if bundle is None else read_config(_bundle_folder(bundle), "inference")["modalities"]
+    for study in find_series(folder):
+        print(series_table(study, modalities))
+
+
 VERBS: dict[str, Callable[..., None]] = {
+    "list": list_bundles,
     "doctor": doctor,
     "phantoms": phantoms,
     "datalist": datalist,
     "plan": plan,
     "nnunet": nnunet,
     "intensity": intensity,
+    "series": series,
     "stack": stack,
     "unstack": unstack,
     "picture": picture,
     "crossval": crossval,
     "scores": scores,
     "plots": plots,
+    "report": report,
     "pack": pack,
     "verify": verify,
 }

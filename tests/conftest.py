@@ -16,7 +16,7 @@ from .trainers import trainer  # noqa: F401  (fixtures)
 from .workflows import BUNDLES as BUNDLES
 from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
-RUNS_A_BUNDLE = {"cohort", "busy_weights", "made", "command"}  # fixtures
+RUNS_A_BUNDLE = {"cohort", "busy_weights", "packed", "made", "command"}  # fixtures
 EXPORTS = ("script", "onnx", "compile")  # in names of tests
 
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more

@@ -66,6 +66,30 @@ def write_series(
     return folder
 
 
+def write_enhanced(
+    folder: Path, series: Path, change: Callable[[pydicom.Dataset], object] = lambda image: None
+) -> Path:
+    """Write a CT series as one enhanced multi-frame image, its frames in the order of the file names.
+
+    Args:
+        folder: folder to make and write to.
+        series: folder of the series.
+        change: function that may change the image before it is written.
+    """
+    highdicom = pytest.importorskip("highdicom", reason="an enhanced image is made with highdicom")
+    slices = [pydicom.dcmread(file) for file in sorted(series.iterdir())]
+    for one in slices:
+        one.PatientPosition, one.AcquisitionNumber, one.RescaleType, one.Manufacturer = "HFS", 1, "HU", "none"
+        one.ContentTime, one.ContentDate, one.ImageType = "120000", "20260102", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    image = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        slices, highdicom.UID(), series_number=7, sop_instance_uid=highdicom.UID(), instance_number=1
+    )
+    change(image)
+    folder.mkdir()
+    image.save_as(folder / "IM001", enforce_file_format=True)
+    return folder
+
+
 def voxels_of_segments(path: Path, affine: np.ndarray) -> list[set[tuple[int, ...]]]:
     """Return the set of voxel indices of each segment of a DICOM segmentation, in the grid of an affine.
 

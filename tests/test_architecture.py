@@ -27,6 +27,7 @@ IMPORTS: dict[str, set[str]] = {
     "layers": {"errors"},
     "rivals": {"errors", "layers"},
     "files": {"errors"},
+    "bundle_list": {"errors", "files"},
     "geometry": {"errors"},
     "memory": {"errors"},
     "logs": {"errors"},
@@ -43,12 +44,12 @@ IMPORTS: dict[str, set[str]] = {
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
+    "report": {"data", "errors", "figures", "files", "geometry", "reporting"},
     "handlers": {"errors", "figures", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
-        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options",
-        "transforms",
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "options", "transforms",
     },
     "planning": {
         "data", "doctor", "errors", "files", "inferers", "labels", "layers", "memory", "options", "tensors",
@@ -59,12 +60,14 @@ IMPORTS: dict[str, set[str]] = {
     },
     "crossval": {"child", "data", "engines", "errors", "files", "options", "record", "reporting"},
     "verbs": {
-        "crossval", "data", "doctor", "errors", "files", "figures", "logs", "nnunet", "options", "packaging",
+        "bundle_list",
+        "crossval", "data", "doctor", "errors", "files", "figures", "nnunet", "options", "packaging",
         "phantoms",
         "planning",
+        "report",
         "reporting",
     },
-    "__main__": {"errors", "logs", "options", "rules", "verbs"},
+    "__main__": {"bundle_list", "errors", "logs", "options", "rules", "verbs"},
 }  # fmt: skip
 
 
@@ -212,7 +215,7 @@ LONGEST_TEST_NAME = 60
 VERBS = """
 Add Adjust Align Append Apply Assign Attach Augment Average Begin Blend Bound Build Cache Call Check Choose Claim
 Classify Clip Close Collect Combine Compare Complete Compute Continue Convert Convolve Copy Correct Count Cover Create
-Crop Cut Decide Decode Define Derive Describe Detect Divide Double Draw Drop Encode End Erase Estimate Evaluate
+Crop Cut Decide Decode Define Deform Derive Describe Detect Divide Double Draw Drop Encode End Erase Estimate Evaluate
 Examine Exchange Expand Explain Extend Extract Fill Find Fire Fit Flip Follow Forward Freeze Fuse Gather Get Give
 Group Guide Halve Hash Hold Identify Ignore Implement Infer Initialise Initialize Interpolate Iterate Join Keep Label
 Leave Let Limit List Load Locate Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mix Move Multiply Name

@@ -73,6 +73,32 @@ def test_an_interruption_ends_the_child_first(number: int, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prctl of Linux")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    waits = "import os, pathlib, time; pathlib.Path('new').write_text(str(os.getpid())); "
+    waits += "os.rename('new', 'begun'); time.sleep(60)"
+    starts = f"import sys; from common.child import run_child; run_child([sys.executable, '-c', {waits!r}])"
+    with subprocess.Popen([sys.executable, "-c", starts], cwd=tmp_path) as command:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        command.kill()
+    status = Path("/proc", (tmp_path / "begun").read_text(), "status")
+    deadline = time.monotonic() + 20
+    while _runs(status) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(status)
+
+
+def _runs(status: Path) -> bool:
+    """Return whether a process runs; one that nobody waits for remains as a zombie."""
+    try:
+        return "State:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_child_of_a_terminal_has_a_terminal() -> None:
     starts = (

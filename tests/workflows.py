@@ -44,8 +44,8 @@ bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.n
 
 
 def results_in(folder: Path) -> set[str]:
-    """Return the names of the files of an inference, without the records beside its results and the lock."""
-    others = ("_seg.json", "_cam.json", CLAIM)
+    """Return the names of the files of an inference, without its records, table and lock."""
+    others = ("_seg.json", "_cam.json", "cases.csv", "made_by.json", CLAIM)
     return {path.name for path in folder.iterdir() if not path.name.endswith(others)}
 
 

@@ -65,7 +65,7 @@ def _joined_record(settings: Settings, records: Sequence[RunRecord], network: di
     trained = _by_name(case for record in records for case in record.train_cases)
     validated = _by_name(case for record in records for case in record.validation_cases)
     tested = _by_name(case for record in records for case in record.test_cases)
-    cases = [case for fold in settings.folds() for case in settings.test_cases(fold)]
+    cases = settings.all_cases()
     grids = [read_grid(files_of(case)[0])[1] for case in cases if case["case"] in trained]
     return dataclasses.replace(
         records[0],

@@ -46,9 +46,11 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
     """
     evaluations = [settings.folder(fold) / SCORES for fold in folds]
     with _alone(settings.out):
-        write_scores(_joined([read_scores(folder / TABLE) for folder in evaluations]), settings.out / TABLE)
+        write_scores(
+            _joined({n: read_scores(settings.folder(n) / SCORES / TABLE) for n in folds}), settings.out / TABLE
+        )
         if all((folder / CLASSES).exists() for folder in evaluations):
-            rows = _joined([read_classes(folder / CLASSES) for folder in evaluations])
+            rows = _joined({fold: read_classes(settings.folder(fold) / SCORES / CLASSES) for fold in folds})
             _, probabilities, true = class_probabilities(rows)
             score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
             write_scores(rows, settings.out / CLASSES)
@@ -68,8 +70,14 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _joined(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    return sorted((row for table in tables for row in table), key=lambda row: row["case"])
+def _joined(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Return the rows of all folds; with a fixed test set, a row for each case and fold, named by both."""
+    names = [row["case"] for table in tables.values() for row in table]
+    if len(set(names)) == len(names):
+        rows = [row for table in tables.values() for row in table]
+    else:
+        rows = [{**row, "case": f"{row['case']} (fold {fold})"} for fold, table in tables.items() for row in table]
+    return sorted(rows, key=lambda row: row["case"])
 
 
 def summary(settings: Settings, folds: Sequence[int]) -> str:

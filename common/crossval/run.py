@@ -63,7 +63,7 @@ def cross_validate(
     if unknown := [fold for fold in chosen if fold not in every]:
         raise UsageError(f"--folds {unknown[0]}: no such fold in {dataset_dir}; expected {', '.join(map(str, every))}")
     make_folder(out)
-    check_unchanged(settings, every)
+    check_unchanged(settings)
     if computed := settings.dependent_on_fold():
         say(
             f"note: {', '.join(computed)}: computed from the training cases of each fold, so the folds form no ensemble"

@@ -100,10 +100,11 @@ class Settings:
             )
         return sorted(folds)
 
-    def test_cases(self, fold: int) -> list[dict[str, Any]]:
-        """Return the test cases of a fold; files may be missing."""
-        modalities = self.config(TRAIN).get("modalities", ())
-        return load_cases(self.dataset_dir, "test", modalities, fold, allow_missing=True)
+    def all_cases(self) -> list[dict[str, Any]]:
+        """Return the cases of the data list; files may be missing."""
+        modalities, fold = self.config(TRAIN).get("modalities", ()), self.folds()[0]
+        sections = [load_cases(self.dataset_dir, name, modalities, fold, allow_missing=True) for name in SECTIONS]
+        return [case for cases in sections for case in cases]
 
     def training(self, fold: int) -> list[str]:
         """Return the command that trains a fold, or continues its training."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ TRAINED, EVALUATED = "trained", "evaluated"
 SHOWN = 60  # characters of a value in a message
 
 
-def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
+def check_unchanged(settings: Settings) -> None:
     """Check that settings and cases are those that the cross-validation began with; note them if it begins.
 
     Raises:
@@ -30,7 +30,7 @@ def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
     """
     file = settings.out / STATE_FILE
     config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
-    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings, folds)}
+    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings)}
     own = json.loads(json.dumps(own))
     if not file.exists():
         if (settings.out / WEIGHTS).exists():
@@ -54,15 +54,14 @@ def check_unchanged(settings: Settings, folds: Sequence[int]) -> None:
         )
 
 
-def _case_digests(settings: Settings, folds: Sequence[int]) -> dict[str, str]:
+def _case_digests(settings: Settings) -> dict[str, str]:
     """Return the SHA-256 of the entries and files of each case."""
     digests = {}
-    for fold in folds:
-        cases = settings.test_cases(fold)
-        for case, identity in zip(cases, case_identities(cases)):
-            entries = {key: value for key, value in case.items() if key not in ("image", "label")}
-            text = json.dumps({**entries, **identity}, sort_keys=True, default=str)
-            digests[case["case"]] = hashlib.sha256(text.encode()).hexdigest()
+    cases = settings.all_cases()
+    for case, identity in zip(cases, case_identities(cases)):
+        entries = {key: value for key, value in case.items() if key not in ("image", "label")}
+        text = json.dumps({**entries, **identity}, sort_keys=True, default=str)
+        digests[case["case"]] = hashlib.sha256(text.encode()).hexdigest()
     return digests
 
 

@@ -16,10 +16,11 @@ from ..errors import InputError, UsageError
 from ..files import is_own_json, read_json, write_own_json
 from ..labels import names_in_list
 from .folders import broken_link
-from .folds import VALIDATION_SHARE, check_share, classes_of, split_by_fold
+from .folds import TEST, VALIDATION_SHARE, check_share, classes_of, split_by_fold
 from .layouts import LAYOUTS
 from .listed_cases import files_of
 from .names import first_names, modality_of, safe_name, with_distinct_names
+from .selection import fixed_test_set
 
 KEPT_TOGETHER = ("patient", "site")
 COLUMNS = ("class", "patient", "site")  # of a table of cases, beside case
@@ -37,6 +38,7 @@ def write_datalist(
     validation_share: float = VALIDATION_SHARE,
     splits: str | Path | None = None,
     by: str = "patient",
+    test: str | None = None,
 ) -> dict[str, list[dict]]:
     """Write a data list of the labelled cases in a folder: assign patients to folds and split by one fold.
 
@@ -76,6 +78,8 @@ def write_datalist(
         splits: nnU-Net's ``splits_final.json``; fold N tests on the cases under ``val`` in split N.
         by: what a fold keeps together, ``"patient"`` or ``"site"``. Sites come from ``classes``. The largest site is
             assigned first, each to the fold with the fewest cases. There are at most as many folds as sites.
+        test: fixed test set, see :func:`fixed_test_set`; only the other cases are in folds, and ``fold`` is the
+            validation list.
 
     Returns:
         the lists ``training``, ``validation`` and ``test``.
@@ -105,6 +109,8 @@ def write_datalist(
     cases = _find(layout, root, modalities)
     if classes is not None:
         _add_classes(cases, Path(classes), root)
+    fixed = [] if test is None else fixed_test_set(cases, test)
+    cases = [case for case in cases if case not in fixed]
     patients: dict[object, list[dict]] = {}
     for index, case in enumerate(cases):
         patients.setdefault(case.get("patient", index), []).append(case)
@@ -127,15 +133,18 @@ def write_datalist(
     for position, group in enumerate(sorted(shuffled, key=classes_of)):  # sorted is stable: random order within a class
         for case in group:
             case.update(fold=fold_of.get(case["case"], position % folds), order=position)
-            for key in ("image", "label"):
-                paths = case[key]
-                one = isinstance(paths, str)
-                case[key] = _relative(paths, root, out) if one else [_relative(path, root, out) for path in paths]
-    lists = split_by_fold(out, {"training": cases}, fold, validation_share)
+    for position, case in enumerate(fixed, start=len(shuffled)):
+        case.update(fold=TEST, order=position)
+    for case in [*cases, *fixed]:
+        for key in ("image", "label"):
+            paths = case[key]
+            one = isinstance(paths, str)
+            case[key] = _relative(paths, root, out) if one else [_relative(path, root, out) for path in paths]
+    lists = split_by_fold(out, {"training": [*cases, *fixed]}, fold, validation_share)
     channels = {"modality": {str(i): name for i, name in enumerate(modalities)}} if modalities else {}
     content: dict[str, Any] = {**channels, **lists}
     named = names_in_list(root)  # for the comparison with a training's labels; not needed with a label_code
-    if named and not any("label_code" in case for case in cases):
+    if named and not any("label_code" in case for case in [*cases, *fixed]):
         content["labels"] = {str(value): name for value, name in named.items()}
     write_own_json({"layout": layout, **content}, out)
     return lists

@@ -94,7 +94,7 @@ def batch_size_per_rank(batch_size: int) -> int:
 
 
 class CaseSampler(DistributedSampler):
-    """Draw cases uniformly with replacement, each with a seed for its random transforms.
+    """Draw cases uniformly, each with a seed for its random transforms.
 
     The draws depend on ``seed`` and the epoch alone, so a resumed run continues with the draws of an uninterrupted one.
     N processes share the draws of one. MONAI's trainer sets the epoch of every ``DistributedSampler``.
@@ -103,23 +103,33 @@ class CaseSampler(DistributedSampler):
         num_cases: length of the data set.
         num_samples: number of draws in an epoch, over all processes.
         seed: seed of the run.
+        distinct: number of draws in succession, a batch over all processes, in which no case comes twice. Where there
+            are fewer cases, each comes once before one comes again. With 1, all draws are with replacement.
 
     Raises:
         InputError: ``num_samples`` is not a multiple of the number of processes.
     """
 
-    def __init__(self, num_cases: int, num_samples: int, seed: int = 0) -> None:
+    def __init__(self, num_cases: int, num_samples: int, seed: int = 0, distinct: int = 1) -> None:
         indices: Any = range(num_cases)  # the base class takes its length only
         super().__init__(indices, num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
         if num_samples % self.num_replicas:
             raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
         self.num_cases = num_cases
+        self.distinct = distinct
         self.total_size = num_samples
         self.num_samples = num_samples // self.num_replicas
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        cases = rng.integers(self.num_cases, size=self.total_size).tolist()
+        if self.distinct == 1:
+            cases = rng.integers(self.num_cases, size=self.total_size).tolist()
+        else:
+            batches = range(0, self.total_size, self.distinct)
+            rounds = -(-self.distinct // self.num_cases)
+            orders = [[rng.permutation(self.num_cases) for _ in range(rounds)] for _ in batches]
+            cases = np.concatenate([np.concatenate(order)[: self.distinct] for order in orders])
+            cases = cases[: self.total_size].tolist()
         seeds = rng.integers(2**32, size=self.total_size).tolist()
         return iter(list(zip(cases, seeds))[self.rank :: self.num_replicas])
 
@@ -133,18 +143,27 @@ class TrainingLoader(DataLoader):
         batch_size: number of samples in a batch, over all processes.
         num_workers: number of worker processes, which live through all epochs.
         seed: seed of the run.
+        distinct: draw no case twice for one batch; otherwise, draw with replacement.
 
     Raises:
         InputError: ``batch_size`` is not a multiple of the number of processes.
     """
 
     def __init__(
-        self, dataset: Dataset, updates_per_epoch: int, batch_size: int, num_workers: int = 0, seed: int = 0
+        self,
+        dataset: Dataset,
+        updates_per_epoch: int,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        distinct: bool = False,
     ) -> None:
         super().__init__(
             dataset,
             num_workers=num_workers,
             batch_size=batch_size_per_rank(batch_size),
-            sampler=CaseSampler(len(dataset), updates_per_epoch * batch_size, seed),
+            sampler=CaseSampler(
+                len(dataset), updates_per_epoch * batch_size, seed, distinct=batch_size if distinct else 1
+            ),
             persistent_workers=num_workers > 0,
         )

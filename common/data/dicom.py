@@ -10,7 +10,9 @@ import numpy as np
 
 from ..errors import InputError, is_out_of_memory
 from ..memory import check_memory
-from .dicom_headers import Slice, has_pydicom, not_an_image, read_slice
+from .dicom_headers import Slice, has_pydicom, not_an_image, read_slices
+from .dicom_pixels import check_decoder, decode, needs_pydicom
+from .dicom_trees import files_of_series, is_dicom, series_in_path
 from .itk_files import LPS_TO_RAS, has_itk, itk, itk_reason
 
 UNEVEN = 0.15  # fraction of a step; a missing slice shifts others by 0.2, positions rounded to 0.1 mm by less
@@ -18,26 +20,17 @@ SAME_DIRECTION = 1e-3  # between direction cosines: 0.25 mm at the end of a row 
 DEEPEST = 4  # levels of sub-folders to search for a series: patient, study, series, images
 
 
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its suffix or its first bytes; the index file ``DICOMDIR`` does not count."""
-    if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
-        return False
-    if path.suffix.lower() == ".dcm":
-        return True
-    if path.suffix.lower() in (".nii", ".gz"):  # a data set has many; opening each is slow
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def is_series(path: Path) -> bool:
-    """Return whether this is a folder that contains DICOM files itself, not in sub-folders.
+    """Return whether this is a folder that contains DICOM files itself, or a series within a folder.
 
+    A path of :func:`common.data.dicom_trees.series_path` names a series within a folder.
     Return False for a folder without read permission; reading it later raises the error.
     """
     if path.name.startswith("."):
         return False
     try:
+        if series_in_path(path) is not None:
+            return True
         return path.is_dir() and any(map(is_dicom, path.iterdir()))
     except PermissionError:
         return False
@@ -63,14 +56,17 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         InputError: itk is not installed; a file is damaged or not an image; there are several series; an image has
-            colours, several frames or no position; slices differ in size, spacing or direction, share a position, have
-            unequal steps or are shifted against each other; or the volume does not fit into memory.
+            colours, several frames without positions, no position or a transfer syntax that no package decodes; slices
+            differ in size, spacing or direction, share a position, have unequal steps or are shifted against each
+            other; or the volume does not fit into memory.
     """
     slices = ordered_slices(folder)
     (columns, rows), count = slices[0].size[:2], len(slices)
     reading = f"reading {columns} x {rows} x {count} voxels"
     need = 8 * columns * rows * count  # float32, decoded and as an array
     check_memory(str(folder), reading, need, "check Rows and Columns in its headers, or use a machine with more memory")
+    if any(map(needs_pydicom, slices)):
+        return decode(slices, folder), series_affine(slices)
     try:
         # float, because slope and intercept may differ by slice, but ITK uses the type of the first slice for all
         image = itk.imread([str(s.path) for s in slices], itk.F)
@@ -112,6 +108,26 @@ def ordered_slices(folder: Path) -> list[Slice]:
             f"{folder}: reading DICOM needs the packages itk and pydicom (pip install itk pydicom), or convert the "
             "series to NIfTI"
         )
+    paths = _slices_in(folder) if series_in_path(folder) is None else files_of_series(folder)
+    slices = [one for path in paths for one in read_slices(path)]
+    _check_one_series(folder, slices)
+    _check_same_plane(folder, slices)
+    for one in slices:
+        check_decoder(one)
+    if len(slices) < 2:
+        raise InputError(f"{folder}: a single DICOM image ({paths[0].name}), expected a series of at least 2 slices")
+    normal = np.cross(*slices[0].orientation)
+    slices.sort(key=lambda s: float(s.position @ normal))
+    _check_even_stack(folder, slices, normal)
+    return slices
+
+
+def _slices_in(folder: Path) -> list[Path]:
+    """Return the DICOM files of a folder.
+
+    Raises:
+        InputError: there are none, or a file has a name like theirs and is not DICOM.
+    """
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     paths = [path for path in files if is_dicom(path)]
     if not paths:
@@ -120,15 +136,7 @@ def ordered_slices(folder: Path) -> list[Slice]:
     for path in files:
         if path not in paths and re.sub(r"\d+", "0", path.name) in named_alike:
             raise not_an_image(path)
-    slices = [read_slice(path) for path in paths]
-    _check_one_series(folder, slices)
-    _check_same_plane(folder, slices)
-    if len(slices) < 2:
-        raise InputError(f"{folder}: a single DICOM image ({paths[0].name}), expected a series of at least 2 slices")
-    normal = np.cross(*slices[0].orientation)
-    slices.sort(key=lambda s: float(s.position @ normal))
-    _check_even_stack(folder, slices, normal)
-    return slices
+    return paths
 
 
 def _mirror(path: Path, ends: int) -> np.float32:
@@ -150,7 +158,7 @@ def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:
         )
         raise InputError(
             f"{folder}: {len(series)} DICOM series ({found}); put each into its own folder and "
-            "remove localizers, dose reports and the like"
+            "remove localizers, dose reports and the like, or choose one in inference with --series NUMBER"
         )
 
 

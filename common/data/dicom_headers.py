@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,24 @@ class Slice(NamedTuple):
     orientation: np.ndarray  # (2, 3), the directions in which columns and rows count up, LPS
     spacing: np.ndarray  # between rows, between columns, mm
     ends: int | None  # for MONOCHROME1: sum of the lowest and the highest storable value
+    syntax: str = ""  # UID of the transfer syntax
+    slope: float = 1.0
+    intercept: float = 0.0
+    frame: int | None = None  # place in a file of several frames
+
+
+class Identity(NamedTuple):
+    """Store the header entries that tell which patient, study and series a file belongs to, and what it shows."""
+
+    patient: str
+    study: str
+    accession: str
+    date: str
+    series: str
+    number: str
+    description: str
+    modality: str
+    kind: str  # ImageType, such as ORIGINAL\\PRIMARY\\AXIAL
 
 
 class _Header:
@@ -79,11 +98,40 @@ class _Header:
         return values if values.size == count and np.isfinite(values).all() else np.full(count, np.nan)
 
     def decoded(self, keyword: str) -> str:
-        """Return a string decoded by the header's character set, the last known one of several."""
+        """Return a string decoded by the header's character sets; an unknown set counts as UTF-8."""
         known = pydicom.charset.python_encoding
-        names = [known[name.strip()] for name in self.text("SpecificCharacterSet").split("\\") if name.strip() in known]
-        shown = self.raw(keyword).strip(b" \0").decode(names[-1] if names else "utf-8", "replace")
+        names = [name.strip() for name in self.text("SpecificCharacterSet").split("\\")]
+        encodings = ["utf-8"]
+        if any(name and name in known for name in names):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's, about an unknown name among known ones
+                encodings = pydicom.charset.convert_encodings([name for name in names if name in known])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, about bytes that do not fit
+            shown = pydicom.charset.decode_bytes(
+                self.raw(keyword).strip(b" \0"), encodings, pydicom.charset.TEXT_VR_DELIMS
+            )
         return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+
+
+def read_identity(path: Path) -> Identity:
+    """Read which patient, study and series a DICOM file belongs to.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    header = _Header(path)
+    return Identity(
+        patient=header.decoded("PatientID"),
+        study=header.text("StudyInstanceUID"),
+        accession=header.decoded("AccessionNumber"),
+        date=header.text("StudyDate"),
+        series=header.text("SeriesInstanceUID"),
+        number=header.text("SeriesNumber"),
+        description=header.decoded("SeriesDescription"),
+        modality=header.text("Modality"),
+        kind=header.text("ImageType"),
+    )
 
 
 def read_slice(path: Path) -> Slice:
@@ -129,7 +177,57 @@ def read_slice(path: Path) -> Slice:
         orientation=header.numbers("ImageOrientationPatient", 6).reshape(2, 3),
         spacing=header.numbers("PixelSpacing", 2),
         ends=(-1 if signed else (1 << stored) - 1) if inverted else None,
+        syntax=_syntax_of(header),
+        slope=header.numbers("RescaleSlope", 1)[0] if header.text("RescaleSlope") else 1.0,
+        intercept=header.numbers("RescaleIntercept", 1)[0] if header.text("RescaleIntercept") else 0.0,
     )
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """Read the header of an image as one slice, or as a slice for each frame of an enhanced multi-frame image.
+
+    An image with several frames without their positions stays one slice with a third size.
+
+    Raises:
+        InputError: see :func:`read_slice`.
+    """
+    one = read_slice(path)
+    if len(one.size) == 2 or one.components > 1:
+        return [one]
+    elements = _Header(path).elements
+    try:
+        shared, frames = (elements.get(f"{which}FunctionalGroupsSequence") or [] for which in ("Shared", "PerFrame"))
+        if len(frames) != one.size[2]:
+            return [one]
+        return [_frame(one, k, groups, shared[0] if shared else {}) for k, groups in enumerate(frames)]
+    except DAMAGED:
+        return [one]
+
+
+def _frame(one: Slice, number: int, groups: Any, shared: Any) -> Slice:
+    """Return a frame of an enhanced image, from the functional groups of the frame and those of all frames."""
+
+    def value(macro: str, keyword: str, count: int, missing: Any = None) -> np.ndarray:
+        for place in (groups, shared):
+            if place.get(macro) and place[macro][0].get(keyword) is not None:
+                found = np.array(place[macro][0][keyword].value, dtype=float).reshape(-1)
+                return found if found.size == count else np.full(count, np.nan)
+        return np.full(count, np.nan if missing is None else missing)
+
+    return one._replace(
+        size=one.size[:2],
+        position=value("PlanePositionSequence", "ImagePositionPatient", 3),
+        orientation=value("PlaneOrientationSequence", "ImageOrientationPatient", 6).reshape(2, 3),
+        spacing=value("PixelMeasuresSequence", "PixelSpacing", 2),
+        slope=float(value("PixelValueTransformationSequence", "RescaleSlope", 1, 1.0)[0]),
+        intercept=float(value("PixelValueTransformationSequence", "RescaleIntercept", 1, 0.0)[0]),
+        frame=number,
+    )
+
+
+def _syntax_of(header: _Header) -> str:
+    meta = getattr(header.elements, "file_meta", {})
+    return str(meta.get("TransferSyntaxUID", "1.2.840.10008.1.2"))
 
 
 def not_an_image(path: Path) -> InputError:
@@ -145,7 +243,7 @@ def _check_pixels(path: Path, header: _Header, expected: int) -> None:
     item = header.elements.get_item(pydicom.datadict.tag_for_keyword("PixelData"), keep_deferred=True)
     if item is None:
         raise not_an_image(path)
-    syntax = pydicom.uid.UID(str(getattr(header.elements.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2")))
+    syntax = pydicom.uid.UID(_syntax_of(header))
     if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
         return
     length = item.length if isinstance(item, pydicom.dataelem.RawDataElement) else len(item.value)

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError, UsageError
 
 SECTIONS = ("training", "validation", "test")  # the lists of a dataset.json
+TEST = "test"  # fold of the cases that every fold tests on
 VALIDATION_SHARE = 0.25  # fraction of the patients outside the tested fold
 
 Patient = list[dict[str, Any]]  # the cases of one patient
@@ -24,11 +25,15 @@ def split_by_fold(
     validation list, and every patient is in one. The classes are evenly mixed along the circle, so each validation
     list has its share of every class.
 
+    If some cases have the fold ``"test"``, they are the test list of every fold, and the cases of ``fold`` are its
+    validation list. With a validation share of 0, these train too.
+
     Args:
         path: data list, for messages.
         listing: content of the list; each case has ``fold`` and ``order``, which the cases of a patient share.
-        fold: fold to test on.
-        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty.
+        fold: fold to test on, or to validate on if the list has a fixed test set.
+        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty. Beside
+            0, a fixed test set leaves it unused.
 
     Raises:
         UsageError: the share is out of range.
@@ -36,7 +41,9 @@ def split_by_fold(
             are in the other folds.
     """
     check_share(validation_share)
-    items = [item for section in SECTIONS for item in listing.get(section) or []]
+    listed = [item for section in SECTIONS for item in listing.get(section) or []]
+    fixed = [item for item in listed if isinstance(item, dict) and item.get("fold") == TEST]
+    items = [item for item in listed if item not in fixed] if fixed else listed
     for key in ("fold", "order"):
         if not all(isinstance(item, dict) and type(item.get(key)) is int for item in items):
             raise InputError(f"{path}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`")
@@ -50,6 +57,8 @@ def split_by_fold(
         folds.setdefault(cases[0]["fold"], []).append(cases)
     if fold not in folds:
         raise InputError(f"{path}: unknown fold {fold}, expected one of {sorted(folds)}")
+    if fixed:
+        return _with_fixed_test(path, folds, fold, fixed, validation_share)
     circle = _circle({number: folds[number] for number in sorted(folds)})
     start = circle.index(fold)
     others = [patient for number in circle[start + 1 :] + circle[:start] for patient in _mixed(folds[number])]
@@ -60,14 +69,26 @@ def split_by_fold(
         )
     held = min(max(1, round(validation_share * len(others))), len(others) - 1) if validation_share else 0
 
-    def in_order(chosen: Sequence[Patient]) -> list[dict]:
-        return sorted((case for patient in chosen for case in patient), key=lambda case: case["order"])
-
     return {
-        "training": in_order(others[held:]),
-        "validation": in_order(others[:held]),
-        "test": in_order(folds[fold]),
+        "training": _in_order(others[held:]),
+        "validation": _in_order(others[:held]),
+        "test": _in_order(folds[fold]),
     }
+
+
+def _in_order(patients: Sequence[Patient]) -> list[dict]:
+    return sorted((case for patient in patients for case in patient), key=lambda case: case["order"])
+
+
+def _with_fixed_test(
+    path: Path, folds: Mapping[int, list[Patient]], fold: int, fixed: list[dict], validation_share: float
+) -> dict[str, list[dict]]:
+    others = [patient for number, patients in folds.items() if number != fold for patient in patients]
+    if validation_share == 0:
+        return {"training": _in_order([*others, *folds[fold]]), "validation": [], "test": fixed}
+    if not others:
+        raise InputError(f"{path}: no patients for training beside fold {fold} and the test set; write more folds")
+    return {"training": _in_order(others), "validation": _in_order(folds[fold]), "test": fixed}
 
 
 def check_share(validation_share: float) -> None:

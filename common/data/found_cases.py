@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError, os_failure
 from .dicom import is_series, series_below
+from .dicom_choice import cases_of_export
 from .folders import (
     broken_link,
     broken_links,
@@ -25,6 +26,7 @@ from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 FOUND = "found scans"  # entry of a case: the scans from which its image was chosen
+WITH_SERIES = "with --series best, inference finds a series in each study (list: python -m common series DIR)"
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
 
 
@@ -35,6 +37,7 @@ def find_cases(
     exclude: str | Path | None = None,
     names: str | Sequence[str] | None = None,
     limit: int | None = None,
+    series: str | int | None = None,
 ) -> list[dict]:
     """Return the cases to infer: a data-set folder's ``test`` list, a folder of scans, or one scan.
 
@@ -51,6 +54,7 @@ def find_cases(
         fold: see :func:`load_cases`; only a folder with ``dataset.json`` has folds.
         exclude: folder to skip, such as the output folder.
         names, limit: as for :func:`select_cases`.
+        series: take the path as a DICOM export, and choose series in it; see :func:`cases_of_export`.
 
     Returns:
         dicts with ``case`` (name in results) and ``image``, or with ``case`` and ``error`` for a case to skip.
@@ -58,7 +62,14 @@ def find_cases(
     Raises:
         InputError: the path does not exist or contains no possible scan, or a name is unknown.
     """
-    found = _found_cases(Path(dataset_dir), modalities, fold, exclude)
+    if series is None:
+        found = _found_cases(Path(dataset_dir), modalities, fold, exclude)
+    else:
+        if fold is not None:
+            raise InputError(f"--fold {fold} and --series {series}: a DICOM export has no folds; leave one of them out")
+        skipped = Path(exclude).resolve() if exclude is not None else None
+        exported = cases_of_export(dataset_dir, str(series), modalities, skipped)
+        found = with_distinct_names(exported, Path(dataset_dir))
     return select_cases(found, names, limit, f"dataset_dir={dataset_dir}")
 
 
@@ -67,6 +78,8 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
         raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
     if fold is not None and not (path / "dataset.json").exists():
         raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
+    if path.name.upper() == "DICOMDIR":
+        raise InputError(f"dataset_dir={path}: the index of a DICOM export; {WITH_SERIES}")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
     if (path / "dataset.json").exists():
@@ -150,6 +163,7 @@ def _case_of_folder(folder: Path, modalities: Sequence[str], beside_slices: bool
     reason = broken[0] if broken else f"{folder}: no scans ({KINDS}) in this folder"
     if (series := series_below(folder)) is not None:
         reason += f"; found a series deeper, {series}; give the folder {series.parent} or the folder of one series"
+        reason += f"; {WITH_SERIES}"
     elif locked := [path.name for path in entries(folder) if not os.access(path, os.R_OK)]:
         reason += f"; permission denied for {locked[0]}"
     return [{"case": folder.name, "error": reason}]

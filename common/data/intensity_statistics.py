@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import read_json, whole_file
+from ..files import read_json, sha256, whole_file
 from ..labels import check_labels, read_label_map
 from .folds import VALIDATION_SHARE
 from .listed_cases import load_cases
@@ -54,7 +54,7 @@ def intensity_of(
 
     Returns:
         ``low`` and ``high``: 0.5 and 99.5 percentiles of the rounded voxels, HU; ``mean`` and ``sd`` of the voxels
-        clipped to them, HU; ``cases``: number of cases; ``digest``: SHA-256 of their names.
+        before clipping, HU, as in nnU-Net; ``cases``: number of cases; ``digest``: SHA-256 of their names and labels.
 
     Raises:
         InputError: the file belongs to other cases, a case cannot be read, or the foreground is empty or constant.
@@ -63,8 +63,9 @@ def intensity_of(
     background = sorted(value for value, result in mapped.items() if result == 0)
     with idist.one_rank_first():
         cases = load_cases(dataset_dir, "training", modalities, fold, validation_share)
-        names = [*sorted(case["case"] for case in cases), *(f"without {value}" for value in background)]
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        named = sorted(f"{case['case']} {_digest_of_label(Path(case['label']))}" for case in cases)
+        parts = [*named, *(f"without {value}" for value in background)]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         path = intensity_file(dataset_dir, fold)
         if not path.exists():
             counts = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
@@ -81,7 +82,8 @@ def intensity_of(
         if intensity.get("digest") != digest:
             raise InputError(
                 f"{path}: computed from {intensity.get('cases')} other training cases than the {len(cases)} of the "
-                "data list beside it, or with another label_map; remove this file, and training computes it again"
+                "data list beside it, from other labels or with another label_map; remove this file, and training "
+                "computes it again"
             )
     return intensity
 
@@ -140,6 +142,12 @@ def keep_intensity(steps: Iterable[Any], ckpt_dir: str | Path) -> None:
         partial.write_text(json.dumps(dict(intensity), indent=1) + "\n")
 
 
+def _digest_of_label(path: Path) -> str:
+    """Return the SHA-256 of a label's file, or of the files of its folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return " ".join(sha256(file) for file in files if file.is_file())
+
+
 def _foreground_counts(case: Mapping[str, Any], modalities: Sequence[str], background: Sequence[int]) -> np.ndarray:
     """Count the foreground voxels of each value from ``LOWEST`` to ``HIGHEST``."""
     image, label = (
@@ -166,9 +174,8 @@ def _statistics(counts: np.ndarray, where: Path) -> dict[str, float]:
         raise InputError(
             f"{where}: the foreground of the training cases has no contrast: nearly all voxels are {low:g}"
         )
-    clipped = values.clip(low, high)
-    mean = float((counts * clipped).sum() / total)
-    sd = math.sqrt(float((counts * (clipped - mean) ** 2).sum() / total))
+    mean = float((counts * values).sum() / total)
+    sd = math.sqrt(float((counts * (values - mean) ** 2).sum() / total))
     return {"low": low, "high": high, "mean": mean, "sd": sd}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError
 
@@ -29,3 +31,49 @@ def select_cases(cases: Sequence[dict], names: str | Sequence[str] | None, limit
             raise InputError(f"--cases {','.join(unknown)}: no such case in {where}, which has {len(known)}: {some}")
         cases = [case for case in cases if case["case"] in asked]
     return list(cases[:limit])
+
+
+def fixed_test_set(cases: Sequence[dict], test: str, option: str = "--test") -> list[dict]:
+    """Return the cases of a fixed test set, in their order.
+
+    Args:
+        cases: each with ``case``, its name, and possibly ``patient``.
+        test: names of cases with commas, or a text file with a name in each line. ``27-46`` takes the cases whose names
+            end with these numbers.
+        option: option with ``test``, for messages.
+
+    Raises:
+        InputError: the file cannot be read, a name or a number of a range has no case, or a patient has cases both
+            inside and outside.
+    """
+    known = {case["case"]: case for case in cases}
+    if Path(test).suffix == ".txt":
+        try:
+            asked = [line.strip() for line in Path(test).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{option} {test}: cannot be read ({error}); give a text file in UTF-8") from error
+    else:
+        asked = [name.strip() for name in test.split(",")]
+    chosen: set[str] = set()
+    for name in asked:
+        bounds = re.fullmatch(r"(\d+)-(\d+)", name)
+        if bounds is None or name in known:
+            found, wanted = [name] if name in known else [], 1
+        else:
+            numbers = range(int(bounds[1]), int(bounds[2]) + 1)
+            found = [n for n in known if (end := re.search(r"\d+$", n)) and int(end[0]) in numbers]
+            wanted = len(numbers)
+        if len(found) != wanted or wanted == 0:
+            some = ", ".join(list(known)[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+            raise InputError(
+                f"{option} {name}: found {len(found)} cases, expected {wanted}; the {len(known)} cases are {some}"
+            )
+        chosen.update(found)
+    inside = {case["patient"]: case["case"] for case in cases if case["case"] in chosen and "patient" in case}
+    for case in cases:
+        if case["case"] not in chosen and case.get("patient") in inside:
+            raise InputError(
+                f"{option}: {inside[case['patient']]}, but not {case['case']} of the same patient {case['patient']}; "
+                "name all cases of the patient"
+            )
+    return [case for case in cases if case["case"] in chosen]

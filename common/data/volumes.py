@@ -18,7 +18,8 @@ from ..errors import InputError, os_failure
 from ..files import whole_file
 from ..geometry import check_voxel_size, grid_difference, turn_onto
 from .content import gzip
-from .dicom import is_dicom, ordered_slices, read_series, series_affine
+from .dicom import ordered_slices, read_series, series_affine
+from .dicom_trees import is_dicom, series_in_path
 from .itk_files import SUFFIXES as ITK_SUFFIXES
 from .itk_files import read_itk, read_itk_header
 from .nifti import SUFFIXES as NIFTI_SUFFIXES
@@ -122,8 +123,16 @@ class AtomicNibabelWriter(NibabelWriter):
             )
         self.affine = affine
 
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+    def write(
+        self,
+        filename: str | os.PathLike,
+        verbose: bool = False,
+        extension: nib.nifti1.Nifti1Extension | None = None,
+        **kwargs: object,
+    ) -> None:
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype)
+        if extension is not None:
+            image.header.extensions.append(extension)
         write_nifti(Path(filename), image, self.affine)
 
 
@@ -225,6 +234,8 @@ def _check_place(path: Path, affine: np.ndarray) -> None:
 
 def _format_of(path: Path) -> str:
     """Return the format of a path: ``"DICOM"``, ``"NIfTI"`` or ``"ITK"``."""
+    if series_in_path(path) is not None:
+        return "DICOM"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

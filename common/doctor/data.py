@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from ..data import CheckSpacingd
 from ..errors import InputError
-from ..logs import quiet_loggers
 from ..memory import Memory, main_memory, size
 from ..transforms import CheckHounsfieldd, CheckLabeld, CheckMRId, ClassIndexd, ResampleAxesd
 from .anatomy import CheckAnatomyd
@@ -73,7 +72,6 @@ def examine_data(
         InputError: there are no cases, or the data list cannot be used.
     """
     train, infer = (read_config(folder, name, overlay, dataset_dir) for name in ("train", "inference"))
-    quiet_loggers()
     modalities = infer.get_parsed_content("modalities")
     lists = list_cases(findings, dataset_dir, modalities, fold)
     load = _reading(infer) if SCANS in lists else warnings_noted(findings, lambda: train.get_parsed_content("load"))

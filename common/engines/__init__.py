@@ -4,7 +4,7 @@ from .case_evaluator import CaseEvaluator
 from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
 from .fine_tuning import FineTuning
-from .schedules import HalvingLR, Plateau
+from .schedules import Plateau
 from .staged_trainer import StagedTrainer
 from .stages import Stage, total_epochs
 from .supervised import supervised
@@ -14,7 +14,6 @@ __all__ = [
     "CaseEvaluator",
     "CaseResults",
     "FineTuning",
-    "HalvingLR",
     "Plateau",
     "Stage",
     "StagedTrainer",

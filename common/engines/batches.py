@@ -40,7 +40,8 @@ class LabelAndClass(ImageAndLabel):
         device: torch.device | None = None,
         non_blocking: bool = False,
         *,
-        epoch: int,  # the trainer gives it to every stage; these batches do not depend on it
+        epoch: int,  # the trainer gives both to every stage; these batches do not depend on them
+        update: int = 1,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return image and targets.

@@ -34,7 +34,8 @@ from ..reporting import (
     write_result,
     write_scores,
 )
-from .case_results import CaseResults
+from .case_clock import CaseClock, peak_mb
+from .case_results import DONE, FAILED, CaseResults
 from .finished_cases import FinishedCases
 
 logger = logging.getLogger(__name__)
@@ -112,11 +113,22 @@ class CaseEvaluator(SupervisedEvaluator):
         self.scores_dir = Path(scores_dir) if scores_dir is not None else None
         self.case_results = case_results
         self.made_by = made_by
+        self.clock = CaseClock(None if case_results is None else case_results.case_timeout)
         self.failures: dict[str, str] = {}
         self.scores: list[dict[str, Any]] = []
         self.classes: list[dict[str, Any]] = []
         self.names: set[str] = set()
         self.predicting = self.complete = False
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Return whether no case may begin before the previous one has ended."""
+        return self.case_results is not None and self.case_results.one_at_a_time
+
+    def start(self, name: str) -> None:
+        """Note that the work on a case begins."""
+        if self.case_results is not None:
+            self.case_results.started(name)
 
     def run(self, global_epoch: int = 1) -> None:
         """Evaluate all cases."""
@@ -130,10 +142,14 @@ class CaseEvaluator(SupervisedEvaluator):
         if equal := [name for name, times in Counter(gather(self.data_loader.listed_names())).items() if times > 1]:
             raise _equal_names(equal)
         if self.state.epoch_length:
+            if self.case_results is not None:
+                self.case_results.machine = self._machine()
             try:
                 super().run(global_epoch)
             finally:
                 self.data_loader.close()
+                if self.case_results is not None:
+                    self.case_results.close()
         else:
             self._end_epoch()
         if not self.complete:  # no case, or none that succeeded
@@ -169,7 +185,8 @@ class CaseEvaluator(SupervisedEvaluator):
                 failure, output = batch["error"][0] if "error" in batch else None, {}
                 if failure is None:
                     try:
-                        output = self._predict(batch)
+                        with self.clock.working(name):
+                            output = self._predict(batch)
                     except Exception as error:
                         failure = self._failure(name, error)
                 if finishing is not None:
@@ -178,8 +195,11 @@ class CaseEvaluator(SupervisedEvaluator):
                 if failure is not None:
                     self._fail(name, failure)
                 else:
-                    finishing = name, finisher.submit(self._finish, batch, output)
+                    finishing = name, finisher.submit(self._finish_in_time, name, batch, output)
                 del batch, output  # three cases are in memory at most
+                if finishing is not None and self.one_at_a_time:
+                    yield from self._settle(*finishing)
+                    finishing = None
             if finishing is not None:
                 yield from self._settle(*finishing)
         self.terminate_epoch()  # fewer cases than the loader promised
@@ -206,6 +226,16 @@ class CaseEvaluator(SupervisedEvaluator):
             raise InputError("the network's output holds values that are not finite; check the scan's intensities")
         return output
 
+    def _finish_in_time(self, name: str, *data: dict[str, Any]) -> tuple:
+        with self.clock.working(name):
+            return self._finish(*data)
+
+    def _machine(self) -> dict[str, str]:
+        """Return device and precision of the network."""
+        device = torch.device(self.state.device)
+        precision_on = getattr(self.inferer, "precision_on", None)
+        return {"device": device.type, **({} if precision_on is None else {"precision": precision_on(device)})}
+
     def _finish(
         self, batch: dict[str, Any], output: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any] | None]:
@@ -213,6 +243,7 @@ class CaseEvaluator(SupervisedEvaluator):
         batch, output = (Decollated(keys=None, detach=True)(data)[0] for data in (batch, output))
         if self.case_results is not None:
             self.case_results.begin(batch["case"])
+            batch["provenance"] = self.case_results.provenance()
         if self.finish is not None:
             batch, output = engine_apply_transform(batch, output, self.finish)
         if self.truth_key in batch:
@@ -223,7 +254,9 @@ class CaseEvaluator(SupervisedEvaluator):
         if self.results_dir is not None and "result" in case:
             write_result(case["case"], case["result"], Path(self.results_dir) / f"{case['case']}_class.json")
         if self.case_results is not None:
-            self.case_results.done(case["case"])
+            batch.pop("provenance", None)
+            volumes = output.pop("volumes_ml", None)
+            self.case_results.done(case["case"], self.clock.so_far(case["case"]), volumes)
         row = {"case": case["case"]}
         for key, metrics in self.metrics.items():
             for name, metric in metrics.items():
@@ -241,6 +274,8 @@ class CaseEvaluator(SupervisedEvaluator):
             self._fail(name, self._failure(name, error))
             return
         self.scores.append(row)
+        if self.case_results is not None:
+            self.case_results.settled(name, DONE, "", self.clock.so_far(name), peak_mb())
         if class_of_case is not None:
             self.classes.append(class_of_case)
         yield batch, output
@@ -268,7 +303,8 @@ class CaseEvaluator(SupervisedEvaluator):
         logger.error("case %s: %s", name, message)
         self.failures[name] = message
         if self.case_results is not None:
-            self.case_results.failed(name, message)
+            self.case_results.failed(name, message, self.clock.so_far(name))
+            self.case_results.settled(name, FAILED, message, self.clock.so_far(name), peak_mb())
 
     def _end_epoch(self) -> None:
         """Skip the metrics of handlers in every process if one has no case that succeeded: they would wait for it."""
@@ -286,6 +322,8 @@ class CaseEvaluator(SupervisedEvaluator):
             self.state.metrics[name] = mean
             self.state.metric_details[name] = torch.tensor([[row[name]] for row in scores])
         self.scores = sorted(scores, key=lambda row: row["case"])
+        if idist.get_rank() == 0 and self.case_results is not None:
+            self.case_results.write_table()
         if idist.get_rank() == 0 and self.scores_dir is not None and self.scores:
             write_scores(self.scores, self.scores_dir / SCORES, self.made_by)
             logger.info("scores of each case are in %s\n%s", self.scores_dir / SCORES, score_table(self.scores))

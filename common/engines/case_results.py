@@ -14,11 +14,13 @@ import torch.distributed as dist
 from monai.transforms import Compose
 
 from ..data.listed_cases import shard_for_rank
-from ..data.names import safe_name
 from ..errors import InputError
-from ..files import read_json, sha256, whole_file
+from ..files import sha256, whole_file
 from ..options import parse_bool
 from ..record import digest_of, made_by
+from .case_origin import about_run, origin_of_case, write_case_table
+from .case_record import can_name_files, read_case_record
+from .case_status import InProgress, StatusFile, killed_with
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 
@@ -31,6 +33,10 @@ class CaseResults:
     The record holds the case, its state ("begun", "done" or "failed"), the names and the SHA-256 of its input, the
     SHA-256 of the weights and of their ``run.json``, the SHA-256 of each result, and the reason of a failure. A result
     is thus recognised by its scan and not by its name. A file that somebody else wrote or changed is not replaced.
+    The record also says how the result was made; see :mod:`common.engines.case_origin`.
+
+    A run notes the cases in progress. After a run that was killed, as for lack of memory, ``resume`` counts a case as
+    failed if it was in progress alone. Several such cases are done last, and the run then does one case at a time.
 
     Args:
         cases: cases of the batch, with ``case`` and ``image``, or ``case`` and ``error``.
@@ -43,10 +49,14 @@ class CaseResults:
         retry: with ``resume``, do again the cases that failed before.
         settings: settings that change the results and that the weights' record does not hold, such as the overlap of
             windows. A resumption needs the same.
+        status: CSV file that grows by a line for each case while the batch runs, or None; see :class:`StatusFile`.
+        case_timeout: largest time of a case in s; a case that reaches it fails. None has no limit.
 
     Attributes:
         failed_before: names of the cases that failed before and that ``resume`` leaves out.
         done_before: number of the cases that ``resume`` leaves out as done.
+        machine: ``device`` and ``precision`` of the run; the evaluator sets them.
+        one_at_a_time: whether no case may begin before the previous one has ended.
     """
 
     def __init__(
@@ -58,6 +68,8 @@ class CaseResults:
         resume: bool | str = False,
         retry: bool | str = False,
         settings: Mapping[str, Any] | None = None,
+        status: str | Path | None = None,
+        case_timeout: float | None = None,
     ) -> None:
         self.cases = {str(case["case"]): dict(case) for case in cases}
         self.output_dir = Path(output_dir)
@@ -71,8 +83,19 @@ class CaseResults:
         self.resume = parse_bool(resume)
         self.retry = parse_bool(retry)
         self.settings = json.loads(json.dumps(dict(settings or {}), default=str))
+        self.status = status
+        self.case_timeout = case_timeout
+        named = [
+            step.labels for step in postprocessing.transforms if isinstance(getattr(step, "labels", None), Mapping)
+        ]
+        self.labels: dict[str, int] = dict(next(filter(None, named), {}))
+        self.about = about_run()
+        self.machine: dict[str, str] = {}
+        self.one_at_a_time = False
         self.failed_before: list[str] = []
         self.done_before = 0
+        self._status: StatusFile | None = None
+        self._in_progress: InProgress | None = None
         self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
         self._kept: dict[str, dict[str, Any]] = {}  # results of earlier runs that this run does not write, by case
 
@@ -91,32 +114,94 @@ class CaseResults:
         """
         found: list[Any] = [None]
         if idist.get_rank() == 0:
+            suspects = self._suspects()
             left = [case for name, case in self.cases.items() if self._is_left(name, case)]
-            found = [(left, self.failed_before)]
+            left.sort(key=lambda case: case["case"] in suspects)  # the others first
+            found = [(left, self.failed_before, any(case["case"] in suspects for case in left))]
+            if self.status is not None:
+                StatusFile(self.status, self.resume)
         if idist.get_world_size() > 1:
             dist.broadcast_object_list(found, src=0)
-        left, self.failed_before = found[0]
+        left, self.failed_before, self.one_at_a_time = found[0]
+        self._in_progress = InProgress(self.output_dir, idist.get_rank())
+        if self.status is not None:
+            self._status = StatusFile(self.status, resume=True)
         self.done_before = len(self.cases) - len(left) - len(self.failed_before)
         if self.resume:
             total = len(self.cases)
             logger.info("%d of %d cases have a result in %s already", self.done_before, total, self.output_dir)
         return shard_for_rank(left)
 
+    def started(self, name: str) -> None:
+        """Note that the work on a case begins."""
+        if self._in_progress is not None and name in self.cases:
+            self._in_progress.begin(name)
+
+    def settled(self, name: str, state: str, reason: str, seconds: float, peak_mb: float) -> None:
+        """Note that the work on a case has ended, and add its line to the status file.
+
+        Args:
+            name: name of the case.
+            state: ``done`` or ``failed``.
+            reason: reason of a failure, or "".
+            seconds: time of the work in s.
+            peak_mb: largest memory of the process in MB since the previous case.
+        """
+        if self._in_progress is not None:
+            self._in_progress.end(name)
+        if self._status is not None:
+            self._status.add(name, state, reason, f"{seconds:.2f}", f"{peak_mb:.1f}")
+
+    def close(self) -> None:
+        """Note that the run ends without being killed."""
+        if self._in_progress is not None:
+            self._in_progress.close()
+
     def begin(self, name: str) -> None:
         """Record that the results of a case are about to be written, so that an interrupted run can be resumed."""
         self._write(name, BEGUN)
 
-    def done(self, name: str) -> None:
-        """Record the results of a case."""
-        self._write(name, DONE)
+    def done(self, name: str, seconds: float | None = None, volumes: Mapping[str, float] | None = None) -> None:
+        """Record the results of a case.
 
-    def failed(self, name: str, reason: str) -> None:
+        Args:
+            name: name of the case.
+            seconds: time of the work in s.
+            volumes: volume of each label in ml.
+        """
+        self._write(name, DONE, seconds=seconds, volumes=volumes)
+
+    def failed(self, name: str, reason: str, seconds: float | None = None) -> None:
         """Record that a case failed, with the reason."""
-        self._write(name, FAILED, reason)
+        self._write(name, FAILED, reason, seconds)
+
+    def provenance(self) -> dict[str, str]:
+        """Return what makes the results of this run, as texts for a DICOM object."""
+        settings = {name: json.dumps(value) for name, value in self.settings.items()}
+        return {**self.made_by, **settings, **self.machine}
+
+    def write_table(self) -> None:
+        """Write ``cases.csv``, a row for each case of the batch that has a record."""
+        paths = [self._file(name, f"{self.mark}.json") for name in self.cases if can_name_files(name)]
+        write_case_table([read_case_record(path) for path in paths if path.exists()], self.labels, self.output_dir)
+
+    def _suspects(self) -> set[str]:
+        """Return the cases of which one may have killed an earlier run; record a single one as failed.
+
+        A run without ``resume`` does all cases anyway.
+        """
+        groups = killed_with(self.output_dir) if self.output_dir.is_dir() else []
+        if not self.resume:
+            return set()
+        suspects = {name for group in groups for name in group if name in self.cases}
+        alone = {group[0] for group in groups if len(group) == 1 and group[0] in self.cases}
+        for name in alone if not self.retry else ():
+            self._write(name, FAILED, "the run was killed during this case, perhaps for lack of memory")
+        return suspects
 
     def _is_left(self, name: str, case: Mapping[str, Any]) -> bool:
         """Return whether a case has to be done."""
-        if not _can_be_a_file(name):  # such a case has an error and no results
+        if not can_name_files(name):  # such a case has an error and no results
             return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
@@ -128,7 +213,7 @@ class CaseResults:
                     "move it, or choose another --output_dir"
                 )
             return True
-        before = _read(record)
+        before = read_case_record(record)
         known = {**before["results"], **before.get("before", {}).get("results", {})}
         if before["state"] != BEGUN:
             for file in there:
@@ -168,9 +253,16 @@ class CaseResults:
                     )
         return before["state"] == BEGUN or len(there) < len(files)
 
-    def _write(self, name: str, state: str, reason: str | None = None) -> None:
+    def _write(
+        self,
+        name: str,
+        state: str,
+        reason: str | None = None,
+        seconds: float | None = None,
+        volumes: Mapping[str, float] | None = None,
+    ) -> None:
         case = self.cases.get(name)
-        if case is None or not _can_be_a_file(name):  # a host program's own data, or a case without a name of its own
+        if case is None or not can_name_files(name):  # a host program's own data, or a case without a name of its own
             return
         image = case.get("image")
         images = [] if image is None else [image] if isinstance(image, str) else list(image)
@@ -191,9 +283,12 @@ class CaseResults:
             "results": {**kept.get("results", {}), **results},
             **({"channels": channels} if channels else {}),
             **({"reason": reason} if reason is not None else {}),
+            **self.about,
+            **self.machine,
+            **origin_of_case(images, self.labels, [file.name for file in files.values()], seconds, volumes),
         }
         path = self._file(name, f"{self.mark}.json")
-        earlier = _read(path) if state == FAILED and path.exists() else {}
+        earlier = read_case_record(path) if state == FAILED and path.exists() else {}
         if earlier.get("state") == DONE:  # its results are still there, and of the scan as it was then
             content |= {"results": {}, "before": {key: earlier[key] for key in ("input", "results")}}
         elif "before" in earlier:
@@ -203,27 +298,3 @@ class CaseResults:
 
     def _file(self, name: str, ending: str) -> Path:
         return self.output_dir / f"{name}{ending}"
-
-
-def _can_be_a_file(name: str) -> bool:
-    """Return whether a case may give its name to files."""
-    try:
-        return safe_name(name) == name
-    except InputError:
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        InputError: if the file is not a record.
-    """
-    content = read_json(path)
-    parts = {"case": str, "state": str, "input": dict, "weights": str, "record": str, "results": dict}
-    right = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in parts.items())
-    if not right or "sha256" not in content["input"] or not isinstance(content.get("before", {}), dict):
-        raise InputError(
-            f"{path}: not a record of a result, so it is not replaced; move it, or choose another --output_dir"
-        )
-    return content

@@ -6,6 +6,10 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from torch.utils.data import SequentialSampler
+
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from .case_evaluator import CaseEvaluator
 
@@ -37,10 +41,31 @@ class FinishedCases:
         return [case["case"] for case in cases if "case" in case] if isinstance(cases, list) else []
 
     def _read_ahead(self) -> Generator[dict]:
-        batches = iter(self.loader)
+        batches, names = iter(self.loader), iter(self._names_in_order())
+        ahead = not self.evaluator.one_at_a_time
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(next, batches, None)
+            coming = reader.submit(self._read, batches, names)
             while (batch := coming.result()) is not None:
-                coming = reader.submit(next, batches, None)
+                if ahead:
+                    coming = reader.submit(self._read, batches, names)
                 yield batch
                 del batch
+                if not ahead:
+                    coming = reader.submit(self._read, batches, names)
+
+    def _names_in_order(self) -> list[str]:
+        """Return the names of the cases in the order in which the loader reads them, or nothing if it is unknown."""
+        in_order = isinstance(getattr(self.loader, "sampler", None), SequentialSampler)
+        return self.listed_names() if in_order and not getattr(self.loader, "num_workers", 0) else []
+
+    def _read(self, batches: Iterator[dict], names: Iterator[str]) -> dict | None:
+        """Read the next case; a case that takes too long has an error."""
+        name = next(names, None)
+        if name is None:
+            return next(batches, None)
+        self.evaluator.start(name)
+        try:
+            with self.evaluator.clock.working(name):
+                return next(batches, None)
+        except InputError as error:
+            return {"case": [name], "error": [str(error)]}

@@ -1,37 +1,13 @@
-"""Lower the learning rate in ways that ``torch.optim.lr_scheduler`` does not have."""
+"""Lower the learning rate in a way that ``torch.optim.lr_scheduler`` does not have."""
 
 from __future__ import annotations
 
 from typing import SupportsFloat
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
-
-
-class HalvingLR(LRScheduler):
-    """Halve the learning rate in each epoch with a number, from 1, that ``every`` divides.
-
-    ``torch.optim.lr_scheduler.StepLR`` halves one epoch later.
-
-    Args:
-        optimizer: optimiser with the learning rate of the first epoch.
-        every: number of epochs from one halving to the next.
-
-    Raises:
-        InputError: ``every`` is below 1.
-    """
-
-    def __init__(self, optimizer: Optimizer, every: int) -> None:
-        if every < 1:
-            raise InputError(f"halve_every is {every}: expected a number of epochs from 1, or null")
-        self.every = every
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list:
-        """Return the learning rate of each parameter group in the next epoch."""
-        return [rate * 0.5 ** ((self.last_epoch + 1) // self.every) for rate in self.base_lrs]
 
 
 class Plateau(ReduceLROnPlateau):

@@ -226,7 +226,8 @@ class StagedTrainer(SupervisedTrainer):
 
     def _prepare_batch(self, *args: Any, **kwargs: Any) -> tuple:
         assert self.stage.prepare_batch is not None
-        return self.stage.prepare_batch(*args, epoch=self._stage_epoch, **kwargs)
+        update = (self.state.iteration - 1) % self.state.epoch_length + 1
+        return self.stage.prepare_batch(*args, epoch=self._stage_epoch, update=update, **kwargs)
 
     def _begin_epoch(self) -> None:
         self.clock.begin_epoch()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
+from ..data.folders import images_of_case
+from ..data.names import scan_name
 from ..data.volumes import read_volume
 from ..errors import InputError
 from ..geometry import grid_difference, turn_onto
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
 
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
+PREDICTION_WIDTH, TRUTH_WIDTH = 1.0, 3.5  # of the outlines, in points
+SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)  # lengths in mm
 HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
+LUNG, SOFT_TISSUE = (-1350.0, 150.0), (-160.0, 240.0)  # windows of a CT in HU
+AIR = -500.0  # HU; a CT in which the outlines enclose darker tissue is shown with the window of the lungs
 LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
 
 
@@ -31,14 +38,16 @@ def draw_outlines(
     columns: int = 4,
     heat: str | Path | None = None,
     result: str | Path | None = None,
+    modalities: Sequence[str] = (),
 ) -> Path:
     """Draw axial slices of each image with the outlines of the prediction and, if given, of the ground truth.
 
     With a single label, prediction and ground truth have different colours. With several labels, each label has a
-    colour, and the ground truth is dashed.
+    colour. The ground truth is a wide, pale line, so that both are visible where they agree.
 
-    The slices are spaced evenly over those with prediction or ground truth. Without either, they are spaced over those
-    where the heat is at least half of its maximum. The patient's right side is on the left (radiological convention).
+    The slices divide the area of prediction and ground truth into equal parts. Without either, they are spaced over
+    those where the heat is at least half of its maximum. The patient's right side is on the left (radiological
+    convention).
 
     Args:
         images: files on one grid, one row each; a 4-D file gives one row for each channel.
@@ -48,6 +57,7 @@ def draw_outlines(
         columns: largest number of slices.
         heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
         result: JSON of the case's class and probabilities, for the caption.
+        modalities: names of the rows in their order. They order files whose names have a modality. Default: file names.
 
     Returns:
         path of the picture.
@@ -59,13 +69,16 @@ def draw_outlines(
     mask, affine = _canonical(Path(prediction))
     reference = None if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
-    for path in map(Path, images):
+    for path in _ordered(images, modalities):
         volume = _on_grid(path, prediction, mask, affine, channels=True)
         rows += (
             [(path.name, volume)]
             if volume.ndim == 3
             else [(f"{path.name} [{c}]", volume[..., c]) for c in range(volume.shape[3])]
         )
+    if modalities and len(modalities) != len(rows):
+        raise InputError(f"--modalities: {len(modalities)} names, but the images have {len(rows)} channels")
+    rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)] if modalities else rows
     warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
     if heat is not None:
         rows.append((Path(heat).name, rows[0][1]))
@@ -75,7 +88,42 @@ def draw_outlines(
         shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
         note = f"class {classified['class']} ({shown})"
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note), out)
+    title = scan_name(Path(prediction)).removesuffix("_seg")
+    if reference is not None:
+        values = [value for value in np.union1d(mask, reference) if value]
+        dice = [
+            2 * ((mask == v) & (reference == v)).sum() / ((mask == v).sum() + (reference == v).sum()) for v in values
+        ]
+        title += ", Dice " + ", ".join(f"{d:.3f}" for d in dice) if dice else ""
+    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note, title), out)
+
+
+def _ordered(images: Sequence[str | Path], modalities: Sequence[str]) -> list[Path]:
+    """Return the files in the order of the modalities in their names."""
+    files = [Path(image) for image in images]
+    if len(modalities) < 2 or len(files) < 2:
+        return files
+    found = images_of_case(files, modalities, "the images")
+    return [Path(found)] if isinstance(found, str) else [Path(file) for file in found]
+
+
+def window_of(name: str, volume: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """Return the values that are shown black and white.
+
+    A CT has air below -900 HU or is called CT. It gets the window of the lungs if the mean in and around the mask is
+    that of lungs, else that of soft tissue. Other volumes get their 1st and 99.5th percentile.
+
+    Args:
+        name: name of the modality.
+        volume: volume ``(x, y, z)``.
+        mask: label map on the same grid, or None.
+    """
+    low, high = np.percentile(volume, (1, 99.5))
+    is_ct = name.upper() == "CT" or volume.min() <= -900
+    if not is_ct or low > -100:
+        return float(low), float(high)
+    inside = volume[binary_dilation(mask > 0, iterations=2)] if mask is not None and mask.any() else volume[:0]
+    return LUNG if inside.size and np.median(inside) < AIR else SOFT_TISSUE
 
 
 def outline_figure(
@@ -86,6 +134,7 @@ def outline_figure(
     columns: int = 4,
     warmth: np.ndarray | None = None,
     note: str = "",
+    title: str = "",
 ) -> Figure:
     """Return the figure of :func:`draw_outlines` for volumes in RAS+ orientation on one grid.
 
@@ -97,6 +146,7 @@ def outline_figure(
         columns: largest number of slices.
         warmth: map of 0 to 1 that colours the last row, or None.
         note: last line of the caption.
+        title: line above the slices, or "".
     """
     from matplotlib.figure import Figure  # here, because it is slow to import
 
@@ -105,7 +155,7 @@ def outline_figure(
     if not held.size and warmth is not None and warmth.any():
         held = np.flatnonzero((warmth >= warmth.max() / 2).any((0, 1)))
     held = held if held.size else np.array([mask.shape[2] // 2])
-    slices = held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
+    slices = _by_area(held, (mask > 0) | (reference > 0), columns)
     values = [v for v in np.union1d(mask, reference) if v]
     colours = {v: (LABEL_COLOURS[i % len(LABEL_COLOURS)],) * 2 for i, v in enumerate(values)}
     if len(values) < 2:
@@ -113,10 +163,10 @@ def outline_figure(
     aspect = spacing[1] / spacing[0]
     width = 2.6 * len(slices)
     overlays = [None] * (len(rows) - 1) + [warmth]
-    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.5), layout="constrained")
+    figure = Figure((width, 2.5 * aspect * mask.shape[1] / mask.shape[0] * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
     for row, (name, volume), overlay in zip(axes, rows, overlays):
-        low, high = np.percentile(volume, (1, 99.5))
+        low, high = window_of(name, volume, mask)
         for ax, z in zip(row, slices):
             ax.imshow(volume[:, :, z].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
             if overlay is not None:
@@ -125,26 +175,50 @@ def outline_figure(
                 ax.imshow(warm, cmap="jet", vmin=0, vmax=1, alpha=opacity, origin="lower", aspect=aspect)
             for value, (predicted, true) in colours.items():
                 if truth is not None:
-                    _outline(ax, reference[:, :, z] == value, true, "solid" if len(colours) == 1 else "dashed")
-                _outline(ax, mask[:, :, z] == value, predicted, "solid")
+                    _outline(ax, reference[:, :, z] == value, true, TRUTH_WIDTH)
+                _outline(ax, mask[:, :, z] == value, predicted, PREDICTION_WIDTH)
             ax.invert_xaxis()  # x increases to the patient's right, which is on the left in the radiological convention
             ax.set_xticks([])
             ax.set_yticks([])
+        _scale(row[0], spacing, mask.shape[0])
         row[0].set_ylabel(name, fontsize=7)
     for ax, z in zip(axes[0], slices):
         ax.set_title(f"slice {z}", fontsize=8)
     if len(colours) == 1:
-        caption = "prediction blue" + ("" if truth is None else ", ground truth red")
+        caption = "prediction blue" + ("" if truth is None else ", thin; ground truth red, wide")
     else:
         caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
-        caption += "" if truth is None else "; prediction solid, ground truth dashed"
+        caption += "" if truth is None else "; prediction thin, ground truth wide"
+    if title:
+        figure.suptitle(title.replace("$", r"\$"), fontsize=9)
     figure.supxlabel(f"{caption}\n{note}" if note else caption, fontsize=8)
     return figure
 
 
-def _outline(ax: object, mask: np.ndarray, colour: str, style: str) -> None:
+def _by_area(held: np.ndarray, foreground: np.ndarray, columns: int) -> np.ndarray:
+    """Return slices that divide the area of the foreground into equal parts, each from the middle of its part."""
+    area = foreground[:, :, held].sum((0, 1)).astype(float)
+    if held.size <= columns or not area.any():
+        return held[np.unique(np.linspace(0, held.size - 1, columns).round().astype(int))]
+    share = (np.cumsum(area) - area / 2) / area.sum()
+    nearest = [int(np.abs(share - (part + 0.5) / columns).argmin()) for part in range(columns)]
+    return held[np.unique(nearest)]
+
+
+def _outline(ax: Any, mask: np.ndarray, colour: str, width: float) -> None:
     if mask.any():  # at 0.75, the outlines of neighbouring labels lie beside each other
-        ax.contour(mask.T, levels=[0.75], colors=colour, linewidths=1.2, linestyles=style)  # type: ignore[attr-defined]
+        opacity = 0.55 if width == TRUTH_WIDTH else 1
+        ax.contour(mask.T, levels=[0.75], colors=colour, linewidths=width, alpha=opacity)
+
+
+def _scale(ax: Any, spacing: Sequence[float], width: int) -> None:
+    """Draw R and L, and a bar of a round number of millimetres, at most a third of the width."""
+    length = next((mm for mm in SCALE_BARS if mm <= width * spacing[0] / 3), SCALE_BARS[-1])
+    end, text = 0.04 + length / spacing[0] / width, {"color": "white", "fontsize": 7, "transform": ax.transAxes}
+    ax.plot([0.04, end], [0.04, 0.04], color="white", linewidth=2, transform=ax.transAxes)
+    ax.text(0.04, 0.06, f"{length} mm", **text)
+    ax.text(0.02, 0.5, "R", **text)
+    ax.text(0.98, 0.5, "L", ha="right", **text)
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from ..errors import InputError
 from ..reporting import class_probabilities
 from .marks import check_png, save_png
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 VOLUME = "volume (ml)"
+MOST_SCORES = 4  # of a plot of distributions
 
 
 def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -48,9 +53,18 @@ def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     Raises:
         InputError: all cases have the same class, or ``out`` is another file.
     """
+    check_png(out)
+    return save_png(roc_figure(rows), out)
+
+
+def roc_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return the figure of :func:`draw_roc`.
+
+    Raises:
+        InputError: all cases have the same class.
+    """
     from matplotlib.figure import Figure  # here, because it is slow to import
 
-    check_png(out)
     classes, probabilities, true = class_probabilities(rows)
     shown = [c for c in range(len(classes))[len(classes) == 2 :] if 0 < true.count(c) < len(true)]
     if not shown:
@@ -63,7 +77,7 @@ def draw_roc(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="dashed")
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.legend(loc="lower right", fontsize=8)
-    return save_png(figure, out)
+    return figure
 
 
 def bland_altman(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
@@ -92,9 +106,18 @@ def draw_bland_altman(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Pat
     Raises:
         InputError: the rows have no volumes, fewer than two cases have a region, or ``out`` is another file.
     """
+    check_png(out)
+    return save_png(bland_altman_figure(rows), out)
+
+
+def bland_altman_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return the figure of :func:`draw_bland_altman`.
+
+    Raises:
+        InputError: the rows have no volumes, or fewer than two cases have a region.
+    """
     from matplotlib.figure import Figure
 
-    check_png(out)
     regions = [name.removeprefix(VOLUME) for name in (rows[0] if rows else {}) if name.startswith(VOLUME)]
     if not regions:
         raise InputError(f"{len(rows)} cases without '{VOLUME}'; this evaluation does not measure volumes")
@@ -114,4 +137,57 @@ def draw_bland_altman(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Pat
             xlabel="mean of predicted and true volume, ml", ylabel="predicted - true volume, ml", title=region.strip()
         )
         ax.legend(fontsize=8)
-    return save_png(figure, out)
+    return figure
+
+
+def distribution_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Return a box plot with a point for each case, of the first four scores without the volumes, a box for each run.
+
+    Args:
+        runs: name and scores of the cases of each run.
+    """
+    from matplotlib.figure import Figure
+
+    names = _score_names(runs)
+    figure = Figure((2.6 * max(len(names), 1), 3), layout="constrained")
+    for ax, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names):
+        values = [[v for row in rows if math.isfinite(v := row.get(name, math.nan))] for rows in runs.values()]
+        ax.boxplot(values, widths=0.5, showfliers=False)
+        for place, of_run in enumerate(values, 1):
+            shift = np.linspace(-0.12, 0.12, len(of_run)) if of_run else []
+            ax.scatter(np.add(place, shift), of_run, s=8, alpha=0.6)
+        ax.set_xticks(range(1, len(runs) + 1), [_literal(run) for run in runs], fontsize=7)
+        ax.set_title(_literal(name), fontsize=9)
+    return figure
+
+
+def paired_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Return a line for each case between its scores in the first run and in the others.
+
+    Args:
+        runs: name and scores of the cases of two or more runs; a case that a run lacks is left out.
+    """
+    from matplotlib.figure import Figure
+
+    names = _score_names(runs)
+    by_case = [{row["case"]: row for row in rows} for rows in runs.values()]
+    shared = [case for case in by_case[0] if all(case in rows for rows in by_case)]
+    figure = Figure((2.6 * max(len(names), 1), 3), layout="constrained")
+    for ax, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names):
+        for case in shared:
+            ax.plot(
+                [rows[case].get(name, math.nan) for rows in by_case], "o-", color="grey", linewidth=0.7, markersize=3
+            )
+        ax.set_xticks(range(len(runs)), [_literal(run) for run in runs], fontsize=7)
+        ax.set_title(_literal(name), fontsize=9)
+    return figure
+
+
+def _score_names(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    names = dict.fromkeys(name for rows in runs.values() for row in rows[:1] for name in row)
+    return [name for name in names if name != "case" and VOLUME not in name][:MOST_SCORES]
+
+
+def _literal(text: str) -> str:
+    """Return text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")

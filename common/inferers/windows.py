@@ -116,6 +116,11 @@ class WindowInferer(SlidingWindowInferer):
         self.fill = fill
         self.keep = keep
 
+    def precision_on(self, device: torch.device) -> str:
+        """Return the precision of the network on a device, ``"float32"`` or ``"bfloat16"``."""
+        automatic = "bfloat16" if computes_bfloat16(device) else "float32"
+        return automatic if self.precision == "auto" else self.precision
+
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the network's output for an image, at the image's size.
 
@@ -179,7 +184,7 @@ class WindowInferer(SlidingWindowInferer):
         image, roi = tiles.image, tiles.roi
         x, y, z = tiles.centre
         computed = places or tiles.places[:1]  # at least one: its output has the number of channels
-        bfloat16 = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(image.device))
+        bfloat16 = self.precision_on(image.device) == "bfloat16"
         mode = self.mode if self.keep is None else "constant"
         keep = [c.stop - c.start for c in tiles.centre]
         weight = compute_importance_map(keep, mode, sigma_scale=self.sigma_scale, device=image.device).float()

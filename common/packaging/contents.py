@@ -20,7 +20,8 @@ from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json; a run reads only the object "_meta_"
 CARD = "docs/README.md"
-TEXTS = ("LICENSE", CARD, "docs/data_license.txt", "configs/logging.conf")
+DATA_LICENSE = "docs/data_license.txt"
+TEXTS = ("LICENSE", CARD, DATA_LICENSE, "configs/logging.conf")
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,9 @@ from monai.bundle import ConfigParser
 
 from ..errors import InputError, root_cause
 from ..labels import channel_def, check_agreement, check_labels, class_regions, has_background, shown_labels
-from .contents import META
-
-TEXTS = ("name", "task", "description")  # of the metadata; they speak of the bundle's labels
-
-logger = logging.getLogger(__name__)
 
 
-def relabelled(
-    own_metadata: Mapping[str, Any],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    overlay: Collection[str] = (),
-) -> dict[str, Any]:
+def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata that describe the labels and classes of a package, if these differ from its bundle's.
 
     Output channels of the network, names and range of the label map's values, and names of scores change.
@@ -33,7 +22,6 @@ def relabelled(
         own_metadata: content of the bundle's ``metadata.json``.
         before: the bundle's ``inference.json``.
         after: the package's ``inference.json``.
-        overlay: keys of the overlay. If the labels differ, a warning names the texts that it leaves as the bundle's.
 
     Raises:
         InputError: labels or regions of the package are not valid.
@@ -56,14 +44,6 @@ def relabelled(
     formats["outputs"]["pred"]["num_channels"] += len(labels) - len(own)
     metadata["label_classes"] = f"{shown_labels(labels)}, 0 everything else"
     metadata["pred_classes"] = f"output of the network for {', '.join(labels)}"
-    if left := [key for key in TEXTS if f"{META}{key}" not in overlay]:
-        logger.warning(
-            "labels are %s, the bundle's are %s; in the metadata, the bundle's texts stay: %s; set %s in the overlay",
-            shown_labels(labels),
-            shown_labels(own),
-            ", ".join(left),
-            ", ".join(f'"{META}{key}"' for key in left),
-        )
     return metadata
 
 

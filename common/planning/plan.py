@@ -208,6 +208,7 @@ def _metadata(
         "name": f"{task} ({method})",
         "task": task,
         "description": f"{method}, trained on {cases} cases with the labels {names}. Not for clinical use.",
+        "changelog": {metadata["version"]: f"weights of a training on {cases} cases with the labels {names}"},
         "data_source": "the data set of the training; its terms apply",
         "image_classes": f"{images}, {len(channels)} channel{'s' if len(channels) > 1 else ''}",
     }

@@ -25,7 +25,7 @@ SCANS = "scans"  # setting with orientations and voxel sizes of the training sca
 NETWORK, MEMBER = "network_def", "member"  # settings of the network, and of the networks of an ensemble
 BUILD = "build"  # argument of an ensemble: the component of its networks
 # The record gives the default of these. They may differ, because the weights fit any value.
-MAY_DIFFER = ("keep", "label_map", "overlap", "slice_step", "window_step")
+MAY_DIFFER = ("keep", "label_map", "levels", "overlap", "slice_step", "window_step")
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.content import DAMAGED, gzip
+from ..data.dicom_trees import files_of_series, series_in_path
 from ..files import sha256
 
 
@@ -39,8 +40,8 @@ def digest_of(files: Any) -> str | None:
     if not isinstance(files, (str, Path)):
         return None
     path = Path(files)
-    if path.is_dir():  # a DICOM series, whose files may have any names
-        return combined_digest(sorted(sha256(file) for file in path.iterdir() if file.is_file()) or [""])
+    if path.is_dir() or series_in_path(path) is not None:  # a DICOM series, whose files may have any names
+        return combined_digest(sorted(map(sha256, files_of_series(path))) or [""])
     return _content_digest(path) if path.is_file() else None
 
 

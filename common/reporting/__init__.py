@@ -16,8 +16,17 @@ from .comparison import compare
 from .formats import format_table
 from .nnunet_summary import read_summary
 from .paired import compare_paired, holm, paired_difference
-from .scores import mean_scores, named_class_scores, read_case_scores, read_scores, score_table, write_scores
-from .tables import check_table
+from .scores import (
+    deviation,
+    mean,
+    mean_scores,
+    named_class_scores,
+    read_case_scores,
+    read_scores,
+    score_table,
+    write_scores,
+)
+from .tables import check_table, own_table
 
 __all__ = [
     "calibration",
@@ -27,10 +36,13 @@ __all__ = [
     "class_table",
     "compare",
     "compare_paired",
+    "deviation",
     "format_table",
     "holm",
+    "mean",
     "mean_scores",
     "named_class_scores",
+    "own_table",
     "paired_difference",
     "read_case_scores",
     "read_class_scores",

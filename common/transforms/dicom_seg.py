@@ -18,6 +18,7 @@ from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import as_tensor
+from .label_table import label_colours
 
 if TYPE_CHECKING:
     import pydicom
@@ -31,6 +32,7 @@ MAY_BE_EMPTY = (
     "AccessionNumber",
 )  # fmt: skip
 SERIES_NUMBER = 1000  # above those that scanners give
+PROVENANCE = "provenance"  # entry of a case: names to texts that say what made its results
 UNNAMED = 255  # marks a value without a label
 
 
@@ -40,7 +42,8 @@ class WriteDicomSegd(MapTransform):
     The object belongs to the study, the frame of reference and the patient of the scan's series. Each frame belongs to
     a slice of the series, so the map must be on the scan's grid, as :class:`common.transforms.ReturnToScand` leaves
     it. If there are several series, one for each modality, the object refers to the first one, which has the
-    grid of the map. Frames in which a segment is empty are left out. The entry does not change.
+    grid of the map. Frames in which a segment is empty are left out. The entry does not change. Each segment has a
+    colour. The ``provenance`` of the case, a mapping of texts, becomes the parameters of the algorithm.
 
     The transform needs the optional packages ``highdicom`` and ``itk``.
 
@@ -98,10 +101,11 @@ class WriteDicomSegd(MapTransform):
             if "source" not in data[key].meta:
                 raise ValueError(f"'{key}' has no 'source' in its metadata; read the scan with VolumeReader")
             labels = as_tensor(data[key]).cpu().numpy()
-            self._write(labels, Path(data[key].meta["source"]), self.output_dir / f"{data['case']}{self.ending}")
+            path = self.output_dir / f"{data['case']}{self.ending}"
+            self._write(labels, Path(data[key].meta["source"]), path, data.get(PROVENANCE, {}))
         return dict(data)
 
-    def _write(self, labels: np.ndarray, source: Path, path: Path) -> None:
+    def _write(self, labels: np.ndarray, source: Path, path: Path, provenance: Mapping[str, str]) -> None:
         if not is_series(source):
             raise InputError(
                 f"{source}: not the folder of a DICOM series, so {path.name} has no series to refer to; use the mask "
@@ -128,20 +132,24 @@ class WriteDicomSegd(MapTransform):
                 f"{path.stem}: value {found} in its mask, but `labels` has {', '.join(map(str, self.values))}; "
                 "give every label of the network a name"
             )
-        segmentation = self._segmentation(frames, slices, source)
+        segmentation = self._segmentation(frames, slices, source, provenance)
         with whole_file(path) as partial:
             segmentation.save_as(partial)
 
-    def _segmentation(self, frames: np.ndarray, slices: Sequence[Slice], folder: Path) -> pydicom.Dataset:
+    def _segmentation(
+        self, frames: np.ndarray, slices: Sequence[Slice], folder: Path, provenance: Mapping[str, str]
+    ) -> pydicom.Dataset:
         import highdicom
 
         images = _headers(slices, folder)
+        if slices[0].frame is not None:  # the frames of the object are those of the image, in its own order
+            frames = frames[np.argsort([one.frame or 0 for one in slices])]
         try:
             return highdicom.seg.Segmentation(
                 source_images=images,
                 pixel_array=frames,
                 segmentation_type="BINARY",
-                segment_descriptions=_descriptions(self.segments, self.about),
+                segment_descriptions=_descriptions(self.segments, self.about, provenance),
                 series_instance_uid=highdicom.UID(),
                 series_number=SERIES_NUMBER,
                 series_description=self.about["name"],
@@ -170,7 +178,13 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
     import pydicom
 
     # force: itk has read these files, and it accepts files without the DICM prefix
-    images = [pydicom.dcmread(s.path, stop_before_pixels=True, force=True) for s in slices]
+    files = list(dict.fromkeys(one.path for one in slices))
+    if slices[0].frame is not None and len(files) > 1:
+        raise InputError(
+            f"{folder}: {len(files)} images with several frames in one series, expected one, to which a DICOM "
+            "segmentation can refer; use the mask in NIfTI"
+        )
+    images = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in files]
     for one, image in zip(slices, images):
         missing = [keyword for keyword in REFERRED_TO if not image.get(keyword)]
         if missing:
@@ -188,6 +202,8 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
     for keyword in MAY_BE_EMPTY:
         if keyword not in images[0]:  # an anonymisation may remove it
             setattr(images[0], keyword, "")
+    if slices[0].frame is not None:
+        return images
     # the thickness and the spacing in the headers may differ from the step between slices
     step = float(np.linalg.norm(slices[-1].position - slices[0].position)) / (len(slices) - 1)
     images[0].SliceThickness = images[0].SpacingBetweenSlices = step
@@ -213,8 +229,10 @@ def _read_metadata(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]) -> list[pydicom.Dataset]:
-    """Return a description for each segment.
+def _descriptions(
+    segments: Mapping[str, Mapping[str, Any]], about: Mapping[str, str], provenance: Mapping[str, str] | None = None
+) -> list[pydicom.Dataset]:
+    """Return a description for each segment: its name, codes and colour, and the algorithm with its parameters.
 
     Raises:
         InputError: if the codes of a segment are not valid.
@@ -223,8 +241,12 @@ def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str,
     from pydicom.sr.codedict import codes
 
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=about["name"], family=codes.cid7162.ArtificialIntelligence, version=about["version"]
+        name=about["name"],
+        family=codes.cid7162.ArtificialIntelligence,
+        version=about["version"],
+        parameters=dict(provenance or {}) or None,
     )
+    colours = label_colours(dict.fromkeys(segments, 0))
     described = []
     for number, (label, segment) in enumerate(segments.items(), start=1):
         try:
@@ -239,6 +261,7 @@ def _descriptions(segments: Mapping[str, Mapping[str, Any]], about: Mapping[str,
                     algorithm_type="AUTOMATIC",
                     algorithm_identification=algorithm,
                     anatomic_regions=None if anatomy is None else [anatomy],
+                    display_color=highdicom.color.CIELabColor.from_rgb(*colours[label]),
                 )
             )
             if kinds:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from pydoc import locate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,19 +46,21 @@ def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
             yield (*base, "evaluate_roi")
 
 
-class Merged(NamedTuple):
-    bundle: Path
-    names: tuple[str, ...]
-    parser: ConfigParser
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
 
-MERGED = [(bundle, names) for bundle in BUNDLES for names in compositions(bundle)]
+@functools.cache
+def parsed(bundle: Path, names: tuple[str, ...]) -> ConfigParser:
+    parser = parser_of(bundle, *names)
+    parser.parse()
+    return parser
 
 
-@pytest.fixture(params=MERGED, ids=lambda m: f"{m[0].name}:{'+'.join(m[1])}")
-def merged(request: pytest.FixtureRequest) -> Merged:
-    bundle, names = request.param
-    return Merged(bundle, names, parser_of(bundle, *names))
+def named_compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the compositions of a bundle and print each, so that a failure shows where it happened."""
+    for names in compositions(bundle):
+        print(bundle.name, "+".join(names))
+        yield names
 
 
 def items(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
@@ -92,79 +95,83 @@ def keywords(component: Callable) -> set[str] | None:
     return None
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parts[-3]}/{file.name}")
-def test_no_key_is_there_twice(file: Path) -> None:
+def test_no_key_is_there_twice() -> None:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [key for key, _ in pairs]
-        assert len(names) == len(set(names)), names
+        assert len(names) == len(set(names)), (file, names)
         return dict(pairs)
 
-    json.loads(file.read_text(), object_pairs_hook=unique)
+    assert FILES
+    for file in FILES:
+        json.loads(file.read_text(), object_pairs_hook=unique)
 
 
-def test_no_overlay_sets_what_nothing_reads(merged: Merged) -> None:
+@each_bundle
+def test_no_overlay_sets_what_nothing_reads(bundle: Path) -> None:
     """A misspelt key would be added beside the one it means."""
-    *below, overlay = merged.names
-    if not below:
-        return
-    base, used = parser_of(merged.bundle, *below), references(merged.parser.get())
-    # an overlay of train and of inference may set what only one of them has
-    known = {key for name in ("train", "inference") for key in parser_of(merged.bundle, name).get()}
-    known.add("unsupported")  # check_settings reads it
-    for key in json.loads((merged.bundle / "configs" / f"{overlay}.json").read_text()):
-        id = ReferenceResolver.normalize_id(key.removeprefix("+"))
-        # what a component takes is the next test but one's
-        argument = "::" in id and ConfigComponent.is_instantiable(base.get(id.rpartition("::")[0]))
-        assert id in base or id in known or id in used or argument, f"{overlay}.json: nothing reads {key}"
-        assert not key.startswith("+") or id in base, f"{overlay}.json: nothing to add {key} to"
-
-
-def test_references_are_to_what_is_there(merged: Merged) -> None:
-    merged.parser.parse()
-    assert not [reference for reference in references(merged.parser.get()) if reference not in merged.parser]
-
-
-def test_targets_exist_and_take_their_keywords(merged: Merged) -> None:
-    merged.parser.parse()
-    seen = 0
-    for id, config in items(merged.parser.get()):
-        if not ConfigComponent.is_instantiable(config):
+    # an overlay of train and of inference may set what only one of them has; check_settings reads `unsupported`
+    known = {key for name in ("train", "inference") for key in parser_of(bundle, name).get()} | {"unsupported"}
+    for *below, overlay in named_compositions(bundle):
+        if not below:
             continue
-        seen += 1
-        component = ConfigComponent(config, id, merged.parser.locator)
-        target: Any = locate(component.resolve_module_name())
-        assert callable(target), f"{id}: no {config['_target_']}"
-        given, known = component.resolve_args(), keywords(target)
-        if known is not None:
-            known |= PASSED_ON.get(target.__name__, set())
-        assert known is None or given.keys() <= known, f"{id}: {config['_target_']} takes no {given.keys() - known}"
-        if config.get("_mode_", "default") == "default":
-            inspect.signature(target).bind(**given)  # what it must have is there
-    assert seen > 5
+        base, used = parser_of(bundle, *below), references(parser_of(bundle, *below, overlay).get())
+        for key in json.loads((bundle / "configs" / f"{overlay}.json").read_text()):
+            id = ReferenceResolver.normalize_id(key.removeprefix("+"))
+            # what a component takes is the next test but one's
+            argument = "::" in id and ConfigComponent.is_instantiable(base.get(id.rpartition("::")[0]))
+            assert id in base or id in known or id in used or argument, f"{overlay}.json: nothing reads {key}"
+            assert not key.startswith("+") or id in base, f"{overlay}.json: nothing to add {key} to"
 
 
-def test_expressions_name_what_is_imported(merged: Merged) -> None:
-    names = {"monai", "torch", "np", "numpy", *vars(builtins)}
-    for statement in merged.parser["imports"]:
-        (node,) = ast.parse(statement.removeprefix("$")).body
-        assert isinstance(node, (ast.Import, ast.ImportFrom)), statement
-        for alias in node.names:
-            if isinstance(node, ast.ImportFrom):
-                assert hasattr(import_module(node.module or ""), alias.name), statement
-            else:
-                import_module(alias.name)
-            names.add(alias.asname or alias.name)
-    merged.parser.parse()
-    for id, value in items(merged.parser.get()):
-        if not ConfigExpression.is_expression(value) or id.startswith("imports"):
-            continue
-        tree = ast.parse(ReferenceResolver.id_matcher.sub("monai", value.removeprefix("$")), mode="eval")
-        bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-        bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        assert {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} <= names | bound, f"{id}: {value}"
+@each_bundle
+def test_references_are_to_what_is_there(bundle: Path) -> None:
+    for names in named_compositions(bundle):
+        parser = parsed(bundle, names)
+        assert not [reference for reference in references(parser.get()) if reference not in parser]
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+@each_bundle
+def test_targets_exist_and_take_their_keywords(bundle: Path) -> None:
+    for names in named_compositions(bundle):
+        parser = parsed(bundle, names)
+        components = [(id, c) for id, c in items(parser.get()) if ConfigComponent.is_instantiable(c)]
+        assert len(components) > 5
+        for id, config in components:
+            component = ConfigComponent(config, id, parser.locator)
+            target: Any = locate(component.resolve_module_name())
+            assert callable(target), f"{id}: no {config['_target_']}"
+            given, known = component.resolve_args(), keywords(target)
+            if known is not None:
+                known |= PASSED_ON.get(target.__name__, set())
+            assert known is None or given.keys() <= known, f"{id}: {config['_target_']} takes no {given.keys() - known}"
+            if config.get("_mode_", "default") == "default":
+                inspect.signature(target).bind(**given)  # what it must have is there
+
+
+@each_bundle
+def test_expressions_name_what_is_imported(bundle: Path) -> None:
+    for composition in named_compositions(bundle):
+        parser = parsed(bundle, composition)
+        names = {"monai", "torch", "np", "numpy", *vars(builtins)}
+        for statement in parser["imports"]:
+            (node,) = ast.parse(statement.removeprefix("$")).body
+            assert isinstance(node, (ast.Import, ast.ImportFrom)), statement
+            for alias in node.names:
+                if isinstance(node, ast.ImportFrom):
+                    assert hasattr(import_module(node.module or ""), alias.name), statement
+                else:
+                    import_module(alias.name)
+                names.add(alias.asname or alias.name)
+        for id, value in items(parser.get()):
+            if not ConfigExpression.is_expression(value) or id.startswith("imports"):
+                continue
+            tree = ast.parse(ReferenceResolver.id_matcher.sub("monai", value.removeprefix("$")), mode="eval")
+            bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+            bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            assert {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} <= names | bound, f"{id}: {value}"
+
+
+@each_bundle
 def test_train_and_inference_agree(bundle: Path) -> None:
     train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
     # training also loads the label, and computes statistics that inference reads beside the weights
@@ -176,7 +183,7 @@ def test_train_and_inference_agree(bundle: Path) -> None:
     assert (train["inferer"] if inferer == "@inferer" else inferer) == inference["inferer"]
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+@each_bundle
 def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort: Callable, bundle: Path) -> None:
     training = workflow(bundle, "train").parser
     inference = workflow(bundle, "inference", weights="untrained").parser
@@ -188,7 +195,7 @@ def test_validation_and_inference_see_the_same_image(workflow: Callable, cohort:
     np.testing.assert_array_equal(one.affine, other.affine)
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+@each_bundle
 def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> None:
     """Evaluation scores it, inference writes it; a bundle may score or write more, or know another code."""
     own = ("CopyItemsd", "LungBoxd", "ToBratsd", "LabelValuesd", "SaveImaged", "SaveProbabilitiesd", "WriteDicomSegd")

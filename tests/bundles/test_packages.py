@@ -1,11 +1,10 @@
-"""Packed bundles, used as their receivers use them: from any folder, without this repository."""
+"""Test the packages of all bundles: their content, MONAI's functions, several in one process, and other hosts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc import locate
-from typing import Any, ClassVar
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -31,78 +30,20 @@ from monai.bundle import (
 from monai.bundle import scripts as monai_bundle
 from monai.data import MetaTensor
 
-from common.__main__ import main
-from common.errors import InputError
-from common.files import sha256
-from common.logs import LOG_FILE
 from common.methods.mpunet import MPUNet
-from common.packaging import pack_bundle, verify_package, write
-from common.packaging.checksums import check_checksums
+from common.packaging import pack_bundle, write
 
 from ..conftest import BUNDLES
 from ..methods.mamtln.tiny import MAMTLN_CT
-from ..methods.mmfnet.tiny import MMFNET
 from ..methods.mpunet.tiny import MPUNET
 from ..methods.multirnet.tiny import MULTIRNET
 from ..packaging.grammar import violations
-from ..workflows import BUSY, TINY, assert_label_maps
+from ..workflows import TINY, assert_label_maps
+from .packed import files, pack_tiny, parser_of
 from .test_metadata import SCHEMA
 
 REPOSITORY = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pack all bundles with narrow networks; return their folder."""
-    folder = tmp_path_factory.mktemp("packed")
-    for bundle in BUNDLES:  # one by one: Python 3.11.7 may fail if two threads parse code at once
-        pack_tiny(bundle, folder / "dist", {})
-    return folder / "dist"
-
-
-def pack_tiny(bundle: Path, out: Path, changes: dict[str, Any], **options: Any) -> Path:
-    source = out.parent / f"from_{bundle.name}"
-    source.mkdir(exist_ok=True)
-    if not (source / "model.pt").exists():
-        torch.save(BUSY[bundle.name]().state_dict(), source / "model.pt")
-    overlay = source / "overlay.json"
-    overlay.write_text(json.dumps({**TINY[bundle.name], **changes}))
-    return pack_bundle(bundle, source / "model.pt", out, overlay, **options)
-
-
-@pytest.fixture
-def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
-    """Copy a bundle's package, and hide this repository from the process and its working directory."""
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setitem(sys.modules, "common", None)
-    yield lambda bundle: Path(shutil.copytree(made / bundle.name, tmp_path / "unpacked" / bundle.name))
-    for handler in [h for h in logging.getLogger().handlers if h.get_name() == LOG_FILE]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-    for name in [name for name in sys.modules if re.match(r"\w+_v\d+_\d+_\d+\b", name)]:
-        del sys.modules[name]
-
-
-@pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
-def package(request: pytest.FixtureRequest, stranger: Callable[[Path], Path]) -> Path:
-    return stranger(request.param)
-
-
-def parser_of(folder: Path) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(folder / "configs" / "inference.json")
-    parser["bundle_root"] = str(folder)
-    return parser
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {
-        "meta_file": str(folder / "configs" / "metadata.json"),
-        "config_file": str(folder / "configs" / "inference.json"),
-    }
 
 
 # What pack writes
@@ -180,230 +121,6 @@ def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(write, "try_package", lambda *_: None)
     again = pack_tiny(MULTIRNET, tmp_path / "again", {})
     assert again.read_bytes() == (made / again.name).read_bytes()
-
-
-def test_packing_again_replaces_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "try_package", lambda *_: None)
-    monkeypatch.setattr(write, "script_network", lambda *_: None)
-    folder = tmp_path / "dist" / MPUNET.name
-    pack_tiny(MPUNET, tmp_path / "dist", {})
-    before = (folder / "SHA256SUMS").read_bytes()
-    (folder / "configs" / "__pycache__").mkdir()
-    (folder / "configs" / "__pycache__" / "a.pyc").touch()
-    pack_tiny(MPUNET, tmp_path / "dist", {"precision": "float32"})
-    assert (folder / "SHA256SUMS").read_bytes() != before and not list(folder.rglob("*.pyc"))
-    assert {p.name for p in (tmp_path / "dist").iterdir()} == {MPUNET.name, f"{MPUNET.name}_v0.1.0.zip"}
-
-
-def test_packing_overwrites_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "try_package", lambda *_: None)
-    monkeypatch.setattr(write, "script_network", lambda *_: None)
-    (tmp_path / "dist" / MPUNET.name).mkdir(parents=True)
-    with pytest.raises(InputError, match="is not a packed bundle; choose another --out"):
-        pack_tiny(MPUNET, tmp_path / "dist", {})
-    pack_tiny(MPUNET, tmp_path / "mine", {})
-    mask = tmp_path / "mine" / MPUNET.name / "eval" / "P1_seg.nii.gz"
-    mask.parent.mkdir()
-    mask.touch()
-    with pytest.raises(InputError, match=r"P1_seg\.nii\.gz: not a file of the package .*; move it"):
-        pack_tiny(MPUNET, tmp_path / "mine", {})
-    shutil.rmtree(mask.parent)
-    card = tmp_path / "mine" / MPUNET.name / "docs" / "README.md"
-    card.write_text("My own card.")
-    with pytest.raises(InputError, match=r"README\.md: changed since it was packed; move it elsewhere"):
-        pack_tiny(MPUNET, tmp_path / "mine", {})
-    assert card.read_text() == "My own card."
-    shutil.rmtree(tmp_path / "mine" / MPUNET.name)
-    archive = next((tmp_path / "mine").glob("*.zip"))
-    with zipfile.ZipFile(archive, "a") as added:
-        added.writestr(f"{MPUNET.name}/notes.txt", "mine")
-    before = archive.read_bytes()
-    with pytest.raises(InputError, match=r"\.zip: another file of this name, or one that was changed since"):
-        pack_tiny(MPUNET, tmp_path / "mine", {})
-    assert archive.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("overlay", "message"),
-    [
-        ('{"spacng": 1}', r"unknown setting 'spacng' of liver_ct_mpunet, in .*overlay\.json"),
-        ('{"target": [0, 1, 2]}', "unknown setting 'target' of liver_ct_mpunet, .*; use labels and label_map"),
-        ('{"version": "0.2.0"}', "unknown setting 'version' of liver_ct_mpunet"),  # the right name is "_meta_::version"
-        ("[1]", r"overlay\.json: expected a JSON object of settings"),
-        ("{", r"overlay\.json: not valid JSON"),
-    ],
-)
-def test_wrong_overlay_is_refused(tmp_path: Path, overlay: str, message: str) -> None:
-    (tmp_path / "overlay.json").write_text(overlay)
-    with pytest.raises(InputError, match=message):
-        pack_bundle(MPUNET, "model.pt", tmp_path / "dist", tmp_path / "overlay.json")
-    assert not (tmp_path / "dist").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"_meta_::version": "0.2.0"},
-            'version 0.2.0 is not in the changelog .* overlay by "_meta_::changelog::0.2.0"',
-        ),
-        ({"_meta_::version": "../0.2.0"}, "version '../0.2.0' in the metadata; expected text such as"),
-        (
-            {"network_def::out_channels": 3},
-            "network_def::out_channels is 3, but labels are liver 1: expected 2, the background included",
-        ),
-        (
-            {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}},
-            "segments: codes for liver, but labels are kidney 1, tumour 2; give the codes of these labels",
-        ),
-        (
-            {"_meta_::network_data_format::post_processed_outputs::pred::channel_def": {"0": "background", "1": "cat"}},
-            r"channel_def of the label map in metadata\.json is 0 background, 1 cat, but labels are liver 1",
-        ),
-        (
-            {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}},
-            r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
-        ),
-        ({"_meta_::verzion": "0.2.0"}, r"unknown setting 'verzion' of metadata\.json, .*; did you mean 'version'\?"),
-        (
-            {"network_def::channels": [2, 2, 4, 4, 16]},
-            r"from_liver_ct_mpunet/model\.pt: the bundle's network could not be scripted .*: weights of another",
-        ),
-    ],
-)
-def test_refused_package_leaves_no_file(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        pack_tiny(MPUNET, tmp_path / "dist", changes)
-    assert not (tmp_path / "dist").exists() or not list((tmp_path / "dist").iterdir())
-
-
-def test_network_must_match_the_metadata(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"returns \(1, 2, 32, 32, 8\), but metadata.json has 5 channels"):
-        pack_tiny(MPUNET, tmp_path / "dist", {"_meta_::network_data_format::outputs::pred::num_channels": 5})
-
-
-def test_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["common", "pack", MPUNET.name, "--weights", "no.pt", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"error: no\.pt: no such file; train the bundle, or give --weights FILE"):
-        main()
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    torch.save({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"model\.pt: b holds values that are not finite"):
-        pack_bundle(MPUNET, tmp_path / "model.pt", tmp_path / "dist")
-    with pytest.raises(InputError, match="a folder; train the bundle, or give --weights FILE"):
-        pack_bundle(MPUNET, tmp_path, tmp_path / "dist")
-
-
-def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "try_package", lambda *_: None)
-    monkeypatch.setattr(write, "script_network", lambda *_: None)
-    (tmp_path / "scores.csv").write_text("case,Dice tumour,HD95 tumour,AP\na,0.5,nan,nan\nb,1.0,3.0,nan\n")
-    (tmp_path / "class_scores.csv").write_text("name,value\naccuracy,0.75\n")
-    pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
-    folder = tmp_path / "dist" / MAMTLN_CT.name
-    metrics = {"Dice tumour": 0.75, "HD95 tumour": 3.0, "AP": None, "class accuracy": 0.75}
-    assert json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"] == metrics
-    card = (folder / "docs" / "README.md").read_text()
-    assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
-    (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
-    with pytest.raises(InputError, match=r"scores\.csv: no score for region tumour; found Dice liver"):
-        pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
-
-
-def test_metadata_and_card_have_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pack weights that segment kidneys and their tumours with the liver's bundle."""
-    monkeypatch.setattr(write, "try_package", lambda *_: None)
-    (tmp_path / "from_liver_ct_mpunet").mkdir()
-    network = MPUNet(out_channels=3, channels=(2, 2, 4, 4, 8))
-    torch.save(network.state_dict(), tmp_path / "from_liver_ct_mpunet" / "model.pt")
-    changes = {"labels": {"kidney": 1, "tumour": 2}, "label_map": {}, "segments": {}}
-    pack_tiny(MPUNET, tmp_path / "dist", changes)
-    folder = tmp_path / "dist" / MPUNET.name
-    parser = parser_of(folder)
-    about = json.loads((folder / "configs" / "metadata.json").read_text())
-    for tensor in (about["network_data_format"][key]["pred"] for key in ("outputs", "post_processed_outputs")):
-        assert tensor["channel_def"] == {"0": "background", "1": "kidney", "2": "tumour"}
-    assert about["network_data_format"]["outputs"]["pred"]["num_channels"] == 3
-    assert "Dice kidney" in about["eval_metrics"] and not [name for name in about["eval_metrics"] if "liver" in name]
-    assert (parser["labels"], parser["segments"]) == (changes["labels"], {})
-    assert "| 1 | kidney |\n| 2 | tumour |" in (folder / "docs" / "README.md").read_text()
-
-
-# What verify refuses
-
-
-def test_unchanged_package_passes(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(sys, "argv", ["common", "verify", str(made / f"{MMFNET.name}_v0.1.0.zip")])
-    main()
-    assert capsys.readouterr().out == f"{MMFNET.name} 0.1.0: every file is as it was packed, the weights load\n"
-
-
-def _list_anew(folder: Path) -> None:
-    """List the files anew, as an attacker does."""
-    lines = (folder / "SHA256SUMS").read_text().splitlines()
-    names = [line.partition("  ")[2] for line in lines]
-    (folder / "SHA256SUMS").write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
-
-
-class _Payload:
-    def __reduce__(self) -> tuple:
-        return os.system, ("touch stolen",)
-
-
-def _unknown_key(folder: Path) -> None:
-    path = folder / "models" / "model.pt"
-    torch.save({**torch.load(path, weights_only=True), "backdoor.weight": torch.ones(1)}, path)
-    _list_anew(folder)
-
-
-def _pickle(folder: Path) -> None:
-    torch.save(_Payload(), folder / "models" / "model.pt")
-    _list_anew(folder)
-
-
-def _other_weights(folder: Path) -> None:
-    path = folder / "models" / "model.pt"
-    torch.save({key: value + 1 for key, value in torch.load(path, weights_only=True).items()}, path)
-    _list_anew(folder)
-
-
-def _truncated(folder: Path) -> None:
-    path = folder / "models" / "model.ts"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (_truncated, r"model\.ts: changed since it was packed"),
-        (_unknown_key, r"model\.pt: weights of another network.*backdoor\.weight"),
-        (_pickle, r"model\.pt: not a complete file of tensors"),
-        (_other_weights, r"model\.ts: its weights differ from those in model\.pt"),
-    ],
-)
-def test_changed_package_is_refused(made: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
-    folder = tmp_path / MPUNET.name
-    shutil.copytree(made / MPUNET.name, folder)
-    spoil(folder)
-    with pytest.raises(InputError, match=message) as error:
-        verify_package(folder)
-    assert "\n" not in str(error.value)
-    assert not Path("stolen").exists()
-
-
-def test_path_without_a_package_is_refused(tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "no", "no such folder or zip"), (tmp_path, "no SHA256SUMS")):
-        with pytest.raises(InputError, match=message):
-            verify_package(path)
-
-
-def test_verify_without_loading_runs_no_code(made: Path, tmp_path: Path) -> None:
-    folder = tmp_path / MPUNET.name
-    shutil.copytree(made / MPUNET.name, folder)
-    _unknown_key(folder)
-    assert verify_package(folder, load=False) == f"{MPUNET.name} 0.1.0"
 
 
 # MONAI's functions, in a foreign working directory
@@ -605,41 +322,3 @@ def test_hosts_get_the_mask_of_a_run(package: Path, cohort: Callable, tmp_path: 
             result = json.loads((tmp_path / "out" / "case_005_class.json").read_text())
             assert found["result"]["class"] == result["class"]
             assert found["result"]["probabilities"] == pytest.approx(result["probabilities"], abs=1e-5)
-
-
-# The Hub
-
-
-class _Hub:
-    """Record the calls to the Hub in place of sending."""
-
-    calls: ClassVar[list[tuple[str, Any]]] = []
-
-    def __init__(self, token: str | None) -> None: ...
-
-    def create_repo(self, repo_id: str, **_: Any) -> None:
-        self.calls.append(("create_repo", repo_id))
-
-    def upload_folder(self, repo_id: str, folder_path: str, **_: Any) -> str:
-        names = {f.relative_to(folder_path).as_posix() for f in Path(folder_path).rglob("*") if f.is_file()}
-        self.calls.append(("upload_folder", names))
-        return f"hub/{repo_id}"
-
-    def create_tag(self, repo_id: str, tag: str, **_: Any) -> None:
-        self.calls.append(("create_tag", tag))
-
-
-def test_hub_gets_the_listed_files_and_the_card(stranger: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = stranger(MULTIRNET)
-    listed = {line.partition("  ")[2] for line in (folder / "SHA256SUMS").read_text().splitlines()}
-    monkeypatch.setattr(_Hub, "calls", [])
-    monkeypatch.setattr(monai_bundle, "huggingface_hub", type("hub", (), {"HfApi": _Hub}))
-    monai_bundle.push_to_hf_hub("someone/lung", folder.name, str(folder.parent), version="0.1.0")
-    assert _Hub.calls == [
-        ("create_repo", "someone/lung"),
-        ("upload_folder", listed | {"SHA256SUMS", "README.md"}),
-        ("create_tag", "0.1.0"),
-    ]
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\n") and "library_name: monai" in card
-    check_checksums(folder)  # MONAI's own card beside the listed files is allowed

@@ -19,6 +19,7 @@ from common.engines import StagedTrainer
 from ..conftest import BUNDLES
 from ..methods.mmfnet.tiny import MMFNET
 from ..methods.mpunet.tiny import MPUNET
+from ..workflows import parser_of, rates_of
 
 TRAINING = ("train.json", "multi_gpu_train.json", "demo.json", "ablations/*.json", "tasks/*.json")
 FILES = [file for bundle in BUNDLES for name in TRAINING for file in sorted((bundle / "configs").glob(name))]
@@ -68,6 +69,24 @@ def test_names_of_monai_are_there(bundle: Path) -> None:
 
 def test_multi_gpu_train_is_the_same_in_all_bundles() -> None:
     assert len({(bundle / "configs" / "multi_gpu_train.json").read_bytes() for bundle in BUNDLES}) == 1
+
+
+HALVING = [bundle for bundle in BUNDLES if '"halve_every"' in (bundle / "configs" / "train.json").read_text()]
+
+
+@pytest.mark.parametrize("bundle", HALVING, ids=lambda bundle: bundle.name)
+def test_halve_every_4_halves_first_in_epoch_5(bundle: Path) -> None:
+    parser = parser_of(bundle, "train")
+    parser["halve_every"], parser["learning_rate"] = 4, 1.0
+    (stage,) = parser.get_parsed_content("stages")
+    assert rates_of(stage, 9) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_the_seed_reaches_all_that_draws(bundle: Path) -> None:
+    config = json.loads((bundle / "configs" / "train.json").read_text())
+    seeded = [config["train"]["trainer"], config["train"]["dataloader"], config["initialize"][-1], config["record"]]
+    assert [part["seed"] for part in seeded] == 4 * ["@seed"]
 
 
 OVERLAY = {

@@ -15,7 +15,7 @@ from common.__main__ import main
 from common.crossval import cross_validate
 from common.errors import InputError
 from common.record import RECORD_FILE, read_record
-from common.reporting import read_scores
+from common.reporting import read_scores, write_scores
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from .folds import CT, FakeRuns, write_list
@@ -52,6 +52,28 @@ def test_every_fold_is_trained_and_then_evaluated(validate: Callable, tmp_path: 
     table = said[said.index("\nliver_ct_mpunet") :]
     before = [f"fold {fold}: finished before" for fold in range(3)]
     assert validate() == ([], "\n".join([*before, table]))
+
+
+class FixedTest(FakeRuns):
+    """Test each of two networks on the same two cases, with the Dice (fold + case) / 8."""
+
+    def evaluate(self, folder: Path, fold: int, origin: dict[str, str]) -> None:
+        write_scores([{"case": f"T{i}", "Dice liver": (fold + i) / 8} for i in range(2)], folder / "scores.csv", origin)
+
+
+def test_every_network_is_evaluated_on_a_fixed_test_set(validate: Callable, data: Path, tmp_path: Path) -> None:
+    """Expect 1/16, 3/16 and 5/16 as means of the folds, and 3/16 as their mean."""
+    listing = json.loads((data / "dataset.json").read_text())
+    for case in listing["training"][4:]:
+        case["fold"] = "test"
+    (data / "dataset.json").write_text(json.dumps(listing))
+    done, said = validate(FixedTest())
+    assert done == ALL
+    rows = [row["case"] for row in read_scores(tmp_path / "runs" / "scores.csv")]
+    assert rows == [f"T{i} (fold {fold})" for i in range(2) for fold in range(3)]
+    (line,) = [line.split() for line in said.splitlines() if line.startswith("Dice liver")]
+    assert (line[2], line[3], *line[5:]) == ("6", "0.1875", "0.1875", "0.1250")
+    assert (tmp_path / "runs" / "ensemble.json").exists()
 
 
 def test_a_failed_fold_ends_with_its_error_and_status(validate: Callable, tmp_path: Path) -> None:

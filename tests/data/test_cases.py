@@ -278,9 +278,8 @@ def test_an_exported_tree_is_told_which_folder_to_give(tmp_path: Path) -> None:
     series.mkdir(parents=True)
     (series / "IM001.dcm").touch()
     (case,) = find_cases(tmp_path / "export", ["CT"])
-    assert case["case"] == "P1" and case["error"].endswith(
-        f"found a series deeper, {series}; give the folder {series.parent} or the folder of one series"
-    )
+    where = f"found a series deeper, {series}; give the folder {series.parent} or the folder of one series"
+    assert case["case"] == "P1" and f"{where}; with --series best" in case["error"]
 
 
 def test_an_empty_folder_beside_slices_is_not_a_case(tmp_path: Path) -> None:

@@ -84,6 +84,25 @@ def test_the_batches_of_several_processes_are_those_of_one(processes: Callable, 
         assert sorted(together) == sorted(one[update * batch : (update + 1) * batch])
 
 
+@pytest.mark.parametrize(("cases", "batch"), [(7, 4), (3, 8), (2, 2)])
+def test_a_batch_has_no_case_twice_while_others_wait(processes: Callable, cases: int, batch: int) -> None:
+    options = {"num_cases": cases, "num_samples": 800, "distinct": batch}
+    one = draws(**options)
+    assert one == draws(**options) != draws(epoch=1, **options)
+    for first in range(0, 800, batch):
+        counts = np.bincount([case for case, _ in one[first : first + batch]], minlength=cases)
+        assert counts.max() - counts.min() <= 1
+    total = np.bincount([case for case, _ in one], minlength=cases)
+    assert total.min() > 0.8 * 800 / cases
+    processes(1, 2)
+    assert draws(**options) == one[1::2]
+
+
+def test_the_loader_draws_no_case_twice_for_a_batch() -> None:
+    loader = TrainingLoader(Indexed([{}] * 5), updates_per_epoch=50, batch_size=4, seed=5, distinct=True)
+    assert all(len(set(batch["pair"][:, 0].tolist())) == 4 for batch in loader)
+
+
 def test_samples_that_cannot_be_shared_are_refused(processes: Callable) -> None:
     processes(0, 5)
     with pytest.raises(InputError, match="24 samples an epoch cannot be shared by 5 processes"):

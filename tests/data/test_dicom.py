@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import EnsureChannelFirst, LoadImage, SaveImage
 
 from common.data import AtomicNibabelWriter, VolumeReader
-from common.data.dicom import is_dicom, is_series
+from common.data.dicom import is_series
+from common.data.dicom_trees import is_dicom
 from common.data.volumes import read_volume
 from common.errors import InputError
 

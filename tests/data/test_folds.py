@@ -119,3 +119,17 @@ def test_without_validation_the_list_is_empty(tmp_path: Path, caplog: pytest.Log
     assert load_cases(tmp_path, "validation", validation_share=0) == []
     assert "validation_share 0 leaves out its 1 validation cases" in caplog.text
     assert len(load_cases(tmp_path, "training", validation_share=0)) == 1
+
+
+def test_a_fixed_test_set_is_that_of_every_fold() -> None:
+    """Expect 144, 48 and 83 cases in each of four folds of 192, and 192, 0 and 83 without validation."""
+    cases = [{"image": f"{place}.nii.gz", "fold": place % 4, "order": place} for place in range(192)]
+    fixed = [{"image": f"{place}.nii.gz", "fold": "test", "order": place} for place in range(192, 275)]
+    for fold, split in enumerate(splits([*fixed, *cases], 4)):
+        assert [len(split[section]) for section in ("training", "validation", "test")] == [144, 48, 83]
+        assert {case["fold"] for case in split["validation"]} == {fold} and split["test"] == fixed
+        assert patients(split["training"]) == {place for place in range(192) if place % 4 != fold}
+    without = split_by_fold(LIST, {"test": fixed, "training": cases}, 0, 0)
+    assert [len(without[section]) for section in ("training", "validation", "test")] == [192, 0, 83]
+    with pytest.raises(InputError, match="no patients for training beside fold 0 and the test set; write more folds"):
+        split_by_fold(LIST, {"training": [*cases[::4], *fixed]}, 0)

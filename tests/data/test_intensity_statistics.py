@@ -46,8 +46,7 @@ def expected(cohort: Path, fold: int | None) -> dict[str, float]:
     foreground = np.concatenate(values).astype(np.float64)
     foreground = foreground[abs(foreground) <= 32767]  # the one voxel beyond 16 bits is damaged
     low, high = np.percentile(foreground, (0.5, 99.5))
-    clipped = foreground.clip(low, high)
-    return {"low": low, "high": high, "mean": clipped.mean(), "sd": clipped.std()}
+    return {"low": low, "high": high, "mean": foreground.mean(), "sd": foreground.std()}
 
 
 @pytest.mark.parametrize(("fold", "name", "cases"), [(None, "intensity.json", 5), (1, "intensity_fold1.json", 4)])
@@ -68,14 +67,39 @@ def test_folds_have_their_own(cohort: Path) -> None:
 
 def test_a_value_mapped_to_background_does_not_count(cohort: Path) -> None:
     found = intensity_of(cohort, None, ("CT",), {"tumour": 1}, {"1": 1, "2": 0})
-    for path in cohort.glob("c*_seg.nii.gz"):
-        label = nib.load(path)
-        values = np.asarray(label.dataobj).copy()
-        values[values == 2] = 0
-        nib.save(nib.Nifti1Image(values, label.affine), path)
-    assert {key: found[key] for key in NUMBERS} == pytest.approx(expected(cohort, None))
     with pytest.raises(InputError, match=r"5 other training cases .* label_map; remove this file"):
         intensity_of(cohort)
+    for path in cohort.glob("c*_seg.nii.gz"):
+        relabel(path, 2, 0)
+    assert {key: found[key] for key in NUMBERS} == pytest.approx(expected(cohort, None))
+
+
+def test_mean_and_deviation_are_of_the_voxels_before_clipping(tmp_path: Path, write_nifti: Callable[..., Path]) -> None:
+    """Expect 19.9 and 98.5 for 990 voxels of 10 HU and 10 of 1000 HU."""
+    image = np.full((10, 10, 10), 10, dtype=np.int16)
+    image[0, 0] = 1000
+    write_nifti("a.nii.gz", image)
+    write_nifti("a_seg.nii.gz", np.ones((10, 10, 10), dtype=np.uint8))
+    case = {"image": "a.nii.gz", "label": "a_seg.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [case], "validation": [case]}))
+    found = intensity_of(tmp_path)
+    assert (found["mean"], found["sd"]) == (pytest.approx(19.9), pytest.approx(98.5038, abs=1e-3))
+
+
+def test_a_corrected_label_needs_new_statistics(cohort: Path) -> None:
+    intensity_of(cohort)
+    relabel(cohort / "c7_seg.nii.gz", 2, 0)  # a test case
+    intensity_of(cohort)
+    relabel(cohort / "c0_seg.nii.gz", 2, 0)
+    with pytest.raises(InputError, match="from other labels or with another label_map; remove this file"):
+        intensity_of(cohort)
+
+
+def relabel(path: Path, before: int, after: int) -> None:
+    label = nib.load(path)
+    values = np.asarray(label.dataobj).copy()
+    values[values == before] = after
+    nib.save(nib.Nifti1Image(values, label.affine), path)
 
 
 def test_the_file_is_read_again_for_the_same_cases_alone(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:

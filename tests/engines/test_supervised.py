@@ -17,10 +17,9 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, CopyItemsd
 from torch import Tensor, nn
 
-from common.engines import HalvingLR, Plateau, StagedTrainer, TrainingFolder, supervised
+from common.engines import Plateau, StagedTrainer, TrainingFolder, supervised
 from common.engines.batches import LabelAndClass
 from common.engines.training_folder import STATE_FILE
-from common.errors import InputError
 from common.layers import TwoForms
 
 from ..trainers import assert_same, run_until
@@ -65,31 +64,6 @@ CASES = [{"image": image, "label": (image > 0).to(torch.uint8), "class": n % 2} 
 
 
 # The stage.
-
-
-def rates(epochs: int, rate: float, every: int) -> list[float]:
-    """Return the learning rates of the first epochs."""
-    optimizer = torch.optim.Adam(nn.Conv3d(1, 1, 1).parameters(), lr=rate)
-    scheduler = HalvingLR(optimizer, every)
-    found = []
-    for _ in range(epochs):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return found
-
-
-def test_the_rate_is_halved_in_each_hundredth_epoch() -> None:
-    found = rates(600, 1e-4, 100)
-    assert [found[epoch - 1] for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
-    assert found[-1] == 1e-4 * 0.5**6
-    assert rates(4, 1.0, 2) == [1, 0.5, 0.5, 0.25]
-    assert rates(4, 1.0, 1) == [0.5, 0.25, 0.125, 0.0625]
-
-
-def test_halving_in_no_epochs_is_refused() -> None:
-    with pytest.raises(InputError, match="halve_every is 0: expected a number of epochs from 1, or null"):
-        rates(1, 0.1, 0)
 
 
 def test_one_stage_with_the_settings_given() -> None:

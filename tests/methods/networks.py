@@ -15,6 +15,18 @@ from common.errors import InputError
 from common.layers import TwoForms
 
 
+def parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def set_trained(norm: nn.BatchNorm3d) -> None:
+    """Set statistics and weights of a batch normalisation as after training."""
+    nn.init.normal_(norm.running_mean, std=0.3)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias, std=0.3)
+
+
 class NetworkTests:
     """Test a network that returns one tensor, its inference form if it has two.
 
@@ -28,6 +40,8 @@ class NetworkTests:
     other: ClassVar[dict[str, Any]]  # other numbers of channels and classes
     other_out_channels: ClassVar[int]
     any_size: ClassVar[bool] = False  # True if every spatial size fits
+    parameter_counts: ClassVar[tuple[tuple[dict[str, Any], int], ...]] = ()  # of the published widths, by options
+    wrong_options: ClassVar[tuple[tuple[dict[str, Any], str], ...]] = ()  # each with a pattern of its error
     without_gradient: ClassVar[str] = "(?!)"  # pattern in the names of parameters that do not change the output
     not_in_inference: ClassVar[str] = "(?!)"  # pattern in the names of parameters of the training form alone
 
@@ -39,6 +53,16 @@ class NetworkTests:
 
     def prepare(self, network: nn.Module) -> None:
         """Set weights without which some parameters get no gradient."""
+
+    def test_numbers_of_parameters(self) -> None:
+        for options, expected in self.parameter_counts:
+            with torch.device("meta"):
+                assert parameters(self.network(**options)) == expected, options
+
+    def test_wrong_options_raise(self) -> None:
+        for options, message in self.wrong_options:
+            with pytest.raises(ValueError, match=message):
+                self.network(**{**self.options, **options})
 
     @pytest.mark.parametrize("training", [True, False])
     def test_returns_one_float_map_of_the_image_size(self, training: bool) -> None:
@@ -196,6 +220,8 @@ class TwoFormsTests(NetworkTests):
 
 
 class Variant:
-    """Mark the tests of a variant, derived from those of its network: only the network itself is compiled."""
+    """Leave out of the tests of a variant, derived from those of its network, what they would repeat."""
 
     test_compiled_equals_eager = None  # it takes seconds
+    test_numbers_of_parameters = None
+    test_wrong_options_raise = None

@@ -17,7 +17,7 @@ from common.data import VolumeReader
 from common.errors import InputError
 from common.transforms import WriteDicomSegd
 
-from ..dicom_series import voxels_of_segments, write_series
+from ..dicom_series import voxels_of_segments, write_enhanced, write_series
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("itk", reason="DICOM needs itk")
@@ -77,6 +77,24 @@ def test_each_voxel_is_at_the_place_of_the_masks_voxel(writer: Callable, tmp_pat
     data = {"pred": labels, "case": "P1"}
     assert writer()(data) == data
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["P1_seg.dcm"]
+    found = voxels_of_segments(tmp_path / "out" / "P1_seg.dcm", labels.affine.numpy())
+    assert found == [voxels(labels, 1), voxels(labels, 2)] and all(found)
+
+
+def test_segments_have_colours_and_their_origin(writer: Callable, tmp_path: Path) -> None:
+    labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
+    writer()({"pred": labels, "case": "P1", "provenance": {"weights": "ab12", "precision": "float32"}})
+    liver, tumour = pydicom.dcmread(tmp_path / "out" / "P1_seg.dcm").SegmentSequence
+    assert liver.RecommendedDisplayCIELabValue != tumour.RecommendedDisplayCIELabValue
+    parameters = str(liver.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+    assert "weights=ab12" in parameters and "precision=float32" in parameters
+
+
+@pytest.mark.parametrize("grid", ["axial", "oblique"])
+def test_segmentation_of_an_enhanced_image(writer: Callable, tmp_path: Path, grid: str) -> None:
+    folder = write_enhanced(tmp_path / "frames", write_series(tmp_path / "scan", VOLUME, GRIDS[grid]))
+    labels = labels_of(folder)
+    writer()({"pred": labels, "case": "P1"})
     found = voxels_of_segments(tmp_path / "out" / "P1_seg.dcm", labels.affine.numpy())
     assert found == [voxels(labels, 1), voxels(labels, 2)] and all(found)
 

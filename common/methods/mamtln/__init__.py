@@ -1,7 +1,7 @@
 """MA-MTLN: segmentation of gastric tumours and classification of lymph nodes in CT (doi:10.1109/TMI.2021.3062902).
 
 - ``patches``: training patches, a share of which is centred on the tumour (section V-A).
-- ``in_plane``: augmentation by one 2-D transform for all slices, since slices are thick (V-A).
+- ``slice_deformation``: augmentation in the plane, the same for all slices, since slices are thick (V-A).
 - ``backbone``: the features of four scales (III-B, fig. 2).
 - ``attention``: visual, adaptive spatial and task-aware attention (III-B and III-C, fig. 3, eq. 1 to 8).
 - ``network``: the whole network with its two tasks (III-B and III-C, fig. 2 to 4); ``blocks`` holds layers and fusions.
@@ -14,18 +14,19 @@ Resampling, intensities and the class of a case are in ``common.transforms``. Th
 Settings and deviations: ``docs/explanation/mamtln.md`` and the docstring of ``network``.
 """
 
-from .in_plane import InPlaned
-from .loss import JaccardFocalLoss, UncertaintyWeightedLoss
+from .loss import JaccardFocalLoss, ReleasedJaccardFocalLoss, UncertaintyWeightedLoss
 from .network import MAMTLN
 from .patches import FindTumourVoxelsd, RandCropTumourPatchd
 from .phantom import StomachPhantom
+from .slice_deformation import RandDeformSlicesd
 
 __all__ = [
     "MAMTLN",
     "FindTumourVoxelsd",
-    "InPlaned",
     "JaccardFocalLoss",
     "RandCropTumourPatchd",
+    "RandDeformSlicesd",
+    "ReleasedJaccardFocalLoss",
     "StomachPhantom",
     "UncertaintyWeightedLoss",
 ]

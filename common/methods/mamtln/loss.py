@@ -31,7 +31,8 @@ class JaccardFocalLoss(nn.Module):
     for its few voxels. The authors' released code weights the foreground with 0.8 and the background with 0.2. Their
     grid of ``alpha`` and ``gamma`` decides for neither. The default is the printed equation; ``alpha=0.8`` is the order
     of the code. The code also sums the focal loss over the voxels, takes no squares in the Jaccard loss and leaves the
-    1 out, so that a learned task weight has no optimum. This class follows none of these.
+    1 out, so that a learned task weight has no optimum. This class follows none of these;
+    :class:`ReleasedJaccardFocalLoss` follows the first three.
 
     MONAI's ``DiceLoss(jaccard=True, squared_pred=True)`` computes the same Jaccard loss, but takes ``sum q p`` as a
     difference of sums over all voxels, where rounding loses a small structure.
@@ -64,13 +65,48 @@ class JaccardFocalLoss(nn.Module):
         losses = []
         for k in range(1, logits.shape[1]):
             log_odds, truth = _log_odds(logits, k), (label == k).float()
-            losses.append(self._jaccard(log_odds, truth) + self.eta * self.focal(log_odds, truth))
+            losses.append(self._jaccard(log_odds, truth) + self.eta * self._focal(log_odds, truth))
         return torch.stack(losses).mean()
+
+    def _focal(self, log_odds: Tensor, truth: Tensor) -> Tensor:
+        return self.focal(log_odds, truth)
 
     def _jaccard(self, log_odds: Tensor, truth: Tensor) -> Tensor:
         p, dims = log_odds.sigmoid(), list(range(1, truth.ndim))
         overlap = (truth * p).sum(dims)
         union = truth.sum(dims) + (p * p).sum(dims) - overlap  # a binary label equals its square
+        return (1 - (overlap + self.smooth) / (union + self.smooth)).mean()
+
+
+class ReleasedJaccardFocalLoss(JaccardFocalLoss):
+    """Compute the segmentation loss of the authors' released code.
+
+    It differs from :class:`JaccardFocalLoss` in these points::
+
+        Jaccard = 1 - (sum q p + smooth) / (sum q + sum p - sum q p + smooth)
+        focal   = -sum(alpha q (1 - p)^gamma log p + (1 - alpha) (1 - q) p^gamma log(1 - p))
+
+    The sum of the focal loss runs over all voxels of the batch, and the factors to the power of ``gamma`` have no
+    gradient. The release returns the loss less 1, with the same gradient. ``alpha`` has the value 0.8 there.
+
+    Args:
+        alpha, gamma, eta, smooth: as for :class:`JaccardFocalLoss`.
+    """
+
+    def __init__(self, alpha: float = 0.8, gamma: float = 1.0, eta: float = 0.1, smooth: float = 1e-5) -> None:
+        super().__init__(alpha, gamma, eta, smooth)
+        self.alpha, self.gamma = alpha, gamma
+
+    def _focal(self, log_odds: Tensor, truth: Tensor) -> Tensor:
+        cross_entropy = F.binary_cross_entropy_with_logits(log_odds, truth, reduction="none")
+        wrong = (log_odds.detach().sigmoid() - truth).abs()  # 1 less the probability of the true class
+        weight = torch.where(truth > 0, self.alpha, 1 - self.alpha)
+        return (weight * wrong**self.gamma * cross_entropy).sum()
+
+    def _jaccard(self, log_odds: Tensor, truth: Tensor) -> Tensor:
+        p, dims = log_odds.sigmoid(), list(range(1, truth.ndim))
+        overlap = (truth * p).sum(dims)
+        union = truth.sum(dims) + p.sum(dims) - overlap
         return (1 - (overlap + self.smooth) / (union + self.smooth)).mean()
 
 

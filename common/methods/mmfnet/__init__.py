@@ -10,7 +10,7 @@
 - ``phantom``: a synthetic head that needs all three modalities; ours.
 
 The Dice loss is MONAI's. The sliding window of inference is ``common.inferers.WindowInferer``.
-Settings and deviations: ``docs/explanation/mmfnet.md`` and the docstring of ``network``.
+Figure by figure, and the list of deviations from the paper: ``docs/explanation/mmfnet.md``.
 """
 
 from .average_precision import AveragePrecisionMetric, average_precision

@@ -156,7 +156,8 @@ class MPUNet(TwoForms):
         gates: bool, attention gates in the decoder.
         fusion: str, ``"mean"`` of the softmax maps of four scales, or the map of the ``"finest"`` scale alone.
         block: str, ``"residual"`` for the released stages of the decoder, ``"two_branch"`` for eq. 14 to 17.
-        elu_alpha: float, alpha of the ELUs, or ``"channels"`` for the released value, their number of channels.
+        elu_alpha: float, alpha of the ELUs, or ``"channels"`` for the released value, their number of channels. The
+            latter serves to compare weights, not to train: float32 then differs from float64 by 0.085.
         bn_momentum: float, weight of the new batch in the running statistics of batch normalisation.
         dense: bool, True for the inference form, see :class:`common.layers.TwoForms`.
 

@@ -14,7 +14,7 @@
 - ``postprocessing``: removal of small components, and core recovered from oedema by K-means (III-D).
 - ``phantom``: a synthetic brain that needs all four modalities; ours.
 
-Settings and deviations: ``docs/explanation/omnet.md`` and the docstring of ``network``.
+Figure by figure, and the list of deviations from the paper: ``docs/explanation/omnet.md``.
 """
 
 from .brain import CropBraind, NormalizeBraind, brain_mask

@@ -51,8 +51,10 @@ class SingleTaskNet(TwoForms):
 class Cascade(ThreeTasks):
     """Predict three tasks by a :class:`SingleTaskNet` each, as one network (model cascade, MC, section III-A).
 
-    The three share no parameter and no layer, and each runs on its own patches only. Training them at once, with the
-    sum of their losses, therefore equals training them one after the other.
+    The three share no parameter and no layer, and each runs on its own patches only. A network without patches in an
+    update does not change. Training them at once, with the sum of their losses, therefore gives each network the
+    updates that it would have alone. The checkpoint has all three of one epoch: the last, or without
+    ``validation_share 0`` the one with the best validation of the three together.
 
     Args:
         in_channels, num_classes, channels, dropout, bn_momentum, dense: as for :class:`OMNet`.

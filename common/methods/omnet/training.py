@@ -28,6 +28,7 @@ def one_pass(
     lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     max_epochs: int | None = None,
     fine_tuning: FineTuning = FROM_SCRATCH,
+    enhancing_every: int = 1,
 ) -> list[Stage]:
     """Return one stage with a curriculum: the coarse task, then also the tumour, then also the enhancing tumour.
 
@@ -43,6 +44,9 @@ def one_pass(
         lr_scheduler: callable (optimiser) -> scheduler, or None for a constant learning rate.
         max_epochs: number of epochs, if not the sum of ``epochs``; the last step of the curriculum takes the rest.
         fine_tuning: as for :class:`Stage`.
+        enhancing_every: number of updates from one with the enhancing tumour's task to the next. The paper has half as
+            many patches of this task as of the others: each network of its cascade has 20 epochs of its own patches, so
+            that with 2 the third one makes half as many updates.
 
     Returns:
         the stage of a :class:`StagedTrainer`, for batches of a ``StreamsDataset`` with three streams; it writes
@@ -65,8 +69,8 @@ def one_pass(
             lr_scheduler,
             weights="model.pt",
             parameter_groups=parameter_groups,
-            prepare_batch=TaskBatch(epochs, transfer),
-            find_unused_parameters=any(epochs[:-1]),
+            prepare_batch=TaskBatch(epochs, transfer, enhancing_every),
+            find_unused_parameters=any(epochs[:-1]) or enhancing_every > 1,
             fine_tuning=fine_tuning,
         )
     ]
@@ -97,17 +101,25 @@ class TaskBatch:
     """Make the inputs of network and loss from a batch with patches of three streams.
 
     The patches of the streams in training go in one batch, stream after stream. A task trains on its own stream and,
-    with ``transfer``, on those patches of earlier streams that have enough of its classes. A task that has not joined
-    yet has no patches.
+    with ``transfer``, on those patches of earlier streams that have enough of its classes. A task that does not take
+    part in an update has no patches.
 
     Args:
         epochs: numbers of epochs with one, two and three tasks.
         transfer: whether patches also train later tasks.
+        enhancing_every: number of updates from one with the enhancing tumour's task to the next, from the first update
+            of an epoch on.
     """
 
-    def __init__(self, epochs: Sequence[int], transfer: bool) -> None:
+    def __init__(self, epochs: Sequence[int], transfer: bool, enhancing_every: int = 1) -> None:
         self.ends = list(itertools.accumulate(epochs))
         self.transfer = transfer
+        self.enhancing_every = enhancing_every
+
+    def tasks_in(self, epoch: int, update: int) -> int:
+        """Return the number of tasks that an update trains; epoch and update count from 1."""
+        tasks = min(bisect_left(self.ends, epoch), len(TASKS) - 1) + 1
+        return min(tasks, len(TASKS) - 1) if (update - 1) % self.enhancing_every else tasks
 
     def __call__(
         self,
@@ -116,6 +128,7 @@ class TaskBatch:
         non_blocking: bool = False,
         *,
         epoch: int,
+        update: int = 1,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, list[Tensor]]]:
         """Return the image, the classes by task and the ``patches``.
@@ -124,8 +137,9 @@ class TaskBatch:
             batch: ``image`` ``(B, 3, C, x, y, z)`` and ``label`` ``(B, 3, 1, x, y, z)``.
             device, non_blocking, kwargs: as for MONAI's ``prepare_batch``.
             epoch: epoch of the stage, from 1.
+            update: update of the epoch, from 1.
         """
-        tasks = min(bisect_left(self.ends, epoch), len(TASKS) - 1) + 1
+        tasks = self.tasks_in(epoch, update)
         image, label = (torch.as_tensor(batch[key])[:, :tasks] for key in ("image", "label"))
         label = label[:, :, 0].transpose(0, 1)  # (tasks, B, x, y, z)
         patches = [p.to(device, non_blocking=non_blocking) for p in self._patches(label)]

@@ -40,10 +40,6 @@ def scales(width: int = W) -> list[Tensor]:
     return [torch.randn(2, width, *size, dtype=torch.float64) for size in SIZES]
 
 
-def parameters(*modules: nn.Module) -> int:
-    return sum(p.numel() for m in modules for p in m.parameters())
-
-
 def equal(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
@@ -80,3 +76,23 @@ def attended(layer: TaskAttention, maps: list[Tensor]) -> Tensor:
         assert (mask > 0).all() and (mask < 1).all()
         y = mask * maps[-1]
     return cgp(layer.refine, y)
+
+
+def plain_network(network: MAMTLN, image: Tensor) -> dict[str, Tensor]:
+    """Compute the training form with heads that follow the up-sampling, and fusions of maps at the finest size."""
+    v = [cgp(project, f) for project, f in zip(network.project, network.backbone(image))]
+    v = network.va(v) if network.va is not None else v
+    multi_scale = fused(network.fusion_va, v[::-1])
+    a = [module(x, multi_scale) for module, x in zip(network.asa, v)] if network.asa is not None else v
+    s2 = attended(network.seg.attention2, [a[3], a[2], a[1]])
+    s1 = attended(network.seg.attention1, [s2, a[0]])
+
+    def head(layer: nn.Conv3d, x: Tensor) -> Tensor:
+        return F.conv3d(up(x, image), layer.weight, layer.bias)
+
+    return {
+        "aux_va": head(network.aux_va, multi_scale),
+        "aux_asa": head(network.aux_asa, fused(network.fusion_asa, a[::-1])),
+        "seg": head(network.seg.head, s1),
+        "class": network.cls(a),
+    }

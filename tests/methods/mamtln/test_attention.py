@@ -8,17 +8,7 @@ from torch import Tensor, nn
 from common.methods.mamtln.attention import ASAModule, VABlock, VALayer, WeightedFusion
 from common.methods.mamtln.blocks import Merge
 
-from .formulas import (
-    GROUPS,
-    W,
-    cgp,
-    down,
-    equal,
-    fused,
-    scales,
-    trained,
-    up,
-)
+from .formulas import GROUPS, W, cgp, down, equal, fused, scales, trained, up
 
 
 @pytest.mark.parametrize("maps", [scales()[::-1], [torch.cat(scales()[2:], 1), scales()[1]], scales()[2:]])

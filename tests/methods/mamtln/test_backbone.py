@@ -9,12 +9,7 @@ from common.methods.mamtln import MAMTLN
 from common.methods.mamtln.backbone import Bottleneck, NormalisedConvolution
 from common.methods.mamtln.blocks import pointwise
 
-from .formulas import (
-    NARROW,
-    conv_bn,
-    equal,
-    trained,
-)
+from .formulas import NARROW, conv_bn, equal, trained
 
 
 @pytest.mark.parametrize("size", [(64, 64, 8), (50, 70, 13)])

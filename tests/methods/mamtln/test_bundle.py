@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import OneOf
 from scipy import ndimage
 
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
-from common.methods.mamtln import MAMTLN
+from common.methods.mamtln import MAMTLN, ReleasedJaccardFocalLoss
 from common.reporting import read_class_scores, read_scores
 
 from ...workflows import assert_class_maps, assert_label_maps, overlay, parameters, results_in
@@ -36,6 +37,8 @@ ABLATIONS: dict[str, tuple[int, tuple[str, ...], str]] = {
     "va_asa_ta": (8_505_040, ("va", "asa", "ta"), "equal"),
     "equal_weights": (8_743_447, PARTS, "equal"),
     "asa_refine": (9_663_267, PARTS, "uncertainty"),
+    "released_loss": (8_743_447, PARTS, "equal"),
+    "released": (9_663_267, PARTS, "equal"),
     "segmentation_only": (8_275_087, PARTS, "uncertainty"),
     "classification_only": (8_254_154, PARTS, "uncertainty"),
     "lits": (8_275_282, PARTS, "uncertainty"),
@@ -122,6 +125,31 @@ def test_the_grid_of_the_focal_loss_is_the_papers(gamma: float, alpha: float, et
     loss = parser.get_parsed_content("loss")
     assert (loss.seg_loss.focal.gamma, loss.seg_loss.focal.alpha, loss.seg_loss.eta) == (gamma, alpha, eta)
     assert loss.log_variances is None
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("released_loss", 1e-9), ("released", 1e-6)])
+def test_released_choices(name: str, lowest: float) -> None:
+    parser = parser_of("train", f"ablations/{name}")
+    loss = parser.get_parsed_content("loss").seg_loss
+    assert isinstance(loss, ReleasedJaccardFocalLoss)
+    assert (loss.alpha, loss.gamma, loss.eta) == (0.8, 1.0, 0.1)
+    (stage,) = parser.get_parsed_content("stages")
+    assert stage.start_optimizer()[1].lowest == lowest
+
+
+def test_gamma_is_below_1_in_half_of_the_draws() -> None:
+    """Read it from three values of a patch without a change of the scale: 0, 1/2 and 1."""
+    contrast = next(step for step in parser_of("train").get_parsed_content("augment") if isinstance(step, OneOf))
+    contrast.set_random_state(0)
+    image = torch.tensor([0.0, 0.5, 1.0] * 9).reshape(1, 3, 3, 3)
+    middles = []
+    for _ in range(1500):
+        low, middle, high = contrast({"image": image.clone()})["image"].flatten()[:3].tolist()
+        middles.append((middle - low) / (high - low))
+    changed = np.log([m for m in middles if abs(m - 0.5) > 1e-5]) / np.log(0.5)
+    assert len(changed) / 1500 == pytest.approx(0.3, abs=0.04)
+    assert changed.min() > 0.7 and changed.max() < 1.5
+    assert (changed < 1).mean() == pytest.approx(0.5, abs=0.07)
 
 
 def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from monai.losses import DiceLoss
 from torch import Tensor
 
 from common.errors import InputError
-from common.methods.mamtln import JaccardFocalLoss
+from common.methods.mamtln import JaccardFocalLoss, ReleasedJaccardFocalLoss
 
 
 def naive(logits: Tensor, label: Tensor, alpha: float, gamma: float, eta: float) -> float:
@@ -63,6 +63,23 @@ def test_focal_of_half_everywhere(alpha: float, focal: float) -> None:
     jaccard = JaccardFocalLoss(eta=0)(logits, label)
     loss = JaccardFocalLoss(alpha=alpha, eta=1)(logits, label)
     assert (loss - jaccard).item() == pytest.approx(focal, abs=1e-5)
+
+
+def test_the_released_loss_is_worked_by_hand() -> None:
+    """Expect it for 1000 voxels of p = 1/2, of which 10 are foreground.
+
+    Jaccard: 1 - 5 / (10 + 500 - 5). Focal: log(2) / 2 * (0.8 * 10 + 0.2 * 990).
+    """
+    logits, label = of_fraction(0.01)
+    logits.requires_grad_()
+    jaccard = ReleasedJaccardFocalLoss(eta=0)(logits, label)
+    assert jaccard.item() == pytest.approx(500 / 505, rel=1e-6)
+    focal = ReleasedJaccardFocalLoss(eta=1)(logits, label) - jaccard
+    assert focal.item() == pytest.approx(206 * math.log(2) / 2, rel=1e-5)
+    (gradient,) = torch.autograd.grad(focal, logits)
+    inside, outside = (gradient[0, 1][label[0, 0] == value].unique() for value in (1, 0))
+    assert inside.tolist() == pytest.approx([-0.2]) and outside.tolist() == pytest.approx([0.05])  # weight / 4
+    assert ReleasedJaccardFocalLoss(gamma=0, eta=1)(logits, label) - jaccard > 1.9 * focal
 
 
 def test_jaccard_equals_monai() -> None:

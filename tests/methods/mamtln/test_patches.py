@@ -57,6 +57,27 @@ def test_other_patches_lie_anywhere() -> None:
             )
 
 
+def test_patches_reach_out_by_half_of_the_margin() -> None:
+    """Expect starts from -2 to 20 - 6 + 2 along x for a margin of 3, and from 0 to 9 - 3 along z without one."""
+    data, final = FindTumourVoxelsd()(case((0, 15, 8))), (3, 2, 3)
+    crop = RandCropTumourPatchd(BOTH, SIZE, 0, fill=(-1.0, 0), final_size=final).set_random_state(0)
+    found = np.array([crop.randomize(data["centres"], SHAPE) for _ in range(3000)])
+    assert found.min(0).tolist() == [-2, -1, 0] and found.max(0).tolist() == [16, 13, 6]
+    centred = RandCropTumourPatchd(BOTH, SIZE, 1, fill=(-1.0, 0), final_size=final).set_random_state(0)
+    patch = centred(data)
+    assert centred.randomize(data["centres"], SHAPE) == [-2, 13, 6]
+    assert patch["label"].nonzero().tolist() == [[0, 2, 2, 2]]
+    assert (patch["image"][0, :2] == -1).all() and (patch["image"][0, 2:, :3] >= 0).all()
+
+
+def test_a_tumour_at_the_border_is_in_every_centred_patch() -> None:
+    """Compare with the published sizes: 301 voxels are cut, 256 remain."""
+    for edge in (0, 5, 19, 380, 399):
+        data = FindTumourVoxelsd()(case((edge, 200, 3), shape=(400, 400, 6)))
+        crop = RandCropTumourPatchd(BOTH, (301, 301, 6), 1, final_size=(256, 256, 6))
+        assert crop(data)["label"][0, 22:278, 22:278].any()
+
+
 def test_the_share_of_centred_patches_is_the_given_one() -> None:
     places = starts(case((10, 8, 4)), 0.3, 1000)
     assert 0.25 < np.mean([place == (7, 6, 3) for place in places]) < 0.35

@@ -7,13 +7,12 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from common.methods.mmfnet import MMFNet
 from common.methods.mmfnet.network import FusionBlock
 
+from ..networks import set_trained
+
 BATCH_NORM_RELU = {"norm": "batch", "act": "relu"}
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def fusion_block(shared_mlp: bool = False, std_pool: str = "both") -> FusionBlock:
@@ -25,10 +24,7 @@ def fusion_block(shared_mlp: bool = False, std_pool: str = "both") -> FusionBloc
 def trained_batch_norms(module: nn.Module) -> nn.Module:
     for m in module.modules():
         if isinstance(m, nn.BatchNorm3d):
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2)
-            nn.init.uniform_(m.weight, 0.5, 2)
-            nn.init.normal_(m.bias, std=0.3)
+            set_trained(m)
     return module
 
 
@@ -79,3 +75,36 @@ def naive_fusion(block: FusionBlock, f_ori: Tensor, shared_mlp: bool, std_pool: 
     f_r = naive_convolution(f_ori + f_s, block.residual_fusion.reduce)  # (12)
     refined = naive_batch_norm(naive_convolution(f_r, first.conv), first.adn.N).clamp(min=0)
     return f_r + naive_convolution(refined, second)  # (6), (13)
+
+
+def naive_mmfnet(network: MMFNet, x: Tensor) -> Tensor:
+    """Compute figure 3 in eval mode, with plain skips if the network has no fusion blocks."""
+
+    def convolution(x: Tensor, block: nn.Module) -> Tensor:
+        return naive_batch_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
+
+    def halve(x: Tensor) -> Tensor:
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2).amax((5, 6, 7))
+
+    def double(x: Tensor, up: nn.Module) -> Tensor:
+        larger = torch.zeros(x.shape[0], up.weight.shape[1], *(2 * size for size in x.shape[2:]))
+        for i, j, k in itertools.product((0, 1), repeat=3):
+            larger[:, :, i::2, j::2, k::2] = torch.einsum("co,bcxyz->boxyz", up.weight[:, :, i, j, k], x)
+        return larger + up.bias.view(1, -1, 1, 1, 1)
+
+    levels: list[list[Tensor]] = [[] for _ in range(len(network.fusions) + 1)]
+    for i, encoder in enumerate(network.encoders):
+        features = x[:, i : i + 1]
+        for level, (first, second) in enumerate(encoder.blocks):
+            features = convolution(convolution(features, first), second)
+            levels[level].append(features)
+            features = halve(features)
+        levels[-1].append(convolution(features, encoder.bottom))
+
+    features = torch.cat(levels[-1], 1)
+    for level, block in zip(reversed(range(len(network.fusions))), network.decoder, strict=True):
+        skip = torch.cat(levels[level], 1)
+        if isinstance(network.fusions[level], FusionBlock):
+            skip = naive_fusion(network.fusions[level], skip, shared_mlp=False, std_pool="both")
+        features = convolution(torch.cat([double(features, block.up), skip], 1), block.conv)
+    return 1 / (1 + torch.exp(-naive_convolution(features, network.head)))

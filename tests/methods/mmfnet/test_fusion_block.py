@@ -6,10 +6,7 @@ from torch import nn
 
 from common.methods.mmfnet.network import ChannelAttention, SpatialAttention
 
-from .formulas import (
-    fusion_block,
-    naive_fusion,
-)
+from .formulas import fusion_block, naive_fusion
 
 
 @pytest.mark.parametrize("shared_mlp", [False, True])

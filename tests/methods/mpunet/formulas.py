@@ -6,14 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.methods.mpunet import MPUNet
 from common.methods.mpunet.attention import AttentionGate, PositionAttention
 from common.methods.mpunet.network import DecoderStage
 
 NARROW = {"channels": (4, 4, 8, 8, 16)}
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -80,3 +77,24 @@ def plain_map(head: nn.Module, x: Tensor, scale: int) -> Tensor:
     if scale > 1:
         logits = F.interpolate(logits, scale_factor=float(scale), mode="trilinear", align_corners=False)
     return logits.exp() / logits.exp().sum(1, keepdim=True)
+
+
+def plain_network(n: MPUNet, x: Tensor) -> dict[str, Tensor]:
+    """Compute the published graph step by step, in eval mode, with gates, attention and residual stages."""
+    skips = []
+    for i in range(5):
+        stage, down = n.encoder[i].body, n.down[i].body
+        x = convolved(stage, 2, convolved(stage, 0, x)) + x
+        skips.append(x)
+        x = F.max_pool3d(x, 3, 1, 1)
+        x = F.conv3d(x, down[0].weight, down[0].bias, stride=2 if i < 3 else 1, padding=0 if i < 3 else 1)
+        x = F.elu(normed(x, down[1]))
+    b = n.bottom
+    x = F.prelu(normed(F.conv3d(x, b[0].weight, b[0].bias, padding=1), b[1]), b[2].weight)
+    x = plain_attention(b[3], x)
+    x = F.prelu(normed(F.conv3d(x, b[4].weight, b[4].bias, padding=1), b[5]), b[6].weight)
+    maps = []
+    for i, (stage, scale) in enumerate(zip([*n.decoder, n.finest], (8, 4, 2, 1))):
+        x = plain_stage(stage, x, skips[3 - i], first=i == 0)
+        maps.append(plain_map(n.head if scale == 1 else n.coarse_heads[i], x, scale))
+    return {"seg": sum(maps) / 4, "aux_8": maps[0], "aux_4": maps[1], "aux_2": maps[2]}

@@ -9,11 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from common.methods.mpunet.attention import AttentionGate, PositionAttention
 
-from .formulas import (
-    lively,
-    plain_attention,
-    plain_gate,
-)
+from .formulas import lively, plain_attention, plain_gate
 
 
 def test_attention_starts_as_the_identity() -> None:

@@ -39,8 +39,8 @@ def test_the_defaults_are_the_papers() -> None:
     network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
     assert parameters(network) == 21_507_255 and network.dense
     assert (stage.max_epochs, stage.weights, stage.patience) == (600, "model.pt", None)
-    rates = rates_of(stage, 200)
-    assert [rates[epoch - 1] for epoch in (1, 99, 100, 199, 200)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
+    rates = rates_of(stage, 201)
+    assert [rates[epoch - 1] for epoch in (1, 100, 101, 200, 201)] == [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5]
     settings = {
         "batch_size": 1,
         "labels": {"liver": 1},

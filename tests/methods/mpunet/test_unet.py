@@ -10,12 +10,8 @@ from torch import Tensor
 
 from common.methods.mpunet import AdditiveUNet
 
-from ..networks import TwoFormsTests
-from .formulas import (
-    count,
-    lively,
-    plain_map,
-)
+from ..networks import TwoFormsTests, parameters
+from .formulas import lively, plain_map
 
 
 class TestAdditiveUNet(TwoFormsTests):
@@ -61,8 +57,8 @@ def test_the_baseline_against_plain_formulas() -> None:
 
 def test_the_baseline_has_the_published_size() -> None:
     network = AdditiveUNet()
-    assert count(network) == 2_326_638
-    assert count(AdditiveUNet(out_channels=3)) == 2_327_092
+    assert parameters(network) == 2_326_638
+    assert parameters(AdditiveUNet(out_channels=3)) == 2_327_092
     adam = torch.optim.Adam(network.parameters())
     sum(values.square().sum() for values in network(torch.randn(1, 1, 16, 16, 16)).values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from common.methods.multirnet import MultiRNet
 
+from ..networks import set_trained
+
 MODES = ("shared", "own", "off")
 
 
@@ -19,17 +21,10 @@ def narrow(**options: object) -> MultiRNet:
 def trained(network: nn.Module) -> nn.Module:
     for m in network.modules():
         if isinstance(m, nn.BatchNorm3d):
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2)
-            nn.init.uniform_(m.weight, 0.5, 2)
-            nn.init.normal_(m.bias, std=0.3)
+            set_trained(m)
         elif isinstance(m, nn.PReLU):
             nn.init.uniform_(m.weight, 0.1, 0.9)
     return network
-
-
-def parameters(*modules: nn.Module) -> int:
-    return sum(p.numel() for module in modules for p in module.parameters())
 
 
 def outputs_of(module: nn.Module) -> list[Tensor]:

@@ -38,6 +38,7 @@ ABLATIONS: dict[str, tuple[int, int, type]] = {
     "iterations_0": (48_689_576, 0, FocalTverskyLoss),
     "iterations_1": (48_689_576, 1, FocalTverskyLoss),
     "segmentation_only": (45_631_685, 2, FocalTverskyLoss),
+    "reduce_on_plateau": (48_689_576, 2, FocalTverskyLoss),
 }
 
 
@@ -109,6 +110,16 @@ def test_an_ablation_is_the_papers(name: str) -> None:
     erases = [block.erases for block in network.segmentation.decoder]
     assert set(erases) == {name != "no_reverse_attention"}
     assert network.segmentation.mean_sigmoid == (name == "mean_sigmoid")
+
+
+def test_the_rate_falls_on_a_plateau_of_100_epochs() -> None:
+    (stage,) = parser_of(MULTIRNET, "train", "ablations/reduce_on_plateau").get_parsed_content("stages")
+    optimizer, scheduler = stage.start_optimizer()
+    for _ in range(101):
+        scheduler.step(1.0)
+    assert optimizer.param_groups[0]["lr"] == 3e-4 and stage.patience == 200
+    scheduler.step(1.0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(3e-5)
 
 
 def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:

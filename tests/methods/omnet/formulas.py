@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.methods.omnet import OMNet
 from common.methods.omnet.network import Backbone, CrossTaskGuidedAttention, ResidualBlock
 
-from ..networks import TwoFormsTests
+from ..networks import TwoFormsTests, set_trained
 
 CONVOLUTIONS = (nn.Conv3d, nn.ConvTranspose3d)
 TASKS = ("coarse", "tumour", "enhancing")
@@ -26,18 +26,11 @@ def narrow(**options: object) -> OMNet:
 def trained(network: nn.Module) -> nn.Module:
     for m in network.modules():
         if isinstance(m, nn.BatchNorm3d):
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2)
-            nn.init.uniform_(m.weight, 0.5, 2)
-            nn.init.normal_(m.bias, std=0.3)
+            set_trained(m)
         elif isinstance(m, CrossTaskGuidedAttention):
             nn.init.normal_(m.scores.weight, std=4)  # as large as the 1 / channels of m is small
             nn.init.normal_(m.scores.bias)
     return network
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:

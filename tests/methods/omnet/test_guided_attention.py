@@ -10,13 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.methods.omnet import OMNet
 from common.methods.omnet.network import CrossTaskGuidedAttention, channel_importance
 
-from .formulas import (
-    POSITIVE,
-    TASKS,
-    naive_cga,
-    narrow,
-    trained,
-)
+from .formulas import POSITIVE, TASKS, naive_cga, narrow, trained
 
 
 def cga(task: str = "tumour", spatial_weights: bool = True) -> CrossTaskGuidedAttention:

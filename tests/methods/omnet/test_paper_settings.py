@@ -10,6 +10,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from common.data.folds import split_by_fold
+
 from ...workflows import parameters, parser_of, rates_of
 from .tiny import OMNET
 
@@ -34,7 +36,7 @@ def assert_is_the_papers(
     assert (batch.ends, batch.transfer) == (list(np.cumsum(curriculum)), transfer)
     rates = rates_of(stage, 20)
     assert [rates[epoch - 1] for epoch in (1, 4, 5, 8, 9, 20)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 1e-3 / 2**4]
-    assert stage.find_unused_parameters is any(curriculum[:2])
+    assert stage.find_unused_parameters is (any(curriculum[:2]) or batch.enhancing_every > 1)
     return network
 
 
@@ -44,8 +46,20 @@ def test_a_variant_is_the_papers(name: str) -> None:
     parser = parser_of(OMNET, "train", f"ablations/{name}")
     network = assert_is_the_papers(parser, *VARIANTS[name])
     assert list(network.nets if name == "cascade" else network.heads) == ["coarse", "tumour", "enhancing"]  # type: ignore[arg-type]
+    assert parser["enhancing_every"] == (2 if name == "cascade" else 1)
     if name == "omnet_cga_minus":
         assert network.guided and not network.heads["tumour"].spatial_weights  # type: ignore[index, union-attr]
+
+
+def test_patches_of_each_network_of_the_cascade() -> None:
+    """Section IV-C: about 400,000, 400,000 and 200,000 patches, and 20 epochs of each network."""
+    parser = parser_of(OMNET, "train", "ablations/cascade")
+    (stage,) = parser.get_parsed_content("stages")
+    tasks = [stage.prepare_batch.tasks_in(1, update) for update in range(1, parser["updates_per_epoch"] + 1)]
+    updates = [sum(number > task for number in tasks) for task in range(3)]
+    assert updates == [20_000, 20_000, 10_000]
+    assert [count * parser["batch_size"] for count in updates] == [400_000, 400_000, 200_000]
+    assert [count * stage.max_epochs for count in updates] == [400_000, 400_000, 200_000]  # updates of each network
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -66,6 +80,38 @@ def test_the_defaults_are_the_papers() -> None:
         "updates_per_epoch": 20_000,
     }
     assert {key: parser[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "validation_share", "cases"),
+    [
+        (11, 10, 0, (260, 0, 25)),  # Table I: 285 = 10 * 26 + 25
+        (10, 0, 0, (256, 0, 29)),  # the ensemble: 285 = 5 * 29 + 5 * 28
+        (10, 9, 0, (257, 0, 28)),
+        (10, 0, 0.25, (192, 64, 29)),  # a quarter of 256 validates
+    ],
+)
+def test_cases_of_the_paper(folds: int, fold: int, validation_share: float, cases: tuple[int, int, int]) -> None:
+    """Compare with section V-A: 260 cases for training and 25 for a test, of the 285 of BraTS 2018."""
+    items = [{"case": f"{index:03d}", "fold": index % folds, "order": index} for index in range(285)]
+    lists = split_by_fold(Path("dataset.json"), {"training": items}, fold, validation_share)
+    assert tuple(len(lists[section]) for section in ("training", "validation", "test")) == cases
+
+
+def test_without_validation_the_last_epoch_is_kept(workflow: Callable, tmp_path: Path) -> None:
+    """Check too that the third network of a cascade makes updates 1 and 3 of the 3 in each of 2 epochs."""
+    options = {"validation_share": 0, "curriculum": [0, 0, 2], "updates_per_epoch": 3}
+    flow = workflow(OMNET, "train", "ablations/cascade", **options)
+    flow.run()
+    models = tmp_path / "models"
+    state = torch.load(models / "training_state.pt", weights_only=True)
+    assert (state["epoch"], state["weights_epoch"]) == (2, 2)
+    weights = torch.load(models / "model.pt", weights_only=True)
+    assert all(torch.equal(value, weights[key]) for key, value in state["network"].items())
+    counts = [weights[f"nets.{task}.head.0.adn.N.num_batches_tracked"] for task in ("coarse", "tumour", "enhancing")]
+    assert [int(count) for count in counts] == [6, 6, 4]
+    workflow(OMNET, "inference", "ablations/cascade", levels=1).run()  # another number of tasks than the training's
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
 
 
 @pytest.mark.parametrize("overlay", [(), ("ablations/cascade",)], ids=["one pass", "cascade"])

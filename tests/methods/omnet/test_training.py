@@ -107,6 +107,22 @@ def test_other_than_three_numbers_of_epochs_is_refused(epochs: tuple[int, ...]) 
         one_pass(narrow(), SGD, epochs)
 
 
+def test_every_second_update_trains_the_third_task() -> None:
+    """An update without the third task leaves out its patches and those that would be transferred to it."""
+    core = patch(c1=10_000)
+    (stage,) = one_pass(narrow(), SGD, enhancing_every=2)
+    found = []
+    for update in range(1, 6):
+        image, targets, _, kwargs = stage.prepare_batch(
+            collated([[core, core, core]]), CPU, False, epoch=3, update=update
+        )
+        found.append((len(image), [p.tolist() for p in kwargs["patches"]], [len(t) for t in targets.values()]))
+    with_third, without = (3, [[0], [0, 1], [0, 1, 2]], [1, 2, 3]), (2, [[0], [0, 1], []], [1, 2, 0])
+    assert found == [with_third, without, with_third, without, with_third]
+    assert stage.find_unused_parameters
+    assert [stage.prepare_batch.tasks_in(epoch, update) for epoch in (1, 2) for update in (1, 2)] == [1, 1, 2, 2]
+
+
 # Transfer.
 
 
@@ -316,7 +332,7 @@ def test_a_task_that_has_not_joined_stays_unchanged(trainer: Callable, tmp_path:
 def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -> None:
     """There is no dropout, since its draws depend on earlier draws."""
     BUILD["no dropout"] = lambda: Cascade(channels=(8, 6), dropout=0.0, bn_momentum=0.1, dense=True)
-    options = {"curriculum": {"epochs": (0, 0, 2), "transfer": False}}
+    options = {"curriculum": {"epochs": (0, 0, 2), "transfer": False, "enhancing_every": 2}}
     engine = trained(trainer, tmp_path / "cascade", "no dropout", **options)
     torch.manual_seed(0)
     cascade = BUILD.pop("no dropout")()
@@ -325,7 +341,9 @@ def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -
         (optimizer, scheduler), data = stage.start_optimizer(), loader()
         for epoch in (1, 2):
             data.sampler.set_epoch(epoch)
-            for batch in data:
+            for update, batch in enumerate(data, start=1):
+                if number == 2 and update == 2:  # of three
+                    continue
                 label = batch["label"][:, number, 0].long()
                 optimizer.zero_grad()
                 outputs = net(batch["image"][:, number].float())
@@ -337,7 +355,8 @@ def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -
 
 
 def _process(rank: int, make: Callable, folder: Path, name: str) -> None:
-    engine = trained(make, folder, name, curriculum={"epochs": (1, 1, 1)}, batches=loader(batch_size=1))
+    curriculum = {"epochs": (1, 1, 1), "enhancing_every": 2}
+    engine = trained(make, folder, name, curriculum=curriculum, batches=loader(batch_size=1))
     assert engine.state.epoch == 3
     torch.save(engine.evaluator.network.state_dict(), folder / f"rank{rank}.pt")
 

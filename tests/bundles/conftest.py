@@ -1,0 +1,59 @@
+"""Give tests packed bundles as their receivers use them: from any folder, without this repository."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from common.logs import LOG_FILE
+
+from ..conftest import BUNDLES
+from .packed import pack_tiny
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return a function that packs a bundle with a narrow network, once, and returns the folder of its package."""
+    dist = tmp_path_factory.mktemp("packed") / "dist"
+
+    @functools.cache
+    def pack(bundle: Path) -> Path:
+        pack_tiny(bundle, dist, {})
+        return dist / bundle.name
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def made(packed: Callable[[Path], Path]) -> Path:
+    """Pack all bundles; return their folder."""
+    for bundle in BUNDLES:  # one by one: Python 3.11.7 may fail if two threads parse code at once
+        packed(bundle)
+    return packed(BUNDLES[0]).parent
+
+
+@pytest.fixture
+def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """Copy a bundle's package, and hide this repository from the process and its working directory."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "common", None)
+    yield lambda bundle: Path(shutil.copytree(made / bundle.name, tmp_path / "unpacked" / bundle.name))
+    for handler in [h for h in logging.getLogger().handlers if h.get_name() == LOG_FILE]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    for name in [name for name in sys.modules if re.match(r"\w+_v\d+_\d+_\d+\b", name)]:
+        del sys.modules[name]
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
+def package(request: pytest.FixtureRequest, stranger: Callable[[Path], Path]) -> Path:
+    return stranger(request.param)

@@ -1,0 +1,31 @@
+"""The list of the bundles: complete, and quick because it imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.bundle_list import BUNDLES, bundle_entries, bundle_table
+from common.errors import InputError
+
+
+def test_list_has_every_bundle() -> None:
+    entries = json.loads(bundle_table(as_json=True))
+    assert {entry["name"] for entry in entries} == {path.parent.name for path in BUNDLES.glob("*/configs")}
+    assert all(entry["name"] in bundle_table(as_json=False) for entry in entries)
+    assert all(entry["modalities"] and entry["labels"] and entry["version"] for entry in entries)
+
+
+def test_list_imports_nothing_heavy() -> None:
+    code = "import sys, common.bundle_list; print({'torch', 'monai', 'numpy', 'fire'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_folder_without_bundles_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no bundles"):
+        bundle_entries(tmp_path)

@@ -1,0 +1,56 @@
+"""Masks with the names and colours of their labels in the header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from common.data.volumes import read_volume
+from common.transforms import AtomicSaveImaged
+
+AFFINE = np.diag([-2.0, -2, 5, 1])
+
+
+def saved(folder: Path, **options: object) -> dict:
+    mask = torch.zeros(1, 4, 3, 2)
+    mask[0, :2, 0, 0], mask[0, 3] = 1, 4
+    meta = {
+        "affine": torch.tensor(AFFINE), "original_affine": AFFINE, "spatial_shape": np.array([4, 3, 2]),
+        "filename_or_obj": "P1.nii.gz",
+    }  # fmt: skip
+    return AtomicSaveImaged("pred", folder, **options)({"pred": MetaTensor(mask, meta=meta)})
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    (extension,) = nib.load(path).header.extensions
+    text = extension.get_content()
+    root = ElementTree.fromstring(text.rstrip(b"\0") if isinstance(text, bytes) else text)
+    return [{**label.attrib, "name": label.text or ""} for label in root.iter("Label")]
+
+
+def test_mask_names_its_labels_in_colours(tmp_path: Path) -> None:
+    data = saved(tmp_path, labels={"liver": 1, "tumour <5 mm & more": 4})
+    labels = table(tmp_path / "P1_seg.nii.gz")
+    assert [(label["Key"], label["name"]) for label in labels] == [("1", "liver"), ("4", "tumour <5 mm & more")]
+    assert len({(label["Red"], label["Green"], label["Blue"]) for label in labels}) == 2
+    assert data["volumes_ml"] == {"liver": 0.04, "tumour <5 mm & more": 0.12}
+
+
+def test_values_may_differ_from_the_labels(tmp_path: Path) -> None:
+    data = saved(tmp_path, labels={"liver": 1, "tumour": 2}, values=[1, 4])
+    assert [label["Key"] for label in table(tmp_path / "P1_seg.nii.gz")] == ["1", "4"]
+    assert data["volumes_ml"]["tumour"] == 0.12
+
+
+def test_names_leave_the_voxels_as_they_are(tmp_path: Path) -> None:
+    saved(tmp_path / "named", labels={"liver": 1, "tumour": 4})
+    assert "volumes_ml" not in saved(tmp_path / "plain")
+    (named, there), (plain, place) = (read_volume(tmp_path / name / "P1_seg.nii.gz") for name in ("named", "plain"))
+    np.testing.assert_array_equal(named, plain)
+    np.testing.assert_array_equal(there, place)
+    assert not nib.load(tmp_path / "plain" / "P1_seg.nii.gz").header.extensions
