@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 # The checks of an image as loaded, and the kind of scan that each of them expects, in the words of MONAI's metadata.
 CHECKS = {"CheckHounsfieldd": "CT", "CheckMRId": "MR"}
+FORMATS = {"CT": "hounsfield", "MR": "magnitude"}
 
 
 def described_input(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict:
@@ -29,6 +30,7 @@ def described_input(own_metadata: Mapping[str, Any], before: Mapping[str, Any], 
         image |= {"num_channels": len(names), "channel_def": {str(i): name for i, name in enumerate(names)}}
         metadata["image_classes"] = f"{', '.join(names)}, in this order"
     image["modality"] = kind_of_scan(after)
+    image["format"] = FORMATS.get(image["modality"], image["format"])
     if after.get("normalize") != before.get("normalize"):
         image["value_range"] = []
     return metadata

@@ -73,6 +73,7 @@ def test_metadata_follow_other_modalities(bundle: Path) -> None:
     after = changed(config, ["a", "b"], "MR")
     image = described_input(metadata, config, after)["network_data_format"]["inputs"]["image"]
     assert (image["num_channels"], image["channel_def"], image["modality"]) == (2, {"0": "a", "1": "b"}, "MR")
+    assert image["format"] == "magnitude"
     assert image["value_range"] == []  # unknown
     assert metadata == config_of(bundle, "metadata")
     after["check"] = []
