@@ -25,13 +25,16 @@ from .process import in_clean_process
 WINDOWS = 1.5  # largest size of the case, in windows of the network
 
 
-def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def try_package(
+    archive: Path, phantom: Mapping[str, Any], settings: Mapping[str, Any], own_transforms: bool = False
+) -> None:
     """Unpack a package elsewhere, check it, infer a synthetic case, and use its scripted network alone.
 
     Args:
         archive: zip of the package.
         phantom: config of the phantom that makes the case.
         settings: options of the inference, such as a coarser grid than the recorded one, to save time.
+        own_transforms: whether ``normalize`` of the package is another one than its bundle's.
 
     Raises:
         InputError: a check failed, or inference wrote no mask on the grid of the case.
@@ -48,7 +51,7 @@ def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str
         case = elsewhere / "data" / "case.nii.gz"
         case.parent.mkdir()
         recipe, config = ConfigParser(dict(phantom)).get_parsed_content(), read_json(folder / "configs/inference.json")
-        write_case(recipe, config, case, has_own_grid=not settings)
+        write_case(recipe, config, case, own_transforms)
         options = {
             "config_file": folder / "configs" / "inference.json",
             "dataset_dir": elsewhere / "data",
@@ -64,7 +67,7 @@ def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str
                 _check_grid(path, case)
 
 
-def write_case(phantom: PhantomRecipe, config: Mapping[str, Any], path: Path, has_own_grid: bool = False) -> None:
+def write_case(phantom: PhantomRecipe, config: Mapping[str, Any], path: Path, own_transforms: bool = False) -> None:
     """Write a scan with the modalities of a package: a phantom, with several channels in one file.
 
     A modality that the phantom does not have is another one of its modalities. Its values become Hounsfield units or
@@ -75,14 +78,14 @@ def write_case(phantom: PhantomRecipe, config: Mapping[str, Any], path: Path, ha
         phantom: recipe of the scan.
         config: ``inference.json`` of the package.
         path: file to write.
-        has_own_grid: whether ``spacing`` of the package is another one than its bundle's.
+        own_transforms: as for :func:`try_package`.
     """
     drawn = phantom(np.random.default_rng(0), phantom.classes[0] if phantom.classes else None)
     volumes = list(drawn.images.values())
     names, kind = config["modalities"], kind_of_scan(config)
     channels = [drawn.images.get(name, volumes[i % len(volumes)]) for i, name in enumerate(names)]
     scan = np.stack([_as_kind(volume, kind) for volume in channels], -1).astype(np.int16)
-    shrink = np.diag([*3 * [_shrinkage(drawn.affine, scan.shape[:3], config, has_own_grid)], 1.0])
+    shrink = np.diag([*3 * [_shrinkage(drawn.affine, scan.shape[:3], config, own_transforms)], 1.0])
     nib.save(nib.Nifti1Image(scan[..., 0] if len(names) == 1 else scan, shrink @ drawn.affine), path)
 
 
@@ -95,11 +98,11 @@ def _as_kind(volume: np.ndarray, kind: str) -> np.ndarray:
     return (volume + 1000).clip(0) if kind == "MR" and is_ct else volume
 
 
-def _shrinkage(affine: np.ndarray, shape: Sequence[int], config: Mapping[str, Any], has_own_grid: bool) -> float:
+def _shrinkage(affine: np.ndarray, shape: Sequence[int], config: Mapping[str, Any], own_transforms: bool) -> float:
     """Return a factor on the size of a phantom, 1 for a package with the grid of its bundle."""
     for step in config.get("normalize", ()):
         pixdim = step.get("pixdim")
-        if pixdim == "@spacing" and has_own_grid:
+        if pixdim == "@spacing" and own_transforms:
             pixdim = config["spacing"]
         if isinstance(pixdim, list) and all(isinstance(size, (int, float)) and size > 0 for size in pixdim):
             extent = np.multiply(shape, np.linalg.norm(affine[:3, :3], axis=0))
