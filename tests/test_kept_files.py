@@ -35,12 +35,13 @@ WRITES = {
         ["plots", "--classes", "classes.csv", "--scores", "scores.csv", "--out", "out"],
         ["out/roc.png", "out/bland_altman.png"],
     ),
+    "report": (["report", ".", "--out", "out/report.html"], ["out/report.html"]),
     "pack": (
         ["pack", BUNDLE, "--weights", "model.pt", "--out", "out"],
         [f"out/{BUNDLE}_v0.1.0.zip", f"out/{BUNDLE}/notes.txt"],
     ),
 }
-READS = {"doctor", "scores", "verify"}
+READS = {"doctor", "list", "scores", "series", "verify"}
 TESTED_ELSEWHERE = {"crossval", "nnunet", "plan"}  # with the data sets that they need
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI warns for every config

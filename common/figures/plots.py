@@ -154,8 +154,7 @@ def distribution_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
         values = [[v for row in rows if math.isfinite(v := row.get(name, math.nan))] for rows in runs.values()]
         ax.boxplot(values, widths=0.5, showfliers=False)
         for place, of_run in enumerate(values, 1):
-            shift = np.linspace(-0.12, 0.12, len(of_run)) if of_run else []
-            ax.scatter(np.add(place, shift), of_run, s=8, alpha=0.6)
+            ax.scatter(place + np.linspace(-0.12, 0.12, len(of_run)), of_run, s=8, alpha=0.6)
         ax.set_xticks(range(1, len(runs) + 1), [_literal(run) for run in runs], fontsize=7)
         ax.set_title(_literal(name), fontsize=9)
     return figure

@@ -141,10 +141,10 @@ class Rewriting:
             return [self._value(item) for item in value]
         if isinstance(value, dict):
             result = {key: self._value(item) for key, item in value.items()}
-            target = value.get("_target_", "")
-            if target.startswith(f"{self.own}."):
-                result["_target_"] = f"{self.package}.{target.removeprefix(f'{self.own}.')}"
-                result["_requires_"] = "@bundle_code"
+            for key, target in value.items():  # "_target_", or "loss::_target_" in an overlay
+                if key.endswith("_target_") and isinstance(target, str) and target.startswith(f"{self.own}."):
+                    result[key] = f"{self.package}.{target.removeprefix(f'{self.own}.')}"
+                    result[key.removesuffix("_target_") + "_requires_"] = "@bundle_code"
             return result
         return self._expression(value) if isinstance(value, str) and value.startswith("$") else value
 
@@ -169,8 +169,7 @@ class Rewriting:
 
 def _targets(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        if isinstance(value.get("_target_"), str):
-            yield value["_target_"]
+        yield from (text for key, text in value.items() if key.endswith("_target_") and isinstance(text, str))
         value = list(value.values())
     if isinstance(value, list):
         for item in value:

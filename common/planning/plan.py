@@ -13,7 +13,8 @@ from monai.bundle.utils import merge_kv
 
 from ..data import load_cases
 from ..data.folders import channels_in_header
-from ..data.folds import VALIDATION_SHARE
+from ..data.folds import SECTIONS, VALIDATION_SHARE
+from ..data.listed_cases import read_lists
 from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
@@ -78,7 +79,7 @@ def plan_training(
         "labels": Choice(labels, naming),
         "regions": Choice(regions, naming),
         "label_map": Choice({}, "the label maps have the values of labels"),
-        **_classes(train, cases),
+        **_classes(train, cases, read_lists(dataset_dir, (), fold, validation_share)),
         "check": check,
         **({"spacing": Choice(spacing.value, _grid(spacing))} if "spacing" in train else {}),
         "normalize": Choice(
@@ -140,18 +141,25 @@ def _count_channels(case: Mapping[str, Any]) -> int:
     return len(image) if isinstance(image, list) else channels_in_header(Path(image))
 
 
-def _classes(train: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> dict[str, Choice]:
-    """Return the classes and the task of a method that classifies; empty for another method."""
+def _classes(
+    train: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], lists: Mapping[str, Any]
+) -> dict[str, Choice]:
+    """Return the classes and the task of a method that classifies; empty for another method.
+
+    The training cases of a fold may lack a rare class, so the classes are those of all lists.
+    """
     if "classes" not in train:
         return {}
-    found = [case["class"] for case in cases if "class" in case]
-    if len(found) < len(cases):
-        return {"task": Choice("seg", f"{len(found)} of {len(cases)} cases have a class")}
+    having = sum("class" in case for case in cases)
+    if having < len(cases):
+        return {"task": Choice("seg", f"{having} of {len(cases)} cases have a class")}
+    listed = [case for section in SECTIONS for case in lists.get(section) or [] if isinstance(case, dict)]
+    found = [case["class"] for case in listed if "class" in case]
     if all(isinstance(value, int) for value in found):
         classes = [f"class {number}" for number in range(max(found) + 1)]
     else:
         classes = sorted({str(value) for value in found})
-    return {"task": Choice("both", "every case has a class"), "classes": Choice(classes, "classes of the cases")}
+    return {"task": Choice("both", "every case has a class"), "classes": Choice(classes, "classes of all listed cases")}
 
 
 def _grid(spacing: Choice) -> str:

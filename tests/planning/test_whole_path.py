@@ -125,6 +125,7 @@ def test_three_labels_and_two_modalities_to_a_package(whole_path: Callable, tmp_
     metadata = json.loads(text)
     # the name of the bundle itself stays, as does the name of its package of code
     assert "liver" not in text.replace(MPUNET.name, "").lower()
+    assert metadata["data_source"] in (folder / "docs" / "data_license.txt").read_text()
     formats = metadata["network_data_format"]
     assert formats["inputs"]["image"]["channel_def"] == CHANNELS
     assert formats["inputs"]["image"]["format"] == "magnitude"

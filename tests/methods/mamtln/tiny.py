@@ -42,4 +42,5 @@ TINY = TinyBundle(
     body=Body(radii=(110, 85, 100), background=-1000, tissue=40, target=150),
     epochs=2,
     crops=False,
+    sample_types=(torch.float32, torch.uint8),
 )
