@@ -42,7 +42,6 @@ class Contents:
         eval_metrics: mean score by name, from that folder.
         phantom: config of the phantom on which the package is tried.
         trial: settings with which the package is tried: the coarse grid of its demo.
-        shrink_phantom: whether the phantom is made small, since the package has another preprocessing than its bundle.
         scripted_config: ``inference.json`` that goes into the scripted network.
     """
 
@@ -58,7 +57,6 @@ class Contents:
     eval_metrics: dict[str, float | None]
     phantom: dict[str, Any]
     trial: dict[str, Any] = field(default_factory=dict)
-    shrink_phantom: bool = False
     scripted_config: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -61,8 +61,7 @@ def apply_training_settings(contents: Contents) -> Contents:
     # On the demo's coarser grid, one or two windows cover a phantom. A grid that training changed stays.
     changed = {key for key in ("normalize", *GRID) if inference.get(key) != default.get(key)}
     trial = {key: demo[key] for key in GRID if key in demo and not {key, "normalize"} & changed}
-    shrink = "normalize" in changed
-    return replace(contents, configs=configs, metadata=metadata, files=files, trial=trial, shrink_phantom=shrink)
+    return replace(contents, configs=configs, metadata=metadata, files=files, trial=trial)
 
 
 def merged(config: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

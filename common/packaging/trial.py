@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,14 +25,13 @@ from .process import in_clean_process
 WINDOWS = 1.5  # largest size of the case, in windows of the network
 
 
-def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str, Any], shrink: bool) -> None:
+def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Unpack a package elsewhere, check it, infer a synthetic case, and use its scripted network alone.
 
     Args:
         archive: zip of the package.
         phantom: config of the phantom that makes the case.
         settings: options of the inference, such as a coarser grid than the recorded one, to save time.
-        shrink: whether the phantom becomes so small that a few windows cover it.
 
     Raises:
         InputError: a check failed, or inference wrote no mask on the grid of the case.
@@ -50,7 +48,7 @@ def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str
         case = elsewhere / "data" / "case.nii.gz"
         case.parent.mkdir()
         recipe, config = ConfigParser(dict(phantom)).get_parsed_content(), read_json(folder / "configs/inference.json")
-        write_case(recipe, config, case, shrink)
+        write_case(recipe, config, case, has_own_grid=not settings)
         options = {
             "config_file": folder / "configs" / "inference.json",
             "dataset_dir": elsewhere / "data",
@@ -66,26 +64,26 @@ def try_package(archive: Path, phantom: Mapping[str, Any], settings: Mapping[str
                 _check_grid(path, case)
 
 
-def write_case(phantom: PhantomRecipe, config: Mapping[str, Any], path: Path, shrink: bool = False) -> None:
+def write_case(phantom: PhantomRecipe, config: Mapping[str, Any], path: Path, has_own_grid: bool = False) -> None:
     """Write a scan with the modalities of a package: a phantom, with several channels in one file.
 
     A modality that the phantom does not have is another one of its modalities. Its values become Hounsfield units or
-    intensities of MRI if the package checks for these.
+    intensities of MRI if the package checks for these. For a package with a grid of its own, the phantom becomes so
+    small that a few windows cover it.
 
     Args:
         phantom: recipe of the scan.
         config: ``inference.json`` of the package.
         path: file to write.
-        shrink: whether the phantom becomes so small that a few windows on the package's grid cover it.
+        has_own_grid: whether ``spacing`` of the package is another one than its bundle's.
     """
     drawn = phantom(np.random.default_rng(0), phantom.classes[0] if phantom.classes else None)
     volumes = list(drawn.images.values())
     names, kind = config["modalities"], kind_of_scan(config)
     channels = [drawn.images.get(name, volumes[i % len(volumes)]) for i, name in enumerate(names)]
     scan = np.stack([_as_kind(volume, kind) for volume in channels], -1).astype(np.int16)
-    factor = _shrinkage(drawn.affine, scan.shape[:3], config) if shrink else 1.0
-    affine = np.diag([factor, factor, factor, 1.0]) @ drawn.affine
-    nib.save(nib.Nifti1Image(scan[..., 0] if len(names) == 1 else scan, affine), path)
+    shrink = np.diag([*3 * [_shrinkage(drawn.affine, scan.shape[:3], config, has_own_grid)], 1.0])
+    nib.save(nib.Nifti1Image(scan[..., 0] if len(names) == 1 else scan, shrink @ drawn.affine), path)
 
 
 def _as_kind(volume: np.ndarray, kind: str) -> np.ndarray:
@@ -97,11 +95,12 @@ def _as_kind(volume: np.ndarray, kind: str) -> np.ndarray:
     return (volume + 1000).clip(0) if kind == "MR" and is_ct else volume
 
 
-def _shrinkage(affine: np.ndarray, shape: Sequence[int], config: Mapping[str, Any]) -> float:
-    """Return a factor on the size of a phantom, 1 for a grid that depends on the scan."""
-    parser = ConfigParser(copy.deepcopy(dict(config)))
-    for index, step in enumerate(config.get("normalize", ())):
-        pixdim = parser.get_parsed_content(f"normalize::{index}::pixdim") if "pixdim" in step else None
+def _shrinkage(affine: np.ndarray, shape: Sequence[int], config: Mapping[str, Any], has_own_grid: bool) -> float:
+    """Return a factor on the size of a phantom, 1 for a package with the grid of its bundle."""
+    for step in config.get("normalize", ()):
+        pixdim = step.get("pixdim")
+        if pixdim == "@spacing" and has_own_grid:
+            pixdim = config["spacing"]
         if isinstance(pixdim, list) and all(isinstance(size, (int, float)) and size > 0 for size in pixdim):
             extent = np.multiply(shape, np.linalg.norm(affine[:3, :3], axis=0))
             return min(1.0, float((WINDOWS * np.multiply(config["roi_size"], pixdim) / extent).min()))

@@ -61,7 +61,7 @@ def write_package(contents: Contents, out: Path) -> Path:
         files = [path for path in folder.rglob("*") if path.is_file()]
         write_zip(archive, {path.relative_to(folder.parent).as_posix(): path for path in files})
         logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")
-        try_package(archive, contents.phantom, contents.trial, contents.shrink_phantom)
+        try_package(archive, contents.phantom, contents.trial)
         _check_replaceable_folder(place)  # once more: the trial takes a minute, in which a user may add a file
         check_replaceable(zip_place, _is_package)
         _replace({folder: place, archive: zip_place}, Path(temporary) / "before")

@@ -29,8 +29,8 @@ def changed(config: dict[str, Any], modalities: list[str], kind: str) -> dict[st
     return {**config, "modalities": modalities, "check": check, "normalize": [resample], "roi_size": [40, 56, 40]}
 
 
-def written(bundle: Path, config: dict[str, Any], path: Path, shrink: bool = False) -> nib.Nifti1Image:
-    write_case(PHANTOMS[bundle.name], config, path, shrink)
+def written(bundle: Path, config: dict[str, Any], path: Path) -> nib.Nifti1Image:
+    write_case(PHANTOMS[bundle.name], config, path)
     return nib.load(path)
 
 
@@ -46,16 +46,22 @@ def test_case_of_own_modalities_is_the_phantom(bundle: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(scan.affine, drawn.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("pixdim", [[1, 1, 1.5], "@spacing"], ids=str)
+def test_case_shrinks_for_an_own_grid_by_reference(tmp_path: Path) -> None:
+    bundle = next(b for b in BUNDLES if config_of(b, "inference").get("spacing") == [1.0, 1.0, 1.0])
+    config = config_of(bundle, "inference") | {"roi_size": [16, 16, 8]}
+    for has_own_grid, fits in ((True, True), (False, False)):
+        write_case(PHANTOMS[bundle.name], config, tmp_path / "case.nii.gz", has_own_grid)
+        scan = nib.load(tmp_path / "case.nii.gz")
+        size = np.multiply(scan.shape[:3], scan.header.get_zooms()[:3])
+        assert bool((size <= 1.5 * np.array([16, 16, 8]) + 1e-3).all()) is fits
+
+
 @pytest.mark.parametrize("kind", CHECKS)
 @pytest.mark.parametrize("modalities", [["a"], ["a", "b", "c", "d"]], ids=["one", "four"])
 @bundles
-def test_case_follows_other_modalities(
-    bundle: Path, modalities: list[str], kind: str, pixdim: list[float] | str, tmp_path: Path
-) -> None:
+def test_case_follows_other_modalities(bundle: Path, modalities: list[str], kind: str, tmp_path: Path) -> None:
     config = changed(config_of(bundle, "inference"), modalities, kind)
-    config["normalize"][0]["pixdim"], config["spacing"] = pixdim, [1, 1, 1.5]
-    scan = written(bundle, config, tmp_path / "case.nii.gz", shrink=True)
+    scan = written(bundle, config, tmp_path / "case.nii.gz")
     channels = np.asarray(scan.dataobj).reshape(*scan.shape[:3], -1)
     assert channels.shape[-1] == len(modalities)
     image = torch.as_tensor(np.moveaxis(channels, -1, 0).astype(np.float32))
