@@ -100,7 +100,7 @@ class Rewriting:
             elif key == "bundle_root":
                 result |= {**BUNDLE_ROOT, "bundle_code": FIND_CODE}
             else:
-                result[key] = self._value(value)
+                result |= self._value({key: value})
         return result | functions
 
     def with_code(self, config: dict[str, Any], code: bytes) -> dict[str, Any]:
