@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from common.crossval import cross_validate
 from common.labels import channel_def
@@ -69,6 +70,7 @@ def infer_by_package(package: Path, elsewhere: Path, **settings: Any) -> None:
     elsewhere.mkdir()
     files = {"config_file": f"{package}/configs/inference.json", "meta_file": f"{package}/configs/metadata.json"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # else sums have another order
     done = subprocess.run(
         [sys.executable, "-c", RUN_PACKAGE, json.dumps({**files, "bundle_root": str(package), **settings})],
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
