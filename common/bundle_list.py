@@ -22,7 +22,7 @@ def bundle_entries(folder: Path = BUNDLES) -> list[dict[str, Any]]:
     """Return what ``list`` says of each bundle in a folder.
 
     Raises:
-        InputError: there is no bundle, or a config lacks a key.
+        InputError: the folder has no bundles, or a config lacks a key.
     """
     entries = []
     for path in sorted(folder.glob("*/configs/metadata.json")):

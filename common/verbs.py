@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai.bundle import ConfigParser
@@ -310,11 +310,7 @@ def scores(
     """
     if not runs:
         raise InputError("no runs; give folders of evaluations, NAME=FOLDER or FOLDER")
-    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
-    if len(named) < len(runs):
-        raise InputError(
-            f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name, as NAME=FOLDER"
-        )
+    named = _named(runs)
     folds, common_cases, paired = parse_bool(folds), parse_bool(common_cases), parse_bool(paired)
     if folds and paired:
         raise UsageError("--paired --folds: folds have different cases, so they have no pairs; choose one of the two")
@@ -325,6 +321,20 @@ def scores(
     else:
         of_classes = {name: read_classification(folder) for name, folder in named.items()}
         print(compare(of_cases, of_classes, folds, common_cases, asked, format))
+
+
+def _named(runs: Sequence[str]) -> dict[str, str]:
+    """Return the folder of each run by its name.
+
+    Raises:
+        InputError: two runs have the same name.
+    """
+    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    if len(named) < len(runs):
+        raise InputError(
+            f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name, as NAME=FOLDER"
+        )
+    return named
 
 
 def plots(out: str, classes: str | None = None, scores: str | None = None) -> None:
@@ -355,10 +365,7 @@ def report(*runs: str, out: str, dataset_dir: str | None = None) -> None:
     """
     if not runs:
         raise InputError("no runs; give folders of evaluations or inferences, NAME=FOLDER or FOLDER")
-    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
-    if len(named) < len(runs):
-        raise InputError(f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name")
-    print(write_report(named, out, dataset_dir))
+    print(write_report(_named(runs), out, dataset_dir))
 
 
 def pack(

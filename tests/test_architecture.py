@@ -44,7 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "record": {"data", "errors", "files", "options", "processes"},
     "reporting": {"errors", "files"},
     "figures": {"data", "errors", "files", "geometry", "reporting"},
-    "report": {"data", "errors", "figures", "files", "geometry", "reporting"},
+    "report": {"data", "errors", "figures", "files", "reporting"},
     "handlers": {"errors", "figures", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},

@@ -44,13 +44,12 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
     Raises:
         InputError: a table or the ensemble in the folder was changed, or belongs to another run.
     """
-    evaluations = [settings.folder(fold) / SCORES for fold in folds]
+    evaluations = {fold: settings.folder(fold) / SCORES for fold in folds}
     with _alone(settings.out):
-        write_scores(
-            _joined({n: read_scores(settings.folder(n) / SCORES / TABLE) for n in folds}), settings.out / TABLE
-        )
-        if all((folder / CLASSES).exists() for folder in evaluations):
-            rows = _joined({fold: read_classes(settings.folder(fold) / SCORES / CLASSES) for fold in folds})
+        scores = {fold: read_scores(folder / TABLE) for fold, folder in evaluations.items()}
+        write_scores(_joined(scores), settings.out / TABLE)
+        if all((folder / CLASSES).exists() for folder in evaluations.values()):
+            rows = _joined({fold: read_classes(folder / CLASSES) for fold, folder in evaluations.items()})
             _, probabilities, true = class_probabilities(rows)
             score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
             write_scores(rows, settings.out / CLASSES)

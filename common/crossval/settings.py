@@ -13,8 +13,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from ..data.folds import SECTIONS
-from ..data.listed_cases import load_cases, read_lists
+from ..data.listed_cases import all_items, load_cases, read_lists
 from ..errors import InputError, UsageError
 from ..files import read_json
 from ..options import check_setting, setting_of, used_settings
@@ -91,8 +90,7 @@ class Settings:
             InputError: the cases have no fold.
         """
         listing = read_lists(self.dataset_dir)
-        cases = [case for section in SECTIONS for case in listing.get(section) or []]
-        folds = {case["fold"] for case in cases if isinstance(case, dict) and type(case.get("fold")) is int}
+        folds = {case["fold"] for case in all_items(listing) if type(case.get("fold")) is int}
         if not folds:
             raise InputError(
                 f"{self.dataset_dir / 'dataset.json'}: its cases have no fold; write a list with folds by `python -m "
@@ -103,7 +101,11 @@ class Settings:
     def all_cases(self) -> list[dict[str, Any]]:
         """Return the cases of the data list; files may be missing."""
         modalities, fold = self.config(TRAIN).get("modalities", ()), self.folds()[0]
-        sections = [load_cases(self.dataset_dir, name, modalities, fold, allow_missing=True) for name in SECTIONS]
+        # without validation, a fold and the cases outside it are all cases
+        sections = [
+            load_cases(self.dataset_dir, name, modalities, fold, validation_share=0, allow_missing=True)
+            for name in ("training", "test")
+        ]
         return [case for cases in sections for case in cases]
 
     def training(self, fold: int) -> list[str]:

@@ -25,8 +25,8 @@ class Series(NamedTuple):
         path: path that :func:`common.data.volumes.read_volume` reads; see :func:`common.data.dicom_trees.series_path`.
         files: number of files.
         about: entries of the headers.
-        shape: shape ``(x, y, z)`` of the volume; empty if it is no volume.
-        spacing: voxel size in mm; empty if it is no volume.
+        shape: shape ``(x, y, z)`` of the volume; empty without a usable volume.
+        spacing: voxel size in mm; empty without a usable volume.
         axial: whether the slices are across the body.
         reason: why a network cannot use it; empty for a volume.
     """
@@ -110,7 +110,7 @@ def _place(one: Series) -> tuple[int, str, str]:
 
 
 def _judged(one: Series) -> Series:
-    """Return a series with its grid, or with the reason why it is no volume."""
+    """Return a series with its grid, or with the reason why the series is not a volume."""
     if one.reason:
         return one
     if "LOCALIZER" in one.about.kind.upper():

@@ -33,6 +33,11 @@ FOLDS = 5  # folds of a data set without a list of folds
 logger = logging.getLogger(__name__)
 
 
+def all_items(lists: Mapping[str, Any]) -> list[dict]:
+    """Return the entries of all lists of a ``dataset.json`` that describe a case."""
+    return [item for section in SECTIONS for item in lists.get(section) or [] if isinstance(item, dict)]
+
+
 def load_cases(
     dataset_dir: str | Path,
     section: str,

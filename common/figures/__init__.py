@@ -1,6 +1,7 @@
 """Draw pictures and plots of results."""
 
 from .marks import save_png
+from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 from .pictures import draw_outlines, outline_figure, window_of
 from .plots import (
     bland_altman,
@@ -20,10 +21,14 @@ __all__ = [
     "draw_bland_altman",
     "draw_outlines",
     "draw_roc",
+    "label_dice",
     "outline_figure",
     "paired_figure",
+    "read_mask",
+    "read_on_grid",
     "roc_curve",
     "roc_figure",
     "save_png",
+    "scale_bar",
     "window_of",
 ]

@@ -11,11 +11,10 @@ from scipy.ndimage import binary_dilation
 
 from ..data.folders import images_of_case
 from ..data.names import scan_name
-from ..data.volumes import read_volume
 from ..errors import InputError
-from ..geometry import grid_difference, turn_onto
 from ..reporting import read_result
 from .marks import check_png, save_png
+from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
 PREDICTION_WIDTH, TRUTH_WIDTH = 1.0, 3.5  # of the outlines, in points
-SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)  # lengths in mm
 HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
 LUNG, SOFT_TISSUE = (-1350.0, 150.0), (-160.0, 240.0)  # windows of a CT in HU
 AIR = -500.0  # HU; a CT in which the outlines enclose darker tissue is shown with the window of the lungs
@@ -66,11 +64,11 @@ def draw_outlines(
         InputError: a file cannot be read or has another grid; ``out`` does not end with .png or is another file.
     """
     check_png(out)
-    mask, affine = _canonical(Path(prediction))
-    reference = None if truth is None else _on_grid(Path(truth), prediction, mask, affine, labels=True)
+    mask, affine = read_mask(Path(prediction))
+    reference = None if truth is None else read_on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
     for path in _ordered(images, modalities):
-        volume = _on_grid(path, prediction, mask, affine, channels=True)
+        volume = read_on_grid(path, prediction, mask, affine, channels=True)
         rows += (
             [(path.name, volume)]
             if volume.ndim == 3
@@ -79,7 +77,7 @@ def draw_outlines(
     if modalities and len(modalities) != len(rows):
         raise InputError(f"--modalities: {len(modalities)} names, but the images have {len(rows)} channels")
     rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)] if modalities else rows
-    warmth = None if heat is None else _on_grid(Path(heat), prediction, mask, affine)
+    warmth = None if heat is None else read_on_grid(Path(heat), prediction, mask, affine)
     if heat is not None:
         rows.append((Path(heat).name, rows[0][1]))
     note = ""
@@ -91,9 +89,7 @@ def draw_outlines(
     title = scan_name(Path(prediction)).removesuffix("_seg")
     if reference is not None:
         values = [value for value in np.union1d(mask, reference) if value]
-        dice = [
-            2 * ((mask == v) & (reference == v)).sum() / ((mask == v).sum() + (reference == v).sum()) for v in values
-        ]
+        dice = label_dice(mask, reference, values)
         title += ", Dice " + ", ".join(f"{d:.3f}" for d in dice) if dice else ""
     return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note, title), out)
 
@@ -213,31 +209,9 @@ def _outline(ax: Any, mask: np.ndarray, colour: str, width: float) -> None:
 
 def _scale(ax: Any, spacing: Sequence[float], width: int) -> None:
     """Draw R and L, and a bar of a round number of millimetres, at most a third of the width."""
-    length = next((mm for mm in SCALE_BARS if mm <= width * spacing[0] / 3), SCALE_BARS[-1])
+    length = scale_bar(width * spacing[0])
     end, text = 0.04 + length / spacing[0] / width, {"color": "white", "fontsize": 7, "transform": ax.transAxes}
     ax.plot([0.04, end], [0.04, 0.04], color="white", linewidth=2, transform=ax.transAxes)
     ax.text(0.04, 0.06, f"{length} mm", **text)
     ax.text(0.02, 0.5, "R", **text)
     ax.text(0.98, 0.5, "L", ha="right", **text)
-
-
-def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a label map; return it and its affine in the orientation closest to RAS+."""
-    return turn_onto(*read_volume(path, labels=True), np.eye(4))
-
-
-def _on_grid(
-    path: Path,
-    prediction: str | Path,
-    mask: np.ndarray,
-    affine: np.ndarray,
-    labels: bool = False,
-    channels: bool = False,
-) -> np.ndarray:
-    """Read a volume that must be on the grid of the prediction; return it in the prediction's orientation."""
-    volume, of_volume = turn_onto(*read_volume(path, labels=labels), affine)
-    shape = volume.shape[:3] if channels else volume.shape
-    difference = grid_difference(shape, of_volume, mask.shape, affine)
-    if difference:
-        raise InputError(f"{path}: its grid differs from that of {prediction}: {difference}")
-    return volume

@@ -2,7 +2,7 @@
 
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class
-from .masks import label_masks
+from .masks import binary_cross_entropy, label_masks
 from .prelu import PReLU
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PReLU",
     "TwoForms",
     "append_class",
+    "binary_cross_entropy",
     "label_masks",
     "mean_ensemble",
     "split_class",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ from monai.bundle import ConfigParser
 from ..errors import InputError, root_cause
 from ..labels import channel_def, check_agreement, check_labels, class_regions, has_background, shown_labels
 
+DESCRIPTION = ("name", "task", "description")  # entries of the metadata that name the labels
 
-def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+logger = logging.getLogger(__name__)
+
+
+def relabelled(
+    own_metadata: Mapping[str, Any],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    described: Collection[str] = (),
+) -> dict[str, Any]:
     """Return metadata that describe the labels and classes of a package, if these differ from its bundle's.
 
     Output channels of the network, names and range of the label map's values, and names of scores change.
@@ -22,6 +32,7 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
         own_metadata: content of the bundle's ``metadata.json``.
         before: the bundle's ``inference.json``.
         after: the package's ``inference.json``.
+        described: entries of the metadata that the overlay sets.
 
     Raises:
         InputError: labels or regions of the package are not valid.
@@ -44,6 +55,13 @@ def relabelled(own_metadata: Mapping[str, Any], before: Mapping[str, Any], after
     formats["outputs"]["pred"]["num_channels"] += len(labels) - len(own)
     metadata["label_classes"] = f"{shown_labels(labels)}, 0 everything else"
     metadata["pred_classes"] = f"output of the network for {', '.join(labels)}"
+    if missing := [f'"_meta_::{key}"' for key in DESCRIPTION if key not in described]:
+        logger.warning(
+            "labels are %s, the bundle's are %s; set %s in the overlay, which are the bundle's in the metadata",
+            shown_labels(labels),
+            shown_labels(own),
+            ", ".join(missing),
+        )
     return metadata
 
 

@@ -13,7 +13,6 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
-from ..labels import shown_labels
 from ..options import literal, setting_of, used_settings
 from ..record import RECORD_FILE, apply_settings
 from .contents import DATA_LICENSE, META, Contents
@@ -22,7 +21,6 @@ from .modalities import described_input
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
-DESCRIPTION = ("name", "task", "description")  # entries of the metadata that name the labels
 GRID = ("spacing", "in_plane", "slice_thickness")
 
 logger = logging.getLogger(__name__)
@@ -40,16 +38,10 @@ def apply_training_settings(contents: Contents) -> Contents:
     """
     changes, default = _changes(contents), contents.inference
     inference = merged(default, changes)
-    metadata = described_input(relabelled(contents.metadata, default, inference), default, inference)
+    described = {key.removeprefix(META) for key in changes if key.startswith(META)}
+    metadata = relabelled(contents.metadata, default, inference, described)
+    metadata = described_input(metadata, default, inference)
     metadata = _changed_metadata(contents, metadata, changes)
-    missing = [f'"{META}{key}"' for key in DESCRIPTION if META + key not in changes]
-    if inference["labels"] != default["labels"] and missing:
-        logger.warning(
-            "labels are %s, the bundle's are %s; set %s in the overlay, which are the bundle's in the metadata",
-            shown_labels(inference["labels"]),
-            shown_labels(default["labels"]),
-            ", ".join(missing),
-        )
     files = dict(contents.files)
     if metadata["data_source"] != contents.metadata["data_source"]:
         files[DATA_LICENSE] = f"Data that trained the weights: {metadata['data_source']}\n".encode()

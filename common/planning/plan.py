@@ -13,8 +13,8 @@ from monai.bundle.utils import merge_kv
 
 from ..data import load_cases
 from ..data.folders import channels_in_header
-from ..data.folds import SECTIONS, VALIDATION_SHARE
-from ..data.listed_cases import read_lists
+from ..data.folds import VALIDATION_SHARE
+from ..data.listed_cases import all_items, read_lists
 from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
@@ -153,8 +153,7 @@ def _classes(
     having = sum("class" in case for case in cases)
     if having < len(cases):
         return {"task": Choice("seg", f"{having} of {len(cases)} cases have a class")}
-    listed = [case for section in SECTIONS for case in lists.get(section) or [] if isinstance(case, dict)]
-    found = [case["class"] for case in listed if "class" in case]
+    found = [case["class"] for case in all_items(lists) if "class" in case]
     if all(isinstance(value, int) for value in found):
         classes = [f"class {number}" for number in range(max(found) + 1)]
     else:

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 
 from ..data.listed_cases import read_lists, resolve_case
-from ..data.volumes import read_volume
 from ..errors import InputError
-from ..figures import bland_altman_figure, distribution_figure, paired_figure, roc_figure
+from ..figures import (
+    bland_altman_figure,
+    distribution_figure,
+    label_dice,
+    paired_figure,
+    read_mask,
+    read_on_grid,
+    roc_figure,
+)
 from ..files import check_replaceable, whole_file
-from ..geometry import grid_difference, turn_onto
 from ..reporting import (
     compare_paired,
     deviation,
@@ -171,17 +177,20 @@ def _case(
 ) -> dict[str, Any]:
     """Return a case as values for the template."""
     first = next(iter(files.values()))
-    reference, affine = turn_onto(*read_volume(first, labels=True), np.eye(4))
+    reference, affine = read_mask(first)
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     rows = []
     for path in map(Path, images):
-        volume = _on_grid(path, reference, affine, first)
+        volume = read_on_grid(path, first, reference, affine, channels=True)
         channels = [volume] if volume.ndim == 3 else [volume[..., c] for c in range(volume.shape[3])]
         rows += [(path.name, channel) for channel in channels]
     if len(modalities) == len(rows):
         rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)]
-    layers = {TRUTH: _on_grid(Path(case["label"]), reference, affine, first, True)} if "label" in case else {}
-    layers |= {run: _on_grid(path, reference, affine, first, True) for run, path in files.items()}
+    labelled = {TRUTH: Path(case["label"])} if "label" in case else {}
+    layers = {
+        name: read_on_grid(path, first, reference, affine, labels=True, channels=True)
+        for name, path in (labelled | dict(files)).items()
+    }
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     values = sorted({int(value) for layer in layers.values() for value in np.unique(layer) if value})
@@ -189,7 +198,7 @@ def _case(
         (known.get(value, f"label {value}"), [float((layer == value).sum()) * ml for layer in layers.values()])
         for value in values
     ]
-    dice = [_dice(layers[run], layers[TRUTH], values) for run in files] if TRUTH in layers else []
+    dice = [label_dice(layers[run], layers[TRUTH], values) for run in files] if TRUTH in layers else []
     return {
         "name": str(case["case"]),
         "layers": list(layers),
@@ -197,20 +206,3 @@ def _case(
         "dice": dice,
         **case_slices(rows, layers, spacing.tolist(), budget),
     }
-
-
-def _dice(mask: np.ndarray, truth: np.ndarray, values: Sequence[int]) -> list[float]:
-    """Return ``2 |A and B| / (|A| + |B|)`` of each label value."""
-    return [
-        2 * float(((mask == v) & (truth == v)).sum()) / max(float((mask == v).sum() + (truth == v).sum()), 1.0)
-        for v in values
-    ]
-
-
-def _on_grid(path: Path, onto: np.ndarray, affine: np.ndarray, of: Path, labels: bool = False) -> np.ndarray:
-    """Read a volume that must be on the grid of a mask, in the mask's orientation."""
-    volume, own = turn_onto(*read_volume(path, labels=labels), affine)
-    difference = grid_difference(volume.shape[:3], own, onto.shape, affine)
-    if difference:
-        raise InputError(f"{path}: its grid differs from that of {of}: {difference}")
-    return volume

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from skimage.measure import find_contours
 
-from ..figures import window_of
+from ..figures import scale_bar, window_of
 
 MOST_PIXELS = 320  # of a side of an image
 SLICES = 24  # of a case with one modality
 QUALITIES = (85, 70, 55, 40, 25)  # of JPEG, the best that fits the budget
 MARGIN = 2  # slices above and below the foreground
-SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)  # mm
 
 
 def case_slices(
@@ -51,7 +50,7 @@ def case_slices(
         ]
         drawn.append({"number": z, "images": images, "paths": paths})
     areas = [sum(int((layer[:, :, z] > 0).sum()) for layer in layers.values()) for z in chosen]
-    length = next((mm for mm in SCALE_BARS if mm <= width * spacing[0] / 3), SCALE_BARS[-1])
+    length = scale_bar(width * spacing[0])
     return {
         "modalities": [name for name, _ in rows],
         "width": width,

@@ -185,7 +185,7 @@ def test_a_verb_refuses_an_unknown_option_first(verb: Callable, tmp_path: Path, 
     ("arguments", "message"),
     [
         (["doctr"], "unknown verb doctr; did you mean doctor?"),
-        (["xyz"], "unknown verb xyz; expected one of "),
+        (["xyz"], "unknown verb xyz; expected one of list, doctor, phantoms"),
         (["stack", "a", "b"], "stack: Missing required flags: {'out'}; see python -m common stack --help"),
         (["verify", "a", "true", "c"], "verify: Could not consume arg: c; see python -m common verify --help"),
         (["verify", "a", "--load", "maybe"], "--load maybe: expected true or false"),

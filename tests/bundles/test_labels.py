@@ -143,7 +143,9 @@ def test_a_method_of_fixed_labels_refuses_others(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("bundle", OPEN, ids=lambda bundle: bundle.name)
-def test_a_package_of_other_labels_changes_its_metadata(bundle: Path, tmp_path: Path) -> None:
+def test_a_package_of_other_labels_changes_its_metadata(
+    bundle: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     config, metadata = configs_of(bundle)
     before = copy.deepcopy(metadata)
     changed = merged(config, KIDNEY)
@@ -162,6 +164,10 @@ def test_a_package_of_other_labels_changes_its_metadata(bundle: Path, tmp_path: 
         for name in KIDNEY["labels"]
     }
     assert "kidney 1, cyst 2" in metadata["label_classes"] and "kidney, cyst" in metadata["pred_classes"]
+    assert "kidney 1, cyst 2" in caplog.text and '"_meta_::name"' in caplog.text
+    caplog.clear()
+    relabelled(before, config, changed, ("name", "task", "description"))
+    assert not caplog.records
     assert "| 2 | cyst |" in labels_table(changed)
     with pytest.raises(InputError, match=r"s\.csv: .*Dice liver.*kidney"):
         check_scored_regions(tmp_path / "s.csv", ["Dice liver"], changed)

@@ -90,17 +90,20 @@ def maps_of(network: nn.Module, volume: Tensor) -> tuple[Tensor, ...]:
     return network(volume)
 
 
+def assert_same_maps(ours: nn.Module, theirs: nn.Module, volume: Tensor, names: tuple[str, ...]) -> None:
+    with torch.no_grad():
+        expected, maps = maps_of(theirs, volume), ours(slices_last(volume))
+    for name, values in zip(names, expected):
+        torch.testing.assert_close(maps[name], slices_last(values).float(), rtol=0, atol=1e-5)
+
+
 def test_mpunet_has_the_released_maps(released: Callable[[str], ModuleType], randomise: Callable) -> None:
     theirs = released("MPUNet").MPUNet().double()
     randomise(theirs)
     ours = MPUNet(elu_alpha="channels").double().eval()
     ours.load_state_dict(our_state(theirs.state_dict()))
     volume = torch.rand(1, 1, 16, 32, 40, dtype=torch.float64) * 2 - 1
-    with torch.no_grad():
-        expected = maps_of(theirs, volume)
-        maps = ours(slices_last(volume))
-    for name, values in zip(("aux_8", "aux_4", "aux_2", "seg"), expected):
-        torch.testing.assert_close(maps[name], slices_last(values).float(), rtol=0, atol=1e-5)
+    assert_same_maps(ours, theirs, volume, ("aux_8", "aux_4", "aux_2", "seg"))
 
 
 def test_the_unet_has_the_released_maps(released: Callable[[str], ModuleType], randomise: Callable) -> None:
@@ -110,8 +113,4 @@ def test_the_unet_has_the_released_maps(released: Callable[[str], ModuleType], r
     state = theirs.state_dict().items()
     ours.load_state_dict({our_unet_name(name): slices_last(tensor) for name, tensor in state})
     volume = torch.rand(1, 1, 16, 32, 48, dtype=torch.float64) * 2 - 1
-    with torch.no_grad():
-        expected = maps_of(theirs, volume)
-        maps = ours(slices_last(volume))
-    for name, values in zip(("aux_16", "aux_8", "aux_4", "seg"), expected):
-        torch.testing.assert_close(maps[name], slices_last(values).float(), rtol=0, atol=1e-5)
+    assert_same_maps(ours, theirs, volume, ("aux_16", "aux_8", "aux_4", "seg"))

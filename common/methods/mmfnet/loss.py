@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from ...layers import label_masks
+from ...layers import binary_cross_entropy, label_masks
 
 
 class LabelMapsLoss(nn.Module):
@@ -38,7 +37,5 @@ class LabelMapsLoss(nn.Module):
         masks = label_masks(label, probabilities)
         loss = self.dice(probabilities, masks)
         if self.cross_entropy:
-            # PyTorch refuses its binary_cross_entropy inside autocast
-            given_to_truth = torch.where(masks > 0, probabilities, 1 - probabilities)
-            loss = loss - self.cross_entropy * given_to_truth.clamp_min(1e-7).log().mean()
+            loss = loss + self.cross_entropy * binary_cross_entropy(probabilities, masks)
         return loss

@@ -10,6 +10,7 @@ from monai.losses import TverskyLoss
 from monai.networks import one_hot
 from torch import Tensor, nn
 
+from ...layers import binary_cross_entropy
 from ...layers.checks import check_maps_and_label
 
 
@@ -70,9 +71,7 @@ class TverskyCrossEntropyLoss(nn.Module):
     def _cross_entropy(self, probabilities: Tensor, truth: Tensor) -> Tensor:
         if self.ce_on_sigmoid:
             return F.binary_cross_entropy_with_logits(probabilities, truth)
-        # PyTorch refuses its binary_cross_entropy inside autocast
-        given_to_truth = (1 - truth) + (2 * truth - 1) * probabilities  # exact, and faster than torch.where
-        return -F.threshold(given_to_truth, 1e-7, 1e-7).log().mean()
+        return binary_cross_entropy(probabilities, truth)
 
 
 class DeepSupervisionLoss(nn.Module):
