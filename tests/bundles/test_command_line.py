@@ -389,6 +389,11 @@ def test_two_processes_infer_as_one_does(
         for folder in ("one", "out")
     )
     assert one.keys() == two.keys() and len(one) == 10
+    records = [
+        {path.name: _without_times(json.loads(path.read_text())) for path in (tmp_path / folder).glob("*_seg.json")}
+        for folder in ("one", "out")
+    ]
+    assert len(records[0]) == 6 and records[0] == records[1]
     for name, path in one.items():
         if name.endswith(".json"):
             assert path.read_bytes() == two[name].read_bytes()
@@ -411,3 +416,7 @@ def test_two_processes_give_the_same_scores_as_one(
     one, two = (read_scores(tmp_path / folder / "scores.csv") for folder in ("one", "out"))
     assert len(one) == 3
     assert two == one
+
+
+def _without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if not key.endswith("seconds")}

@@ -122,6 +122,7 @@ def test_a_list_without_classes_trains_the_segmentation(run: Callable, patients:
     run("train", task="seg")
     run("train", "evaluate", task="seg")
     assert results_in(tmp_path / "out") == {"scores.csv", "evaluate.log"}
+    assert (tmp_path / "out" / "made_by.json").is_file()
     run("inference", task="seg", output_dir=str(tmp_path / "masks"))
     assert_label_maps(tmp_path / "masks", patients / "labels", TESTS, {0, *LABELS.values()})
 

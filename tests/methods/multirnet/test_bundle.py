@@ -254,6 +254,7 @@ def test_an_ablation_trains_and_its_weights_are_used(workflow: Callable, tmp_pat
     cases = {f"case_00{i}_{kind}" for i in (4, 5) for kind in ("seg.nii.gz", "class.json")}
     of_classes = {"classes.csv", "class_scores.csv"} if name != "segmentation_only" else set()
     assert written == {"scores.csv", *cases, *of_classes}
+    assert (tmp_path / "out" / "made_by.json").is_file()
     result = json.loads((tmp_path / "out" / "case_004_class.json").read_text())
     assert ("class" in result) == (name != "segmentation_only") and "lungs" in result
 

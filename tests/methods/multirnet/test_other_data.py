@@ -114,6 +114,7 @@ def test_a_list_without_classes_trains_the_segmentation(run: Callable, patients:
     run("train", task="seg")
     run("train", "evaluate", task="seg")
     assert results_in(tmp_path / "out") == {"scores.csv", "evaluate.log"}
+    assert (tmp_path / "out" / "made_by.json").is_file()
     masks = tmp_path / "masks"
     run("inference", task="seg", probabilities=True, output_dir=str(masks))
     kinds = {name.partition("_")[2] for name in results_in(masks)} - {""}
