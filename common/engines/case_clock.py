@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import resource
+import math
 import sys
 import threading
 import time
@@ -91,13 +91,17 @@ def _interruption(seconds: float) -> Iterator[None]:
 def peak_mb() -> float:
     """Return the largest memory of this process in MB since the last call, or since its start.
 
-    Only Linux can begin anew. On other systems it is always the largest since the start.
+    Only Linux can begin anew. On macOS it is always the largest since the start, and on Windows it is ``nan``.
     """
     try:
         status = Path("/proc/self/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, IndexError, ValueError):
+        try:
+            import resource  # here, because Windows has no such module
+        except ImportError:
+            return math.nan
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return round(peak / 1e6, 1)
