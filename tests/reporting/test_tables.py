@@ -58,7 +58,7 @@ def test_a_users_table_or_record_is_kept(tmp_path: Path, name: str, before: str)
     assert (tmp_path / name).read_bytes() == content
 
 
-def test_a_name_that_the_system_could_not_decode_is_written_as_utf8(tmp_path: Path) -> None:
+def test_a_name_the_system_could_not_decode_is_written_as_utf8(tmp_path: Path) -> None:
     undecoded = "Fall_ü".encode().decode("ascii", "surrogateescape")
     write_scores([{"case": undecoded, "Dice liver": 0.5}], tmp_path / "scores.csv")
     assert read_scores(tmp_path / "scores.csv")[0]["case"] == "Fall_ü"
