@@ -33,6 +33,7 @@ IMPORTS: dict[str, set[str]] = {
     "logs": {"errors"},
     "rules": {"errors"},
     "options": {"errors", "rules"},
+    "label_names": {"errors", "files"},
     "labels": {"errors", "label_names"},
     "session": {"errors", "files", "logs", "options", "rules"},
     "phantoms": {"errors", "files"},
@@ -66,7 +67,6 @@ IMPORTS: dict[str, set[str]] = {
         "planning", "report", "reporting", "rules",
     },
     "__main__": {"errors", "logs", "rules", "verbs"},
-    "label_names": {"errors", "files"},
 }  # fmt: skip
 
 
