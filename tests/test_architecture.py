@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting", "rules"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
-        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "options", "rules",
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options", "rules",
         "transforms",
     },
     "planning": {
