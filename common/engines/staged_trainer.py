@@ -61,8 +61,8 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, or if the training loss or the validation score is
-            not finite.
+            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
+            finite, or if no parameter has a gradient any more.
     """
 
     def __init__(
@@ -202,9 +202,10 @@ class StagedTrainer(SupervisedTrainer):
         self.clock.end_updates()
         broadcast(stage.network.buffers())  # DDP lets them drift apart until its next forward
         train_loss = self.state.metrics["train_loss"]
-        if not math.isfinite(train_loss):
+        if not math.isfinite(train_loss) or self.running.learns_nothing():
+            sign = "every gradient is 0" if math.isfinite(train_loss) else f"its loss is {train_loss}"
             raise InputError(
-                f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
+                f"stage '{stage.name}', epoch {epoch}: the training diverged, {sign}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
         rates = self.running.rates
