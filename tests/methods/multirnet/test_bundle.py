@@ -33,6 +33,7 @@ ABLATIONS: dict[str, tuple[int, int, type]] = {
     "no_reverse_attention": (48_689_576, 2, FocalTverskyLoss),
     "own_reverse_attention": (48_689_576 + 434_416, 2, FocalTverskyLoss),
     "mean_sigmoid": (48_689_576, 2, FocalTverskyLoss),
+    "separate_statistics": (48_689_576, 2, FocalTverskyLoss),
     "dice_loss": (48_689_576, 2, DiceLoss),
     "tversky_loss": (48_689_576, 2, TverskyLoss),
     "iterations_0": (48_689_576, 0, FocalTverskyLoss),
@@ -110,6 +111,7 @@ def test_an_ablation_is_the_papers(name: str) -> None:
     erases = [block.erases for block in network.segmentation.decoder]
     assert set(erases) == {name != "no_reverse_attention"}
     assert network.segmentation.mean_sigmoid == (name == "mean_sigmoid")
+    assert network.separate == (name == "separate_statistics")
 
 
 def test_the_rate_falls_on_a_plateau_of_100_epochs() -> None:
