@@ -162,7 +162,7 @@ class MultiRNet(TwoForms):
         if self.separate:
             for module in self.modules():
                 if hasattr(module, "later"):  # TorchScript cannot ask for the class
-                    module.later = previous is not None
+                    module.later = previous is not None  # type: ignore[assignment]
         return self.segmentation(image if previous is None else image + union(previous))
 
     def classify(self, lesions: Tensor, features: Tensor) -> Tensor:
