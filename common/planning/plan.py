@@ -19,7 +19,7 @@ from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
 from ..memory import main_memory
-from ..options import setting_of
+from ..rules import setting_of
 from .cases import CaseFacts, measure_cases
 from .choices import (
     LEAST_UPDATES,
