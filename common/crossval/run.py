@@ -11,7 +11,7 @@ from ..files import make_folder
 from .ensemble import ENSEMBLE
 from .results import TABLE, join_results, summary
 from .settings import Settings, shown_command
-from .state import check_unchanged, is_evaluated, is_trained, note_evaluated, note_trained
+from .state import check_evaluation, check_unchanged, is_evaluated, is_trained, note_evaluated, note_trained
 
 
 class FoldError(InputError):
@@ -74,6 +74,7 @@ def cross_validate(
         raise UsageError(f"--folds {unknown[0]}: no such fold in {dataset_dir}; expected {', '.join(map(str, every))}")
     make_folder(out)
     check_unchanged(settings)
+    check_evaluation(settings)
     if computed := settings.dependent_on_fold():
         say(
             f"note: {', '.join(computed)}: computed from the training cases of each fold, so the folds form no ensemble"

@@ -27,7 +27,6 @@ def check_unchanged(settings: Settings) -> None:
     Raises:
         InputError: a setting or a case differs, or the file of the state was changed.
     """
-    _check_evaluation(settings)
     file = settings.out / STATE_FILE
     config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
     own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings)}
@@ -54,8 +53,12 @@ def check_unchanged(settings: Settings) -> None:
         )
 
 
-def _check_evaluation(settings: Settings) -> None:
-    """Check that the overlay of an evaluation is that of its earlier folds; note it if the evaluation begins."""
+def check_evaluation(settings: Settings) -> None:
+    """Check that the overlay of the evaluation is that of its earlier folds; note it if the evaluation begins.
+
+    Raises:
+        InputError: the overlay or the file of the state was changed.
+    """
     if settings.evaluation_overlay is None:
         return
     file, overlay = settings.tables / STATE_FILE, read_json(settings.evaluation_overlay)
