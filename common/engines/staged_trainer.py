@@ -154,6 +154,8 @@ class StagedTrainer(SupervisedTrainer):
                 return
         self.is_complete = True
         self.state.max_epochs = self.state.epoch  # lower than planned if patience or the schedule ended the training
+        if idist.get_rank() == 0:
+            self.folder.complete(self.stages[-1])
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.folder.path)
 
     def _train(self) -> None:
