@@ -37,6 +37,7 @@ from ..reporting import (
 from .case_clock import CaseClock, peak_mb
 from .case_results import DONE, FAILED, CaseResults
 from .finished_cases import FinishedCases
+from .tracked_runs import TrackedRuns
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class CaseEvaluator(SupervisedEvaluator):
         made_by: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.tracked_runs = TrackedRuns(val_handlers or ())
         super().__init__(decollate=False, val_handlers=[_Completion(), *(val_handlers or ())], **kwargs)
         self.predict = iteration_update or super()._iteration
         self.data_loader: Any = FinishedCases(self, kwargs["val_data_loader"])
@@ -132,6 +134,10 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         """Evaluate all cases."""
+        with self.tracked_runs.ending():
+            self._run(global_epoch)
+
+    def _run(self, global_epoch: int) -> None:
         self.failures, self.scores, self.classes, self.names = {}, [], [], set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
