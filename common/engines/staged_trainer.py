@@ -15,14 +15,13 @@ from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
-from monai.transforms import Decollated
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
 from ..layers import TwoForms
 from ..processes import average_gradients, broadcast
-from .batches import ImageAndLabel
+from .batches import ImageAndLabel, samples_of
 from .epoch_clock import EpochClock, duration
 from .fine_tuning import FrozenEncoder
 from .init_weights import load_init_weights
@@ -156,8 +155,7 @@ class StagedTrainer(SupervisedTrainer):
 
     def _decollate(self) -> None:
         if self.decollates:
-            split = Decollated(keys=None, detach=True)
-            self.state.batch, self.state.output = split(self.state.batch), split(self.state.output)
+            self.state.batch, self.state.output = samples_of(self.state.batch), samples_of(self.state.output)
 
     def _run_stages(self) -> None:
         if self.is_complete and self.state.epoch < self.state.max_epochs:

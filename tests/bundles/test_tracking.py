@@ -68,6 +68,7 @@ def tracked_runs(uri: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.*noload.*loader strategy is deprecated")  # MLflow's use of SQLAlchemy
 @bundles
 def test_losses_and_scores_arrive_in_a_database(workflow: Callable, bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")

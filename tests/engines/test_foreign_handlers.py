@@ -16,7 +16,7 @@ from monai.handlers import MetricLogger, StatsHandler, TensorBoardStatsHandler
 from torch import nn
 
 from common.engines import Stage
-from common.engines.batches import ImageAndLabel
+from common.engines.batches import ImageAndLabel, samples_of
 from common.engines.training_folder import STATE_FILE
 from common.handlers import EpochCurves
 from common.methods.multirnet import iterative_update
@@ -132,3 +132,8 @@ def test_an_update_in_passes_shows_samples_too(trainer: Callable) -> None:
         loss_function=lambda outputs, label: (outputs["seg"] - label).square().mean(),
     )
     assert [type(loss) for _, loss in found.loss] == [float] * 3
+
+
+def test_a_task_without_samples_is_left_out() -> None:
+    outputs = {"label": {"one": torch.ones(2, 1), "none": torch.ones(0, 1)}, "loss": torch.tensor(0.5)}
+    assert_same(samples_of(outputs), 2 * [{"label": {"one": torch.ones(1)}, "loss": 0.5}])
