@@ -27,7 +27,8 @@ from .data.volumes import read_grid, write_nifti
 from .errors import InputError
 from .files import PARTIAL, make_folder
 from .geometry import same_grid
-from .labels import BACKGROUND, class_regions
+from .label_names import BACKGROUND
+from .labels import class_regions
 from .tensors import as_tensor
 from .transforms import CheckLabeld
 

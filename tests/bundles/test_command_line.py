@@ -20,7 +20,7 @@ import torch
 from common.__main__ import main
 from common.engines.training_folder import STATE_FILE
 from common.reporting import read_scores, write_scores
-from common.verbs import VERBS
+from common.verbs import VERBS, function_of
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mmfnet.tiny import MMFNET
@@ -207,7 +207,7 @@ def test_a_wrong_call_ends_in_one_line_with_status_2(
 def test_help_shows_every_argument_in_full(verb: Callable, name: str) -> None:
     """Fire cuts the text of an argument at a continuation line with a colon."""
     shown = " ".join(verb(name, "--help").split())
-    arguments = (inspect.getdoc(VERBS[name]) or "").partition("Args:\n")[2]
+    arguments = (inspect.getdoc(function_of(name)) or "").partition("Args:\n")[2]
     for text in re.split(r"^    \w+: ", arguments, flags=re.MULTILINE)[1:]:
         assert " ".join(text.split()) in shown
 
