@@ -1,6 +1,6 @@
 """Build networks from what they share: convolution, PReLU, forms, checks, strips, masks and ensembles."""
 
-from .convolution import Conv3d
+from .convolution import Conv3d, conv3d
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class
 from .masks import binary_cross_entropy, label_masks
@@ -13,6 +13,7 @@ __all__ = [
     "TwoForms",
     "append_class",
     "binary_cross_entropy",
+    "conv3d",
     "label_masks",
     "mean_ensemble",
     "split_class",
