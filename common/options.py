@@ -149,6 +149,10 @@ def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     components = value if isinstance(value, (list, tuple)) else [value]
     if _has_components(current) and components and all(map(_has_components, components)):
         return None  # a component may return a list of components, so each may replace the other
+    if key.endswith("::data") and isinstance(value, list) and all(isinstance(case, dict) for case in value):
+        return None  # the cases themselves, in place of the component that lists them, as MONAI Label gives them
+    if key.endswith("::max_epochs") and isinstance(value, int):
+        return None
     if isinstance(current, dict) and not isinstance(value, dict) and (value is not None or key in NEEDED):
         return 'a component, {"_target_": ...}' if "_target_" in current else "an object, {...}"
     if isinstance(current, list) and not isinstance(value, (list, tuple)):

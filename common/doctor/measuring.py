@@ -69,6 +69,7 @@ def sample_training(parser: ConfigParser, batch_size: int, now: Clock) -> Sample
         "train::handlers": [],
         "validate::handlers": [],
         "train::folder::record": None,
+        "pretrained": None,
     }
     for key, value in settings.items():
         parser[key] = value

@@ -66,8 +66,8 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, or if the training loss or the validation score is
-            not finite.
+            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
+            finite, or if no parameter has a gradient any more.
     """
 
     decollates = is_built = False
@@ -176,6 +176,8 @@ class StagedTrainer(SupervisedTrainer):
                 return
         self.is_complete = True
         self.state.max_epochs = self.state.epoch  # lower than planned if patience or the schedule ended the training
+        if idist.get_rank() == 0:
+            self.folder.complete(self.stages[-1])
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.folder.path)
 
     def _train(self) -> None:
@@ -224,9 +226,10 @@ class StagedTrainer(SupervisedTrainer):
         self.clock.end_updates()
         broadcast(stage.network.buffers())  # DDP lets them drift apart until its next forward
         train_loss = self.state.metrics["train_loss"]
-        if not math.isfinite(train_loss):
+        if not math.isfinite(train_loss) or self.running.learns_nothing():
+            sign = "every gradient is 0" if math.isfinite(train_loss) else f"its loss is {train_loss}"
             raise InputError(
-                f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
+                f"stage '{stage.name}', epoch {epoch}: the training diverged, {sign}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
         rates = self.running.rates
