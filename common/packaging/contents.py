@@ -13,9 +13,9 @@ import torch
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
-from ..options import check_setting, setting_of
 from ..record import RunRecord, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..rules import check_setting, setting_of
 from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json; a run reads only the object "_meta_"

@@ -14,8 +14,9 @@ from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
 from ..labels import UNUSED
-from ..options import literal, setting_of, used_settings
+from ..options import literal, used_settings
 from ..record import RECORD_FILE, apply_settings
+from ..rules import setting_of
 from .contents import DATA_LICENSE, META, Contents, with_weights
 from .labels import check_package_labels, check_scored_regions, relabelled
 from .modalities import described_input
