@@ -43,16 +43,8 @@ def write_colours(labels: Mapping[str, int], folder: Path) -> None:
     A file that is there already stays, since a user may have changed its colours.
     """
     rows = [(labels[name], name, colour) for name, colour in label_colours(labels).items()]
-<<<<<<< HEAD
-    itk_snap = [
-        "# ITK-SnAP Label Description File",
-        "# IDX -R- -G- -B- -A- VIS MSH LABEL",
-        '0 0 0 0 0 0 0 "Clear Label"',
-    ]
-=======
     itk_snap = ["# ITK-SnAP Label Description File", "# IDX -R- -G- -B- -A- VIS MSH LABEL"]
     itk_snap += ['0 0 0 0 0 0 0 "Clear Label"']
->>>>>>> main
     itk_snap += [f'{value} {red} {green} {blue} 1 1 1 "{name}"' for value, name, (red, green, blue) in rows]
     slicer = ["# Color table file", "0 background 0 0 0 0"]  # blanks separate its columns, so a name has none
     slicer += [f"{value} {'_'.join(name.split())} {red} {green} {blue} 255" for value, name, (red, green, blue) in rows]

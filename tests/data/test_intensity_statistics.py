@@ -215,4 +215,4 @@ def test_the_command_prints_the_numbers_and_the_file(cohort: Path, capsys: pytes
 
 def test_known_statistics_need_no_data_list(tmp_path: Path) -> None:
     known = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
-    assert intensity_of(tmp_path, known=known) == known
+    assert intensity_of(tmp_path, pretrained="model.pt", known=known) == known

@@ -55,11 +55,7 @@ class FocalTverskyLoss(nn.Module):
 class SegmentationClassLoss(nn.Module):
     """Compute ``class_weight * cross-entropy + (1 - class_weight) * seg_loss``, the loss of MultiR-Net.
 
-<<<<<<< HEAD
-    Without an output or a target ``class`` the loss is ``seg_loss`` alone. The paper gives no ``class_weight``.
-=======
     Without an output or a target ``class`` the loss is ``seg_loss`` alone. The paper gives ``class_weight`` no value.
->>>>>>> main
 
     Args:
         seg_loss: callable (logits ``(B, K, x, y, z)``, masks of that shape, one for each label) -> scalar loss, such as
@@ -77,13 +73,8 @@ class SegmentationClassLoss(nn.Module):
 
         Args:
             outputs: ``seg``, logits ``(B, K, x, y, z)``, and ``class``, logits ``(B, classes)``.
-<<<<<<< HEAD
-            targets: ``seg``, a label map ``(B, 1, x, y, z)`` with the values 0 to K, and ``class``, indices ``(B,)``;
-                no ``class`` for cases without one.
-=======
             targets: ``seg``, a label map ``(B, 1, x, y, z)`` with the values 0 to K, and ``class``, indices ``(B,)``,
                 which cases without a class lack.
->>>>>>> main
 
         Raises:
             InputError: logits and label map have different sizes, or a value has no map.
