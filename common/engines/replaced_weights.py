@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from monai.handlers import CheckpointLoader
 
 from ..files import failures_of_writing, whole_file
 from ..record import record_path
@@ -15,16 +17,16 @@ PREVIOUS = "previous_"  # folder beside the weights with those that were replace
 logger = logging.getLogger(__name__)
 
 
-def weights_of_loader(handler: Any) -> str | None:
+def weights_of_loader(handlers: Sequence) -> str | None:
     """Return the file of MONAI's ``CheckpointLoader``, which MONAI Label puts before the handlers of a training.
 
     Args:
-        handler: first handler of the training.
+        handlers: handlers of the training.
 
     Returns:
-        file of the weights that the training goes on from; None for another handler.
+        file of the weights that the training goes on from; None without such a handler.
     """
-    return getattr(handler, "load_path", None)
+    return next((handler.load_path for handler in handlers if isinstance(handler, CheckpointLoader)), None)
 
 
 def replace_weights(weights: Path, new: Path) -> None:

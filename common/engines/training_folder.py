@@ -40,8 +40,9 @@ class TrainingFolder:
         resume: whether to continue the training with its state in the folder.
         record: record of the training, written to ``run.json`` before the first weights, so that a training that is
             refused at its start leaves none, and compared with the file when the training resumes; None writes none.
-        replaces: file of weights elsewhere that the complete training replaces, see :func:`replace_weights`. The folder
-            may then hold an earlier training, which this one overwrites. None replaces nothing.
+        replaces: file of weights that the complete training replaces, see :func:`replace_weights`. The files of the
+            training are then in ``training`` below the folder, where they overwrite an earlier training. None replaces
+            nothing.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TrainingFolder:
         record: RunRecord | None = None,
         replaces: str | Path | None = None,
     ) -> None:
-        self.path = Path(ckpt_dir)
+        self.path = Path(ckpt_dir) if replaces is None else Path(ckpt_dir) / "training"
         self.resume = resume
         self.record = record
         self.replaces = None if replaces is None else Path(replaces)
