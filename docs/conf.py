@@ -1,0 +1,26 @@
+"""Configure Sphinx: the pages of the repository in Markdown, and the API reference from the docstrings of ``common``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+project = "MONAI paper bundles"
+author = "The contributors of monai-paper-bundles"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+
+# The root of the repository is the source, so that links between pages, cards and files are the same here and on GitHub.
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**/*.md", "bundles/*/docs/README.md"]
+exclude_patterns = ["docs/_build", "AGENTS.md"]
+
+myst_heading_anchors = 4
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = True
+
+html_theme = "furo"
+html_title = project
