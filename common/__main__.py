@@ -12,34 +12,17 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .bundle_list import bundle_table
-from .errors import InputError, UsageError, end_in_one_line, set_user_name
-
-LIST_CALLS = (["list"], ["list", "--json"], ["list", "--json", "true"])
-
-if __name__ == "__main__":  # first, since the imports below take seconds and need the user's name
-    end_in_one_line()
-    set_user_name()
-    if sys.argv[1:] in LIST_CALLS:  # programs ask often, and need none of these imports
-        try:
-            print(bundle_table(len(sys.argv) > 2))
-        except InputError as error:
-            sys.exit(f"error: {error}")
-        sys.exit()
-
 import fire
 from fire.decorators import SetParseFn, SetParseFns
 from fire.helptext import HelpText
 from fire.trace import FireTrace
 
+from .errors import InputError, UsageError, end_in_one_line, set_user_name
 from .logs import show_any_text, silence_notices
-from .options import check_setting, parse_bool
-from .rules import RULES, SWITCH, check_value, positive_number, whole_number
-from .verbs import VERBS
+from .rules import RULES, SWITCH, check_setting, check_value, parse_bool, positive_number, whole_number
+from .verbs import VERBS, function_of
 
 HELP = {"-h", "--help"}
-
-
 NUMBERS = {
     "cases": whole_number(1),
     "folds": whole_number(2),
@@ -81,7 +64,7 @@ def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
     Raises:
         UsageError: if an option is unknown, an argument is missing or surplus, or a value has a wrong type.
     """
-    function = VERBS[verb]
+    function = function_of(verb)
     signature = inspect.signature(function, eval_str=True).parameters
     parameters = {name: parameter for name, parameter in signature.items() if parameter.kind != parameter.VAR_KEYWORD}
     for argument in arguments:
@@ -108,7 +91,8 @@ def _call(verb: str, arguments: Sequence[str]) -> Callable[[], None]:
 def _overview() -> str:
     """Return the help text that lists every verb with the first line of its help."""
     width = max(map(len, VERBS))
-    lines = [f"  {name:{width}}  {(inspect.getdoc(verb) or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
+    firsts = {verb: (inspect.getdoc(function_of(verb)) or "").partition("\n")[0] for verb in VERBS}
+    lines = [f"  {verb:{width}}  {first}" for verb, first in firsts.items()]
     return "\n".join(["usage: python -m common VERB ...; add --help after a verb to see its options", "", *lines])
 
 
@@ -127,7 +111,8 @@ def _run(arguments: Sequence[str]) -> None:
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
         raise UsageError(f"unknown verb {verb}; {hint}")
     if HELP & {*rest}:
-        print(HelpText(VERBS[verb], FireTrace(VERBS[verb], name=f"python -m common {verb}")))
+        function = function_of(verb)
+        print(HelpText(function, FireTrace(function, name=f"python -m common {verb}")))
         return
     _call(verb, rest)()
 
@@ -150,4 +135,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_in_one_line()
+    set_user_name()
     main()

@@ -1,15 +1,18 @@
-"""Define rules for the types and ranges of options, and check values by them."""
+"""Define rules for the types and ranges of options, and check their names and values."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import torch
+from .errors import InputError, UsageError
 
-from .errors import UsageError
+# Settings of earlier versions and their replacements.
+RENAMED = {"target": "labels and label_map, such as --labels \"{'liver': 1, 'tumour': 2}\" --label_map \"{}\""}
 
 
 class Rule(NamedTuple):
@@ -95,6 +98,8 @@ def _is_switch(value: Any) -> bool:
 
 
 def _is_device(value: Any) -> bool:
+    import torch  # imported late: it takes seconds, and most rules do not need it
+
     if isinstance(value, torch.device):
         return True
     try:
@@ -141,8 +146,10 @@ PATHS = {
     "weights": WEIGHTS,
     **dict.fromkeys(["init_weights", "status"], or_null(PATH)),
 }
+TRACKING = dict.fromkeys(["tracking_uri", "experiment_name", "run_name"], or_null(Rule("a text", _is_name)))
 RULES: dict[str, Rule] = {
     **PATHS,
+    **TRACKING,
     "load": Rule("a list of transforms, the first of which reads the scan", _are_transforms),
     "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
     "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),
@@ -202,3 +209,44 @@ def check_value(name: str, value: Any, rules: Mapping[str, Rule] = RULES) -> Non
     rule = rules.get(name)
     if rule is not None and not rule.holds(value):
         raise UsageError(f"--{name} {value}: expected {rule.expected}")
+
+
+def parse_bool(value: bool | str) -> bool:
+    """Return the value of a switch. The command line gives it as the word ``true`` or ``false``.
+
+    Raises:
+        UsageError: if the value is neither a bool nor one of these words.
+    """
+    if not SWITCH.holds(value):
+        raise UsageError(f"{value!r}: expected {SWITCH.expected}")
+    return value if isinstance(value, bool) else value.lower() == "true"
+
+
+def check_setting(key: str, known: Collection[str], where: str, mark: str = "") -> None:
+    """Refuse an unknown setting or option, such as a misspelt one.
+
+    Args:
+        key: key of a config, or name of an option.
+        known: names of the known settings.
+        where: file, bundle or verb that defines the settings, for the message.
+        mark: dashes before the name of an option, or "" for a setting.
+
+    Raises:
+        InputError: if the setting is unknown. The message names the closest known setting.
+        UsageError: if the option is unknown.
+    """
+    setting = setting_of(key)
+    if setting in known:
+        return
+    near = [mark + name if mark else repr(name) for name in difflib.get_close_matches(setting, known, n=1)]
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    if setting in RENAMED:
+        hint = f"use {RENAMED[setting]}"
+    if mark:
+        raise UsageError(f"unknown option {mark}{key} of {where}; {hint}")
+    raise InputError(f"unknown setting {key!r} of {where}; {hint}")
+
+
+def setting_of(key: str) -> str:
+    """Return the setting that a key or an option changes: ``load`` for ``load``, ``+load`` and ``load::0``."""
+    return re.split("::|#", key.lstrip("+"))[0]

@@ -117,9 +117,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def wrapped(command: str) -> str:
-    """Return a command in lines that end in a backslash, broken before options and folds."""
+    """Return a command in lines that end in a backslash, broken before options."""
     lines, line = [], ""
-    for word in re.split(r" (?=--|fold\d+=)", command):
+    for word in re.split(r" (?=--)", command):
         if line and len(line) + 1 + len(word) > WIDTH:
             lines.append(line)
             line = "  " + word

@@ -21,9 +21,9 @@ def test_list_has_every_bundle() -> None:
 
 
 def test_list_imports_nothing_heavy() -> None:
-    code = "import sys, common.bundle_list; print({'torch', 'monai', 'numpy', 'fire'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    code = "import sys; from common.__main__ import main; main(); print({'torch', 'monai', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()" and done.stdout.startswith("bundle ")
 
 
 def test_folder_without_bundles_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from common.__main__ import VERBS, main
+from common.__main__ import main
 from common.options import refuse_unknown_options
+from common.verbs import function_of
 
 from .conftest import BUNDLES
 
@@ -115,10 +116,9 @@ def test_a_bundle_run_names_files_and_options_that_exist(command: Command) -> No
 def test_a_verb_and_its_options_exist(command: Command) -> None:
     ours = command.after("-m", "common")
     verb, *rest = command.after("-m", "benchmarks") if ours is None else ours
-    verbs = vars(benchmarks) if ours is None else VERBS
     if not PLACEHOLDER.search(verb):
         given, options = options_of([word for word in rest if word != "..."])
-        signature = inspect.signature(verbs[verb])
+        signature = inspect.signature(getattr(benchmarks, verb) if ours is None else function_of(verb))
         bind = signature.bind if command.whole else signature.bind_partial
         bind(*given, **options)
 

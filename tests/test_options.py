@@ -19,11 +19,10 @@ from common.options import (
     command_line_texts,
     is_bundle_command,
     literal,
-    parse_bool,
     refuse_unknown_options,
     used_settings,
 )
-from common.rules import PATHS, RULES, check_value
+from common.rules import PATHS, RULES, check_value, parse_bool
 
 from .conftest import BUNDLES
 

@@ -15,7 +15,8 @@ from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from ..labels import check_agreement, has_background
-from ..options import check_setting, literal, setting_of
+from ..options import literal
+from ..rules import check_setting, setting_of
 from .findings import Findings
 from .machine import installed
 

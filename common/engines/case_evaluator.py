@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -20,28 +19,17 @@ from monai.transforms import Decollated
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from ..errors import CasesFailedError, InputError, failure_of_case
+from ..errors import CasesFailedError
 from ..processes import gather
-from ..reporting import (
-    check_table,
-    class_probabilities,
-    class_row,
-    class_table,
-    mean_scores,
-    named_class_scores,
-    score_table,
-    write_class_scores,
-    write_result,
-    write_scores,
-)
+from ..reporting import write_result
 from .case_clock import CaseClock, peak_mb
+from .case_failures import check_finite, equal_names, failed_cases, reason_of_failure
 from .case_results import DONE, FAILED, CaseResults
+from .case_scores import CaseScores
 from .finished_cases import FinishedCases
+from .tracked_runs import TrackedRuns
 
 logger = logging.getLogger(__name__)
-
-SCORES, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CaseEvaluator(SupervisedEvaluator):
@@ -101,22 +89,18 @@ class CaseEvaluator(SupervisedEvaluator):
         made_by: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.tracked_runs = TrackedRuns(val_handlers or ())
         super().__init__(decollate=False, val_handlers=[_Completion(), *(val_handlers or ())], **kwargs)
         self.predict = iteration_update or super()._iteration
         self.data_loader: Any = FinishedCases(self, kwargs["val_data_loader"])
-        self.metrics = metrics or {}
+        self.scores = CaseScores(metrics or {}, truth_key, class_scores, scores_dir, made_by)
         self.metrics_of_handlers = {*(kwargs.get("key_val_metric") or ()), *(kwargs.get("additional_metrics") or ())}
         self.truth_key = truth_key
         self.finish = postprocessing
         self.results_dir = results_dir
-        self.class_scores = class_scores
-        self.scores_dir = Path(scores_dir) if scores_dir is not None else None
         self.case_results = case_results
-        self.made_by = made_by
         self.clock = CaseClock(None if case_results is None else case_results.case_timeout)
         self.failures: dict[str, str] = {}
-        self.scores: list[dict[str, Any]] = []
-        self.classes: list[dict[str, Any]] = []
         self.names: set[str] = set()
         self.predicting = self.complete = False
 
@@ -132,15 +116,17 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         """Evaluate all cases."""
-        self.failures, self.scores, self.classes, self.names = {}, [], [], set()
+        with self.tracked_runs.ending():
+            self._run(global_epoch)
+
+    def _run(self, global_epoch: int) -> None:
+        self.failures, self.names = {}, set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
-        if self.scores_dir is not None:
-            for table in (SCORES,) if self.class_scores is None else (SCORES, CLASSES, CLASS_SCORES):
-                check_table(self.scores_dir / table, self.made_by)
+        self.scores.begin()
         self._internal_run_generator = None  # ignite keeps that of an interrupted run, and would end at once
         if equal := [name for name, times in Counter(gather(self.data_loader.listed_names())).items() if times > 1]:
-            raise _equal_names(equal)
+            raise equal_names(equal)
         if self.state.epoch_length:
             if self.case_results is not None:
                 self.case_results.machine = self._machine()
@@ -155,17 +141,14 @@ class CaseEvaluator(SupervisedEvaluator):
         if not self.complete:  # no case, or none that succeeded
             self._complete()
         if idist.get_rank() == 0:
-            logger.info("%d of %d cases done", len(self.scores), len(self.scores) + len(self.failures))
-        done = len(self.scores)
-        failed = list(self.failures)
+            logger.info("%d of %d cases done", len(self.scores.rows), len(self.scores.rows) + len(self.failures))
+        done, failed = len(self.scores.rows), list(self.failures)
         if self.case_results is not None:
             failed += self.case_results.failed_before
             done += self.case_results.done_before
         if failed:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
-            named = f": {', '.join(failed)}" if idist.get_rank() == 0 else "; the first process names them"
-            if idist.get_rank() == 0 and failed == list(self.failures)[:1]:
-                named += f" ({self.failures[failed[0]]})"
+            named = "; the first process names them" if idist.get_rank() else f": {failed_cases(failed, self.failures)}"
             raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 
     def fire_event(self, event_name: Any) -> None:
@@ -180,7 +163,7 @@ class CaseEvaluator(SupervisedEvaluator):
             for batch in batches:
                 name = batch["case"][0]
                 if name in self.names:
-                    raise _equal_names([name])
+                    raise equal_names([name])
                 self.names.add(name)
                 failure, output = batch["error"][0] if "error" in batch else None, {}
                 if failure is None:
@@ -188,7 +171,7 @@ class CaseEvaluator(SupervisedEvaluator):
                         with self.clock.working(name):
                             output = self._predict(batch)
                     except Exception as error:
-                        failure = self._failure(name, error)
+                        failure = self._reason(name, error)
                 if finishing is not None:
                     yield from self._settle(*finishing)
                     finishing = None
@@ -219,11 +202,7 @@ class CaseEvaluator(SupervisedEvaluator):
             output: dict[str, Any] = self.predict(self, batch)
         finally:
             self.predicting = False
-        prediction = output.get(CommonKeys.PRED)
-        if isinstance(prediction, Tensor) and prediction.is_floating_point() and not _all_finite(prediction):
-            if not all(map(_all_finite, [*self.network.parameters(), *self.network.buffers()])):
-                raise _WeightsError("the network's weights hold values that are not finite; use other weights")
-            raise InputError("the network's output holds values that are not finite; check the scan's intensities")
+        check_finite(output, self.network)
         return output
 
     def _finish_in_time(self, name: str, *data: dict[str, Any]) -> tuple:
@@ -257,47 +236,23 @@ class CaseEvaluator(SupervisedEvaluator):
             batch.pop("provenance", None)
             volumes = output.pop("volumes_ml", None)
             self.case_results.done(case["case"], self.clock.so_far(case["case"]), volumes)
-        row = {"case": case["case"]}
-        for key, metrics in self.metrics.items():
-            for name, metric in metrics.items():
-                value = metric(case[key][None], torch.as_tensor(case[self.truth_key][None]).to(case[key].device))
-                row.update(value if isinstance(value, Mapping) else {name: float(value)})
-        if self.class_scores is None or "result" not in case or "class" not in case:
-            return batch, output, row, None
-        return batch, output, row, class_row(case["case"], int(case["class"]), case["result"])
+        return batch, output, *self.scores.of_case(case)
 
     def _settle(self, name: str, finishing: Future) -> Iterator[tuple[dict, dict]]:
         """Wait for the case that is being finished."""
         try:
             batch, output, row, class_of_case = finishing.result()
         except Exception as error:
-            self._fail(name, self._failure(name, error))
+            self._fail(name, self._reason(name, error))
             return
-        self.scores.append(row)
+        self.scores.add(row, class_of_case)
         if self.case_results is not None:
             self.case_results.settled(name, DONE, "", self.clock.so_far(name), peak_mb())
-        if class_of_case is not None:
-            self.classes.append(class_of_case)
         yield batch, output
         self.state.batch = self.state.output = None
 
-    def _failure(self, name: str, error: Exception) -> str:
-        """Return the line that reports the failure of a case.
-
-        Raises:
-            InputError: if the whole run has the fault.
-        """
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, _WeightsError):
-                raise cause
-            if isinstance(cause, OSError) and cause.errno in FULL:
-                raise InputError(
-                    f"case {name}: {cause.filename or 'results'} cannot be written ({cause.strerror}); "
-                    f"{len(self.scores)} of {self.state.epoch_length} cases are done; free space and run again"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        return failure_of_case(error, name).removeprefix(f"{name}: ")
+    def _reason(self, name: str, error: Exception) -> str:
+        return reason_of_failure(name, error, f"{len(self.scores.rows)} of {self.state.epoch_length}")
 
     def _fail(self, name: str, message: str) -> None:
         logger.error("case %s: %s", name, message)
@@ -308,46 +263,16 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _end_epoch(self) -> None:
         """Skip the metrics of handlers in every process if one has no case that succeeded: they would wait for it."""
-        if not all(gather([bool(self.scores)])):
+        if not all(gather([bool(self.scores.rows)])):
             self.terminate(skip_completed=True)
 
     def _complete(self) -> None:
-        """Gather the scores of all processes into ``state``, write them, and log them."""
+        """Gather failures and scores of all processes, and write the tables."""
         self.complete = True
-        self.failures, scores = dict(gather([*self.failures.items()])), gather(self.scores)
-        for name, mean in mean_scores(scores).items():
-            if name in self.metrics_of_handlers:
-                logger.warning("score '%s': a metric of a handler has the same name, and is in state.metrics", name)
-                continue
-            self.state.metrics[name] = mean
-            self.state.metric_details[name] = torch.tensor([[row[name]] for row in scores])
-        self.scores = sorted(scores, key=lambda row: row["case"])
+        self.failures = dict(gather([*self.failures.items()]))
         if idist.get_rank() == 0 and self.case_results is not None:
             self.case_results.write_table()
-        if idist.get_rank() == 0 and self.scores_dir is not None and self.scores:
-            write_scores(self.scores, self.scores_dir / SCORES, self.made_by)
-            logger.info("scores of each case are in %s\n%s", self.scores_dir / SCORES, score_table(self.scores))
-        if self.class_scores is not None:
-            self._score_classes(self.class_scores, sorted(gather(self.classes), key=lambda row: row["case"]))
-
-    def _score_classes(
-        self, class_scores: Callable[[Tensor, Tensor], Mapping[str, float]], rows: list[dict[str, Any]]
-    ) -> None:
-        """Score the classes of the cases of all processes."""
-        if not rows:
-            return
-        _, probabilities, true = class_probabilities(rows)
-        values = class_scores(torch.tensor(probabilities), torch.tensor(true))
-        self.state.metrics.update(named_class_scores(values))
-        if idist.get_rank() == 0:
-            if self.scores_dir is not None:
-                write_scores(rows, self.scores_dir / CLASSES, self.made_by)
-                write_class_scores(values, self.scores_dir / CLASS_SCORES, self.made_by)
-            logger.info("classes of %d cases\n%s", len(rows), class_table(rows, values))
-
-
-class _WeightsError(InputError):
-    """Report weights that make every case fail."""
+        self.scores.complete(self.state, self.metrics_of_handlers)
 
 
 class _Completion:
@@ -362,16 +287,3 @@ class _Completion:
     def end_after_last_case(engine: CaseEvaluator) -> None:
         if engine.state.iteration == engine.state.epoch_length:  # without failures the loader is not asked again
             engine._end_epoch()
-
-
-def _equal_names(names: list[str]) -> InputError:
-    return InputError(
-        f"two cases are called {', '.join(names)}, so the results of one would replace those of the other; "
-        "give each case a different 'case' in the data list"
-    )
-
-
-def _all_finite(values: Tensor) -> bool:
-    """Return whether no value is infinite or NaN."""
-    # a sum is several times as fast as a look at each value
-    return bool(values.sum(dtype=torch.float32).isfinite())

@@ -16,8 +16,8 @@ from monai.transforms import Compose
 from ..data.listed_cases import shard_for_rank
 from ..errors import InputError
 from ..files import sha256, whole_file
-from ..options import parse_bool
 from ..record import digest_of, made_by
+from ..rules import parse_bool
 from .case_origin import about_run, origin_of_case, write_case_table
 from .case_record import can_name_files, read_case_record
 from .case_status import InProgress, StatusFile, killed_with

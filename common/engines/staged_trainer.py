@@ -15,18 +15,15 @@ from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
-from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import InputError
-from ..layers import TwoForms
 from ..processes import average_gradients, broadcast
-from .batches import ImageAndLabel
+from .batches import ImageAndLabel, samples_of
 from .epoch_clock import EpochClock, duration
-from .fine_tuning import FrozenEncoder
-from .init_weights import load_init_weights
-from .stages import Stage, total_epochs, trained_parameters
-from .training_folder import TrainingFolder, change_rate, cpu_state, optimizer_settings
+from .running_stage import RunningStage
+from .stages import Stage, total_epochs
+from .tracked_runs import TrackedRuns
+from .training_folder import TrainingFolder, cpu_state
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +45,10 @@ class StagedTrainer(SupervisedTrainer):
     ``epoch_time`` in s, ``learning_rate`` of the first parameter group (``learning_rate_1`` of the second, ...) and,
     after a validation, the evaluator's metrics.
 
+    A handler of another package finds lists of samples in ``state.batch`` and ``state.output``, as MONAI's trainers
+    make them. Without such a handler they stay batches, since the split lets the processor wait for the GPU. The run of
+    an ``MLFlowHandler`` spans all stages.
+
     A loss that is a module with parameters, such as task weights, is trained with the network, without weight decay,
     and kept in the training state. A loss with ``set_epoch`` gets the epoch of the stage, from 1, as it begins.
 
@@ -65,9 +66,11 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, or if the training loss or the validation score is
-            not finite.
+            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
+            finite, or if no parameter has a gradient any more.
     """
+
+    decollates = is_built = False
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class StagedTrainer(SupervisedTrainer):
             iteration_update=iteration_update,
             non_blocking=True,
             amp=amp,
-            decollate=False,  # no per-sample metric or post-processing in training
+            decollate=False,
             optim_set_to_none=True,
         )
         self.stages = list(stages)
@@ -110,35 +113,48 @@ class StagedTrainer(SupervisedTrainer):
         self.seed = seed
         self.validates = bool(evaluator.state.epoch_length)
         self.stage = self.stages[0]
-        self.first_epoch = 0  # epochs before the current stage
-        self.is_complete = False
-        self.weights_epoch = -1  # epoch of the weights that the stage has saved
         self.lr_scheduler: Any = None
-        self.settings: dict[str, Any] = {}
-        self.frozen_encoder: FrozenEncoder | None = None
-        self.full_rates: list[float] = []  # of the parameter groups, while the warm-up lowers them
+        self.running: RunningStage  # of the stage that trains, from its beginning
+        self.is_complete = False
         self.clock = EpochClock()
-        Average(output_transform=lambda output: output["loss"], device=self.state.device).attach(self, "train_loss")
+        handlers = list(train_handlers or [])
+        self.tracked_runs = TrackedRuns(handlers, ["train_loss"])
+        self.decollates = any(_is_foreign(handler) for handler in handlers)
+        self.add_event_handler(IterationEvents.MODEL_COMPLETED, self._decollate)
+        Average(output_transform=_loss_of, device=self.state.device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
-        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self._loss_parameters))
+        self.add_event_handler(
+            IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self.running.loss_parameters)
+        )
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
-        self._register_handlers(train_handlers or [])
+        self._register_handlers(handlers)
+        self.is_built = True
+
+    def add_event_handler(self, event_name: Any, handler: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Register a handler of an event, which from then on finds decollated samples."""
+        self.decollates = self.decollates or self.is_built
+        return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def run(self) -> None:
         """Train all stages, or raise ``KeyboardInterrupt`` after a warning that says how to resume."""
         try:
-            self._run_stages()
+            with self.tracked_runs.ending():
+                self._run_stages()
         except KeyboardInterrupt:
             logger.warning("interrupted; --resume true continues the training after its last complete epoch")
             raise
-        finally:
-            self._freeze_encoder(False)
+
+    def _decollate(self) -> None:
+        if self.decollates:
+            self.state.batch, self.state.output = samples_of(self.state.batch), samples_of(self.state.output)
 
     def _run_stages(self) -> None:
         if self.is_complete and self.state.epoch < self.state.max_epochs:
-            logger.info("stage '%s' continues to epoch %d", self.stage.name, self.state.max_epochs - self.first_epoch)
-            super().run()
+            logger.info(
+                "stage '%s' continues to epoch %d", self.stage.name, self.state.max_epochs - self.running.first_epoch
+            )
+            self._train()
             return
         state = self.folder.begin(self.stages, cpu_state(self.loss_function))
         if not self.validates:
@@ -148,81 +164,46 @@ class StagedTrainer(SupervisedTrainer):
             self.stage = stage
             self._begin(state)
             self.clock.begin_stage()
-            self.state.max_epochs = min(self.first_epoch + stage.max_epochs, self.max_epochs)
+            self.state.max_epochs = min(self.running.first_epoch + stage.max_epochs, self.max_epochs)
             if self._is_stage_over():
                 logger.info("stage '%s' is complete", stage.name)
             else:
                 logger.info("stage '%s': epoch %d of at most %d", stage.name, self._stage_epoch + 1, stage.max_epochs)
-                super().run()
+                self._train()
             state = None
             if self.state.epoch >= self.max_epochs and stage is not self.stages[-1]:
                 logger.warning("max_epochs=%d ends the training in stage '%s'", self.max_epochs, stage.name)
                 return
         self.is_complete = True
         self.state.max_epochs = self.state.epoch  # lower than planned if patience or the schedule ended the training
+        if idist.get_rank() == 0:
+            self.folder.complete(self.stages[-1])
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.folder.path)
+
+    def _train(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.running.thaw()
 
     @property
     def _stage_epoch(self) -> int:
-        return self.state.epoch - self.first_epoch
-
-    @property
-    def _loss_parameters(self) -> list[nn.Parameter]:
-        return trained_parameters(self.loss_function) if isinstance(self.loss_function, nn.Module) else []
+        return self.state.epoch - self.running.first_epoch
 
     def _begin(self, state: dict[str, Any] | None) -> None:
         stage = self.stage
-        stage.prepare()
-        if state is not None:
-            self.folder.restore(stage.network, state["network"], "network")
-        elif stage.fine_tuning.init_weights is not None:
-            load_init_weights(stage.network, stage.fine_tuning.init_weights)
-        network = stage.network.to(self.state.device)
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._freeze_encoder(False)
-        self._set_trained_form()
-        self._begin_loss(state)
-        self.optimizer, self.lr_scheduler = stage.start_optimizer(self._loss_parameters)
-        self.settings = optimizer_settings(self.optimizer, self.lr_scheduler) | stage.fine_tuning.settings()
-        self.evaluator.network = network
+        self.running = RunningStage(stage, self.loss_function, self.state.device, self.state.epoch, self.folder, state)
+        self.network = self.running.network
+        self.optimizer, self.lr_scheduler = self.running.optimizer, self.running.lr_scheduler
+        self.evaluator.network = stage.network
         self.evaluator.prepare_batch = ImageAndLabel(stage.channels)
         self.prepare_batch = self.evaluator.prepare_batch if stage.prepare_batch is None else self._prepare_batch
-        if state is None:
-            self.first_epoch, self.weights_epoch = self.state.epoch, -1
-            best = (-1, -1)
-        else:
-            self._restore_progress(state)
+        best = (-1, -1)
+        if state is not None:
+            self.state.epoch = state["epoch"]
+            self.state.iteration = state["epoch"] * self.state.epoch_length
             best = (state["best_metric"], state["best_metric_epoch"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best
-
-    def _set_trained_form(self) -> None:
-        network = self.stage.network
-        self.network = network.training_form() if isinstance(network, TwoForms) else network
-        if idist.get_world_size() > 1:
-            ids = [self.state.device] if self.state.device.type == "cuda" else None
-            self.network = nn.parallel.DistributedDataParallel(
-                self.network, device_ids=ids, find_unused_parameters=self.stage.find_unused_parameters
-            )
-
-    def _begin_loss(self, state: dict[str, Any] | None) -> None:
-        if isinstance(self.loss_function, nn.Module):
-            if state is not None:
-                self.folder.restore(self.loss_function, state["loss"], "loss")
-            self.loss_function.to(self.state.device)
-            broadcast(self.loss_function.state_dict().values())
-
-    def _restore_progress(self, state: dict[str, Any]) -> None:
-        self.folder.check_settings(self.settings, state["settings"])
-        self.folder.restore(self.optimizer, state["optimizer"], "optimizer")
-        if self.lr_scheduler is not None:
-            self.folder.restore(self.lr_scheduler, state["lr_scheduler"], "lr_scheduler")
-        change_rate(self.optimizer, self.lr_scheduler, self.settings, state["settings"])
-        self.state.epoch = state["epoch"]
-        self.state.iteration = state["epoch"] * self.state.epoch_length
-        self.first_epoch = state["first_epoch"]
-        self.weights_epoch = state["weights_epoch"]
-        if idist.get_rank() == 0 and self.weights_epoch == self.state.epoch:
-            self.folder.complete_weights(self.stage)
 
     def _prepare_batch(self, *args: Any, **kwargs: Any) -> tuple:
         assert self.stage.prepare_batch is not None
@@ -231,31 +212,8 @@ class StagedTrainer(SupervisedTrainer):
 
     def _begin_epoch(self) -> None:
         self.clock.begin_epoch()
-        tuning = self.stage.fine_tuning
-        frozen = self._stage_epoch <= tuning.freeze_encoder
-        if frozen != (self.frozen_encoder is not None):
-            self._freeze_encoder(frozen)
-            self._set_trained_form()  # DDP averages the gradients of those parameters that it found when it was made
-            logger.info("stage '%s': the encoder %s", self.stage.name, "is frozen" if frozen else "trains from now on")
-        if (factor := tuning.rate_factor(self._stage_epoch)) < 1:
-            self.full_rates = [group["lr"] for group in self.optimizer.param_groups]
-            for group in self.optimizer.param_groups:
-                group["lr"] *= factor
-            rates = ", ".join(f"{group['lr']:.3g}" for group in self.optimizer.param_groups)
-            logger.info("stage '%s': warm-up, the learning rate is %s", self.stage.name, rates)
-        if hasattr(self.loss_function, "set_epoch"):
-            self.loss_function.set_epoch(self._stage_epoch)
-
-    def _freeze_encoder(self, frozen: bool) -> None:
-        if self.frozen_encoder is not None:
-            self.frozen_encoder.thaw()
-        self.frozen_encoder = FrozenEncoder(self.stage.network) if frozen else None
-
-    def _end_warm_up_epoch(self) -> None:
-        # schedules start from the rate of the epoch before, and the training state holds it
-        for group, rate in zip(self.optimizer.param_groups, self.full_rates):
-            group["lr"] = rate
-        self.full_rates = []
+        self.running.begin_epoch(self._stage_epoch)
+        self.network = self.running.network
 
     def _set_seed(self) -> None:
         # in the first update, since loading the data of an epoch may draw a number before it, or not
@@ -268,14 +226,14 @@ class StagedTrainer(SupervisedTrainer):
         self.clock.end_updates()
         broadcast(stage.network.buffers())  # DDP lets them drift apart until its next forward
         train_loss = self.state.metrics["train_loss"]
-        if not math.isfinite(train_loss):
+        if not math.isfinite(train_loss) or self.running.learns_nothing():
+            sign = "every gradient is 0" if math.isfinite(train_loss) else f"its loss is {train_loss}"
             raise InputError(
-                f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
+                f"stage '{stage.name}', epoch {epoch}: the training diverged, {sign}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._end_warm_up_epoch()
-        self._step_lr_scheduler(train_loss)
+        rates = self.running.rates
+        self.running.end_epoch(train_loss, may_end=not self.is_complete)
         is_validated = self.validates and (self._stage_epoch % self.val_interval == 0 or self._is_stage_over())
         validation = self._validate() if is_validated else "not validated"
         if idist.get_rank() == 0:
@@ -301,7 +259,7 @@ class StagedTrainer(SupervisedTrainer):
 
     def _time_left(self) -> str:
         planned = self.state.epoch if self._is_stage_over() else self.state.max_epochs
-        ahead = [(self.stage, self._stage_epoch, planned - self.first_epoch)]
+        ahead = [(self.stage, self._stage_epoch, planned - self.running.first_epoch)]
         for stage in [] if self.is_complete else self.stages[self.stages.index(self.stage) + 1 :]:
             ahead.append((stage, 0, min(stage.max_epochs, self.max_epochs - planned)))
             planned += ahead[-1][2]
@@ -309,18 +267,6 @@ class StagedTrainer(SupervisedTrainer):
         may_end_early = not self.is_complete and (patient or hasattr(self.lr_scheduler, "is_finished"))
         spans = [(first, last) for _, first, last in ahead]
         return self.clock.time_left(spans, self.val_interval if self.validates else None, may_end_early)
-
-    def _step_lr_scheduler(self, train_loss: float) -> None:
-        if self.lr_scheduler is None:
-            return
-        if not isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            self.lr_scheduler.step()
-            return
-        before = self.optimizer.param_groups[0]["lr"]
-        self.lr_scheduler.step(train_loss)
-        if (rate := self.optimizer.param_groups[0]["lr"]) < before:
-            ending = ", which ends the stage" if self._schedule_ends_stage() else ""
-            logger.info("stage '%s': plateau, the learning rate is now %.3g%s", self.stage.name, rate, ending)
 
     def _validate(self) -> str:
         """Validate and return what the log says."""
@@ -342,29 +288,20 @@ class StagedTrainer(SupervisedTrainer):
         stage, epoch, found = self.stage, self.state.epoch, self.evaluator.state
         keeps_weights = not self.validates or found.best_metric_epoch == epoch
         if keeps_weights:
-            self.weights_epoch = epoch
+            self.running.weights_epoch = epoch
         # the state comes first: if a run ends between the two files, the resumed run writes the weights again
         self.folder.save_state(
             {
                 "stages": [s.name for s in self.stages],
                 "stage": self.stages.index(stage),
                 "epoch": epoch,
-                "first_epoch": self.first_epoch,
-                "weights_epoch": self.weights_epoch,
                 "best_metric": float(found.best_metric),
                 "best_metric_epoch": found.best_metric_epoch,
-                "network": cpu_state(stage.network),
-                "loss": cpu_state(self.loss_function),
-                "optimizer": self.optimizer.state_dict(),
-                "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
-                "settings": self.settings,
+                **self.running.state(),
             }
         )
         if keeps_weights:
             self.folder.save_weights(stage)
-
-    def _schedule_ends_stage(self) -> bool:
-        return not self.is_complete and getattr(self.lr_scheduler, "is_finished", False)
 
     def _is_stage_over(self) -> bool:
         if self.is_complete:  # and continues, until state.max_epochs
@@ -372,4 +309,13 @@ class StagedTrainer(SupervisedTrainer):
         best_epoch = self.evaluator.state.best_metric_epoch
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         has_no_patience = self.stage.patience is not None and waited >= self.stage.patience
-        return self.state.epoch >= self.state.max_epochs or has_no_patience or self._schedule_ends_stage()
+        return self.state.epoch >= self.state.max_epochs or has_no_patience or self.running.is_ended_by_schedule
+
+
+def _is_foreign(handler: Any) -> bool:
+    """Return whether a handler does not belong to this package, the handlers of which do not look at the samples."""
+    return type(handler).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+def _loss_of(output: dict[str, Any] | list[dict[str, Any]]) -> Any:
+    return (output[0] if isinstance(output, list) else output)["loss"]

@@ -10,7 +10,7 @@ from monai.inferers import SimpleInferer
 from torch import Tensor
 
 from ..errors import UsageError
-from ..options import parse_bool
+from ..rules import parse_bool
 from .windows import computes_bfloat16
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checksums import LIST
-from .contents import CARD, Contents
+from .contents import CARD, Contents, with_weights
 from .labels import labels_table
 
 FRONT_MATTER = re.compile(r"---\n.*?\n---\n+", re.DOTALL)
@@ -23,7 +23,7 @@ def package_card(contents: Contents, weights_digest: str) -> str:
         weights_digest: SHA-256 of ``models/model.pt``.
     """
     metadata = contents.metadata
-    card = FIGURE.sub("", contents.files[CARD].decode())
+    card = FIGURE.sub("", with_weights(contents.files[CARD].decode()))
     matter = FRONT_MATTER.match(card)
     front = matter[0] if matter else ""
     title, _, rest = card.removeprefix(front).partition("\n")
@@ -31,7 +31,7 @@ def package_card(contents: Contents, weights_digest: str) -> str:
 ## This package
 
 Version {metadata["version"]}: configs, code, and weights. Whoever made this package trained them. The text below
-describes the bundle as its collection has it, not these weights. Not for clinical use.
+describes the bundle as its collection has it. Not for clinical use.
 
 ```
 sha256sum --check {LIST}

@@ -13,15 +13,20 @@ import torch
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
-from ..options import check_setting, setting_of
 from ..record import RunRecord, read_record, record_path
 from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..rules import check_setting, setting_of
 from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json; a run reads only the object "_meta_"
 CARD = "docs/README.md"
 DATA_LICENSE = "docs/data_license.txt"
 TEXTS = ("LICENSE", CARD, DATA_LICENSE, "configs/logging.conf")
+WITHOUT_WEIGHTS = {  # texts of a bundle without weights, and what a package has in their place
+    "Without trained weights.": "The weights are those of whoever made this package.",
+    "; no trained weights": "",
+    " **No trained weights are shipped.**": "",
+}
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
 
 
@@ -128,6 +133,13 @@ def read_contents(
         eval_metrics={} if scores is None else _read_eval_metrics(scores),
         phantom=configs["demo.json"]["phantom"],
     )
+
+
+def with_weights(text: str) -> str:
+    """Return a text of a bundle for its package, which has weights."""
+    for without, replacement in WITHOUT_WEIGHTS.items():
+        text = text.replace(without, replacement)
+    return text
 
 
 def _read_overlay(

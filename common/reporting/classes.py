@@ -93,7 +93,7 @@ def write_class_scores(scores: Mapping[str, float], path: str | Path, made_by: M
     Raises:
         InputError: as :func:`check_table`.
     """
-    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with own_table(path, made_by) as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_HEADER)
         writer.writerows((name, f"{value:.6f}") for name, value in scores.items())

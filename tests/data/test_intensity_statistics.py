@@ -14,7 +14,7 @@ from common.data import intensity_of, keep_intensity, load_cases, read_intensity
 from common.data import intensity_statistics as module
 from common.errors import InputError
 from common.transforms import ClipStandardized
-from common.verbs import intensity as verb
+from common.verbs.data_sets import intensity as verb
 
 NUMBERS = {"low": -80.5, "high": 200, "mean": 61.25, "sd": 30.0}
 

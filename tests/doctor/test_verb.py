@@ -190,7 +190,7 @@ def test_time_is_estimated_if_voxels_are_read_and_nothing_fails(
 ) -> None:
     listing["test"][0]["class"] = true_class
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
-    monkeypatch.setattr("common.verbs.estimate_training", lambda *args: ["training: 1 s per update"])
+    monkeypatch.setattr("common.verbs.doctor.estimate_training", lambda *args: ["training: 1 s per update"])
     arguments = [str(bundle), "--dataset_dir", "data", *["--headers_only"] * headers_only]
     if true_class == "yes":
         out = verb(*arguments)

@@ -14,7 +14,7 @@ from monai.data import DataLoader
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from common.engines import CaseEvaluator, case_evaluator
+from common.engines import CaseEvaluator, case_scores
 from common.errors import InputError
 from common.reporting import read_class_scores, read_classes, read_result, read_scores
 from common.transforms import SplitClassesd
@@ -132,7 +132,7 @@ def test_cases_of_all_processes_are_scored_together(
     def gather(items: list) -> list:
         return items + (others if items and isinstance(items[0], dict) and "predicted" in items[0] else [])
 
-    monkeypatch.setattr(case_evaluator, "gather", gather)
+    monkeypatch.setattr(case_scores, "gather", gather)
     scores = Scores()
     evaluator(CASES[:2], class_scores=scores).run()
     assert scores.calls[0][0].tolist() == [[0.25, 0.75], [0.125, 0.875], [0.75, 0.25]]
@@ -141,7 +141,7 @@ def test_cases_of_all_processes_are_scored_together(
 
 
 def test_only_the_first_process_writes(evaluator: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(case_evaluator.idist, "get_rank", lambda: 1)
+    monkeypatch.setattr(case_scores.idist, "get_rank", lambda: 1)
     engine = evaluator(CASES, class_scores=Scores(), results_dir=None)
     engine.run()
     assert engine.state.metrics["class accuracy"] == 0.5

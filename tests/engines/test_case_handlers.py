@@ -250,7 +250,7 @@ def test_a_handler_may_end_the_run_early(tmp_path: Path) -> None:
 
     scores = {"pred": {"one": lambda prediction, truth: 1.0}}
     engine = run(CaseEvaluator, CASES, tmp_path, [Stop()], metrics=scores, truth_key="label")
-    assert [row["case"] for row in engine.scores] == ["a", "b"]
+    assert [row["case"] for row in engine.scores.rows] == ["a", "b"]
     assert engine.state.metrics["one"] == 1
 
 

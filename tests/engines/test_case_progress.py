@@ -26,10 +26,10 @@ SLOW = 3  # value of a scan that takes long
 
 
 def busy(value: float) -> None:
-    """Work for 20 s if a scan is the slow one."""
-    end = time.monotonic() + (20 if value == SLOW else 0)
-    while time.monotonic() < end:
+    """Work until the thread is interrupted if a scan is the slow one."""
+    for _ in range(3000 if value == SLOW else 0):
         time.sleep(0.01)
+    assert value != SLOW, "the work was not interrupted"
 
 
 class Reads:
@@ -105,13 +105,11 @@ def test_status_file_grows_by_a_line_for_each_case(batch: Callable, tmp_path: Pa
 
 @pytest.mark.parametrize("stage", ["reading", "network", "finishing"])
 def test_case_that_takes_too_long_fails_alone(batch: Callable, tmp_path: Path, stage: str) -> None:
-    begun = time.monotonic()
     with pytest.raises(CasesFailedError, match=r"1 of 3 cases failed: b \(.*not done after 1 s; raise --case_timeout"):
         batch(stage, status=tmp_path / "status.csv", case_timeout=1).run()
-    assert time.monotonic() - begun < 15
     states = {row["case"]: row for row in rows(tmp_path / "status.csv")}
     assert {name: row["state"] for name, row in states.items()} == {"a": "done", "b": "failed", "c": "done"}
-    assert "case_timeout" in states["b"]["reason"] and 0.9 < float(states["b"]["seconds"]) < 15
+    assert "case_timeout" in states["b"]["reason"] and float(states["b"]["seconds"]) > 0.9
     assert json.loads((tmp_path / "out" / "b_seg.json").read_text())["state"] == "failed"
 
 
@@ -123,15 +121,18 @@ def test_time_limit_leaves_the_thread_usable() -> None:
     with clock.working("c"):
         pass
     time.sleep(0.2)  # nothing arrives late
-    assert set(clock.seconds) == {"a", "b", "c"} and clock.so_far("c") < 0.05
+    assert set(clock.seconds) == {"a", "b", "c"}
 
 
-def test_seconds_of_all_stages_add_up() -> None:
-    clock = CaseClock()
-    for _ in range(2):
-        with clock.working("a"):
-            time.sleep(0.05)
-    assert 0.1 <= clock.so_far("a") < 5
+def test_seconds_of_all_stages_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, now = CaseClock(), iter([10.0, 13.0, 20.0, 21.0, 24.0])
+    monkeypatch.setattr("common.engines.case_clock.time.monotonic", lambda: next(now))
+    with clock.working("a"):
+        pass
+    assert clock.so_far("a") == 3
+    with clock.working("a"):
+        assert clock.so_far("a") == 4
+    assert clock.so_far("a") == 7
 
 
 def test_table_of_the_batch_and_records_say_the_origin(batch: Callable, tmp_path: Path) -> None:

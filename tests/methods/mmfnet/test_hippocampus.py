@@ -14,10 +14,10 @@ import pytest
 from monai.bundle import ConfigParser, create_workflow
 
 from common.files import sha256
-from common.options import setting_of
 from common.packaging import pack_bundle, verify_package
 from common.record import digest_of, read_record
 from common.reporting import mean_scores, read_scores
+from common.rules import setting_of
 
 from ...tiny import BUNDLES
 from .tiny import MMFNET

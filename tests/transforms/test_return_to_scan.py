@@ -1,8 +1,7 @@
-"""Compare resampling with MONAI's transforms, which resample in all directions at once."""
+"""Compare inverse resampling with MONAI's, which resamples in all directions at once."""
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,220 +15,29 @@ from monai.transforms import (
     CropForegroundd,
     Invertd,
     MapTransform,
-    Orientationd,
-    Spacingd,
     SpatialCropd,
 )
-from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.errors import InputError
-from common.memory import Memory
 from common.methods.mmfnet import CropBodyd
-from common.transforms import ResampleAxesd, ReturnToScand, return_to_scan
-from common.transforms.grids import axis_positions
+from common.transforms import ReturnToScand, return_to_scan
 
-RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])
-LPS = np.array([[-1.1, 0, 0, 50], [0, -0.9, 0, 40], [0, 0, 2.5, -3], [0, 0, 0, 1]])
-PERMUTED = np.array([[0, 0, -2.5, 11], [1.1, 0, 0, 0], [0, -0.9, 0, 9], [0, 0, 0, 1]])
-TURNED = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ LPS  # oblique, not sheared
-SHEARED = RAS @ np.array([[1, 0, 0.6, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # a tilted gantry
-AFFINES = {"RAS": RAS, "LPS": LPS, "permuted": PERMUTED, "turned": TURNED}
-SHAPE = (17, 22, 13)
-FINER, COARSER, MIXED = (0.73, 0.61, 1.37), (2.3, 1.9, 5.3), (0.71, 1.9, -1)
-
-each_affine = pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
-
-
-def field(channels: int, shape: tuple[int, ...], smooth: float = 2.0, seed: int = 0) -> torch.Tensor:
-    """Return smooth random channels of mean 0 and standard deviation 1."""
-    noise = np.random.default_rng(seed).normal(size=(channels, *shape))
-    volume = ndimage.gaussian_filter(noise, (0, smooth, smooth, smooth))
-    return torch.from_numpy(volume / volume.std()).float()
-
-
-def scan(affine: np.ndarray, shape: tuple[int, ...] = SHAPE, channels: int = 2) -> MetaTensor:
-    """Return a scan as common.data.VolumeReader reads it."""
-    meta = {"original_affine": affine.copy(), "spatial_shape": np.array(shape), "filename_or_obj": "P1.nii.gz"}
-    return MetaTensor(field(channels, shape), affine=affine, meta=meta)
-
-
-def network_image(shape: tuple[int, ...], affine: np.ndarray, scan_affine: np.ndarray = RAS) -> MetaTensor:
-    """Return an image on the network's grid."""
-    meta = {"original_affine": scan_affine, "spatial_shape": np.array(SHAPE)}
-    return MetaTensor(torch.zeros(1, *shape), affine=affine, meta=meta)
-
-
-def ours(pixdim: tuple[float, ...] | None) -> list[Any]:
-    return [ResampleAxesd("image", "RAS", pixdim)]
-
-
-def monais(pixdim: tuple[float, ...] | None) -> list[Any]:
-    steps: list[Any] = [Orientationd("image", axcodes="RAS", labels=None)]
-    return steps if pixdim is None else [*steps, Spacingd("image", pixdim)]
-
-
-# Resampling to the network's grid.
-
-
-@each_affine
-@pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED, None], ids=["finer", "coarser", "-1", "none"])
-def test_grid_and_values_equal_monais(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
-    expected = Compose(monais(pixdim))({"image": scan(affine)})["image"]
-    found = ResampleAxesd("image", "RAS", pixdim)({"image": scan(affine)})["image"]
-    assert isinstance(found, MetaTensor) and found.dtype == torch.float32
-    assert found.shape == expected.shape
-    assert (pixdim is None) == (sorted(found.shape[1:]) == sorted(SHAPE))
-    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("axcodes", ["LPI", "SAR"])
-def test_any_orientation_equals_monais(axcodes: str) -> None:
-    steps = [Orientationd("image", axcodes=axcodes, labels=None), Spacingd("image", FINER)]
-    expected = Compose(steps)({"image": scan(LPS)})["image"]
-    found = ResampleAxesd("image", axcodes, FINER)({"image": scan(LPS)})["image"]
-    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
-
-
-@each_affine
-@pytest.mark.parametrize("pixdim", [FINER, COARSER, MIXED], ids=["finer", "coarser", "-1"])
-def test_labels_come_from_the_nearest_voxel(affine: np.ndarray, pixdim: tuple[float, ...]) -> None:
-    """No position of these grids is half-way between two voxels."""
-    label = MetaTensor((3 * field(1, SHAPE)).round(), affine=affine, meta={"original_affine": affine})
-    steps = [Orientationd("label", axcodes="RAS", labels=None), Spacingd("label", pixdim, mode="nearest")]
-    expected = Compose(steps)({"label": label.clone()})["label"]
-    both = ResampleAxesd(["image", "label"], "RAS", pixdim, mode=["bilinear", "nearest"])
-    found = both({"image": label, "label": label})
-    np.testing.assert_array_equal(found["label"].numpy(), expected.numpy())
-    assert len(found["label"].unique()) > 5
-    assert not torch.equal(found["image"], found["image"].round())
-
-
-def test_a_volume_without_an_affine_is_refused() -> None:
-    """An array of another program may have no affine; its voxels would count as cubes of 1 mm."""
-    with pytest.raises(InputError, match="image: a volume without 'original_affine'"):
-        ResampleAxesd("image")({"image": MetaTensor(field(1, SHAPE))})
-
-
-def test_a_sheared_scan_is_resampled_as_by_monai() -> None:
-    assert axis_positions(np.diag([1.1, 0.9, 2.5, 1]), SHAPE, SHEARED) is None
-    expected = Compose(monais(FINER))({"image": scan(SHEARED)})["image"]
-    found = ResampleAxesd("image", "RAS", FINER)({"image": scan(SHEARED)})["image"]
-    assert found.shape == expected.shape and found.dtype == torch.float32
-    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
-    assert found.affine[:3, :3].diag().numpy() == pytest.approx(FINER)
-
-
-@pytest.mark.parametrize(("drift", "parallel"), [(0.0099, True), (0.0101, False)])
-def test_axes_are_parallel_to_a_hundredth_of_a_voxel(drift: float, parallel: bool) -> None:
-    oblique = np.eye(4)
-    oblique[0, 2] = drift / (SHAPE[2] - 1)
-    assert (axis_positions(oblique, SHAPE, np.eye(4)) is not None) == parallel
-
-
-def test_positions_are_counted_along_the_parallel_axis() -> None:
-    parallel = axis_positions(PERMUTED, SHAPE, RAS)
-    assert parallel is not None
-    axes, positions = parallel
-    assert axes == [1, 2, 0]
-    for i, (axis, line) in enumerate(zip(axes, positions)):
-        voxels = np.zeros((4, SHAPE[i]))
-        voxels[i], voxels[3] = np.arange(SHAPE[i]), 1
-        np.testing.assert_allclose(line, (np.linalg.inv(RAS) @ PERMUTED @ voxels)[axis], atol=1e-9)
-
-
-@pytest.mark.parametrize("affine", [LPS, SHEARED], ids=["axis-aligned", "sheared"])
-@pytest.mark.parametrize("pixdim", [FINER, None], ids=["finer", "none"])
-def test_the_input_stays_unchanged(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> None:
-    image = scan(affine)
-    values, meta = image.as_tensor().clone(), deepcopy(image.meta)
-    data = {"image": image}
-    found = ResampleAxesd("image", "RAS", pixdim)(data)["image"]
-    found.affine[:3, 3] += 100
-    found.meta["filename_or_obj"] = "other"
-    assert data["image"] is image and not image.applied_operations
-    assert torch.equal(image.as_tensor(), values)
-    assert image.meta.keys() == meta.keys()
-    for key in meta:
-        np.testing.assert_array_equal(image.meta[key], meta[key])
-    np.testing.assert_array_equal(found.meta["original_affine"], affine)
-    np.testing.assert_array_equal(found.meta["spatial_shape"], SHAPE)
-
-
-def test_a_plain_tensor_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a MetaTensor with an affine, found Tensor"):
-        ResampleAxesd("image")({"image": torch.zeros(1, 3, 3, 3)})
-
-
-# Resampling to a number of voxels in plane.
-
-IN_PLANE = {
-    "half": ((16, 16, 5), (8, 8), (1.4, 1.4)),
-    "a shorter side": ((16, 12, 5), (8, 6), (1.4, 1.4)),
-    "the other side": ((10, 16, 5), (5, 8), (1.4, 1.4)),
-    "not whole": ((16, 13, 5), (8, 7), (1.4, 1.4)),
-    "finer": ((4, 3, 5), (8, 6), (0.35, 0.35)),
-}
-
-
-@pytest.mark.parametrize("turn", [np.diag([1.0, 1, 1, 1]), np.diag([-1.0, -1, 1, 1]), TURNED @ np.linalg.inv(LPS)])
-@pytest.mark.parametrize(("shape", "expected", "size"), IN_PLANE.values(), ids=IN_PLANE)
-def test_the_longer_side_has_in_plane_voxels(
-    turn: np.ndarray, shape: tuple[int, ...], expected: tuple[int, ...], size: tuple[float, ...]
-) -> None:
-    affine = turn @ np.diag([0.7, 0.7, 2.5, 1])
-    image = scan(affine, shape, channels=1)
-    found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=8)({"image": image})["image"]
-    assert tuple(found.shape[1:3]) == expected and found.shape[3] == 11
-    np.testing.assert_allclose(found.pixdim, (*size, 1), atol=1e-9)
-    middle, new_middle = ([*((np.array(s) - 1) / 2), 1] for s in (shape, found.shape[1:]))
-    np.testing.assert_allclose(found.affine.numpy() @ new_middle, affine @ middle, atol=1e-9)  # the same field of view
-    ones = torch.ones(1, *found.shape[1:])
-    back = ReturnToScand("pred")({"image": found, "pred": ones})["pred"]
-    assert back.shape == image.shape and back.all()
-
-
-@pytest.mark.parametrize("spacing", [0.7, 0.703125, 0.976562, 0.5 + 1e-7, 0.82])
-def test_512_voxels_become_256_at_any_spacing(spacing: float) -> None:
-    affine = np.diag([-spacing, -spacing * (1 + 1e-7), 5, 1])
-    image = MetaTensor(torch.zeros(1, 512, 512, 2), affine=affine, meta={"original_affine": affine})
-    assert ResampleAxesd("image", in_plane=256)({"image": image})["image"].shape == (1, 256, 256, 2)
-
-
-def test_halving_averages_four_voxels() -> None:
-    image = scan(np.diag([0.8, 0.8, 5, 1]), (16, 12, 5))
-    found = ResampleAxesd("image", in_plane=8)({"image": image})["image"]
-    expected = image.as_tensor().unflatten(1, (8, 2)).unflatten(3, (6, 2)).mean((2, 4))
-    torch.testing.assert_close(found.as_tensor(), expected)
-
-
-def test_inverse_resampling_keeps_positions() -> None:
-    image = scan(np.diag([-0.8, 0.8, 2.5, 1]), (64, 64, 9), channels=1)
-    image[:] = field(1, (64, 64, 9), smooth=4)
-    found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=32)({"image": image})["image"]
-    back = ReturnToScand("pred", threshold=0)({"image": found, "pred": found})["pred"]
-    drawn = image.as_tensor() >= 0
-    away = image.as_tensor().abs() > 0.15
-    assert away.float().mean() > 0.8 and torch.equal(back.as_tensor().bool()[away], drawn[away])
-
-
-def test_all_of_a_sheared_scan_is_on_the_grid() -> None:
-    found = ResampleAxesd("image", pixdim=(-1, -1, 1), in_plane=11)({"image": scan(SHEARED)})["image"]
-    np.testing.assert_allclose(found.pixdim, (22 * 0.9 / 11, 22 * 0.9 / 11, 1), atol=1e-6)
-    corners = np.stack(np.meshgrid(*((0, n - 1) for n in SHAPE), (1,), indexing="ij")).reshape(4, -1)
-    there = (np.linalg.inv(found.affine.numpy()) @ SHEARED @ corners)[:3]
-    assert there.min() > -0.51 and (there.max(1) < np.array(found.shape[1:]) - 0.49).all()
-
-
-def test_in_plane_and_pixdim_in_plane_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"in_plane=8 and pixdim=\(1, -1, 1\): expected -1, -1 and a slice thickness"):
-        ResampleAxesd("image", pixdim=(1, -1, 1), in_plane=8)
-
-
-# Inverse resampling.
+from .scans import (
+    COARSER,
+    FINER,
+    LPS,
+    MIXED,
+    PERMUTED,
+    RAS,
+    SHAPE,
+    SHEARED,
+    each_affine,
+    field,
+    monais,
+    network_image,
+    ours,
+    scan,
+)
 
 
 def crop(image: MetaTensor) -> MapTransform:
@@ -484,25 +292,3 @@ def test_label_maps_need_no_scores_at_the_scans_size(smooth: float, monkeypatch:
     with Largest() as largest:
         ReturnToScand("pred", output="probabilities")({"image": image, "pred": field(classes, (8, 6, 5), smooth)})
     assert largest.values == classes * voxels  # the test notices scores of this size
-
-
-@pytest.mark.parametrize("options", [{"pixdim": (1.0, 1.0, 1.0)}, {"pixdim": (-1, -1, 0.0001), "in_plane": 64}])
-def test_a_grid_that_does_not_fit_the_memory_is_refused(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.memory.main_memory", lambda: Memory(2_000_000_000, 10**10))
-    affine = np.diag([100.0, 90.0, 80.0, 1.0])
-    meta = {"original_affine": affine, "filename_or_obj": "P1.nii.gz"}
-    volume = MetaTensor(torch.zeros(1, 12, 10, 8), affine=affine, meta=meta)
-    message = r"P1\.nii\.gz: resampling 12 x 10 x 8 voxels of 100 x 90 x 80 mm .* GB of memory, but 2\.0 GB are at hand"
-    with pytest.raises(InputError, match=message):
-        ResampleAxesd("image", **options)({"image": volume})
-
-
-@pytest.mark.parametrize("side", [0.0007, 0.0099, 101.0, 4000.0])
-@pytest.mark.parametrize("axis", range(3))
-def test_a_voxel_size_that_no_scanner_has_is_refused(side: float, axis: int) -> None:
-    """Metres or micrometres that are taken for millimetres."""
-    spacing = [0.8, 0.8, 5.0]
-    spacing[axis] = side
-    message = rf"P1\.nii\.gz: voxels of .*{side:.4g}.* mm, expected 0\.01 to 100 mm .*; correct the spacing"
-    with pytest.raises(InputError, match=message):
-        ResampleAxesd("image")({"image": scan(np.diag([*spacing, 1.0]))})

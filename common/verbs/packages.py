@@ -1,0 +1,43 @@
+"""Define the verbs that make and check packages: pack, verify."""
+
+from __future__ import annotations
+
+import logging
+
+from ..packaging import pack_bundle, verify_package
+from .arguments import bundle_folder
+
+
+def pack(
+    bundle: str,
+    weights: str | None = None,
+    out: str = "dist",
+    overlay: str | None = None,
+    scores: str | None = None,
+) -> None:
+    """Pack a bundle and its weights into a folder and a zip file that run without this repository.
+
+    Args:
+        bundle: name in bundles/, or folder of a bundle.
+        weights: model.pt of a training. Default: model.pt in the bundle's models/.
+        out: folder for NAME/ and NAME_vVERSION.zip.
+        overlay: JSON file with the training settings that differ from the bundle's. Keys "_meta_::NAME" change NAME in
+            metadata.json.
+        scores: output folder of an evaluation of the weights. Its scores go into metadata.json.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores)
+    print(f"{archive} and the folder beside it")
+
+
+def verify(package: str, load: bool = True) -> None:
+    """Check a packed bundle: compare every file with its SHA-256, and load the weights strictly.
+
+    Loading the weights builds the network, which runs the package's code.
+
+    Args:
+        package: folder or zip file of the packed bundle.
+        load: load the weights. false only checks the files and runs no code of the package.
+    """
+    loaded = "the weights load" if load else "nothing of it was run"
+    print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
