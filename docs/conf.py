@@ -1,4 +1,4 @@
-"""Configure Sphinx: the pages of the repository in Markdown, and the API reference from the docstrings of ``common``."""
+"""Configure Sphinx: pages in Markdown, and the API reference from the docstrings of ``common``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ sys.path.insert(0, str(ROOT))
 
 project = "MONAI paper bundles"
 author = "The contributors of monai-paper-bundles"
+source_suffix = {".md": "markdown"}
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
-# The root of the repository is the source, so that links between pages, cards and files are the same here and on GitHub.
+# The source is the root of the repository: links between pages, cards and files work here as they do on GitHub.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**/*.md", "bundles/*/docs/README.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", "bundles/*/docs/README.md"]
 exclude_patterns = ["docs/_build", "AGENTS.md"]
 
 myst_heading_anchors = 4

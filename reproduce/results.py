@@ -1,8 +1,8 @@
 """Read ``docs/results.yaml`` of a bundle: every published row, and the commands that repeat it.
 
 A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows``,
-``note``, and ``card``: whether the model card shows its rows that can be repeated. A row has the following keys. A table
-may have them too, as defaults for its rows:
+``note``, and ``card``: whether the model card shows its rows that can be repeated. A row has the following keys. A
+table may have them too, as defaults for its rows:
 
 - ``published``: the printed values, with a spread where printed, in the order of ``columns``; ``-`` for none.
 - ``parameters``: trainable parameters of the network that the configs build. A row without them cannot be repeated.
