@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..files import failures_of_writing, whole_file
 from ..record import record_path
@@ -12,6 +13,18 @@ from ..record import record_path
 PREVIOUS = "previous_"  # folder beside the weights with those that were replaced; a number from 1 follows
 
 logger = logging.getLogger(__name__)
+
+
+def weights_of_loader(handler: Any) -> str | None:
+    """Return the file of MONAI's ``CheckpointLoader``, which MONAI Label puts before the handlers of a training.
+
+    Args:
+        handler: first handler of the training.
+
+    Returns:
+        file of the weights that the training goes on from; None for another handler.
+    """
+    return getattr(handler, "load_path", None)
 
 
 def replace_weights(weights: Path, new: Path) -> None:

@@ -16,10 +16,9 @@ from typing import NamedTuple
 import pytest
 import tomllib
 
-from .bundles.conftest import made, packed  # noqa: F401  (fixtures)
-from .workflows import PLAIN
+from ..workflows import PLAIN
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KNOWN = ("FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT")
 
 
@@ -119,7 +118,7 @@ def test_the_project_installs_from_the_copied_files_alone(tmp_path: Path) -> Non
 
 
 def test_the_entry_point_infers_as_a_user_without_name(
-    packed: Callable[[Path], Path],  # noqa: F811
+    packed: Callable[[Path], Path],
     cohort: Callable[[Path], Path],
     tmp_path: Path,
 ) -> None:
@@ -144,7 +143,7 @@ def test_the_entry_point_infers_as_a_user_without_name(
     assert len((results / "status.csv").read_text().splitlines()) == 1 + len(scans)
 
 
-def test_the_check_of_the_package_passes(packed: Callable[[Path], Path], tmp_path: Path) -> None:  # noqa: F811
+def test_the_check_of_the_package_passes(packed: Callable[[Path], Path], tmp_path: Path) -> None:
     (verify,) = (shlex.split(value) for value in values("RUN") if "verify" in value)
     bundle = shutil.copytree(packed(PLAIN), tmp_path / "bundle")
     command = [sys.executable, *verify[1:-1], str(bundle)]
