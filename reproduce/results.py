@@ -1,7 +1,8 @@
 """Read ``docs/results.yaml`` of a bundle: every published row, and the commands that repeat it.
 
-A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows`` and
-``note``. A row has the following keys. A table may have them too, as defaults for its rows:
+A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows``,
+``note``, and ``card``: whether the model card shows its rows that can be repeated. A row has the following keys. A
+table may have them too, as defaults for its rows:
 
 - ``published``: the printed values, with a spread where printed, in the order of ``columns``; ``-`` for none.
 - ``parameters``: trainable parameters of the network that the configs build. A row without them cannot be repeated.
@@ -34,7 +35,7 @@ STEPS = {  # config files and options of each command; crossval is a verb of pyt
     "predict": ("inference", "--dataset_dir {cases} --ckpt_dir {run} --output_dir {run}/{scores}"),
 }
 FILE_KEYS = {"paper", "differs", "lists", "tables"}
-TABLE_KEYS = {"table", "about", "columns", "rows", "note"}
+TABLE_KEYS = {"table", "about", "columns", "rows", "note", "card"}
 ROW_KEYS = {"row", "published", "parameters", "why_not", "list", "steps", "overlay", "run", "scores", "cases"}
 ROW_KEYS |= {*STEPS, "options", "evaluate_configs", "predict_configs", "differs", "ours"}
 
@@ -68,7 +69,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold a table of a paper: its name, what it shows, its columns and rows, and what differs in all rows."""
+    """Hold a table of a paper: its name, what it shows, its columns and rows, and what differs in all rows.
+
+    ``on_card`` is true if the model card shows its rows that can be repeated.
+    """
 
     name: str
     about: str
@@ -76,6 +80,7 @@ class Table:
     rows: list[Row]
     differs: list[str]
     note: str
+    on_card: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,15 @@ def _table(bundle: Path, lists: Mapping[str, str], content: Mapping[str, Any]) -
     defaults = {key: value for key, value in content.items() if key in ROW_KEYS - {"differs"}}
     columns = content["columns"]
     rows = [_row(bundle, lists, columns, defaults, row) for row in content["rows"]]
-    return Table(content["table"], content["about"], columns, rows, content.get("differs", []), content.get("note", ""))
+    return Table(
+        name=content["table"],
+        about=content["about"],
+        columns=columns,
+        rows=rows,
+        differs=content.get("differs", []),
+        note=content.get("note", ""),
+        on_card=content.get("card", False),
+    )
 
 
 def _row(

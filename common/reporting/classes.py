@@ -45,7 +45,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def class_row(case: str, true: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a case's row of classes.csv: ``case``, names as ``class`` and ``predicted``, ``probability NAME``s."""
+    """Return a case's row of classes.csv: ``case``, names as ``class`` ``predicted``, ``probability NAME`` of each."""
     names = list(result["probabilities"])
     row = {"case": case, "class": names[true], "predicted": result["class"]}
     return {**row, **{PROBABILITY + name: p for name, p in result["probabilities"].items()}}
