@@ -32,7 +32,8 @@ IMPORTS: dict[str, set[str]] = {
     "memory": {"errors"},
     "logs": {"errors"},
     "rules": {"errors"},
-    "options": {"errors", "rules"},
+    "tracking": {"errors"},
+    "options": {"errors", "rules", "tracking"},
     "label_names": {"errors", "files"},
     "labels": {"errors", "label_names"},
     "session": {"errors", "files", "logs", "options", "rules"},
@@ -50,7 +51,7 @@ IMPORTS: dict[str, set[str]] = {
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting", "rules"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
-        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "memory", "options", "rules",
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options", "rules",
         "transforms",
     },
     "planning": {

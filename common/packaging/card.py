@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checksums import LIST
-from .contents import CARD, Contents
+from .contents import CARD, Contents, with_weights
 from .labels import labels_table
 
 LEAVING_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
@@ -21,12 +21,12 @@ def package_card(contents: Contents, weights_digest: str) -> str:
         weights_digest: SHA-256 of ``models/model.pt``.
     """
     metadata = contents.metadata
-    title, _, rest = contents.files[CARD].decode().partition("\n")
+    title, _, rest = with_weights(contents.files[CARD].decode()).partition("\n")
     about = f"""
 ## This package
 
 Version {metadata["version"]}: configs, code, and weights. Whoever made this package trained them. The text below
-describes the bundle as its collection has it, without weights. Not for clinical use.
+describes the bundle as its collection has it. Not for clinical use.
 
 ```
 sha256sum --check {LIST}

@@ -1,4 +1,4 @@
-"""Give tests packed bundles as their receivers use them: from any folder, without this repository."""
+"""Give tests packed bundles as their receivers use them, commands in processes, and workflows of Python programs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from monai.bundle import ConfigWorkflow, create_workflow
 
 from common.logs import LOG_FILE
 
 from ..conftest import BUNDLES
+from .commands import bundle_run, command, weights  # noqa: F401  (fixtures)
 from .packed import pack_tiny
 
 
@@ -57,3 +61,29 @@ def stranger(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.fixture(params=BUNDLES, ids=lambda bundle: bundle.name)
 def package(request: pytest.FixtureRequest, stranger: Callable[[Path], Path]) -> Path:
     return stranger(request.param)
+
+
+@pytest.fixture
+def create(
+    cohort: Callable, config_files: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ConfigWorkflow]:
+    """Call MONAI's ``create_workflow`` with the named configs of a bundle on its tiny cohort."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
+        options = {
+            "bundle_root": str(bundle),
+            "dataset_dir": str(cohort(bundle)),
+            "ckpt_dir": str(tmp_path / "models"),
+            "output_dir": str(tmp_path / "out"),
+            "device": torch.device("cpu"),
+            "meta_file": str(bundle / "configs" / "metadata.json"),
+        }
+        return create_workflow(
+            config_file=config_files(bundle, *names),
+            workflow_type="infer" if names[0] == "inference" else "train",
+            logging_file=False,
+            **{**options, **override},
+        )
+
+    return make

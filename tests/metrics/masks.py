@@ -33,20 +33,10 @@ CONFUSION = {
 
 
 OVERLAPS = ["Dice", *CONFUSION]
-
-
 DISTANCES = ["HD95", "ASSD", "ASD"]
-
-
 DISTANCE_COLUMNS = [*DISTANCES, *(f"{name} (voxels)" for name in DISTANCES)]
-
-
 SURFACES = ["surface Dice", "surface overlap"]
-
-
 ALL = [*OVERLAPS, *DISTANCE_COLUMNS, *SURFACES]
-
-
 SHAPE = (18, 15, 13)
 
 

@@ -17,26 +17,12 @@ from scipy import ndimage
 from common.transforms import ResampleAxesd
 
 RAS = np.array([[1.1, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1]])
-
-
 LPS = np.array([[-1.1, 0, 0, 50], [0, -0.9, 0, 40], [0, 0, 2.5, -3], [0, 0, 0, 1]])
-
-
 PERMUTED = np.array([[0, 0, -2.5, 11], [1.1, 0, 0, 0], [0, -0.9, 0, 9], [0, 0, 0, 1]])
-
-
 TURNED = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ LPS  # oblique, not sheared
-
-
 SHEARED = RAS @ np.array([[1, 0, 0.6, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # a tilted gantry
-
-
 AFFINES = {"RAS": RAS, "LPS": LPS, "permuted": PERMUTED, "turned": TURNED}
-
-
 SHAPE = (17, 22, 13)
-
-
 FINER, COARSER, MIXED = (0.73, 0.61, 1.37), (2.3, 1.9, 5.3), (0.71, 1.9, -1)
 
 

@@ -55,7 +55,7 @@ class FocalTverskyLoss(nn.Module):
 class SegmentationClassLoss(nn.Module):
     """Compute ``class_weight * cross-entropy + (1 - class_weight) * seg_loss``, the loss of MultiR-Net.
 
-    Without an output ``class`` the loss is ``seg_loss`` alone. The paper gives no value of ``class_weight``.
+    Without an output or a target ``class`` the loss is ``seg_loss`` alone. The paper gives ``class_weight`` no value.
 
     Args:
         seg_loss: callable (logits ``(B, K, x, y, z)``, masks of that shape, one for each label) -> scalar loss, such as
@@ -73,14 +73,15 @@ class SegmentationClassLoss(nn.Module):
 
         Args:
             outputs: ``seg``, logits ``(B, K, x, y, z)``, and ``class``, logits ``(B, classes)``.
-            targets: ``seg``, a label map ``(B, 1, x, y, z)`` with the values 0 to K, and ``class``, indices ``(B,)``.
+            targets: ``seg``, a label map ``(B, 1, x, y, z)`` with the values 0 to K, and ``class``, indices ``(B,)``,
+                which cases without a class lack.
 
         Raises:
             InputError: logits and label map have different sizes, or a value has no map.
         """
         logits = outputs["seg"].float()
         loss = self.seg_loss(logits, label_masks(targets["seg"], logits))
-        if "class" not in outputs:
+        if "class" not in outputs or "class" not in targets:
             return loss
         return (
             self.class_weight * F.cross_entropy(outputs["class"].float(), targets["class"].long())

@@ -1,4 +1,4 @@
-"""Test what only MultiR-Net's bundle has: lungs, further passes, patches on lesions, cases without a lesion."""
+"""Test what only MultiR-Net's bundle has: lungs, further passes, patches on lesions, classes of cases."""
 
 from __future__ import annotations
 
@@ -14,33 +14,17 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.losses import DiceLoss, TverskyLoss
 
 from common.engines import StagedTrainer
 from common.engines.training_folder import STATE_FILE
 from common.errors import root_cause
-from common.methods.multirnet import FocalTverskyLoss, iterative_update
 from common.reporting import read_class_scores, read_classes, read_scores
 
-from ...workflows import assert_class_maps, assert_label_maps, parameters, parser_of, results_in
+from ...workflows import assert_class_maps, assert_label_maps, results_in
+from .settings import ABLATIONS, CLASSES, SCORES
 from .tiny import MULTIRNET, TINY
 
-CLASSES = ["COVID-19", "CAP", "normal"]
-SCORES = ["Dice", "ASSD", "surface Dice", "surface overlap", "missed", "volume (ml)", "true volume (ml)"]
 COLUMNS = [f"{score} lesion" for score in SCORES]
-# Parameters of the network, passes after the first, loss of the segmentation.
-ABLATIONS: dict[str, tuple[int, int, type]] = {
-    "no_reverse_attention": (48_689_576, 2, FocalTverskyLoss),
-    "own_reverse_attention": (48_689_576 + 434_416, 2, FocalTverskyLoss),
-    "mean_sigmoid": (48_689_576, 2, FocalTverskyLoss),
-    "separate_statistics": (48_689_576, 2, FocalTverskyLoss),
-    "dice_loss": (48_689_576, 2, DiceLoss),
-    "tversky_loss": (48_689_576, 2, TverskyLoss),
-    "iterations_0": (48_689_576, 0, FocalTverskyLoss),
-    "iterations_1": (48_689_576, 1, FocalTverskyLoss),
-    "segmentation_only": (45_631_685, 2, FocalTverskyLoss),
-    "reduce_on_plateau": (48_689_576, 2, FocalTverskyLoss),
-}
 
 
 @pytest.fixture
@@ -58,70 +42,6 @@ def listed(folder: Path, target: Path, change: Callable[[dict], None]) -> Path:
     target.mkdir()
     (target / "dataset.json").write_text(json.dumps(listing))
     return target
-
-
-def test_the_defaults_are_the_papers() -> None:
-    """Compare with the paper: loss and passes 3.3 and 3.4, scores 3.5, data 4.1, training 4.2."""
-    parser = parser_of(MULTIRNET, "train")
-    network, (stage,) = parser.get_parsed_content("network_def"), parser.get_parsed_content("stages")
-    assert parameters(network) == 48_689_576 and network.dense and network.iterations == 2
-    assert (stage.max_epochs, stage.lr_scheduler, stage.weights, stage.patience) == (500, None, "model.pt", 100)
-    optimizer, _ = stage.start_optimizer()
-    assert isinstance(optimizer, torch.optim.Adam)
-    (group,) = optimizer.param_groups
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.9, 0.999), 0)
-    settings = {
-        "batch_size": 4,
-        "updates_per_epoch": 36,  # 144 cases, three of four folds of the paper's 192
-        "spacing": [1.0, 1.0, 1.0],
-        "hounsfield_range": [-1000, 400],
-        "roi_size": [96, 96, 32],
-        "jitter": [8, 8, 4],
-        "classes": CLASSES,
-        "task": "both",
-        "iterations": 2,
-    }
-    assert {key: parser[key] for key in settings} == settings
-    loss = parser.get_parsed_content("loss")
-    assert loss.class_weight == 0.5 and loss.seg_loss.exponent == 0.9
-    assert (loss.seg_loss.tversky.alpha, loss.seg_loss.tversky.beta) == (0.3, 0.7)  # MONAI's beta is of misses
-    assert parser.get_parsed_content("train::trainer::iteration_update") is iterative_update
-    scores = parser_of(MULTIRNET, "train", "evaluate").get_parsed_content("scores")
-    assert scores.scores == tuple(SCORES) and scores.tolerance == 1
-    inferer = parser.get_parsed_content("inferer")
-    assert (inferer.overlap, inferer.vote, inferer.num_classes) == (0.5, "volume", 3)
-
-
-def test_every_ablation_is_in_the_table() -> None:
-    assert {file.stem for file in (MULTIRNET / "configs" / "ablations").iterdir()} == set(ABLATIONS)
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_is_the_papers(name: str) -> None:
-    """Compare the parts that are left out with section 4.5 and Fig. 12 of the paper."""
-    count, iterations, seg_loss = ABLATIONS[name]
-    parser = parser_of(MULTIRNET, "train", f"ablations/{name}")
-    network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
-    assert (parameters(network), network.iterations) == (count, iterations)
-    assert type(loss.seg_loss) is seg_loss
-    if isinstance(loss.seg_loss, TverskyLoss):  # the focal one without its power
-        logits, label = torch.randn(2, 1, 4, 4, 4), (torch.rand(2, 1, 4, 4, 4) > 0.7).float()
-        focal = float(FocalTverskyLoss(exponent=1.0)(logits, label))
-        assert float(loss.seg_loss(logits, label)) == pytest.approx(focal)
-    erases = [block.erases for block in network.segmentation.decoder]
-    assert set(erases) == {name != "no_reverse_attention"}
-    assert network.segmentation.mean_sigmoid == (name == "mean_sigmoid")
-    assert network.separate == (name == "separate_statistics")
-
-
-def test_the_rate_falls_on_a_plateau_of_100_epochs() -> None:
-    (stage,) = parser_of(MULTIRNET, "train", "ablations/reduce_on_plateau").get_parsed_content("stages")
-    optimizer, scheduler = stage.start_optimizer()
-    for _ in range(101):
-        scheduler.step(1.0)
-    assert optimizer.param_groups[0]["lr"] == 3e-4 and stage.patience == 200
-    scheduler.step(1.0)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(3e-5)
 
 
 def test_train_evaluate_infer(workflow: Callable, cohort: Callable, tmp_path: Path) -> None:
@@ -359,13 +279,6 @@ def test_activation_maps_lie_on_the_grid_of_the_scan(
     workflow(MULTIRNET, "inference", "explain", explain="CAP").run()
     names = ["case_004.nii.gz", "case_005.nii.gz"]
     assert_class_maps(tmp_path / "out", cohort(MULTIRNET) / "labels", names)
-
-
-def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
-    parser = parser_of(MULTIRNET, "inference", "explain")
-    assert parser.get_parsed_content("target_layers") == "segmentation.decoder.3"
-    network = parser.get_parsed_content("network_def")
-    assert network.get_submodule("segmentation.decoder.3") is network.segmentation.decoder[-1]
 
 
 def test_the_tiny_cohort_has_every_class(cohort: Callable) -> None:

@@ -139,3 +139,10 @@ def test_the_loss_of_several_labels_is_their_mean() -> None:
 def test_a_label_that_does_not_fit_the_maps_is_refused(label: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SegmentationClassLoss(FocalTverskyLoss())({"seg": torch.zeros(1, 2, 8, 8, 8)}, {"seg": label})
+
+
+def test_cases_without_a_class_train_the_segmentation() -> None:
+    outputs = {"seg": torch.randn(2, 1, 4, 4, 4), "class": torch.randn(2, 3)}
+    label = (torch.rand(2, 1, 4, 4, 4) < 0.3).float()
+    loss = SegmentationClassLoss(FocalTverskyLoss())(outputs, {"seg": label})
+    assert torch.equal(loss, FocalTverskyLoss()(outputs["seg"], label))
