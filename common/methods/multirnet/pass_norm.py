@@ -26,6 +26,8 @@ class PassNorm(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None  # optional ones in the base class
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         number = int(self.later)
         mean, var = self.running_mean[number], self.running_var[number]  # views, which the training updates in place
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, 0.1, self.eps)
