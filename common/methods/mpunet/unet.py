@@ -42,7 +42,7 @@ class AdditiveUNet(TwoForms):
         super().__init__(dense)
         self.in_channels = in_channels
         self.divisors = [2 ** len(channels)] * 3
-        last = 2  # as released, whatever the number of classes
+        last = out_channels  # released for 2 classes; fewer features than classes cannot tell them apart
         self.encoder = nn.ModuleList(
             nn.Sequential(Conv3d(c_in, c), nn.MaxPool3d(2), nn.ReLU(inplace=True))
             for c_in, c in pairwise((in_channels, *channels))
