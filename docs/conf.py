@@ -18,6 +18,7 @@ root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", "bundles/*/docs/README.md"]
 exclude_patterns = ["docs/_build", "AGENTS.md"]
 
+myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 4
 suppress_warnings = ["toc.not_included"]  # the map of the pages is docs/index.md, which GitHub shows too
 autodoc_member_order = "bysource"
