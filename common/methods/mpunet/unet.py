@@ -42,7 +42,8 @@ class AdditiveUNet(TwoForms):
         super().__init__(dense)
         self.in_channels = in_channels
         self.divisors = [2 ** len(channels)] * 3
-        last = out_channels  # released for 2 classes; fewer features than classes cannot tell them apart
+        # two as released; with more classes, so few features die in the first updates
+        last = 2 if out_channels == 2 else channels[0] // 2
         self.encoder = nn.ModuleList(
             nn.Sequential(Conv3d(c_in, c), nn.MaxPool3d(2), nn.ReLU(inplace=True))
             for c_in, c in pairwise((in_channels, *channels))
