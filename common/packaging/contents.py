@@ -26,6 +26,9 @@ WITHOUT_WEIGHTS = {  # texts of a bundle without weights, and what a package has
     "Without trained weights.": "The weights are those of whoever made this package.",
     "; no trained weights": "",
     " **No trained weights are shipped.**": "",
+    "**Weights:** none are shipped. The terms of your data also apply to the weights that you train on them.": (
+        "**Weights:** `models/model.pt`, by whoever made this package. The terms of their data also apply to them."
+    ),
 }
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
 
