@@ -1,19 +1,16 @@
 """Build networks from what they share: convolution, PReLU, forms, checks, strips, masks and ensembles."""
 
-from .convolution import Conv3d, conv3d
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class
 from .masks import binary_cross_entropy, label_masks
 from .prelu import PReLU
 
 __all__ = [
-    "Conv3d",
     "MeanEnsemble",
     "PReLU",
     "TwoForms",
     "append_class",
     "binary_cross_entropy",
-    "conv3d",
     "label_masks",
     "mean_ensemble",
     "split_class",

@@ -41,7 +41,7 @@ from .labels import name_channels, name_labels
 
 SHARE_OF_MEMORY = 0.5  # of the free memory, for an update
 UNKNOWN_MEMORY = 8 << 30  # bytes, on a system that does not report its free memory
-LEARNING_RATE, RATE_WITHOUT_NORM = 2e-3, 3e-4
+LEARNING_RATE, RATE_WITHOUT_NORM = 2e-3, 1e-4
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 

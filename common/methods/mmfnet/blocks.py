@@ -10,7 +10,7 @@ from monai.networks.blocks import ADN
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ...layers import Conv3d, conv3d
+from .convolution import Conv3d, conv3d
 
 
 class ConvolutionBlock(nn.Module):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...layers import Conv3d
 from .blocks import ConvolutionBlock
+from .convolution import Conv3d
 
 PART = 2**17  # elements that are computed at once; they stay in the cache
 

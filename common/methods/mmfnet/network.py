@@ -18,9 +18,9 @@ import torch
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
-from ...layers import Conv3d
 from ...layers.checks import check_channels, check_option, check_sizes
 from .blocks import ConvolutionBlock
+from .convolution import Conv3d
 from .fusion import FusionBlock
 
 

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers import Conv3d
-
 
 class PositionAttention(nn.Module):
     """Give every position the mean of all values, weighted by similarity (eq. 6, 8, 9).
@@ -60,7 +58,7 @@ class AttentionGate(nn.Module):
         super().__init__()
 
         def projection(c_in: int, c_out: int) -> nn.Sequential:
-            return nn.Sequential(Conv3d(c_in, c_out, kernel_size=1), nn.BatchNorm3d(c_out, momentum=bn_momentum))
+            return nn.Sequential(nn.Conv3d(c_in, c_out, kernel_size=1), nn.BatchNorm3d(c_out, momentum=bn_momentum))
 
         self.features, self.signal = (projection(channels, channels // 2) for _ in range(2))
         self.psi = projection(channels // 2, 1)

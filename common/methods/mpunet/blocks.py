@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers import Conv3d
-
 
 class Head(nn.Module):
     """Predict the softmax map of a scale at full size, in float32: 1x1x1 convolution, interpolation, softmax.
@@ -23,7 +21,7 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, scale: int) -> None:
         super().__init__()
-        self.conv = Conv3d(channels, num_classes, kernel_size=1)
+        self.conv = nn.Conv3d(channels, num_classes, kernel_size=1)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:

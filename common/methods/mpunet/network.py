@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ...layers import Conv3d, PReLU, TwoForms
+from ...layers import PReLU, TwoForms
 from ...layers.checks import check_channels, check_option, check_sizes
 from ...layers.strips import cut, joined, strips_of, trimmed, widened
 from .attention import AttentionGate, PositionAttention
@@ -37,7 +37,7 @@ class ResidualStage(nn.Module):
     def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(*_convolution(c_in, c_out), *_convolution(c_out, c_out))
-        self.project: nn.Module = nn.Identity() if c_in in (1, c_out) else Conv3d(c_in, c_out, 1, bias=False)
+        self.project: nn.Module = nn.Identity() if c_in in (1, c_out) else nn.Conv3d(c_in, c_out, 1, bias=False)
         self.dropout = nn.Dropout(dropout, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class TwoBranches(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(*_convolution(c_in, half, kernel), *_convolution(half, half, kernel)) for kernel in (3, 5)
         )
-        self.fusion = Conv3d(c_out, c_out, kernel_size=1)
+        self.fusion = nn.Conv3d(c_out, c_out, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fusion(torch.cat([branch(x) for branch in self.branches], 1))
@@ -305,9 +305,9 @@ class MPUNet(TwoForms):
         return joined(maps)
 
 
-def _convolution(c_in: int, c_out: int, kernel: int = 3) -> tuple[Conv3d, PReLU]:
-    return Conv3d(c_in, c_out, kernel), PReLU(c_out)
+def _convolution(c_in: int, c_out: int, kernel: int = 3) -> tuple[nn.Conv3d, PReLU]:
+    return nn.Conv3d(c_in, c_out, kernel, padding=kernel // 2), PReLU(c_out)
 
 
-def _normalised(c_in: int, c_out: int, bn_momentum: float) -> tuple[Conv3d, nn.BatchNorm3d, PReLU]:
-    return Conv3d(c_in, c_out), nn.BatchNorm3d(c_out, momentum=bn_momentum), PReLU()
+def _normalised(c_in: int, c_out: int, bn_momentum: float) -> tuple[nn.Conv3d, nn.BatchNorm3d, PReLU]:
+    return nn.Conv3d(c_in, c_out, 3, padding=1), nn.BatchNorm3d(c_out, momentum=bn_momentum), PReLU()

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ...layers import Conv3d, TwoForms
+from ...layers import TwoForms
 from ...layers.checks import check_channels, check_sizes
 from .blocks import Head, initialise
 
@@ -42,15 +42,16 @@ class AdditiveUNet(TwoForms):
         super().__init__(dense)
         self.in_channels = in_channels
         self.divisors = [2 ** len(channels)] * 3
-        last = out_channels  # released for 2 classes; fewer features than classes cannot tell them apart
+        # two as released; with more classes, so few features die in the first updates
+        last = 2 if out_channels == 2 else channels[0] // 2
         self.encoder = nn.ModuleList(
-            nn.Sequential(Conv3d(c_in, c), nn.MaxPool3d(2), nn.ReLU(inplace=True))
+            nn.Sequential(nn.Conv3d(c_in, c, 3, padding=1), nn.MaxPool3d(2), nn.ReLU(inplace=True))
             for c_in, c in pairwise((in_channels, *channels))
         )
 
         def stage(c_in: int, c_out: int) -> nn.Sequential:
             up = nn.Upsample(scale_factor=2.0, mode="trilinear")
-            return nn.Sequential(Conv3d(c_in, c_out), up, nn.ReLU(inplace=True))
+            return nn.Sequential(nn.Conv3d(c_in, c_out, 3, padding=1), up, nn.ReLU(inplace=True))
 
         self.decoder = nn.ModuleList(stage(c_in, c_out) for c_in, c_out in pairwise(reversed(channels)))
         self.last = stage(channels[0], last)

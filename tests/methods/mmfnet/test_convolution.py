@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
-from common.layers import Conv3d
+from common.methods.mmfnet.convolution import Conv3d
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last_3d)
 KERNELS = (1, 3, 5, (3, 3, 1))
