@@ -65,7 +65,9 @@ def mask_of(path: Path, *after: Any) -> dict[str, Any]:
 
 
 @only_itk_warns
-@pytest.mark.parametrize("suffix", [".nii", ".nrrd", pytest.param(".mha", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "suffix", [".nii", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".nrrd", ".mha"))]
+)
 def test_a_mask_lies_where_its_scan_does(suffix: str, tmp_path: Path) -> None:
     save = SaveImaged(
         "pred", output_dir=tmp_path / "out", output_postfix="seg", output_ext=".nii", output_dtype=np.uint8,

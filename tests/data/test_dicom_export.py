@@ -237,6 +237,7 @@ def multiframe(folder: Path, change: Callable[[Any], object] = lambda image: Non
     return folder
 
 
+@pytest.mark.slow
 def test_enhanced_image_is_a_volume(tmp_path: Path) -> None:
     folder = multiframe(tmp_path)
     expected, there = read_volume(folder / "slices")

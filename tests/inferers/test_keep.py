@@ -41,6 +41,7 @@ def crops(image: Tensor, roi: tuple[int, ...], keep: tuple[int, ...]) -> list[Te
     return windows
 
 
+@pytest.mark.slow
 def test_4464_windows_cover_each_voxel_of_brats_once() -> None:
     image = torch.arange(1, 1 + 240 * 240 * 155).remainder(8191).reshape(1, 1, 240, 240, 155).float()
     counts = torch.zeros(3, dtype=torch.long)

@@ -51,7 +51,9 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize(
+    "spacing", [SPACINGS[1], *(pytest.param(s, marks=pytest.mark.slow) for s in (SPACINGS[0], SPACINGS[2]))], ids=str
+)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_scores_equal_monais(pair: str, spacing: tuple[float, ...]) -> None:
     prediction, truth = PAIRS[pair]()
@@ -74,6 +76,7 @@ def test_scores_of_a_large_volume_equal_monais() -> None:
     assert values == pytest.approx(monai_scores(prediction, truth, (0.9, 0.9, 3.0), 1.0), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_percentile_between_two_distances_far_apart() -> None:
     shape = (190, 100, 31)
     truth = box((0, 190), (0, 100), (0, 1), shape=shape)

@@ -103,7 +103,7 @@ def margin_of(values: MetaTensor) -> np.ndarray:
 @each_affine
 @pytest.mark.parametrize("crops", CROPS.values(), ids=CROPS)
 @pytest.mark.parametrize("classes", [1, pytest.param(2, marks=pytest.mark.slow), 5])
-@pytest.mark.parametrize("pixdim", [FINER, COARSER], ids=["finer", "coarser"])
+@pytest.mark.parametrize("pixdim", [FINER, pytest.param(COARSER, marks=pytest.mark.slow)], ids=["finer", "coarser"])
 def test_inverse_label_map_equals_monais(
     affine: np.ndarray, crops: list[Any], classes: int, pixdim: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_every_voxel_of_a_rotated_scan_gets_its_label(steps: list[Any], lean: fl
         assert labels.all()
 
 
+@pytest.mark.slow
 def test_the_grid_reaches_from_the_least_to_the_greatest_corner() -> None:
     rng = np.random.default_rng(4)
     resample = ResampleAxesd("image", pixdim=(1.3, 0.9, 2.1))

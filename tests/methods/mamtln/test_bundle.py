@@ -137,6 +137,7 @@ def test_released_choices(name: str, lowest: float) -> None:
     assert stage.start_optimizer()[1].lowest == lowest
 
 
+@pytest.mark.slow
 def test_gamma_is_below_1_in_half_of_the_draws() -> None:
     """Read it from three values of a patch without a change of the scale: 0, 1/2 and 1."""
     contrast = next(step for step in parser_of("train").get_parsed_content("augment") if isinstance(step, OneOf))

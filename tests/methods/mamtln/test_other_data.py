@@ -95,6 +95,7 @@ def test_one_overlay_serves_every_run(run: Callable, workflow: Callable, patient
         assert_class_maps(maps, patients / "labels", TESTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [JaccardFocalLoss(), DiceCELoss(to_onehot_y=True, softmax=True)])
 def test_three_labels_and_classes_are_learnt(loss: Callable) -> None:
     label = torch.zeros(3, 1, 20, 20, 2)

@@ -84,6 +84,7 @@ def left_after_the_best_linear_map(places: np.ndarray, radius: float) -> tuple[n
     return found - basis @ linear, linear[:2].T
 
 
+@pytest.mark.slow
 def test_the_published_draws_have_the_statistics_of_the_release() -> None:
     """Compare with 113 deformed patches of the release, in a disc of 100 voxels after the best linear map.
 

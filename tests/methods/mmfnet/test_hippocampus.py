@@ -52,6 +52,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     return run
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_segment_real_scans(ran: Callable[..., Path]) -> None:
     masks = sorted(ran("inference", limit=4).glob("*_seg.nii.gz"))
     assert len(masks) == 4

@@ -70,6 +70,7 @@ def test_a_label_without_a_map_is_refused() -> None:
         LabelMapsLoss(DiceLoss())(probabilities, label.expand(-1, 2, -1, -1, -1))
 
 
+@pytest.mark.slow
 def test_the_network_learns_three_labels() -> None:
     label = torch.zeros(1, 1, 16, 16, 8)
     for place, value in ((2, 1), (6, 2), (11, 3)):

@@ -65,6 +65,7 @@ def test_each_distractor_differs_in_one_modality() -> None:
     assert sorted(differing) == [[0], [1], [2]]
 
 
+@pytest.mark.slow
 def test_the_tumour_shows_only_in_all_modalities_together() -> None:
     scores: dict[tuple[str, ...], list[float]] = {}
     for seed in range(6):

@@ -150,6 +150,7 @@ def test_the_network_of_the_recipe_is_small() -> None:
     assert RECIPE["reasons"].keys() == RECIPE["overlay"].keys()
 
 
+@pytest.mark.slow
 def test_three_labels_are_learned() -> None:
     """Learn a class too, with the loss of the paper and two passes."""
     labels = torch.zeros(2, 1, 16, 16, 8)

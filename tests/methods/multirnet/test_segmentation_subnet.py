@@ -30,6 +30,7 @@ def copy_stage(ours: nn.Module, theirs: nn.Module) -> None:
     ours.act.load_state_dict(theirs.act_function2.state_dict())
 
 
+@pytest.mark.slow
 def test_backbone_without_attention_equals_monais_vnet() -> None:
     theirs = trained(VNet(act="prelu")).eval()
     ours = SegmentationSubnet(

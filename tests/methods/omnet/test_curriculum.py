@@ -87,7 +87,9 @@ def test_nothing_is_transferred_to_an_easier_task() -> None:
     assert chosen(collated([[patch(), full, full]])) == [[0], [1], [1, 2]]
 
 
-@pytest.mark.parametrize("voxels", [(5, 3, 1), (10, 1, 1), (5, 5, 2), (7, 6, 1)])
+@pytest.mark.parametrize(
+    "voxels", [(5, 3, 1), (10, 1, 1), *(pytest.param(v, marks=pytest.mark.slow) for v in [(5, 5, 2), (7, 6, 1)])]
+)
 def test_the_condition_is_a_share_of_the_patch(voxels: tuple[int, int, int]) -> None:
     number = torch.Size(voxels).numel()
     for count in range(number + 1):

@@ -36,6 +36,7 @@ class TestSqueezeAndExcitation(Variant, TestOMNet):
     options: ClassVar[dict[str, Any]] = {"channels": (64, 4), "attention": "se"}
 
 
+@pytest.mark.slow
 def test_paper_network_runs_on_the_papers_patch() -> None:
     network, shapes = OMNet().eval(), {}
     network.backbone.dropout.register_forward_hook(lambda *args: shapes.update(bottom=args[2].shape))

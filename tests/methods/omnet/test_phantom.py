@@ -61,6 +61,7 @@ def test_each_distractor_differs_in_one_modality() -> None:
     assert [*found, differing("oedema", "enhancing tumour")] == [["FLAIR"], ["T2"], ["T1"], ["CET1"]]
 
 
+@pytest.mark.slow
 def test_the_glioma_shows_only_in_all_modalities_together() -> None:
     alone: dict[str, list[float]] = {}
     dropped: dict[str, dict[str, list[float]]] = {m: {} for m in ("none", *MODALITIES)}

@@ -83,6 +83,7 @@ def starts(voxels: Tensor) -> set[tuple[int, ...]]:
     return set(map(tuple, torch.minimum(first.clamp(min=0), last).tolist()))
 
 
+@pytest.mark.slow
 def test_patches_are_centred_on_the_voxels_of_their_stream() -> None:
     dataset = streams(CASES[2:3])
     seen: list[set] = [set(), set(), set()]
@@ -97,6 +98,7 @@ def test_patches_are_centred_on_the_voxels_of_their_stream() -> None:
     assert seen[2] == starts((label == 3).nonzero()) and len(seen[2]) == 1
 
 
+@pytest.mark.slow
 def test_voxels_are_drawn_uniformly() -> None:
     dataset = streams(CASES[:1], streams=("tumour",), roi_size=(1, 1, 1))
     drawn = [tuple(place(dataset[0, seed]["image"][0])[1]) for seed in range(7500)]

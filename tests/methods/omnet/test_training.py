@@ -76,6 +76,9 @@ BUILD = {
     "plain": lambda: narrow(None, dense=True),
     "cascade": lambda: Cascade(channels=(8, 6), bn_momentum=0.1, dense=True),
 }
+each_network = pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cga", "cascade"))]
+)
 
 
 def trained(make: Callable, folder: Path, name: str, interrupt: int | None = None, **options: Any) -> StagedTrainer:
@@ -95,7 +98,7 @@ def trained(make: Callable, folder: Path, name: str, interrupt: int | None = Non
     return engine
 
 
-@pytest.mark.parametrize("name", BUILD)
+@each_network
 @pytest.mark.parametrize(
     "interrupt", [7, pytest.param(9, marks=pytest.mark.slow)]
 )  # in epoch 3, the second of the second step
@@ -109,7 +112,7 @@ def test_a_curriculum_goes_on_as_if_uninterrupted(trainer: Callable, tmp_path: P
         assert_same(parts, whole)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@each_network
 def test_a_task_that_has_not_joined_stays_unchanged(trainer: Callable, tmp_path: Path, name: str) -> None:
     """Weight decay would shrink its weights."""
     torch.manual_seed(0)
@@ -123,6 +126,7 @@ def test_a_task_that_has_not_joined_stays_unchanged(trainer: Callable, tmp_path:
         assert own - idle <= changed <= own
 
 
+@pytest.mark.slow
 def test_a_cascade_trains_as_three_networks(trainer: Callable, tmp_path: Path) -> None:
     """There is no dropout, since its draws depend on earlier draws."""
     BUILD["no dropout"] = lambda: Cascade(channels=(8, 6), dropout=0.0, bn_momentum=0.1, dense=True)
