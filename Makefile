@@ -18,7 +18,7 @@ SHIPPED_CASE := hippocampus_099
 SHIPPED_RUN := $(BIN)/python -m monai.bundle run --bundle_root $(SHIPPED) --dataset_dir $(SHIPPED)/sample
 SPEC = --config_file "['$(CONFIGS)/$(1).json','$(CONFIGS)/demo.json']"
 
-.PHONY: help sample demo picture reproduce test-fast test lint clean
+.PHONY: help sample demo picture reproduce diagrams docs release test-fast test lint clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
@@ -53,6 +53,19 @@ picture:
 ## write docs/reference/reproduce.md and the results tables of the cards from every bundle's docs/results.yaml
 reproduce: $(INSTALLED)
 	$(BIN)/python -m reproduce
+
+## draw the architecture of every network from its own modules, docs/images/*.svg
+diagrams: $(INSTALLED)
+	$(BIN)/python -m diagrams
+
+## build the pages and the API reference with Sphinx in docs/_build/html; a warning or a dead local link is an error
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . docs/_build/html
+
+## check that the version, the changelog, the citation and the tag of a release agree
+release: $(INSTALLED)
+	$(BIN)/python -m release
 
 ## the tests that need no more than 90 s on 2 cores: no training, no inference by a bundle's configs, no other process
 test-fast: $(INSTALLED)

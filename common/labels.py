@@ -9,23 +9,21 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import read_json
+from .label_names import BACKGROUND, as_integer, name_words, names_in_list
 
 logger = logging.getLogger(__name__)
 
-BACKGROUND, UNUSED = "background", "unused"  # names of values in metadata.json
+UNUSED = "unused"  # name of a value in metadata.json
 LARGEST_VALUE = 254  # label maps have 8 bits, and resampling marks undecided voxels with 255
 LONGEST_NAME = 64  # characters, the limit of a name in DICOM
 SHOWN = 6  # largest number of values in a message
 EXAMPLE = 'such as --label_map "{1: 1, 2: 1}"'
 TISSUE = {key: ["85756007", "SCT", "Tissue"] for key in ("category", "type")}  # codes of a label without its own
-SPELLINGS = {"tumor": "tumour", "tumors": "tumour", "tumours": "tumour", "cancer": "tumour", "edema": "oedema"}
 
 
 def check_labels(labels: Any, count: int | None = None) -> dict[str, int]:
@@ -42,7 +40,7 @@ def check_labels(labels: Any, count: int | None = None) -> dict[str, int]:
     if not isinstance(labels, Mapping) or not labels:
         raise InputError(f"labels: {labels!r}; expected names and values, such as {{'liver': 1, 'tumour': 2}}")
     for name, value in labels.items():
-        if not isinstance(name, str) or not 0 < len(name.strip()) <= LONGEST_NAME or _words(name) == {BACKGROUND}:
+        if not isinstance(name, str) or not 0 < len(name.strip()) <= LONGEST_NAME or name_words(name) == {BACKGROUND}:
             raise InputError(f"labels: {name!r}; expected a name of 1 to {LONGEST_NAME} characters, not the background")
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LARGEST_VALUE:
             raise InputError(
@@ -168,7 +166,7 @@ def read_label_map(label_map: Any, labels: Mapping[str, int]) -> dict[int, int]:
         raise InputError(f"label_map: {label_map!r}; expected values in the file and values of `labels`, {EXAMPLE}")
     mapped: dict[int, int] = {}
     for pair in pairs:
-        source, result = map(_integer, pair)
+        source, result = map(as_integer, pair)
         if source is None or result is None:
             raise InputError(f"label_map: {pair[0]!r} to {pair[1]!r}; expected whole numbers, {EXAMPLE}")
         if mapped.setdefault(source, result) != result:
@@ -249,50 +247,11 @@ def segments_of_labels(labels: Mapping[str, int], segments: Any) -> dict[str, Ma
     return {name: segments.get(name, TISSUE) for name in labels}
 
 
-def names_in_list(dataset_dir: str | Path) -> dict[int, str]:
-    """Return the label values and names of ``dataset_dir/dataset.json``, without the background.
-
-    Its ``labels`` may map values to names or names to values, or be a list of names. Without a valid file the result is
-    empty; an error in the file is reported where the cases are read.
-    """
-    try:
-        listing = read_json(Path(dataset_dir) / "dataset.json")
-    except InputError:
-        return {}
-    return _named_values(listing.get("labels")) if isinstance(listing, dict) else {}
-
-
-def _named_values(named: Any) -> dict[int, str]:
-    """Return the values and names in ``labels`` of a data list, in any of its forms."""
-    if isinstance(named, list):
-        named = dict(enumerate(named))
-    found: dict[int, str] = {}
-    for key, entry in named.items() if isinstance(named, dict) else ():
-        for value, name in ((key, entry), (entry, key)):
-            if (whole := _integer(value)) is not None and isinstance(name, str) and _words(name):
-                found.setdefault(whole, name)
-                break
-    return {value: name for value, name in found.items() if value and _words(name) != {BACKGROUND}}
-
-
 def _alike(one: str, other: str) -> bool:
     """Return whether one name contains all words of the other, such as ``tumour`` and ``liver_tumor``."""
-    a, b = _words(one), _words(other)
+    a, b = name_words(one), name_words(other)
     return bool(a and b) and (a <= b or b <= a)
-
-
-def _words(name: str) -> set[str]:
-    return {SPELLINGS.get(word, word) for word in re.split(r"[\s_,;/]+", name.strip().lower()) if word}
 
 
 def _is_pair(pair: Any) -> bool:
     return isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-
-
-def _integer(value: Any) -> int | None:
-    """Return a whole number, which may be text as in the keys of JSON, or None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        return None
-    return int(value)

@@ -21,13 +21,14 @@ from monai.transforms import EnsureChannelFirstd, LoadImaged
 from tqdm import tqdm
 
 from .data import VolumeReader, load_cases
-from .data.folds import SECTIONS, VALIDATION_SHARE
+from .data.folds import SECTIONS, TEST, VALIDATION_SHARE
 from .data.listed_cases import files_of, read_lists
 from .data.volumes import read_grid, write_nifti
 from .errors import InputError
 from .files import PARTIAL, make_folder
 from .geometry import same_grid
-from .labels import BACKGROUND, class_regions
+from .label_names import BACKGROUND
+from .labels import class_regions
 from .tensors import as_tensor
 from .transforms import CheckLabeld
 
@@ -52,6 +53,9 @@ def write_nnunet(
     training cases of the fold, under ``val`` its test cases. nnU-Net evaluates ``val`` after the training and does not
     choose weights by it. The validation cases of the fold are in neither.
 
+    A fixed test set goes to ``imagesTs`` and ``labelsTs``, which nnU-Net neither plans nor trains with. Then ``val``
+    has the cases of the fold and ``train`` those of the other folds.
+
     The value of a label becomes its position in ``labels``, from 1, because nnU-Net expects consecutive values. Images
     are links where each channel is a ``.nii.gz`` file on one grid, or copies where the system has no links; else they
     are written as float32.
@@ -64,9 +68,10 @@ def write_nnunet(
         label_map: as for :func:`common.labels.read_label_map`.
         regions: mapping from names to lists of labels; nnU-Net then trains on regions.
         validation_share: fraction of the patients outside a fold that are held out, as in a training; 0 for none.
+            A list with a fixed test set leaves it unused.
 
     Returns:
-        number of cases, and the splits.
+        number of cases, those of a fixed test set included, and the splits.
 
     Raises:
         InputError: ``out`` has another form or holds files, a case or label cannot be used, a case has a label code,
@@ -80,7 +85,7 @@ def write_nnunet(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already exists and is not overwritten; remove it, or choose another number")
     named, order = label_values(labels, regions)
-    cases, splits = _cases_and_splits(Path(dataset_dir), modalities, validation_share)
+    cases, tested, splits = _cases_and_splits(Path(dataset_dir), modalities, validation_share)
     steps = [
         LoadImaged("image", reader=VolumeReader(channels=modalities)),
         LoadImaged("label", reader=VolumeReader(channels=["label"], allow_constant=True)),
@@ -90,7 +95,7 @@ def write_nnunet(
     description: dict[str, Any] = {
         "channel_names": {str(i): name for i, name in enumerate(modalities)},
         "labels": named,
-        "numTraining": len(cases),
+        "numTraining": len(cases) - len(tested),
         "file_ending": FILE_ENDING,
     }
     if order:
@@ -102,7 +107,7 @@ def write_nnunet(
             data: Any = case
             for step in steps:  # MONAI's Compose would hide the errors
                 data = step(data)
-            _write_case(case, data, folder)
+            _write_case(case, data, folder, "Ts" if case["case"] in tested else "Tr")
         for name, content in (("dataset.json", description), ("splits_final.json", splits)):
             (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(folder, out)
@@ -150,17 +155,18 @@ def label_values(
 
 def _cases_and_splits(
     dataset_dir: Path, modalities: Sequence[str], validation_share: float
-) -> tuple[list[dict], list[Split]]:
-    """Return all cases of a list, and its splits."""
+) -> tuple[list[dict], set[str], list[Split]]:
+    """Return all cases of a list, the names of those of a fixed test set, and the splits of the others."""
     listing = read_lists(dataset_dir, modalities, None, validation_share)
-    sections = [section for section in SECTIONS if listing.get(section)]
-    cases = [case for section in sections for case in load_cases(dataset_dir, section, modalities)]
+    listed = [section for section in SECTIONS if listing.get(section)]
+    cases = [case for section in listed for case in load_cases(dataset_dir, section, modalities)]
     if coded := [case["case"] for case in cases if "label_code" in case]:
         raise InputError(
             f"{dataset_dir / 'dataset.json'}: {coded[0]} has a label_code, which gives its values another meaning; "
             "write its labels with the values of `labels`, and list them with layout nnunet or folders"
         )
-    found = {case.get("fold") for case in cases}
+    tested = {case["case"] for case in cases if case.get("fold") == TEST}
+    found = {case.get("fold") for case in cases if case["case"] not in tested}
     folds: list[int | None] = [None]
     if found != {None}:
         if found != set(range(len(found))):
@@ -169,26 +175,26 @@ def _cases_and_splits(
                 "cases; write the list with `python -m common datalist ... --folds 5`"
             )
         folds = list(range(len(found)))
+    sections = {"train": "training", "val": "validation" if tested else "test"}
+    share = VALIDATION_SHARE if tested else validation_share  # 0 would put the cases of a fold into its training
     splits = []
     for fold in folds:
-        lists = {
-            key: load_cases(dataset_dir, section, modalities, fold, validation_share)
-            for key, section in (("train", "training"), ("val", "test"))
-        }
+        lists = {key: load_cases(dataset_dir, section, modalities, fold, share) for key, section in sections.items()}
         splits.append({key: [case["case"] for case in listed] for key, listed in lists.items()})
-    return cases, splits
+    return cases, tested, splits
 
 
-def _write_case(case: Mapping[str, Any], data: Mapping[str, Any], folder: Path) -> None:
+def _write_case(case: Mapping[str, Any], data: Mapping[str, Any], folder: Path, part: str) -> None:
+    """Write a case to the folders of the training, with ``part`` "Tr", or of the test, with "Ts"."""
     image, label = data["image"], as_tensor(data["label"])[0].cpu().numpy().astype(np.uint8)
     affine = np.asarray(image.affine, np.float64)
     *files, _ = files_of(case)
-    for place in ("imagesTr", "labelsTr"):
-        make_folder(folder / place)
-    write_nifti(folder / "labelsTr" / f"{case['case']}{FILE_ENDING}", nib.Nifti1Image(label, affine), affine)
+    for place in ("images", "labels"):
+        make_folder(folder / f"{place}{part}")
+    write_nifti(folder / f"labels{part}" / f"{case['case']}{FILE_ENDING}", nib.Nifti1Image(label, affine), affine)
     can_link = len(files) == len(image) and all(_is_on_grid(file, label.shape, affine) for file in files)
     for number, channel in enumerate(as_tensor(image).cpu().numpy()):
-        path = folder / "imagesTr" / f"{case['case']}_{number:04d}{FILE_ENDING}"
+        path = folder / f"images{part}" / f"{case['case']}_{number:04d}{FILE_ENDING}"
         if can_link:
             _link(files[number], path)
         else:

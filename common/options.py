@@ -15,7 +15,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from .errors import InputError, UsageError
-from .rules import DEVICE, PATHS, RULES, check_setting, check_value, parse_bool, setting_of
+from .rules import DEVICE, PATHS, RULES, TRACKING, check_setting, check_value, parse_bool, setting_of
+from .tracking import tracking_defaults, tracking_options
 
 FIXED = {
     "record": "a training makes its own record; leave the option out",
@@ -24,7 +25,7 @@ FIXED = {
 NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessing", "train", "validate")  # never null
 COMPUTED = ("record", "network", "intensity")  # the configs compute these settings by an expression
 
-TEXTS = {*PATHS, "cases", "series"}  # Fire would turn the case name 007 into a number
+TEXTS = {*PATHS, *TRACKING, "cases", "series"}  # Fire would turn the case name 007 into a number
 
 
 def used_settings(config: Mapping[str, Any]) -> set[str]:
@@ -59,7 +60,7 @@ def check_settings() -> None:
     """
     parser, given = running_config()
     if given is not None:
-        refuse_unknown_options(given.overrides, given.files)
+        refuse_unknown_options(given.overrides, given.files, tracking_options(given.overrides.get("tracking")))
         _check_kinds(given)
         _check_support(parser, given)
     ruled = [name for name in RULES if name in parser.get("")]  # "in parser" is slow: it looks for a similar name
@@ -73,6 +74,9 @@ def check_settings() -> None:
     for name, text in changed.items():
         parser[name] = text if isinstance(text, list) else literal(text)
     if changed or nulls:
+        parser.parse(reset=True)
+    if defaults := tracking_defaults(parser):
+        parser.update({name: literal(text) for name, text in defaults.items()})
         parser.parse(reset=True)
     for name in ruled:
         if name not in texts:
@@ -145,6 +149,10 @@ def _other_kind(before: ConfigParser, key: str, value: Any) -> str | None:
     components = value if isinstance(value, (list, tuple)) else [value]
     if _has_components(current) and components and all(map(_has_components, components)):
         return None  # a component may return a list of components, so each may replace the other
+    if key.endswith("::data") and isinstance(value, list) and all(isinstance(case, dict) for case in value):
+        return None  # the cases themselves, in place of the component that lists them, as MONAI Label gives them
+    if key.endswith("::max_epochs") and isinstance(value, int):
+        return None
     if isinstance(current, dict) and not isinstance(value, dict) and (value is not None or key in NEEDED):
         return 'a component, {"_target_": ...}' if "_target_" in current else "an object, {...}"
     if isinstance(current, list) and not isinstance(value, (list, tuple)):
@@ -178,21 +186,26 @@ def running_config() -> tuple[ConfigParser, Given | None]:
     return parser, None
 
 
-def refuse_unknown_options(names: Collection[str], config_files: str | Sequence[str]) -> None:
+def refuse_unknown_options(
+    names: Collection[str], config_files: str | Sequence[str], added: Collection[str] = ()
+) -> None:
     """Refuse options that neither MONAI nor the config files read. MONAI itself accepts any name.
 
     Args:
         names: names of the options.
         config_files: path or paths of the config files, as for ``monai.bundle.run``.
+        added: settings that MONAI adds to the config.
 
     Raises:
         UsageError: if a name is neither an argument of MONAI nor a key of the config files.
     """
-    known = {"_meta_", "workflow_name"}
+    known = {"_meta_", "workflow_name", *added}
     known |= {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     known |= {setting_of(key) for key in ConfigParser.load_config_files(config_files)}
     where = config_files if isinstance(config_files, str) else ", ".join(map(str, config_files))
     for name in names:
+        if name in TRACKING and name not in known:
+            raise UsageError(f"--{name} needs experiment tracking; add --tracking mlflow")
         check_setting(name, known, where, "--")
 
 

@@ -146,8 +146,11 @@ PATHS = {
     "weights": WEIGHTS,
     **dict.fromkeys(["init_weights", "status"], or_null(PATH)),
 }
+TRACKING = dict.fromkeys(["tracking_uri", "experiment_name", "run_name"], or_null(Rule("a text", _is_name)))
 RULES: dict[str, Rule] = {
     **PATHS,
+    **TRACKING,
+    "save_execute_config": or_null(Rule("true, false or a path", lambda value: _is_switch(value) or PATH.holds(value))),
     "load": Rule("a list of transforms, the first of which reads the scan", _are_transforms),
     "labels": Rule("names and values, such as \"{'liver': 1}\"", lambda value: isinstance(value, dict) and bool(value)),
     "regions": Rule("names of regions and their labels", lambda value: isinstance(value, dict)),

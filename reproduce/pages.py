@@ -16,10 +16,11 @@ INTRODUCTION = """\
 
 `make reproduce` writes this page from `docs/results.yaml` of every bundle. Do not edit it by hand.
 
-The page has every row of every results table of the papers. A row that can be repeated has its published values, the
-parameters of the network, what differs from the paper, our own value, and its commands: list the cases, train,
-evaluate. Run them in the root of the repository. The data sets are not shipped; a path such as `LiTS` is your folder
-of the data. The other rows are in a table with the reason.
+The page has every results table of the papers, with the published values and our own. The second column has the
+overlay and the options of a row that can be repeated, or the reason why it cannot. Below the table follow, for each
+row that can be repeated, the parameters of the network, what differs from the paper, and the commands: list the
+cases, train, evaluate. Run them in the root of the repository. The data sets are not shipped; a path such as `LiTS`
+is your folder of the data.
 """
 
 
@@ -35,7 +36,9 @@ def page(results: Sequence[Results]) -> str:
 
 
 def card(text: str, results: Results) -> str:
-    """Return the text of a model card with its tables, which stand between two comments.
+    """Return the text of a model card with its short tables, which stand between two comments.
+
+    A short table has the rows that can be repeated, of a table of the paper that is marked for the card.
 
     Raises:
         ValueError: the comments are missing.
@@ -44,8 +47,11 @@ def card(text: str, results: Results) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{results.bundle}/docs/README.md: expected the comments {BEGIN} and {END}")
-    tables = "\n".join(_table_of_card(table) for table in results.tables)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
+    parts = []
+    for table in (table for table in results.tables if table.on_card):
+        repeated = [row for row in table.rows if row.commands]
+        parts += [_prose(f"{table.name}: {table.about}"), _summary(table, repeated)]
+    return "\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"])
 
 
 def _one_fold(results: Results) -> list[str]:
@@ -64,12 +70,13 @@ def _one_fold(results: Results) -> list[str]:
 def _section(table: Table) -> Iterator[str]:
     yield f"### {table.name}: {table.about}\n"
     yield from _differs("In these rows", table.differs)
+    yield _summary(table, table.rows)
     if table.note:
         yield _prose(table.note)
     written: dict[tuple[str, ...], str] = {}
     for row in (row for row in table.rows if row.commands):
         yield f"#### {table.name}, {row.name}\n"
-        yield _prose(_facts(table, row))
+        yield f"Parameters: {row.parameters:,}.\n"
         yield from _differs("Differs", row.differs)
         commands = tuple(row.commands.values())
         if commands in written:
@@ -77,10 +84,6 @@ def _section(table: Table) -> Iterator[str]:
         else:
             yield _fenced(commands)
             written[commands] = row.name
-    missing = [row for row in table.rows if not row.commands]
-    if missing:
-        lines = [(row.name, *_shown(row.published), row.why_not or "") for row in missing]
-        yield _markdown(("not repeated", *table.columns, "reason"), lines)
 
 
 def _fenced(commands: Sequence[str]) -> str:
@@ -91,33 +94,18 @@ def _prose(text: str, indent: str = "") -> str:
     return fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
-def _facts(table: Table, row: Row) -> str:
-    values = ", ".join(f"{column} {value}" for column, value in zip(table.columns, row.published) if value != "-")
-    return f"Published: {values or 'none'}. Parameters: {row.parameters:,}. Ours: {row.ours or 'not run'}."
-
-
 def _differs(title: str, differs: Sequence[str]) -> list[str]:
     return [f"{title}:\n\n" + "".join(_prose(f"- {text}", "  ") for text in differs)] if differs else []
 
 
-def _table_of_card(table: Table) -> str:
-    repeated = any(row.commands for row in table.rows)
-    head = ["row", *table.columns]
-    lines = [[row.name, *_shown(row.published)] for row in table.rows]
-    if repeated:
-        head = ["row", "overlay, options", *table.columns, "ours"]
-        ours = [(row.ours or "not run") if row.commands else "" for row in table.rows]
-        lines = [[name, row.how, *values, own] for row, (name, *values), own in zip(table.rows, lines, ours)]
-    notes = [table.note] if table.note else []
-    if reasons := sorted({row.why_not for row in table.rows if row.why_not}):
-        notes.append(f"Rows without an overlay: {'; '.join(reasons)}.")
-    return f"{_prose(f'{table.name}: {table.about}')}\n{_markdown(head, lines)}" + "".join(
-        f"\n{_prose(n)}" for n in notes
-    )
-
-
-def _shown(values: Sequence[str]) -> list[str]:
-    return ["" if value == "-" else value for value in values]
+def _summary(table: Table, rows: Sequence[Row]) -> str:
+    head = ["row", "overlay, options", *table.columns, "ours"]
+    lines = []
+    for row in rows:
+        values = ["" if value == "-" else value for value in row.published]
+        ours = (row.ours or "not run") if row.commands else ""
+        lines.append([row.name, row.how or row.why_not or "", *values, ours])
+    return _markdown(head, lines)
 
 
 def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -129,9 +117,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def wrapped(command: str) -> str:
-    """Return a command in lines that end in a backslash, broken before options and folds."""
+    """Return a command in lines that end in a backslash, broken before options."""
     lines, line = [], ""
-    for word in re.split(r" (?=--|fold\d+=)", command):
+    for word in re.split(r" (?=--)", command):
         if line and len(line) + 1 + len(word) > WIDTH:
             lines.append(line)
             line = "  " + word

@@ -1,13 +1,14 @@
 """Read ``docs/results.yaml`` of a bundle: every published row, and the commands that repeat it.
 
-A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows`` and
-``note``. A row has the following keys. A table may have them too, as defaults for its rows:
+A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows``,
+``note``, and ``card``: whether the model card shows its rows that can be repeated. A row has the following keys. A
+table may have them too, as defaults for its rows:
 
 - ``published``: the printed values, with a spread where printed, in the order of ``columns``; ``-`` for none.
 - ``parameters``: trainable parameters of the network that the configs build. A row without them cannot be repeated.
 - ``why_not``: why a row cannot be repeated.
 - ``list``: name of the command in ``lists`` that writes the data list.
-- ``steps``: names of :data:`STEPS`, the commands in order. ``folds``: number of folds, for each of which they run.
+- ``steps``: names of :data:`STEPS`, the commands in order.
 - ``overlay``: config files over the bundle's, by their names below ``configs`` and without the suffix.
 - ``run``: folder of the run, below ``runs/BUNDLE``. ``scores``: folder of an evaluation in it.
 - ``options``: options of every step but ``predict``; ``train``, ``evaluate`` and so on: further options of this step.
@@ -34,8 +35,8 @@ STEPS = {  # config files and options of each command; crossval is a verb of pyt
     "predict": ("inference", "--dataset_dir {cases} --ckpt_dir {run} --output_dir {run}/{scores}"),
 }
 FILE_KEYS = {"paper", "differs", "lists", "tables"}
-TABLE_KEYS = {"table", "about", "columns", "rows", "note"}
-ROW_KEYS = {"row", "published", "parameters", "why_not", "list", "steps", "folds", "overlay", "run", "scores", "cases"}
+TABLE_KEYS = {"table", "about", "columns", "rows", "note", "card"}
+ROW_KEYS = {"row", "published", "parameters", "why_not", "list", "steps", "overlay", "run", "scores", "cases"}
 ROW_KEYS |= {*STEPS, "options", "evaluate_configs", "predict_configs", "differs", "ours"}
 
 
@@ -48,7 +49,7 @@ class Row:
         published: printed values, one for each column of the table.
         how: overlay and options for a card; empty if the row cannot be repeated.
         commands: command by name, ``list`` and then the steps, each in one line.
-        one_fold: training and evaluation of fold 0, where the row has several folds.
+        one_fold: training and evaluation of fold 0, where the row is a cross-validation.
         parameters: trainable parameters of the network; None if the row cannot be repeated.
         differs: what differs from the paper in this row alone.
         ours: text of the own value and its run, or None.
@@ -68,7 +69,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold a table of a paper: its name, what it shows, its columns and rows, and what differs in all rows."""
+    """Hold a table of a paper: its name, what it shows, its columns and rows, and what differs in all rows.
+
+    ``on_card`` is true if the model card shows its rows that can be repeated.
+    """
 
     name: str
     about: str
@@ -76,6 +80,7 @@ class Table:
     rows: list[Row]
     differs: list[str]
     note: str
+    on_card: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,15 @@ def _table(bundle: Path, lists: Mapping[str, str], content: Mapping[str, Any]) -
     defaults = {key: value for key, value in content.items() if key in ROW_KEYS - {"differs"}}
     columns = content["columns"]
     rows = [_row(bundle, lists, columns, defaults, row) for row in content["rows"]]
-    return Table(content["table"], content["about"], columns, rows, content.get("differs", []), content.get("note", ""))
+    return Table(
+        name=content["table"],
+        about=content["about"],
+        columns=columns,
+        rows=rows,
+        differs=content.get("differs", []),
+        note=content.get("note", ""),
+        on_card=content.get("card", False),
+    )
 
 
 def _row(
@@ -126,11 +139,7 @@ def _row(
     one_fold: list[str] = []
     if parameters is not None:
         commands["list"] = " ".join(lists[content["list"]].split())
-        if "folds" in content:
-            commands |= _folds(bundle, content)
-            one_fold = [*commands.values()][1:3]
-        else:
-            commands |= {step: _command(bundle, step, content) for step in content["steps"].split()}
+        commands |= {step: _command(bundle, step, content) for step in content["steps"].split()}
         if "crossval" in commands:
             one_fold = [_command(bundle, step, _of_fold(content, 0)) for step in ("train", "evaluate")]
     ours = content.get("ours")
@@ -171,17 +180,6 @@ def _command(bundle: Path, step: str, content: Mapping[str, Any]) -> str:
         "scores": content.get("scores", "scores"),
     }
     return " ".join([begin, options.format(**values), *_options(content, step)])
-
-
-def _folds(bundle: Path, content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the commands that train and evaluate each fold, and the one that prints the mean over the folds."""
-    commands, runs = {}, []
-    for fold in range(content["folds"]):
-        of_fold = _of_fold(content, fold)
-        for step in content["steps"].split():
-            commands[f"{step} {fold}"] = _command(bundle, step, of_fold)
-        runs.append(f"fold{fold}=runs/{bundle.name}/{of_fold['run']}/{content.get('scores', 'scores')}")
-    return {**commands, "mean": f"python -m common scores {' '.join(runs)} --folds"}
 
 
 def _of_fold(content: Mapping[str, Any], fold: int) -> dict[str, Any]:

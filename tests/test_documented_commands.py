@@ -153,7 +153,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Command]
 def test_the_readmes_data_list_is_written(typed: Callable, write_nifti: Callable, tmp_path: Path) -> None:
     (command,) = [c for c in those("-m", "common", "datalist", "folders") if c.page.name == "README.md"][:1]
     for number in range(1, 11):
-        for name in ("T1", "T2", "CET1", "gtv"):
+        for name in ("CT", "seg"):
             write_nifti(f"mydata/P{number:03}/{name}.nii.gz", np.zeros((2, 2, 2), np.uint8))
     typed(command)
     assert (tmp_path / "mydata" / "dataset.json").exists()

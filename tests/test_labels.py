@@ -151,7 +151,7 @@ def test_a_warning_names_labels_of_other_names(form: str, tmp_path: Path, caplog
         {"1": "liver", "2": "liver_tumor"},
         None,
         "liver",
-        {"1": None, "x": [1]},
+        {"1": None, "x": ["a"]},
         [],
     ],
 )

@@ -77,6 +77,25 @@ def test_splits_test_and_train_on_the_cases_of_a_training(listed: Callable, tmp_
         assert len(split["train"]) == (4 if share == 0 else 3)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_a_fixed_test_set_is_apart_from_the_folds(listed: Callable, tmp_path: Path, share: float) -> None:
+    listed()
+    folder, out = tmp_path / "list", tmp_path / "Dataset501_A"
+    modalities = ("T1", "T2")
+    write_datalist("folders", tmp_path / "raw", folder / "dataset.json", modalities, folds=2, test="P4,P1")
+    count, splits = write_nnunet(folder, out, modalities, LABELS, validation_share=share)
+    assert count == 6 and read(out, "dataset.json")["numTraining"] == 4
+    for kind, suffix in (("images", "_0001"), ("labels", "")):
+        places = {part: sorted(path.name for path in (out / f"{kind}{part}").iterdir()) for part in ("Tr", "Ts")}
+        names = {part: [name for name in found if name.endswith(f"{suffix}.nii.gz")] for part, found in places.items()}
+        assert names["Ts"] == [f"P{case}{suffix}.nii.gz" for case in (1, 4)] and len(names["Tr"]) == 4
+    trained = {"P0", "P2", "P3", "P5"}
+    assert [{*split["train"]} | {*split["val"]} for split in splits] == [trained, trained]
+    assert {*splits[0]["val"]} == {*splits[1]["train"]} and len(splits[0]["val"]) == 2
+    lists = write_datalist("folders", tmp_path / "raw", tmp_path / "0.json", modalities, 2, 0, test="P4,P1")
+    assert splits[0]["val"] == [case["case"] for case in lists["validation"]]
+
+
 def test_splits_come_back_by_datalist(listed: Callable, tmp_path: Path) -> None:
     out = tmp_path / "Dataset501_A"
     _, splits = write_nnunet(listed(("CT",)), out, ["CT"], LABELS)

@@ -98,7 +98,8 @@ def test_a_cross_validation_takes_overlays_and_options(row: Row, monkeypatch: py
     bundle = shlex.split(row.commands["crossval"])[4]
     overlays = [Path(file) for file in options.pop("overlay", "").split(",") if file]
     assert options.pop("dataset_dir") and options.pop("out")
-    assert Settings(ROOT / "bundles" / bundle, Path("data"), Path("runs"), overlays, options)
+    evaluation = Path(options.pop("evaluation_overlay")) if "evaluation_overlay" in options else None
+    assert Settings(ROOT / "bundles" / bundle, Path("data"), Path("runs"), overlays, options, evaluation)
 
 
 def test_the_published_test_of_lits_is_listed(tmp_path: Path) -> None:

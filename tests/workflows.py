@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from common.engines import Stage
 from common.files import CLAIM
 from common.phantoms import write_cohort
+from common.transforms.label_table import ITK_SNAP, SLICER
 
 from .tiny import TinyBundle
 
@@ -45,7 +46,7 @@ bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.n
 
 def results_in(folder: Path) -> set[str]:
     """Return the names of the files of an inference, without its records, table and lock."""
-    others = ("_seg.json", "_cam.json", "cases.csv", "made_by.json", CLAIM)
+    others = ("_seg.json", ITK_SNAP, SLICER, "_cam.json", "cases.csv", "made_by.json", CLAIM)
     return {path.name for path in folder.iterdir() if not path.name.endswith(others)}
 
 

@@ -25,7 +25,7 @@ from ..reporting import (
 from ..reporting.formats import Row
 from ..reporting.scores import columns_of, deviation, mean
 from .ensemble import write_ensemble
-from .settings import EVALUATE, SCORES, Settings
+from .settings import EVALUATE, Settings
 
 TABLE, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
 LOCK = ".crossval_lock"  # of the processes that share the folds
@@ -44,16 +44,16 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
     Raises:
         InputError: a table or the ensemble in the folder was changed, or belongs to another run.
     """
-    evaluations = {fold: settings.folder(fold) / SCORES for fold in folds}
+    evaluations = {fold: settings.folder(fold) / settings.scores for fold in folds}
     with _alone(settings.out):
         scores = {fold: read_scores(folder / TABLE) for fold, folder in evaluations.items()}
-        write_scores(_joined(scores), settings.out / TABLE)
+        write_scores(_joined(scores), settings.tables / TABLE)
         if all((folder / CLASSES).exists() for folder in evaluations.values()):
             rows = _joined({fold: read_classes(folder / CLASSES) for fold, folder in evaluations.items()})
             _, probabilities, true = class_probabilities(rows)
             score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
-            write_scores(rows, settings.out / CLASSES)
-            write_class_scores(score(torch.tensor(probabilities), torch.tensor(true)), settings.out / CLASS_SCORES)
+            write_scores(rows, settings.tables / CLASSES)
+            write_class_scores(score(torch.tensor(probabilities), torch.tensor(true)), settings.tables / CLASS_SCORES)
         return write_ensemble(settings, folds)
 
 
@@ -84,14 +84,14 @@ def summary(settings: Settings, folds: Sequence[int]) -> str:
 
     A score of the class has one value over all cases.
     """
-    evaluations = [settings.folder(fold) / SCORES for fold in folds]
+    evaluations = [settings.folder(fold) / settings.scores for fold in folds]
     by_fold = [{k: mean(v) for k, v in columns_of(read_scores(folder / TABLE)).items()} for folder in evaluations]
     classes_by_fold = [named_class_scores(read_classification(folder)) for folder in evaluations]
     lines: list[Row] = [["score", "cases", "mean", "sd", "mean of folds", "sd of folds"]]
-    for name, values in columns_of(read_scores(settings.out / TABLE)).items():
+    for name, values in columns_of(read_scores(settings.tables / TABLE)).items():
         lines.append([name, len(values), mean(values), deviation(values), *_over_folds(by_fold, name)])
-    for name, value in named_class_scores(read_classification(settings.out)).items():
-        cases = len(read_classes(settings.out / CLASSES))
+    for name, value in named_class_scores(read_classification(settings.tables)).items():
+        cases = len(read_classes(settings.tables / CLASSES))
         lines.append([name, cases, value, "", *_over_folds(classes_by_fold, name)])
     return format_table(lines)
 

@@ -11,7 +11,7 @@ from ..files import make_folder
 from .ensemble import ENSEMBLE
 from .results import TABLE, join_results, summary
 from .settings import Settings, shown_command
-from .state import EVALUATED, TRAINED, check_unchanged, is_evaluated, is_trained, note_state
+from .state import check_evaluation, check_unchanged, is_evaluated, is_trained, note_evaluated, note_trained
 
 
 class FoldError(InputError):
@@ -35,6 +35,7 @@ def cross_validate(
     folds: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     say: Callable[[str], object] = print,
+    evaluation_overlay: str | Path | None = None,
 ) -> None:
     """Train each fold, evaluate it on its test cases, and join the results of all finished folds.
 
@@ -50,6 +51,8 @@ def cross_validate(
         folds: folds to train; None trains all.
         options: further options of the runs, as texts by name.
         say: receives the lines to show.
+        evaluation_overlay: config file over those of every evaluation. Each fold and ``out`` get a folder for its
+            scores, such as ``scores_roi`` for ``evaluate_roi.json``; those of other evaluations stay.
 
     Raises:
         UsageError: an option or a fold is unknown.
@@ -57,13 +60,21 @@ def cross_validate(
             cross-validation began with.
         FoldError: the run of a fold failed; the results of the finished folds are written.
     """
-    settings = Settings(_nearby(Path(bundle)), Path(dataset_dir), Path(out), [Path(file) for file in overlays], options)
+    settings = Settings(
+        _nearby(Path(bundle)),
+        Path(dataset_dir),
+        Path(out),
+        [Path(file) for file in overlays],
+        options,
+        Path(evaluation_overlay) if evaluation_overlay else None,
+    )
     every = settings.folds()
     chosen = every if folds is None else list(dict.fromkeys(folds))
     if unknown := [fold for fold in chosen if fold not in every]:
         raise UsageError(f"--folds {unknown[0]}: no such fold in {dataset_dir}; expected {', '.join(map(str, every))}")
     make_folder(out)
     check_unchanged(settings)
+    check_evaluation(settings)
     if computed := settings.dependent_on_fold():
         say(
             f"note: {', '.join(computed)}: computed from the training cases of each fold, so the folds form no ensemble"
@@ -71,15 +82,15 @@ def cross_validate(
         )
     for fold in chosen:
         folder = settings.folder(fold)
-        if is_evaluated(folder):
+        if is_evaluated(folder, settings.scores):
             say(f"fold {fold}: finished before")
             continue
         try:
             if not is_trained(folder):
                 _run(settings.training(fold), f"fold {fold}, training", say)
-                note_state(folder, TRAINED)
+                note_trained(folder)
             _run(settings.evaluation(fold), f"fold {fold}, evaluation", say)
-            note_state(folder, EVALUATED)
+            note_evaluated(folder, settings.scores)
         except FoldError:
             if finished := _finished(settings, every):
                 join_results(settings, finished)
@@ -89,7 +100,7 @@ def cross_validate(
     say(f"\n{settings.bundle.name}, {_named(finished)} of {len(every)}")
     say(summary(settings, finished))
     ensemble = why_not or f"the ensemble of the networks is {settings.out / ENSEMBLE}"
-    say(f"scores of each case are in {settings.out / TABLE}; {ensemble}")
+    say(f"scores of each case are in {settings.tables / TABLE}; {ensemble}")
     if missing := [fold for fold in every if fold not in finished]:
         say(f"missing: {_named(missing)}; run the command again, with --folds {','.join(map(str, missing))} or without")
 
@@ -114,7 +125,7 @@ def _run(command: Sequence[str], title: str, say: Callable[[str], object]) -> No
 
 
 def _finished(settings: Settings, folds: Sequence[int]) -> list[int]:
-    return [fold for fold in folds if is_evaluated(settings.folder(fold))]
+    return [fold for fold in folds if is_evaluated(settings.folder(fold), settings.scores)]
 
 
 def _named(folds: Sequence[int]) -> str:

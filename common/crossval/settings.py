@@ -41,10 +41,11 @@ class Settings:
         out: folder of the results.
         overlays: config files over those of the bundle.
         options: further options of the runs, as the command line has them.
+        evaluation_overlay: config file over those of every evaluation alone, or None.
 
     Raises:
         UsageError: an option is unknown, or the cross-validation sets it.
-        InputError: an overlay is missing or has no settings.
+        InputError: an overlay or ``evaluation_overlay`` is missing or has no settings.
     """
 
     bundle: Path
@@ -52,12 +53,15 @@ class Settings:
     out: Path
     overlays: Sequence[Path] = ()
     options: Mapping[str, str] | None = None
+    evaluation_overlay: Path | None = None
 
     def __post_init__(self) -> None:
-        for overlay in self.overlays:
-            if not isinstance(read_json(overlay), dict):
-                raise InputError(f"--overlay {overlay}: expected a JSON object with settings")
-        known = ConfigParser.load_config_files(self.files(EVALUATE))
+        given = [("overlay", file) for file in self.overlays]
+        given += [("evaluation_overlay", self.evaluation_overlay)] if self.evaluation_overlay else []
+        for option, file in given:
+            if not isinstance(read_json(file), dict):
+                raise InputError(f"--{option} {file}: expected a JSON object with settings")
+        known = ConfigParser.load_config_files(self.evaluation_files)
         for name in self.given:
             if setting_of(name) in OWN:
                 raise UsageError(f"--{name}: crossval sets it for each fold; {OWN[setting_of(name)]}")
@@ -71,6 +75,22 @@ class Settings:
     def files(self, names: Sequence[str]) -> list[str]:
         """Return the paths of the bundle's configs, and of the overlays after them."""
         return [*(str(self.bundle / "configs" / name) for name in names), *map(str, self.overlays)]
+
+    @property
+    def evaluation_files(self) -> list[str]:
+        """Return the paths of the configs of an evaluation."""
+        return [*self.files(EVALUATE), *([str(self.evaluation_overlay)] if self.evaluation_overlay else [])]
+
+    @property
+    def scores(self) -> str:
+        """Return the name of the folder of an evaluation, such as ``scores_roi`` of ``evaluate_roi.json``."""
+        overlay = self.evaluation_overlay
+        return f"{SCORES}_{overlay.stem.removeprefix('evaluate_')}" if overlay else SCORES
+
+    @property
+    def tables(self) -> Path:
+        """Return the folder of the tables of all folds."""
+        return self.out / self.scores if self.evaluation_overlay else self.out
 
     def config(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the configs of the bundle, merged with the overlays and options."""
@@ -111,16 +131,16 @@ class Settings:
 
     def training(self, fold: int) -> list[str]:
         """Return the command that trains a fold, or continues its training."""
-        return self._command(TRAIN, fold, resume="true")
+        return self._command(self.files(TRAIN), fold, resume="true")
 
     def evaluation(self, fold: int) -> list[str]:
         """Return the command that evaluates a trained fold on its test cases."""
-        return self._command(EVALUATE, fold, output_dir=str(self.folder(fold) / SCORES))
+        return self._command(self.evaluation_files, fold, output_dir=str(self.folder(fold) / self.scores))
 
-    def _command(self, names: Sequence[str], fold: int, **more: str) -> list[str]:
-        known = ConfigParser.load_config_files(self.files(names))
+    def _command(self, files: Sequence[str], fold: int, **more: str) -> list[str]:
+        known = ConfigParser.load_config_files(files)
         options = {
-            "config_file": str(self.files(names)),
+            "config_file": str(files),
             "bundle_root": str(self.bundle),
             "dataset_dir": str(self.dataset_dir),
             "fold": str(fold),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data.names import first_names
 from ..errors import InputError
-from ..files import is_own_json, read_json, write_own_json
+from ..files import is_own_json, make_folder, read_json, write_own_json
 from ..record import made_by
 from ..record.identity import case_identities
 from ..reporting import check_table
@@ -18,7 +18,6 @@ from .settings import EVALUATE, OWN, SCORES, WEIGHTS, Settings
 
 STATE_FILE = "crossval.json"  # in the folder of the results, and in that of each fold
 MAY_DIFFER = ("device", "num_workers", "cache_rate", "cache_device")  # they belong to the machine
-TRAINED, EVALUATED = "trained", "evaluated"
 SHOWN = 60  # characters of a value in a message
 
 
@@ -51,6 +50,25 @@ def check_unchanged(settings: Settings) -> None:
         raise InputError(
             f"{settings.dataset_dir / 'dataset.json'}: {first_names(changed)} differ from the cases in {file} (fold, "
             f"class, image or label); {elsewhere}"
+        )
+
+
+def check_evaluation(settings: Settings) -> None:
+    """Check that the overlay of the evaluation is that of its earlier folds; note it if the evaluation begins.
+
+    Raises:
+        InputError: the overlay or the file of the state was changed.
+    """
+    if settings.evaluation_overlay is None:
+        return
+    file, overlay = settings.tables / STATE_FILE, read_json(settings.evaluation_overlay)
+    if not file.exists():
+        make_folder(settings.tables)
+        write_own_json({"evaluation": overlay}, file)
+    elif _read(file)["evaluation"] != overlay:
+        raise InputError(
+            f"--evaluation_overlay {settings.evaluation_overlay}: changed since the evaluations in {settings.tables}; "
+            "save it under another name, which gives its scores another folder"
         )
 
 
@@ -103,19 +121,31 @@ def is_trained(folder: Path) -> bool:
     return True
 
 
-def is_evaluated(folder: Path) -> bool:
-    """Return whether the evaluation of a fold has ended.
+def is_evaluated(folder: Path, name: str = SCORES) -> bool:
+    """Return whether an evaluation of a fold has ended; its scores are in the folder ``name`` of the fold.
 
     Raises:
         InputError: the weights or the scores were changed since.
     """
-    scores = folder / SCORES / "scores.csv"
-    if not (is_trained(folder) and _read(folder / STATE_FILE)["state"] == EVALUATED and scores.exists()):
+    scores = folder / name / "scores.csv"
+    if not (is_trained(folder) and name in _evaluated(folder) and scores.exists()):
         return False
     check_table(scores, made_by(folder / WEIGHTS))
     return True
 
 
-def note_state(folder: Path, state: str) -> None:
-    """Note that the training or the evaluation of a fold has ended."""
-    write_own_json({"state": state, "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)
+def note_trained(folder: Path) -> None:
+    """Note that the training of a fold has ended."""
+    write_own_json({"evaluated": [], "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)
+
+
+def note_evaluated(folder: Path, name: str) -> None:
+    """Note that the evaluation with its scores in the folder ``name`` has ended."""
+    evaluated = sorted({*_evaluated(folder), name})
+    write_own_json({"evaluated": evaluated, "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)
+
+
+def _evaluated(folder: Path) -> list[str]:
+    """Return the folders of the evaluations that have ended; a file of an earlier version names none."""
+    names: list[str] = _read(folder / STATE_FILE).get("evaluated", [])
+    return names

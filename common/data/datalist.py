@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError, UsageError
 from ..files import is_own_json, read_json, write_own_json
-from ..labels import names_in_list
+from ..label_names import names_in_list
 from .folders import broken_link
 from .folds import TEST, VALIDATION_SHARE, check_share, classes_of, split_by_fold
 from .layouts import LAYOUTS

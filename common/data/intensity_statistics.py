@@ -40,6 +40,8 @@ def intensity_of(
     labels: Mapping[str, int] | None = None,
     label_map: Any = (),
     validation_share: float = VALIDATION_SHARE,
+    pretrained: str | Path | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the statistics of the foreground's voxels (label > 0) over the training cases.
 
@@ -51,6 +53,8 @@ def intensity_of(
         dataset_dir, fold, validation_share: see :func:`load_cases`.
         modalities: name of the one channel of the scans.
         labels, label_map: see :class:`common.transforms.CheckLabeld`; values that become background do not count.
+        pretrained: weights that the training goes on from, or None.
+        known: statistics of these weights, which are then returned as they are; None computes.
 
     Returns:
         ``low`` and ``high``: 0.5 and 99.5 percentiles of the rounded voxels, HU; ``mean`` and ``sd`` of the voxels
@@ -59,6 +63,8 @@ def intensity_of(
     Raises:
         InputError: the file belongs to other cases, a case cannot be read, or the foreground is empty or constant.
     """
+    if pretrained is not None and known is not None:
+        return dict(known)
     mapped = {} if labels is None else read_label_map(label_map, check_labels(labels))
     background = sorted(value for value, result in mapped.items() if result == 0)
     with idist.one_rank_first():

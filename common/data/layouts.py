@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
+from ..label_names import names_by_values
 from .folders import entries, images_of_case, scans_below, scans_in, warn_of_unused
 from .names import MODALITY_NAMES, first_names, modality_of, named_channels, stem, words
 
@@ -86,18 +87,6 @@ def _description(root: Path) -> tuple[Path, dict[str, Any]]:
     return path, content
 
 
-def _label_names(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of label values in ``dataset.json``, which maps values to names or names to values."""
-    named = content.get("labels") or {}
-    if isinstance(named, list):
-        named = dict(enumerate(named))
-    if not isinstance(named, dict):
-        raise InputError(f'{path}: labels is {named!r}; expected names, such as {{"0": "background", "1": ...}}')
-    by_value = all(str(value).isdecimal() for value in named)
-    pairs = named.items() if by_value else ((value, name) for name, value in named.items() if type(value) is int)
-    return {str(value): str(name) for value, name in pairs}
-
-
 def _scans(folder: Path) -> list[Path]:
     return scans_in(folder) if folder.is_dir() else []
 
@@ -161,11 +150,15 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
 def _decathlon(root: Path, modalities: Sequence[str], layout: str, meanings: Mapping[str, Sequence[str]]) -> list[dict]:
     """Return the cases of a Decathlon data set; ``meanings`` maps each label value to possible words of its name."""
     path, content = _description(root)
-    named = _label_names(path, content)
+    labels = content.get("labels")
+    named = names_by_values(labels)
+    if labels and not named:
+        raise InputError(f'{path}: labels is {labels!r}; expected names, such as {{"0": "background", "1": ...}}')
     for value, any_of in meanings.items():
-        if value in named and not any(word in named[value].lower() for word in any_of):
+        name = named.get((int(value),))
+        if name is not None and not any(word in name.lower() for word in any_of):
             raise InputError(
-                f"{path}: label {value} is {named[value]}, expected {any_of[0]} in layout {layout}; choose the layout "
+                f"{path}: label {value} is {name}, expected {any_of[0]} in layout {layout}; choose the layout "
                 "of this data set"
             )
     return _nnunet(root, modalities)

@@ -19,6 +19,7 @@ from ..data.names import modality_of, stem, with_distinct_names
 from ..data.volumes import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
+from ..logs import silence_notices
 from .findings import Findings
 from .headers import Header, header_difference, read_header
 
@@ -260,6 +261,7 @@ def _user_of(section: str) -> str:
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
     """Collect the warnings that are logged in the block; the code of a package logs under the package's name."""
+    silence_notices()
     caught: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: caught.append(record.getMessage())  # type: ignore[method-assign]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Events
+from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..engines.batches import ImageAndLabel
 from ..engines.stages import trained_parameters
 from ..errors import InputError
 
+UPDATES = 4  # measured updates of a network; the first, which is slower, does not count
 BUDGET = 30.0  # s, after which no further update of a network is measured
 WINDOW_BUDGET = 10.0  # s, after which further windows of a validation are not computed
 
@@ -36,18 +38,60 @@ def training_form(stage: Stage) -> nn.Module:
     return stage.network if form is None else form()
 
 
-def measure_updates(
-    stage: Stage, trainer: StagedTrainer, batches: DataLoader, update: Callable | None, now: Clock
-) -> tuple[float, float]:
+class Sample(NamedTuple):
+    """Hold a trainer whose lists have one case.
+
+    - ``trainer``: trainer of the config, which is not run.
+    - ``batches``: loader of some batches of the training case.
+    - ``update``: ``iteration_update`` of the trainer, or None.
+    - ``preparing``: time in s of the transforms of the case that are not random.
+    """
+
+    trainer: StagedTrainer
+    batches: DataLoader
+    update: Callable | None
+    preparing: float
+
+
+def sample_training(parser: ConfigParser, batch_size: int, now: Clock) -> Sample:
+    """Build the trainer of a config with the first case of each list; nothing is written.
+
+    Args:
+        parser: training config with ``dataset_dir``; its lists, cache, workers and handlers are changed.
+        batch_size: number of patches in a batch.
+        now: callable () -> time in s.
+    """
+    settings: dict[str, Any] = {
+        "train::dataset::data::limit": 1,
+        "validate::cases::limit": 1,
+        "train::dataset::cache_rate": 1.0,
+        "num_workers": 0,
+        "train::handlers": [],
+        "validate::handlers": [],
+        "train::folder::record": None,
+        "pretrained": None,
+    }
+    for key, value in settings.items():
+        parser[key] = value
+    started = now()
+    dataset = parser.get_parsed_content("train::dataset")
+    preparing = now() - started
+    trainer = parser.get_parsed_content("train::trainer")
+    iteration = "train::trainer::iteration_update"
+    update = parser.get_parsed_content(iteration) if iteration in parser else None
+    batches = DataLoader(dataset, batch_size=batch_size, sampler=[(0, n) for n in range(UPDATES * batch_size)])
+    return Sample(trainer, batches, update, preparing)
+
+
+def measure_updates(sample: Sample, stage: Stage, now: Clock) -> tuple[float, float]:
     """Return the times in s of an update and of the random transforms of its batch.
 
     Args:
+        sample: trainer of the stage.
         stage: stage that trains; its network and the loss are changed.
-        trainer: trainer of the stage, which is not run.
-        batches: loader of at least one batch.
-        update: ``iteration_update`` of the trainer, or None.
         now: callable () -> time in s.
     """
+    trainer = sample.trainer
     device, loss = trainer.state.device, trainer.loss_function
     stage.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     parameters = []
@@ -59,13 +103,13 @@ def measure_updates(
     engine = SupervisedTrainer(
         device=device,
         max_epochs=1,
-        train_data_loader=batches,
+        train_data_loader=sample.batches,
         network=training_form(stage),
         optimizer=stage.start_optimizer(parameters)[0],
         loss_function=loss,
         inferer=trainer.inferer,
         prepare_batch=batch_maker(stage),
-        iteration_update=update,
+        iteration_update=sample.update,
         amp=trainer.amp,
         decollate=False,
         optim_set_to_none=True,

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data import DataLoader
 
 from ..data.intensity_statistics import SOFT_TISSUE
 from ..engines import Stage, StagedTrainer
@@ -19,10 +18,9 @@ from ..memory import main_memory, size
 from .bundle import read_config, why
 from .findings import Findings
 from .machine import cuda_memory
-from .measuring import Clock, batch_maker, measure_updates, measure_validation, training_form
+from .measuring import Clock, batch_maker, measure_updates, measure_validation, sample_training, training_form
 from .memory import PROCESS, update_memory
 
-UPDATES = 4  # measured updates of a network; the first, which is slower, does not count
 SLOW_UPDATE = 60.0  # s
 HOPELESS = 14 * 86400.0  # s
 LESS = "fewer epochs or updates, a smaller --roi_size or a narrower network"
@@ -122,9 +120,6 @@ def _config(folder: Path, dataset_dir: Path, fold: int | None, overlay: str | Pa
     parser = read_config(folder, "train", overlay, dataset_dir)
     settings: dict[str, Any] = {
         "fold": fold if fold is not None else parser.get("fold"),
-        "train::handlers": [],
-        "validate::handlers": [],
-        "train::folder::record": None,
         "intensity_statistics": SOFT_TISSUE,  # no time depends on them, and the real ones take a pass over all cases
     }
     for key, value in settings.items():
@@ -143,25 +138,16 @@ def _plan(lists: ConfigParser) -> Plan:
 
 def _estimate(findings: Findings, lists: ConfigParser, sample: ConfigParser, now: Clock) -> list[str]:
     plan = _plan(lists)
-    settings = {"train::dataset::data::limit": 1, "validate::cases::limit": 1, "train::dataset::cache_rate": 1.0}
-    for key, value in {**settings, "num_workers": 0, "updates_per_epoch": plan.updates}.items():
-        sample[key] = value
-    started = now()
-    dataset = sample.get_parsed_content("train::dataset")
-    preparing = now() - started
-    trainer: StagedTrainer = sample.get_parsed_content("train::trainer")
-    iteration = "train::trainer::iteration_update"
-    update = sample.get_parsed_content(iteration) if iteration in sample else None
-    batches = DataLoader(
-        dataset, batch_size=plan.batch_size, sampler=[(0, n) for n in range(UPDATES * plan.batch_size)]
-    )
+    sample["updates_per_epoch"] = plan.updates
+    training = sample_training(sample, plan.batch_size, now)
+    trainer, preparing = training.trainer, training.preparing
     networks: dict[Any, tuple[float, float]] = {}  # times of an update and of a validation by kind of network
     for stage in reversed(trainer.stages):  # the later stages of a network train most of it
         if (kind := _kind(stage)) not in networks:
-            if (need := _lacking(stage, trainer, next(iter(batches)))) is not None:
+            if (need := _lacking(stage, trainer, next(iter(training.batches)))) is not None:
                 findings.note("training", f"{need}; use a machine with more memory, or {LESS}")
                 return [f"training: not measured, {need}"]
-            computing, sampling = measure_updates(stage, trainer, batches, update, now)
+            computing, sampling = measure_updates(training, stage, now)
             validating = measure_validation(stage, trainer, now) if plan.validation_cases else 0.0
             networks[kind] = plan.update_time(computing, sampling, preparing), validating * plan.validation_cases
     stages, planned = [], 0

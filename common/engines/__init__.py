@@ -4,6 +4,7 @@ from .case_evaluator import CaseEvaluator
 from .case_results import CaseResults
 from .checkpoints import load_weights, save_whole
 from .fine_tuning import FineTuning
+from .replaced_weights import weights_of_loader
 from .schedules import Plateau
 from .staged_trainer import StagedTrainer
 from .stages import Stage, total_epochs
@@ -22,4 +23,5 @@ __all__ = [
     "save_whole",
     "supervised",
     "total_epochs",
+    "weights_of_loader",
 ]

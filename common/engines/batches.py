@@ -1,4 +1,4 @@
-"""Move batches to the device as image and targets."""
+"""Move batches to the device as image and targets, and split them into samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.transforms import Decollated
 from torch import Tensor
 
 
@@ -55,3 +56,18 @@ class LabelAndClass(ImageAndLabel):
             classes = torch.as_tensor(batch["class"])
             targets["class"] = classes.to(device, non_blocking=non_blocking, **kwargs).long()
         return image, targets
+
+
+def samples_of(data: Any) -> Any:
+    """Return the samples of a batch or of its outputs as MONAI's trainers split them, without gradients.
+
+    MONAI cannot split a tensor without samples, as of a task that takes no part in an update; it is left out.
+    """
+    return Decollated(keys=None, detach=True)(_without_empty(data))
+
+
+def _without_empty(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    kept = {key: value for key, value in data.items() if not (isinstance(value, Tensor) and value.shape[:1] == (0,))}
+    return {key: _without_empty(value) for key, value in kept.items()}

@@ -23,10 +23,11 @@ from ..errors import CasesFailedError
 from ..processes import gather
 from ..reporting import write_result
 from .case_clock import CaseClock, peak_mb
-from .case_failures import check_finite, equal_names, reason_of_failure
+from .case_failures import check_finite, equal_names, failed_cases, reason_of_failure
 from .case_results import DONE, FAILED, CaseResults
 from .case_scores import CaseScores
 from .finished_cases import FinishedCases
+from .tracked_runs import TrackedRuns
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class CaseEvaluator(SupervisedEvaluator):
         made_by: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.tracked_runs = TrackedRuns(val_handlers or ())
         super().__init__(decollate=False, val_handlers=[_Completion(), *(val_handlers or ())], **kwargs)
         self.predict = iteration_update or super()._iteration
         self.data_loader: Any = FinishedCases(self, kwargs["val_data_loader"])
@@ -114,6 +116,10 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         """Evaluate all cases."""
+        with self.tracked_runs.ending():
+            self._run(global_epoch)
+
+    def _run(self, global_epoch: int) -> None:
         self.failures, self.names = {}, set()
         self.predicting = self.complete = False
         self.state.metrics, self.state.metric_details = {}, {}
@@ -142,9 +148,7 @@ class CaseEvaluator(SupervisedEvaluator):
             done += self.case_results.done_before
         if failed:
             idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
-            named = f": {', '.join(failed)}" if idist.get_rank() == 0 else "; the first process names them"
-            if idist.get_rank() == 0 and failed == list(self.failures)[:1]:
-                named += f" ({self.failures[failed[0]]})"
+            named = "; the first process names them" if idist.get_rank() else f": {failed_cases(failed, self.failures)}"
             raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 
     def fire_event(self, event_name: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, failure_of_case
 
+SHOWN = 3  # failed cases whose reasons stand in the last line of a run; the log has all
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -61,6 +63,17 @@ def reason_of_failure(name: str, error: Exception, progress: str) -> str:
             ) from error
         cause = cause.__cause__ or cause.__context__
     return failure_of_case(error, name).removeprefix(f"{name}: ")
+
+
+def failed_cases(names: Sequence[str], reasons: Mapping[str, str]) -> str:
+    """Return the names of failed cases as text, with their reasons if they are few.
+
+    Args:
+        names: names of the cases.
+        reasons: reasons by name; a case that failed in an earlier run has none.
+    """
+    shown = reasons if len(names) <= SHOWN else {}
+    return ", ".join(f"{name} ({shown[name]})" if name in shown else name for name in names)
 
 
 def equal_names(names: list[str]) -> InputError:

@@ -112,7 +112,7 @@ def write_case_table(records: Iterable[Mapping[str, Any]], labels: Mapping[str, 
     ]
     if not rows:
         return
-    with own_table(folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with own_table(folder / TABLE) as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

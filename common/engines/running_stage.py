@@ -56,6 +56,7 @@ class RunningStage:
         self.first_epoch = first_epoch
         self.weights_epoch = -1
         self.frozen_encoder: FrozenEncoder | None = None
+        self.still_epochs = 0  # consecutive epochs that ended with an update without any gradient
         self.full_rates: list[float] = []  # of the parameter groups, while the warm-up lowers them
         stage.prepare()
         if state is not None:
@@ -144,6 +145,16 @@ class RunningStage:
             logger.info("stage '%s': warm-up, the learning rate is %s", name, rates)
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(epoch)
+
+    def learns_nothing(self) -> bool:
+        """Return whether the last updates of two epochs in a row had no gradient other than 0.
+
+        A softmax or sigmoid that is saturated everywhere has none, and the training never leaves this state.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        is_still = bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
+        self.still_epochs = self.still_epochs + 1 if is_still else 0
+        return self.still_epochs > 1
 
     def end_epoch(self, train_loss: float, may_end: bool) -> None:
         """End a warm-up epoch and step the schedule.

@@ -18,10 +18,11 @@ from monai.inferers import Inferer
 
 from ..errors import InputError
 from ..processes import average_gradients, broadcast
-from .batches import ImageAndLabel
+from .batches import ImageAndLabel, samples_of
 from .epoch_clock import EpochClock, duration
 from .running_stage import RunningStage
 from .stages import Stage, total_epochs
+from .tracked_runs import TrackedRuns
 from .training_folder import TrainingFolder, cpu_state
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class StagedTrainer(SupervisedTrainer):
     ``epoch_time`` in s, ``learning_rate`` of the first parameter group (``learning_rate_1`` of the second, ...) and,
     after a validation, the evaluator's metrics.
 
+    A handler of another package finds lists of samples in ``state.batch`` and ``state.output``, as MONAI's trainers
+    make them. Without such a handler they stay batches, since the split lets the processor wait for the GPU. The run of
+    an ``MLFlowHandler`` spans all stages.
+
     A loss that is a module with parameters, such as task weights, is trained with the network, without weight decay,
     and kept in the training state. A loss with ``set_epoch`` gets the epoch of the stage, from 1, as it begins.
 
@@ -61,9 +66,11 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, or if the training loss or the validation score is
-            not finite.
+            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
+            finite, or if no parameter has a gradient any more.
     """
+
+    decollates = is_built = False
 
     def __init__(
         self,
@@ -95,7 +102,7 @@ class StagedTrainer(SupervisedTrainer):
             iteration_update=iteration_update,
             non_blocking=True,
             amp=amp,
-            decollate=False,  # no per-sample metric or post-processing in training
+            decollate=False,
             optim_set_to_none=True,
         )
         self.stages = list(stages)
@@ -110,22 +117,37 @@ class StagedTrainer(SupervisedTrainer):
         self.running: RunningStage  # of the stage that trains, from its beginning
         self.is_complete = False
         self.clock = EpochClock()
-        Average(output_transform=lambda output: output["loss"], device=self.state.device).attach(self, "train_loss")
+        handlers = list(train_handlers or [])
+        self.tracked_runs = TrackedRuns(handlers, ["train_loss"])
+        self.decollates = any(_is_foreign(handler) for handler in handlers)
+        self.add_event_handler(IterationEvents.MODEL_COMPLETED, self._decollate)
+        Average(output_transform=_loss_of, device=self.state.device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
         self.add_event_handler(
             IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self.running.loss_parameters)
         )
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
-        self._register_handlers(train_handlers or [])
+        self._register_handlers(handlers)
+        self.is_built = True
+
+    def add_event_handler(self, event_name: Any, handler: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Register a handler of an event, which from then on finds decollated samples."""
+        self.decollates = self.decollates or self.is_built
+        return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def run(self) -> None:
         """Train all stages, or raise ``KeyboardInterrupt`` after a warning that says how to resume."""
         try:
-            self._run_stages()
+            with self.tracked_runs.ending():
+                self._run_stages()
         except KeyboardInterrupt:
             logger.warning("interrupted; --resume true continues the training after its last complete epoch")
             raise
+
+    def _decollate(self) -> None:
+        if self.decollates:
+            self.state.batch, self.state.output = samples_of(self.state.batch), samples_of(self.state.output)
 
     def _run_stages(self) -> None:
         if self.is_complete and self.state.epoch < self.state.max_epochs:
@@ -154,6 +176,8 @@ class StagedTrainer(SupervisedTrainer):
                 return
         self.is_complete = True
         self.state.max_epochs = self.state.epoch  # lower than planned if patience or the schedule ended the training
+        if idist.get_rank() == 0:
+            self.folder.complete(self.stages[-1])
         logger.info("training is complete after %d epochs; weights are in %s", self.state.epoch, self.folder.path)
 
     def _train(self) -> None:
@@ -202,9 +226,10 @@ class StagedTrainer(SupervisedTrainer):
         self.clock.end_updates()
         broadcast(stage.network.buffers())  # DDP lets them drift apart until its next forward
         train_loss = self.state.metrics["train_loss"]
-        if not math.isfinite(train_loss):
+        if not math.isfinite(train_loss) or self.running.learns_nothing():
+            sign = "every gradient is 0" if math.isfinite(train_loss) else f"its loss is {train_loss}"
             raise InputError(
-                f"stage '{stage.name}', epoch {epoch}: the training diverged, its loss is {train_loss}; train again "
+                f"stage '{stage.name}', epoch {epoch}: the training diverged, {sign}; train again "
                 f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
             )
         rates = self.running.rates
@@ -285,3 +310,12 @@ class StagedTrainer(SupervisedTrainer):
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         has_no_patience = self.stage.patience is not None and waited >= self.stage.patience
         return self.state.epoch >= self.state.max_epochs or has_no_patience or self.running.is_ended_by_schedule
+
+
+def _is_foreign(handler: Any) -> bool:
+    """Return whether a handler does not belong to this package, the handlers of which do not look at the samples."""
+    return type(handler).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+def _loss_of(output: dict[str, Any] | list[dict[str, Any]]) -> Any:
+    return (output[0] if isinstance(output, list) else output)["loss"]

@@ -16,6 +16,7 @@ from ..files import check_replaceable
 from ..record import RECORD_FILE, RunRecord, read_record
 from ..record.run_record import is_record
 from .checkpoints import load_file, save_whole
+from .replaced_weights import replace_weights
 from .stages import Stage
 
 STATE_FILE = "training_state.pt"
@@ -39,12 +40,22 @@ class TrainingFolder:
         resume: whether to continue the training with its state in the folder.
         record: record of the training, written to ``run.json`` before the first weights, so that a training that is
             refused at its start leaves none, and compared with the file when the training resumes; None writes none.
+        replaces: file of weights that the complete training replaces, see :func:`replace_weights`. The files of the
+            training are then in ``training`` below the folder, where they overwrite an earlier training. None replaces
+            nothing.
     """
 
-    def __init__(self, ckpt_dir: str | Path, resume: bool = False, record: RunRecord | None = None) -> None:
-        self.path = Path(ckpt_dir)
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        resume: bool = False,
+        record: RunRecord | None = None,
+        replaces: str | Path | None = None,
+    ) -> None:
+        self.path = Path(ckpt_dir) if replaces is None else Path(ckpt_dir) / "training"
         self.resume = resume
         self.record = record
+        self.replaces = None if replaces is None else Path(replaces)
         self.unwritten: RunRecord | None = None  # record of a new training that has no file yet
 
     @property
@@ -65,7 +76,8 @@ class TrainingFolder:
         """
         state = self._read_state(stages, loss) if self.resume and self.state_path.exists() else None
         if state is None:
-            self._check_empty(stages)
+            if self.replaces is None:
+                self._check_empty(stages)
             if self.resume:
                 logger.info("nothing to resume in %s; the training begins", self.path)
         if self.record is not None:
@@ -152,6 +164,11 @@ class TrainingFolder:
         if stage.weights is not None:
             self._write_record()
             save_whole(cpu_state(stage.network), self.path / stage.weights)
+
+    def complete(self, stage: Stage) -> None:
+        """Put the weights of the last stage of a complete training in the place of those that it replaces."""
+        if self.replaces is not None and stage.weights is not None:
+            replace_weights(self.replaces, self.path / stage.weights)
 
     def complete_weights(self, stage: Stage) -> None:
         """Write the weights of a resumed stage if its training ended between the state and the weights."""

@@ -1,4 +1,4 @@
-"""Build networks from what several of them share: forms, checks, strips, masks, PReLU, and the ensemble of networks."""
+"""Build networks from what they share: convolution, PReLU, forms, checks, strips, masks and ensembles."""
 
 from .ensemble import MeanEnsemble, mean_ensemble
 from .forms import TwoForms, append_class, split_class

@@ -60,7 +60,7 @@ class SegmentationScores:
     ASSD             mean of the distances from P to T and from T to P, pooled                             mm
     ASD              mean of the distances from P to T                                                     mm
     surface Dice     fraction of the area of both surfaces, pooled, within ``tolerance`` of the other      0 to 1
-    surface overlap  mean of this fraction of the prediction's surface and that of the ground truth's     0 to 1
+    surface overlap  mean of this fraction of the prediction's surface and of the ground truth's           0 to 1
     missed           1 if the prediction is empty and the ground truth is not, else 0                      0 or 1
     ===============  ====================================================================================  ========
 

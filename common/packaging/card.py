@@ -7,26 +7,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checksums import LIST
-from .contents import CARD, Contents
+from .contents import CARD, Contents, with_weights
 from .labels import labels_table
 
+FRONT_MATTER = re.compile(r"---\n.*?\n---\n+", re.DOTALL)
+FIGURE = re.compile(r"!\[[^\]]*\]\((?:\.\./)+[^)]*\)\n+")  # the collection's; a package has no figures
 LEAVING_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
 
 
 def package_card(contents: Contents, weights_digest: str) -> str:
-    """Return the bundle's card with a section on the package at its top, without links that leave the folder.
+    """Return the bundle's card with a section on the package below its title, without links that leave the folder.
 
     Args:
         contents: what goes into the package.
         weights_digest: SHA-256 of ``models/model.pt``.
     """
     metadata = contents.metadata
-    title, _, rest = contents.files[CARD].decode().partition("\n")
+    card = FIGURE.sub("", with_weights(contents.files[CARD].decode()))
+    matter = FRONT_MATTER.match(card)
+    front = matter[0] if matter else ""
+    title, _, rest = card.removeprefix(front).partition("\n")
     about = f"""
 ## This package
 
 Version {metadata["version"]}: configs, code, and weights. Whoever made this package trained them. The text below
-describes the bundle as its collection has it, without weights. Not for clinical use.
+describes the bundle as its collection has it. Not for clinical use.
 
 ```
 sha256sum --check {LIST}
@@ -44,7 +49,7 @@ scans, `OUT` gets the results. DICOM also needs `itk` and `pydicom`, and DICOM s
     if scores:
         rows = "\n".join(f"| {name} | {value} |" for name, value in scores.items())
         about += f"\nScores of these weights, by the maker of this package:\n\n| score | mean |\n|---|---|\n{rows}\n"
-    return f"{title}\n{about}\n## The bundle\n{LEAVING_LINK.sub(lambda link: link[1], rest)}"
+    return f"{front}{title}\n{about}\n## The bundle\n{LEAVING_LINK.sub(lambda link: link[1], rest)}"
 
 
 def _requirements(metadata: Mapping[str, Any]) -> list[str]:

@@ -13,15 +13,17 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
+from ..labels import UNUSED
 from ..options import literal, used_settings
 from ..record import RECORD_FILE, apply_settings
 from ..rules import setting_of
-from .contents import DATA_LICENSE, META, Contents
+from .contents import DATA_LICENSE, META, Contents, with_weights
 from .labels import check_package_labels, check_scored_regions, relabelled
 from .modalities import described_input
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
+KNOWN = "known_"  # before the name of a setting whose value a training takes that goes on from the weights
 GRID = ("spacing", "in_plane", "slice_thickness")
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,8 @@ def _changed_configs(contents: Contents, changes: Mapping[str, Any]) -> dict[str
         for name, config in configs.items():
             if key in config and (name == "inference.json" or _is_from_training(key, config[key])):
                 configs[name] = {**configs[name], key: value}
+            if f"{KNOWN}{key}" in config:
+                configs[name] = {**configs[name], f"{KNOWN}{key}": value}
     return configs
 
 
@@ -126,7 +130,10 @@ def _changed_metadata(contents: Contents, metadata: dict[str, Any], changes: Map
             parser[f"network_data_format::{tensor}::spatial_shape"] = changes["roi_size"]
     # MONAI's specification puts names of channels here. MONAI Label reads names of the label map's values here.
     written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
-    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = written
+    named = {value: name for value, name in written.items() if name != UNUSED}
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = named
+    metadata["description"] = with_weights(metadata["description"])
+    metadata["changelog"] = {name: with_weights(text) for name, text in metadata["changelog"].items()}
     version = metadata["version"]
     if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise InputError(f"{contents.bundle}: version {version!r} in the metadata; expected text such as '0.2.0'")

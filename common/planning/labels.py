@@ -9,7 +9,7 @@ from typing import Any
 from ..data.names import named_channels
 from ..errors import InputError
 from ..files import read_json
-from ..labels import names_in_list
+from ..label_names import names_in_list, regions_in_list
 from .cases import CaseFacts
 
 
@@ -24,7 +24,7 @@ def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str
         InputError: a label map has a value without a name, in a data set that names others.
     """
     found = sorted({value for fact in facts for value in fact.values})
-    regions = _regions_in_list(dataset_dir)
+    regions = regions_in_list(dataset_dir)
     named = names_in_list(dataset_dir)
     if regions:
         labels = {f"label {value}": value for value in sorted({v for values in regions.values() for v in values})}
@@ -47,16 +47,6 @@ def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str
         source += f"; no training case has {', '.join(absent)}"
     number = {value: name for name, value in labels.items()}
     return labels, {name: [number[value] for value in values] for name, values in regions.items()}, source
-
-
-def _regions_in_list(dataset_dir: Path) -> dict[str, list[int]]:
-    """Return the regions in ``labels`` of ``dataset.json``; empty if every label has one value."""
-    content = _content(dataset_dir)
-    named = content.get("labels")
-    if not isinstance(named, dict) or not any(isinstance(values, list) for values in named.values()):
-        return {}
-    lists = {str(name): values if isinstance(values, list) else [values] for name, values in named.items()}
-    return {name: values for name, values in lists.items() if values != [0]}
 
 
 def name_channels(dataset_dir: Path, case: dict[str, Any], count: int) -> list[str]:

@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
+from torch import nn
 
 from ..data import load_cases
 from ..data.folders import channels_in_header
 from ..data.folds import VALIDATION_SHARE
 from ..data.listed_cases import all_items, read_lists
+from ..doctor.machine import cuda_memory
 from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
 from ..memory import main_memory
 from ..rules import setting_of
-from .cases import CaseFacts, measure_cases
+from .cases import measure_cases
 from .choices import (
     LEAST_UPDATES,
     PER_HOUR,
@@ -37,7 +40,9 @@ from .cost import update_cost
 from .labels import name_channels, name_labels
 
 SHARE_OF_MEMORY = 0.5  # of the free memory, for an update
-LEARNING_RATE = 2e-3
+UNKNOWN_MEMORY = 8 << 30  # bytes, on a system that does not report its free memory
+LEARNING_RATE, RATE_WITHOUT_NORM = 2e-3, 1e-4
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def plan_training(
@@ -107,7 +112,18 @@ def plan_training(
     given = {} if overlay is None else read_json(overlay)
     plan = {key: choice for key, choice in plan.items() if setting_of(key) not in given}
     plan |= {key: Choice(value, f"given by {overlay}") for key, value in given.items()}
-    patch, batch, cost = _choose_patch(train, plan, recipe.get("divisors", ()), facts, spacing.value, hours, device)
+    values = {key: choice.value for key, choice in plan.items()}
+    run = {"bundle_root": str(bundle), "dataset_dir": str(dataset_dir), "device": str(device), "fold": fold}
+    parser = ConfigParser(copy.deepcopy(train))
+    for key, value in {**values, **run, "validation_share": validation_share}.items():
+        merge_kv(parser, key, copy.deepcopy(value))
+    network = _network(parser)
+    if "learning_rate" not in given and not any(isinstance(module, NORMS) for module in network.modules()):
+        plan["learning_rate"] = Choice(
+            RATE_WITHOUT_NORM, "for AdamW; a network without normalisation fails at a higher"
+        )
+    divisors = getattr(network, "divisors", recipe.get("divisors", ()))
+    patch, batch, cost = _choose_patch(parser, divisors, median_shape(facts, spacing.value), hours, device)
     plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
     return {
         **{key: choice.value for key, choice in plan.items()},
@@ -161,6 +177,13 @@ def _classes(
     return {"task": Choice("both", "every case has a class"), "classes": Choice(classes, "classes of all listed cases")}
 
 
+def _network(parser: ConfigParser) -> nn.Module:
+    try:
+        return parser.get_parsed_content("network_def")
+    except Exception as error:  # MONAI wraps an error of a component in several others
+        raise root_cause(error) from error
+
+
 def _grid(spacing: Choice) -> str:
     return f"grid of {' x '.join(f'{size:g}' for size in spacing.value)} mm in RAS, {spacing.reason}"
 
@@ -173,34 +196,17 @@ def _resample(spacing: Sequence[float] | str) -> dict[str, Any]:
 
 
 def _choose_patch(
-    train: Mapping[str, Any],
-    plan: Mapping[str, Choice],
-    divisors: Sequence[int],
-    facts: Sequence[CaseFacts],
-    spacing: Sequence[float],
-    hours: float,
-    device: torch.device,
+    parser: ConfigParser, divisors: Sequence[int], shape: np.ndarray, hours: float, device: torch.device
 ) -> tuple[Choice, Choice, Cost]:
-    parser = ConfigParser(copy.deepcopy(dict(train)))
-    for key, choice in plan.items():
-        merge_kv(parser, key, copy.deepcopy(choice.value))
-    parser["device"] = str(device)
-
     def cost(patch: list[int], batch: int) -> Cost:
         parser["roi_size"] = patch
         return update_cost(parser, patch, batch, most)
 
-    if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = main_memory()
-        memory = 8 << 30 if free is None else free.free
-    most = int(SHARE_OF_MEMORY * memory)
+    memory = cuda_memory() if device.type == "cuda" else main_memory()
+    most = int(SHARE_OF_MEMORY * (UNKNOWN_MEMORY if memory is None else memory.free))
     try:
-        divisors = getattr(parser.get_parsed_content("network_def"), "divisors", divisors)
-        seconds = hours * PER_HOUR / LEAST_UPDATES
-        return choose_patch(median_shape(facts, spacing), divisors, most, seconds, cost)
-    except Exception as error:  # MONAI wraps an error of a component in several others
+        return choose_patch(shape, divisors, most, hours * PER_HOUR / LEAST_UPDATES, cost)
+    except Exception as error:
         raise root_cause(error) from error
 
 

@@ -63,7 +63,9 @@ def run_record(
     training = {
         key: value
         for key, value in known.items()
-        if key not in recorded and isinstance(value, (bool, int, float)) and key not in ("resume", "distributed")
+        if key not in recorded
+        and isinstance(value, (bool, int, float))
+        and key not in ("resume", "distributed", "save_execute_config")
     }
     meta = parser.get("_meta_", {})
     return RunRecord(

@@ -24,6 +24,7 @@ from ..figures import (
     roc_figure,
 )
 from ..files import check_replaceable, whole_file
+from ..label_names import names_in_list
 from ..reporting import (
     compare_paired,
     deviation,
@@ -159,8 +160,7 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
     if missing:
         raise InputError(f"{root / 'dataset.json'}: no case {missing[0]}, which has a mask; give its data list")
     modalities = [str(name) for name in (listing.get("modality") or listing.get("channel_names") or {}).values()]
-    known = {int(v): str(n) for v, n in (listing.get("labels") or {}).items() if str(v).isdigit()}
-    known |= {int(v): n for n, v in (listing.get("labels") or {}).items() if isinstance(v, int)}
+    known = names_in_list(root)
     cases = []
     for name in names:
         files = {run: found[name] for run, found in masks.items() if name in found}

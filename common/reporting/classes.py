@@ -45,7 +45,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def class_row(case: str, true: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a case's row of classes.csv: ``case``, names as ``class`` and ``predicted``, ``probability NAME``s."""
+    """Return a case's row of classes.csv: ``case``, names as ``class`` ``predicted``, ``probability NAME`` of each."""
     names = list(result["probabilities"])
     row = {"case": case, "class": names[true], "predicted": result["class"]}
     return {**row, **{PROBABILITY + name: p for name, p in result["probabilities"].items()}}
@@ -93,7 +93,7 @@ def write_class_scores(scores: Mapping[str, float], path: str | Path, made_by: M
     Raises:
         InputError: as :func:`check_table`.
     """
-    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with own_table(path, made_by) as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_HEADER)
         writer.writerows((name, f"{value:.6f}") for name, value in scores.items())

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
+from ..label_names import names_by_values
 
 SUMMARY = "summary.json"
 SCORES = ("Dice", "IoU")  # the others in the file are numbers of voxels
@@ -64,14 +65,11 @@ def _description(path: Path) -> tuple[dict[str, Any], dict[tuple[int, ...], str]
         if not file.is_file():
             continue
         content = read_json(file)
-        named = content.get("labels") if isinstance(content, dict) else None
-        if not isinstance(named, dict):
-            raise InputError(f'{file}: labels is {named!r}; expected names and values, such as {{"liver": 1}}')
-        pairs = [
-            (key, entry) if isinstance(key, str) and not key.isdecimal() else (entry, key)
-            for key, entry in named.items()
-        ]
-        return content, {_values(str(value)): str(name) for name, value in pairs if name not in NOT_SCORED}
+        labels = content.get("labels") if isinstance(content, dict) else None
+        named = {values: name for values, name in names_by_values(labels).items() if name not in NOT_SCORED}
+        if not named:
+            raise InputError(f'{file}: labels is {labels!r}; expected names and values, such as {{"liver": 1}}')
+        return content, named
     raise InputError(
         f"{path}: no dataset.json beside it or up to {LEVELS_ABOVE} folders above, which names the labels; copy that "
         "of the training beside it"

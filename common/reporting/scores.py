@@ -29,7 +29,7 @@ def write_scores(
     Raises:
         InputError: as :func:`check_table`.
     """
-    with own_table(path, made_by) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with own_table(path, made_by) as file:
         writer = csv.DictWriter(file, fieldnames=list(scores[0]))
         writer.writeheader()
         writer.writerows({k: v if isinstance(v, str) else f"{v:.6f}" for k, v in row.items()} for row in scores)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import InputError
 from ..files import MARK, check_replaceable, is_own_json, read_json, sha256, whole_file, write_own_json
@@ -19,8 +19,10 @@ SHOWN = 16  # characters of a value in a message
 
 
 @contextmanager
-def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Yield a temporary name to write a table to; it becomes ``path`` and is noted in the record of its folder.
+def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Iterator[TextIO]:
+    """Open a table for writing; it becomes ``path`` once it is complete and is noted in the record of its folder.
+
+    The text is UTF-8. A file name that this system could not decode is written with its own bytes.
 
     Args:
         path: path of the table.
@@ -32,7 +34,8 @@ def own_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> Ite
     path = Path(path)
     check_table(path, made_by)
     with whole_file(path, _is_noted) as partial:
-        yield partial
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
         entry = {MARK: sha256(partial), "made_by": dict(made_by or {})}
     write_own_json({"tables": {**_noted(path.parent), path.name: entry}}, path.parent / RECORD)
 

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..geometry import check_voxel_size, grid_difference, to_ras
 from ..memory import check_memory
 from ..tensors import affine_of, as_tensor, source_of
+from .host_spacing import host_scaling
 
 logger = logging.getLogger(__name__)
 
@@ -195,9 +196,10 @@ class ResampleAxesd(MapTransform):
                 f"{name}: a volume without 'original_affine', so size and position of its voxels are unknown; "
                 "give a file, or an image with its affine"
             )
-        original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64)
+        scaling = host_scaling(volume.meta, name)
+        original = to_ras(volume.meta, name) @ np.asarray(volume.meta["original_affine"], dtype=np.float64) @ scaling
         meta = {**volume.meta, "original_affine": original, "space": SpaceKeys.RAS}
-        return with_affine(as_tensor(volume), to_ras(volume.meta, name) @ affine_of(volume), meta)
+        return with_affine(as_tensor(volume), to_ras(volume.meta, name) @ affine_of(volume) @ scaling, meta)
 
     def _resample(
         self, volume: Tensor, affine: np.ndarray, new_affine: np.ndarray, new_shape: Sequence[int], mode: str

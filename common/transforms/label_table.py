@@ -1,12 +1,16 @@
-"""Give each label a colour, and write names and colours of labels into the header of a NIfTI file."""
+"""Give each label a colour, and write names and colours of labels for viewers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import nibabel as nib
 
+from ..files import whole_file
+
+ITK_SNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
 CODE = 0  # code of the extension, as other tools that write such a table have it; nibabel reads its text
 # red, green, blue of the first labels; they differ also for the colour-blind (Okabe and Ito)
 COLOURS = (
@@ -31,3 +35,20 @@ def label_table(labels: Mapping[str, int]) -> nib.nifti1.Nifti1Extension:
         f"{rows}</LabelTable><VolumeType>Label</VolumeType></VolumeInformation></CaretExtension>\n"
     )
     return nib.nifti1.Nifti1Extension(CODE, text.encode())
+
+
+def write_colours(labels: Mapping[str, int], folder: Path) -> None:
+    """Write names and colours of labels as a label description of ITK-SNAP and as a colour table of 3D Slicer.
+
+    A file that is there already stays, since a user may have changed its colours.
+    """
+    rows = [(labels[name], name, colour) for name, colour in label_colours(labels).items()]
+    itk_snap = ["# ITK-SnAP Label Description File", "# IDX -R- -G- -B- -A- VIS MSH LABEL"]
+    itk_snap += ['0 0 0 0 0 0 0 "Clear Label"']
+    itk_snap += [f'{value} {red} {green} {blue} 1 1 1 "{name}"' for value, name, (red, green, blue) in rows]
+    slicer = ["# Color table file", "0 background 0 0 0 0"]  # blanks separate its columns, so a name has none
+    slicer += [f"{value} {'_'.join(name.split())} {red} {green} {blue} 255" for value, name, (red, green, blue) in rows]
+    for file, lines in ((ITK_SNAP, itk_snap), (SLICER, slicer)):
+        if not (folder / file).exists():
+            with whole_file(folder / file) as partial:
+                partial.write_text("\n".join(lines) + "\n", encoding="utf-8")

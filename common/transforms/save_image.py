@@ -12,7 +12,7 @@ from monai.transforms import SaveImaged
 
 from ..data.volumes import AtomicNibabelWriter
 from ..tensors import affine_of, as_tensor
-from .label_table import label_table
+from .label_table import label_table, write_colours
 
 VOLUMES = "volumes_ml"  # entry of a case: the volume of each label
 
@@ -20,8 +20,9 @@ VOLUMES = "volumes_ml"  # entry of a case: the volume of each label
 class AtomicSaveImaged(SaveImaged):
     """Write ``output_dir/CASE_POSTFIX.nii.gz``, a map on the grid of its scan; the file appears once it is complete.
 
-    With ``labels``, the file also holds their names and colours, as an extension of its header, and the case gets the
-    entry ``volumes_ml``, the volume of each label in ml. The voxels are the same without.
+    With ``labels``, the file also holds their names and colours, as an extension of its header. Files beside it have
+    them for ITK-SNAP and 3D Slicer. The case gets the entry ``volumes_ml``, the volume of each label in ml. The voxels
+    are the same without.
 
     MONAI Label and MONAI Deploy leave this transform out, as they do MONAI's own ``SaveImaged``.
 
@@ -60,6 +61,7 @@ class AtomicSaveImaged(SaveImaged):
             print_log=False,
             allow_missing_keys=allow_missing_keys,
         )
+        self.folder = Path(output_dir)
         self.ending = f"_{output_postfix}.nii.gz"
         self.labels = dict(zip(labels or {}, (labels or {}).values() if values is None else values))
         if self.labels:
@@ -67,6 +69,8 @@ class AtomicSaveImaged(SaveImaged):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         written: dict[Hashable, Any] = super().__call__(data)
+        if self.labels:
+            write_colours(self.labels, self.folder)
         for key in self.key_iterator(written) if self.labels else ():
             of_voxel = abs(float(np.linalg.det(affine_of(written[key])[:3, :3]))) / 1000  # mm3 to ml
             map = as_tensor(written[key])

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..files import whole_file
-from ..labels import BACKGROUND, check_labels
+from ..label_names import BACKGROUND
+from ..labels import check_labels
 from ..memory import check_memory
 from ..tensors import as_tensor, source_of
 from .return_to_scan import ReturnToScand

@@ -10,7 +10,13 @@ from .arguments import bundle_folder, words
 
 
 def crossval(
-    bundle: str, dataset_dir: str, out: str, overlay: str = "", folds: str | None = None, **options: str
+    bundle: str,
+    dataset_dir: str,
+    out: str,
+    overlay: str = "",
+    folds: str | None = None,
+    evaluation_overlay: str | None = None,
+    **options: str,
 ) -> None:
     """Train and evaluate all folds of a data list, and print one table of them. The same command again continues.
 
@@ -24,6 +30,8 @@ def crossval(
             once; ensemble.json, which goes over inference.json with --ckpt_dir OUT; and the ensemble as one model.pt.
         overlay: JSON file with settings that replace the bundle's, or several, such as plan.json,unet.json.
         folds: folds to train, such as 0,2. Several machines or GPUs can share the folds. Default: all.
+        evaluation_overlay: JSON file over the configs of every evaluation, such as configs/evaluate_roi.json, whose
+            scores go to scores_roi in OUT and in each fold. Trained folds are only evaluated.
         options: further options of the training and the evaluation.
     """
     numbers = None if folds is None else words(folds)
@@ -37,4 +45,5 @@ def crossval(
         None if numbers is None else [int(number) for number in numbers],
         options,
         functools.partial(print, flush=True),
+        evaluation_overlay,
     )

@@ -76,7 +76,8 @@ def nnunet(bundle: str, dataset_dir: str, out: str, overlay: str | None = None, 
     """Write the cases of a data list as a data set of nnU-Net v2, with the same folds, to compare it with a bundle.
 
     nnU-Net's fold N trains on the training cases of fold N, and evaluates its test cases. nnU-Net 2.8 takes the folds
-    from splits_final.json when it plans.
+    from splits_final.json when it plans. A fixed test set goes to imagesTs and labelsTs; fold N then evaluates its own
+    cases.
 
     Args:
         bundle: name in bundles/, or folder of a bundle. Its modalities, labels, label_map and regions count.

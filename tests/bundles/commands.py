@@ -26,7 +26,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 

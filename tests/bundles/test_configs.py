@@ -177,8 +177,9 @@ def test_expressions_name_what_is_imported(bundle: Path) -> None:
 @each_bundle
 def test_train_and_inference_agree(bundle: Path) -> None:
     train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
-    # training also loads the label, and computes statistics that inference reads beside the weights
-    own = {"_meta_", "imports", "initialize", "intensity", "load", "log_file", "run"}
+    # training also loads the label, computes statistics that inference reads beside the weights, and may go on from
+    # the weights in a folder of its own
+    own = {"_meta_", "ckpt_dir", "imports", "initialize", "intensity", "load", "log_file", "network", "run"}
     shared = train.keys() & inference.keys() - own
     assert shared >= {"bundle_root", "dataset_dir", "network_def", "output_dir"}
     assert {key: train[key] for key in shared} == {key: inference[key] for key in shared}

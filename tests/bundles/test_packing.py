@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -149,6 +150,9 @@ def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"] == metrics
     card = (folder / "docs" / "README.md").read_text()
     assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
+    assert re.match(r"---\nlicense: apache-2.0\n(.+\n)+---\n\n# MA-MTLN.*\n\n## This package\n", card)
+    assert "![" not in card
+    assert "none are shipped. The terms of your data" not in card and "- **Weights:** `models/model.pt`" in card
     (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
     with pytest.raises(InputError, match=r"scores\.csv: no score for region tumour; found Dice liver"):
         pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)

@@ -76,6 +76,30 @@ def test_every_network_is_evaluated_on_a_fixed_test_set(validate: Callable, data
     assert (tmp_path / "runs" / "ensemble.json").exists()
 
 
+def test_trained_folds_are_evaluated_in_another_way(validate: Callable, tmp_path: Path) -> None:
+    validate()
+    overlay = tmp_path / "evaluate_roi.json"
+    overlay.write_text('{"allow_seen_cases": true}')
+    done, said = validate(evaluation_overlay=overlay)
+    assert done == ALL[1::2] and f"train.json', '{CT}" not in said
+    assert f"--output_dir {tmp_path / 'runs' / 'fold2' / 'scores_roi'}" in said and str(overlay) in said
+    assert f"scores of each case are in {tmp_path / 'runs' / 'scores_roi' / 'scores.csv'}" in said
+    tables = [read_scores(tmp_path / "runs" / name / "scores.csv") for name in (".", "scores_roi")]
+    assert tables[0] == tables[1] and len(tables[0]) == 6
+    for options in ({}, {"evaluation_overlay": overlay}):  # the two evaluations leave each other as they are
+        assert validate(**options)[0] == []
+    overlay.write_text('{"allow_seen_cases": false}')
+    with pytest.raises(InputError, match=r"evaluate_roi.json: changed since .*; save it under another name"):
+        validate(evaluation_overlay=overlay)
+
+
+def test_another_evaluation_trains_folds_that_are_not(validate: Callable, tmp_path: Path) -> None:
+    (tmp_path / "evaluate_roi.json").write_text("{}")
+    assert validate(evaluation_overlay=tmp_path / "evaluate_roi.json")[0] == ALL
+    assert (tmp_path / "runs" / "ensemble.json").exists() and not (tmp_path / "runs" / "scores.csv").exists()
+    assert validate()[0] == ALL[1::2]
+
+
 def test_a_failed_fold_ends_with_its_error_and_status(validate: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^fold 1, evaluation: every case failed$") as caught:
         validate(FakeRuns(failing=["evaluate 1"]))

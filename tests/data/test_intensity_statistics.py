@@ -211,3 +211,8 @@ def test_the_command_prints_the_numbers_and_the_file(cohort: Path, capsys: pytes
     line, file = capsys.readouterr().out.splitlines()
     assert line == ", ".join(f"{key} {value:.6g}" for key, value in numbers.items())
     assert file == f"{cohort / 'intensity_fold2.json'}: statistics of 4 training cases"
+
+
+def test_known_statistics_need_no_data_list(tmp_path: Path) -> None:
+    known = {"low": -60.0, "high": 180.0, "mean": 80.0, "sd": 50.0}
+    assert intensity_of(tmp_path, pretrained="model.pt", known=known) == known

@@ -144,7 +144,8 @@ class Given(nn.Module):
         self.value = self.values[epoch - 1]
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return self.value + 0 * output.sum()
+        total = output.sum()
+        return self.value + total - total.detach()  # a training without any gradient is refused
 
 
 # The average 1, .625, .53125, .50781, .50195, ... is the least so far by .1 in epochs 1, 2 and 4.

@@ -29,7 +29,7 @@ def test_a_case_that_fails_does_not_stop_the_others(
     engine = evaluator(cases, {2.0: RuntimeError("out of memory")})
     with caplog.at_level("INFO"), pytest.raises(InputError) as error:
         engine.run()
-    assert str(error.value) == "2 of 4 cases failed: b, c"
+    assert str(error.value) == f"2 of 4 cases failed: b ({NO_MEMORY}), c (c.nii.gz: no such file)"
     for line in (f"case b: {NO_MEMORY}", "case c: c.nii.gz: no such file"):
         assert caplog.messages.count(line) == 1
     assert error.value.status == 1

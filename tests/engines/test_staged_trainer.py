@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
 
 from common.engines import Stage
 from common.engines.training_folder import STATE_FILE
+from common.errors import InputError
 
 from ..trainers import assert_same, in_two_processes
 from .stages import (
@@ -199,3 +200,24 @@ def test_two_processes_train_the_loss_of_their_mean(trainer: Callable, tmp_path:
     found = schedule_of(whole)
     assert one["rate"] == found["rate"] < 0.05 and one["mean_loss"] == pytest.approx(found["mean_loss"])
     assert one["loss"]["offset"].abs() > 0.05
+
+
+def test_a_training_without_gradients_ends_after_two_epochs(trainer: Callable) -> None:
+    engine = trainer(
+        [Stage("one", conv(), sgd(0.1), 9)], batches(), VOLUMES, loss_function=lambda output, _: 0 * output.sum()
+    )
+    with pytest.raises(InputError, match=r"'one', epoch 2: the training diverged, every gradient is 0;.*learning_rate"):
+        engine.run()
+
+
+def test_one_epoch_without_gradients_is_no_fault(trainer: Callable) -> None:
+    class EverySecond(nn.Module):
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return (self.epoch % 2) * output.sum().square()
+
+    engine = trainer([Stage("one", conv(), sgd(1e-3), 5)], batches(), VOLUMES, loss_function=EverySecond())
+    engine.run()
+    assert engine.state.epoch == 5

@@ -116,6 +116,13 @@ def test_a_plan_of_three_labels_and_two_channels(data_set: Callable[..., Path], 
     assert network.in_channels == 2 and network.head.conv.out_channels == 4
 
 
+def test_a_network_without_normalisation_gets_a_lower_rate(data_set: Callable[..., Path]) -> None:
+    bundle = BUNDLES / "liver_ct_mpunet"
+    unet = bundle / "configs" / "ablations" / "unet.json"
+    plan = plan_training(bundle, data_set(NNUNET), 0.01, fold=0, overlay=unet)
+    assert plan["learning_rate"] == 1e-4 and "normalisation" in plan["reasons"]["learning_rate"]
+
+
 def test_an_edited_plan_is_not_replaced(tmp_path: Path) -> None:
     write_plan({"max_epochs": 3}, tmp_path / "plan.json")
     write_plan({"max_epochs": 3}, tmp_path / "plan.json")
@@ -193,7 +200,7 @@ def test_the_patch_shrinks_until_an_update_fits() -> None:
 def test_an_update_beyond_the_memory_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     train = BUNDLES / "liver_ct_mpunet" / "configs" / "train.json"
     parser = ConfigParser(ConfigParser.load_config_file(str(train)))
-    monkeypatch.setattr("torch.randn", lambda *shape, **options: pytest.fail("it was made"))
+    monkeypatch.setattr("common.planning.cost.sample_training", lambda *_: pytest.fail("it was made"))
     cost = update_cost(parser, [512, 512, 512], 2, 10**9)
     assert cost.seconds == 0 and cost.memory > 10**11
 

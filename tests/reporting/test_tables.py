@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.engines.case_origin import write_case_table
 from common.errors import InputError
 from common.reporting import check_table, read_scores, write_class_scores, write_scores
 
@@ -55,3 +56,12 @@ def test_a_users_table_or_record_is_kept(tmp_path: Path, name: str, before: str)
         with pytest.raises(InputError, match=name.replace(".", r"\.") + FOREIGN):
             write(tmp_path / "scores.csv")
     assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_name_the_system_could_not_decode_is_written_as_utf8(tmp_path: Path) -> None:
+    undecoded = "Fall_ü".encode().decode("ascii", "surrogateescape")
+    write_scores([{"case": undecoded, "Dice liver": 0.5}], tmp_path / "scores.csv")
+    assert read_scores(tmp_path / "scores.csv")[0]["case"] == "Fall_ü"
+    own_row = {"case": undecoded, "state": "done", "input": {"files": [f"{undecoded}.nii.gz"]}}
+    write_case_table([own_row], {}, tmp_path)
+    assert "Fall_ü,done" in (tmp_path / "cases.csv").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 
 from common.data.volumes import read_volume
 from common.transforms import AtomicSaveImaged
+from common.transforms.label_table import ITK_SNAP, SLICER
 
 AFFINE = np.diag([-2.0, -2, 5, 1])
 
@@ -54,3 +55,17 @@ def test_names_leave_the_voxels_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(named, plain)
     np.testing.assert_array_equal(there, place)
     assert not nib.load(tmp_path / "plain" / "P1_seg.nii.gz").header.extensions
+
+
+def test_viewers_get_names_and_colours_of_the_labels(tmp_path: Path) -> None:
+    saved(tmp_path, labels={"liver": 1, "tumour of the liver": 4})
+    itk_snap, slicer = ((tmp_path / name).read_text().splitlines() for name in (ITK_SNAP, SLICER))
+    assert itk_snap[-2:] == ['1 230 159 0 1 1 1 "liver"', '4 86 180 233 1 1 1 "tumour of the liver"']
+    assert slicer[-2:] == ["1 liver 230 159 0 255", "4 tumour_of_the_liver 86 180 233 255"]
+
+
+def test_colours_that_a_user_changed_stay(tmp_path: Path) -> None:
+    (tmp_path / SLICER).write_text("1 liver 9 9 9 255\n")
+    saved(tmp_path, labels={"liver": 1})
+    assert (tmp_path / SLICER).read_text() == "1 liver 9 9 9 255\n"
+    assert not (saved(tmp_path / "plain") and (tmp_path / "plain" / ITK_SNAP).exists())

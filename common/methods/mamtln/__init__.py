@@ -11,7 +11,7 @@
 
 Resampling, intensities and the class of a case are in ``common.transforms``. The training loop is
 ``common.engines.supervised``; the vote of the windows is ``common.inferers.ClassifyingWindowInferer``.
-Settings and deviations: ``docs/explanation/mamtln.md`` and the docstring of ``network``.
+Figure by figure, and the list of deviations from the paper: ``docs/explanation/mamtln.md``.
 """
 
 from .loss import JaccardFocalLoss, ReleasedJaccardFocalLoss, UncertaintyWeightedLoss

@@ -165,7 +165,8 @@ class UncertaintyWeightedLoss(nn.Module):
 
         Args:
             outputs: maps of the stages by name, and ``class``, logits ``(B, classes)``.
-            targets: ``seg``, a label ``(B, 1, x, y, z)``, and ``class``, indices ``(B,)``.
+            targets: ``seg``, a label ``(B, 1, x, y, z)``, and ``class``, indices ``(B,)``. Without a ``class``, the
+                loss is that of the segmentation alone.
 
         Raises:
             InputError: the outputs belong to another task, or to a stage without a weight.
@@ -183,6 +184,7 @@ class UncertaintyWeightedLoss(nn.Module):
                 if task == "seg"
                 else _cross_entropy(outputs, targets)
                 for task in self.tasks
+                if task in targets
             ]
         )
         if len(losses) == 1:

@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
 from ...layers.checks import check_channels, check_option, check_sizes
+from .blocks import ConvolutionBlock
+from .convolution import Conv3d
+from .fusion import FusionBlock
 
 
 class Encoder(nn.Module):
@@ -36,11 +38,11 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [in_channels, *channels]
         self.blocks = nn.ModuleList(
-            nn.Sequential(_convolution(c_in, c, norm, act), _convolution(c, c, norm, act))
+            nn.Sequential(ConvolutionBlock(c_in, c, norm, act), ConvolutionBlock(c, c, norm, act))
             for c_in, c in pairwise(widths)
         )
         self.pool = Pool[Pool.MAX, 3](kernel_size=2)
-        self.bottom = _convolution(widths[-1], widths[-1], norm, act)
+        self.bottom = ConvolutionBlock(widths[-1], widths[-1], norm, act)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the convolved features, which are the skips, from finest to coarsest, then the bottom features."""
@@ -51,118 +53,6 @@ class Encoder(nn.Module):
             x = self.pool(x)
         features.append(self.bottom(x))
         return features
-
-
-class ChannelAttention(nn.Module):
-    """Compute channel weights ``W_c`` (eq. 7 to 10): the sigmoid of the sum of one MLP per global statistic.
-
-    Args:
-        channels: int, channels of the features, and of the weights.
-        reduction: int, reduction ratio; the hidden width is ``max(1, channels // reduction)``.
-        shared_mlp: bool, one MLP for all statistics (the paper's "base" network) instead of one each.
-        use_std: bool, add the standard deviation to average and maximum.
-    """
-
-    def __init__(self, channels: int, reduction: int, shared_mlp: bool, use_std: bool) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
-        self.shared_mlp = shared_mlp
-        self.use_std = use_std
-        self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
-            for _ in range(1 if shared_mlp else 2 + use_std)
-        )
-
-    def forward(self, f_ori: Tensor) -> Tensor:
-        flat = f_ori.flatten(2)
-        if self.use_std:
-            variance, average = torch.var_mean(flat, dim=2, correction=0)
-            pooled = [average, flat.amax(2), _standard_deviation(variance)]
-        else:
-            pooled = [flat.mean(2), flat.amax(2)]
-        weights = torch.zeros_like(pooled[0])
-        for mlp in self.mlps:
-            if self.shared_mlp:
-                for values in pooled:
-                    weights = weights + mlp(values)
-            else:
-                weights = weights + mlp(pooled.pop(0))
-        return torch.sigmoid(weights)[:, :, None, None, None]
-
-
-class SpatialAttention(nn.Module):
-    """Compute spatial weights ``W_s`` (eq. 11): a 3x3x3 convolution of statistics over the channels, sigmoid.
-
-    Args:
-        use_std: bool, add the standard deviation to average and maximum.
-    """
-
-    def __init__(self, use_std: bool) -> None:
-        super().__init__()
-        self.use_std = use_std
-        self.conv = nn.Conv3d(2 + use_std, 1, kernel_size=3, padding=1)
-
-    def forward(self, f_c: Tensor) -> Tensor:
-        average = f_c.mean(1, keepdim=True)
-        pooled = [average, f_c.amax(1, keepdim=True)]
-        if self.use_std:
-            variance = (f_c - average).square().mean(1, keepdim=True)
-            pooled.append(_standard_deviation(variance))
-        return torch.sigmoid(self.conv(torch.cat(pooled, 1)))
-
-
-class ResidualFusion(nn.Module):
-    """Reduce to the decoder's width and refine within slices (eq. 12, 13), without an activation at the end.
-
-    Args:
-        in_channels: int, channels of the features.
-        out_channels: int, width of the decoder at this level.
-        norm: str or tuple, normalisation, in MONAI's words.
-        act: str or tuple, activation, in MONAI's words.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, norm: str | tuple, act: str | tuple) -> None:
-        super().__init__()
-        self.reduce = nn.Conv3d(in_channels, out_channels, kernel_size=1)
-        self.refine = nn.Sequential(
-            _convolution(out_channels, out_channels, norm, act, kernel_size=(3, 3, 1)),
-            nn.Conv3d(out_channels, out_channels, kernel_size=(3, 3, 1), padding=(1, 1, 0)),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        f_r = self.reduce(features)
-        return f_r + self.refine(f_r)
-
-
-class FusionBlock(nn.Module):
-    """Fuse the concatenated features of all encoders (fig. 4, eq. 4 to 6).
-
-    Args:
-        in_channels: int, channels of all encoders together.
-        out_channels: int, channels of the result.
-        reduction, shared_mlp: as for :class:`ChannelAttention`.
-        std_pool, norm, act: as for :class:`MMFNet`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        reduction: int,
-        shared_mlp: bool,
-        std_pool: str,
-        norm: str | tuple,
-        act: str | tuple,
-    ) -> None:
-        super().__init__()
-        self.channel_attention = ChannelAttention(in_channels, reduction, shared_mlp, std_pool in ("both", "channel"))
-        self.spatial_attention = SpatialAttention(std_pool in ("both", "spatial"))
-        self.residual_fusion = ResidualFusion(in_channels, out_channels, norm, act)
-
-    def forward(self, f_ori: Tensor) -> Tensor:
-        f_c = self.channel_attention(f_ori) * f_ori
-        w_s = self.spatial_attention(f_c)
-        return self.residual_fusion(torch.addcmul(f_ori, f_c, w_s))  # F_ori + F_s without a tensor for F_s
 
 
 class DecoderBlock(nn.Module):
@@ -181,7 +71,7 @@ class DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose3d(in_channels, out_channels, kernel_size=2, stride=2)
-        self.conv = _convolution(out_channels + skip_channels, out_channels, norm, act)
+        self.conv = ConvolutionBlock(out_channels + skip_channels, out_channels, norm, act)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.conv(torch.cat([self.up(x), skip], 1))
@@ -256,7 +146,7 @@ class MMFNet(nn.Module):
             decoder.append(DecoderBlock(below, c if fused else in_channels * c, c, norm, act))
             below = c
         self.decoder = nn.ModuleList(decoder)
-        self.head = nn.Conv3d(below, out_channels, kernel_size=1)
+        self.head = Conv3d(below, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict foreground probabilities.
@@ -316,13 +206,3 @@ class MMFNet(nn.Module):
         if self.frozen_encoders:
             self.encoders.eval()
         return self
-
-
-def _standard_deviation(variance: Tensor) -> Tensor:
-    return (variance + 1e-5).sqrt()
-
-
-def _convolution(
-    c_in: int, c_out: int, norm: str | tuple, act: str | tuple, kernel_size: int | tuple[int, ...] = 3
-) -> Convolution:
-    return Convolution(3, c_in, c_out, kernel_size=kernel_size, bias=False, norm=norm, act=act, adn_ordering="NA")

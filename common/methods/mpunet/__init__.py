@@ -8,8 +8,8 @@
 - ``phantom``: a synthetic torso with tumours of the liver; ours.
 
 Resampling and clipping (4.1) are in ``common.transforms``; the scores (eq. 20 to 25) in ``common.metrics``; the
-training loop (4.2) is ``common.engines.supervised``. Settings and deviations: ``docs/explanation/mpunet.md`` and the
-docstring of ``network``.
+training loop (4.2) is ``common.engines.supervised``. Figure by figure, and the list of deviations from the paper:
+``docs/explanation/mpunet.md``.
 """
 
 from .loss import DeepSupervisionLoss, TverskyCrossEntropyLoss

@@ -42,7 +42,8 @@ class AdditiveUNet(TwoForms):
         super().__init__(dense)
         self.in_channels = in_channels
         self.divisors = [2 ** len(channels)] * 3
-        last = 2  # as released, whatever the number of classes
+        # two as released; with more classes, so few features die in the first updates
+        last = 2 if out_channels == 2 else channels[0] // 2
         self.encoder = nn.ModuleList(
             nn.Sequential(nn.Conv3d(c_in, c, 3, padding=1), nn.MaxPool3d(2), nn.ReLU(inplace=True))
             for c_in, c in pairwise((in_channels, *channels))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...layers import TwoForms, append_class
 from ...layers.checks import check_channels, check_option, check_sizes
+from .pass_norm import separate_statistics
 from .segmentation import ENCODER_CONVOLUTIONS, SegmentationSubnet, convolution
 
 
@@ -58,6 +59,8 @@ class MultiRNet(TwoForms):
             ``"own"``, a transposed convolution of its own (434,416 parameters more); ``"off"``, plain skips.
         fusion: str, probability from the five scales: ``"logits"``, the sigmoid of their sum, or ``"mean_sigmoid"``,
             the mean of their sigmoids.
+        pass_statistics: str, running statistics of the batch normalisation: ``"shared"``, one set for all passes, or
+            ``"separate"``, one for the first pass and one for the later passes (see :class:`.pass_norm.PassNorm`).
         task: str, ``"both"``, or ``"seg"`` for the segmentation subnet alone (the paper's "w/o cls").
         iterations: int, passes of the inference form after the first, N of algorithm 1. The paper's segmentation is
             best with 2, its classification with 0. The training form makes one pass; the trainer repeats it.
@@ -80,6 +83,7 @@ class MultiRNet(TwoForms):
         kernel_size: int = 5,
         reverse_attention: str = "shared",
         fusion: str = "logits",
+        pass_statistics: str = "shared",
         task: str = "both",
         iterations: int = 2,
         dense: bool = False,
@@ -87,6 +91,7 @@ class MultiRNet(TwoForms):
         super().__init__(dense)
         check_option("reverse_attention", reverse_attention, ("shared", "own", "off"))
         check_option("fusion", fusion, ("logits", "mean_sigmoid"))
+        check_option("pass_statistics", pass_statistics, ("shared", "separate"))
         check_option("task", task, ("both", "seg"))
         levels = len(ENCODER_CONVOLUTIONS) + 1
         if not 2 <= len(channels) <= levels:
@@ -112,6 +117,9 @@ class MultiRNet(TwoForms):
             modules = [ClassifierModule(c_in, c, 1 if i == 0 else 2) for i, (c_in, c) in enumerate(pairwise(widths))]
             self.classifier = nn.Sequential(*modules)
             self.head = nn.Linear(widths[-1] + 2 * channels[0], num_classes)
+        self.separate = pass_statistics == "separate"
+        if self.separate:
+            separate_statistics(self)
 
     def forward(self, image: Tensor, previous: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """Predict lesions and diagnosis.
@@ -151,6 +159,10 @@ class MultiRNet(TwoForms):
 
     def one_pass(self, image: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return logits and last decoder features of the segmentation subnet for the input of algorithm 1."""
+        if self.separate:
+            for module in self.modules():
+                if hasattr(module, "later"):  # TorchScript cannot ask for the class
+                    module.later = previous is not None  # type: ignore[assignment]
         return self.segmentation(image if previous is None else image + union(previous))
 
     def classify(self, lesions: Tensor, features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 
-def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
     """Train on a batch several times, each time with the network's result of the time before.
 
     This is an ``iteration_update`` of MONAI's trainer. The network gets the image and ``previous``: None in the first
@@ -23,8 +23,8 @@ def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[s
         batch: batch of the trainer's loader.
 
     Returns:
-        ``image``, ``label``, ``pred`` and ``loss``, as MONAI's trainer returns them; the last two belong to the last
-        pass.
+        ``image``, ``label``, ``pred`` and ``loss``, as MONAI's trainer returns them: for the batch, or in a list for
+        each sample. ``pred`` and ``loss`` belong to the last pass.
     """
     image, targets = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     engine.state.output = output = {"image": image, "label": targets}
@@ -50,4 +50,4 @@ def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[s
             engine.scaler.update()
         previous = output["pred"]["seg"].detach().float().sigmoid()
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
-    return output
+    return engine.state.output

@@ -8,7 +8,7 @@ from monai.losses import DiceLoss
 from torch import Tensor
 
 from common.errors import InputError
-from common.methods.mamtln import JaccardFocalLoss, ReleasedJaccardFocalLoss
+from common.methods.mamtln import JaccardFocalLoss, ReleasedJaccardFocalLoss, UncertaintyWeightedLoss
 
 
 def naive(logits: Tensor, label: Tensor, alpha: float, gamma: float, eta: float) -> float:
@@ -130,3 +130,10 @@ def test_in_float32_also_inside_autocast() -> None:
 def test_other_shapes_raise(logits: tuple[int, ...], label: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"expected \(B, 2 or more, x, y, z\) and \(B, 1, x, y, z\)"):
         JaccardFocalLoss()(torch.zeros(logits), torch.zeros(label))
+
+
+def test_cases_without_a_class_train_the_segmentation() -> None:
+    outputs = {"seg": torch.randn(2, 2, 4, 4, 4), "class": torch.randn(2, 2)}
+    label = (torch.rand(2, 1, 4, 4, 4) < 0.3).float()
+    loss = UncertaintyWeightedLoss(JaccardFocalLoss(), stage_weights={"seg": 1.0})(outputs, {"seg": label})
+    assert torch.equal(loss, JaccardFocalLoss()(outputs["seg"], label))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.methods.mmfnet import MMFNet
-from common.methods.mmfnet.network import FusionBlock
+from common.methods.mmfnet.fusion import FusionBlock
 
 from ..networks import set_trained
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.profiler import profile
 
-from common.methods.mmfnet.network import ChannelAttention, SpatialAttention
+from common.methods.mmfnet.fusion import PART, ChannelAttention, FusionBlock, SpatialAttention
 
-from .formulas import fusion_block, naive_fusion
+from .formulas import BATCH_NORM_RELU, fusion_block, naive_fusion
 
 
 @pytest.mark.parametrize("shared_mlp", [False, True])
@@ -16,6 +17,42 @@ def test_fusion_block_follows_the_equations(shared_mlp: bool, std_pool: str) -> 
 
     with torch.no_grad():
         torch.testing.assert_close(block(f_ori), naive_fusion(block, f_ori, shared_mlp, std_pool))
+
+
+@pytest.mark.parametrize("shared_mlp", [False, True])
+@pytest.mark.parametrize("std_pool", ["both", "channel", "spatial", "none"])
+@pytest.mark.parametrize("part", [1, 200, 2**17])
+def test_parts_follow_the_equations(
+    shared_mlp: bool, std_pool: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.methods.mmfnet.fusion.PART", part)
+    block, f_ori = fusion_block(shared_mlp, std_pool), torch.randn(2, 12, 6, 5, 4)
+    f_ori[1] = 3 * f_ori[1] + 100  # far from 0, so that a difference of squares would lose its digits
+
+    with torch.no_grad():
+        found = block(f_ori.contiguous(memory_format=torch.channels_last_3d))
+        torch.testing.assert_close(found, naive_fusion(block, f_ori, shared_mlp, std_pool), rtol=1e-5, atol=1e-4)
+        assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_parts_equal_the_whole_in_bfloat16() -> None:
+    block, f_ori = fusion_block(), torch.randn(1, 12, 6, 5, 4)
+    f_ori = f_ori.bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found, expected = block(f_ori), block(f_ori.contiguous())
+
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+def test_parts_need_no_map_of_all_channels() -> None:
+    block = FusionBlock(48, 2, reduction=3, shared_mlp=False, std_pool="both", **BATCH_NORM_RELU).eval()
+    f_ori = torch.randn(1, 48, 64, 64, 16).contiguous(memory_format=torch.channels_last_3d)
+    with torch.no_grad(), profile(profile_memory=True) as found:
+        block(f_ori)
+
+    largest = max(event.cpu_memory_usage for event in found.events())
+    assert largest <= max(4 * PART, 4 * 3 * f_ori[0, 0].numel())
 
 
 def test_attention_weights_are_between_0_and_1() -> None:

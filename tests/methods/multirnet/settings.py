@@ -13,6 +13,7 @@ ABLATIONS: dict[str, tuple[int, int, type]] = {
     "no_reverse_attention": (48_689_576, 2, FocalTverskyLoss),
     "own_reverse_attention": (48_689_576 + 434_416, 2, FocalTverskyLoss),
     "mean_sigmoid": (48_689_576, 2, FocalTverskyLoss),
+    "separate_statistics": (48_689_576, 2, FocalTverskyLoss),
     "dice_loss": (48_689_576, 2, DiceLoss),
     "tversky_loss": (48_689_576, 2, TverskyLoss),
     "iterations_0": (48_689_576, 0, FocalTverskyLoss),

@@ -66,6 +66,31 @@ def test_false_alarms_of_a_sample_without_foreground_count() -> None:
     assert logits.grad[1].abs().max() < 1e-7
 
 
+@pytest.mark.parametrize(("absent", "value", "slope"), [("index", 0.9999925, 4.6874e-7), ("mean", 0.535887, 0.0301436)])
+def test_a_batch_without_foreground(absent: str, value: float, slope: float) -> None:
+    """Compare with numbers worked by hand: 8 voxels of probability 0.5, so 4 false positives.
+
+    By the index, 1 - TI = 1.2 / 1.20001, with a slope of 0.3 * 1e-5 / 1.20001^2 for a probability. By the mean, 0.5 has
+    a slope of 1 / 8. The power multiplies a slope by 0.9 * (1 - TI)^-0.1, and the sigmoid by 0.25.
+    """
+    logits = torch.zeros(2, 1, 2, 2, 1).requires_grad_()
+    loss = FocalTverskyLoss(absent=absent)(logits, torch.zeros(2, 1, 2, 2, 1))
+    loss.backward()
+    assert loss.item() == pytest.approx(value, abs=5e-7)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.full_like(logits, slope), rtol=1e-4, atol=0)
+
+
+def test_the_mean_is_only_of_absent_labels() -> None:
+    logits = torch.randn(2, 2, 5, 4, 3)
+    masks = torch.stack([torch.rand(2, 5, 4, 3) < 0.3, torch.zeros(2, 5, 4, 3, dtype=torch.bool)], 1).float()
+    loss = FocalTverskyLoss(absent="mean")(logits, masks)
+    present = naive(logits[:, :1], masks[:, :1], 0.9, 0.7, 0.3)
+    assert loss.item() == pytest.approx((present + logits[:, 1].sigmoid().mean().item() ** 0.9) / 2, rel=1e-5)
+    with pytest.raises(ValueError, match="absent='zero': expected one of 'index', 'mean'"):
+        FocalTverskyLoss(absent="zero")
+
+
 def test_in_float32_also_inside_autocast() -> None:
     logits, label = torch.randn(1, 1, 8, 8, 8).bfloat16(), box(4)
     expected = FocalTverskyLoss()(logits.float(), label)
@@ -114,3 +139,10 @@ def test_the_loss_of_several_labels_is_their_mean() -> None:
 def test_a_label_that_does_not_fit_the_maps_is_refused(label: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SegmentationClassLoss(FocalTverskyLoss())({"seg": torch.zeros(1, 2, 8, 8, 8)}, {"seg": label})
+
+
+def test_cases_without_a_class_train_the_segmentation() -> None:
+    outputs = {"seg": torch.randn(2, 1, 4, 4, 4), "class": torch.randn(2, 3)}
+    label = (torch.rand(2, 1, 4, 4, 4) < 0.3).float()
+    loss = SegmentationClassLoss(FocalTverskyLoss())(outputs, {"seg": label})
+    assert torch.equal(loss, FocalTverskyLoss()(outputs["seg"], label))

@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from common.methods.multirnet import MultiRNet
 
 from ..networks import TwoFormsTests, Variant
-from .formulas import narrow
+from .formulas import narrow, trained
 
 
 class TestMultiRNet(TwoFormsTests):
@@ -21,11 +22,13 @@ class TestMultiRNet(TwoFormsTests):
     parameter_counts = (
         ({}, 48_689_576),
         ({"reverse_attention": "own"}, 48_689_576 + 434_416),
+        ({"pass_statistics": "separate"}, 48_689_576),
         ({"task": "seg"}, 45_631_685),
     )
     wrong_options = (
         ({"reverse_attention": "on"}, "reverse_attention='on': expected one of 'shared', 'own', 'off'"),
         ({"fusion": "sum"}, "fusion='sum': expected one of 'logits', 'mean_sigmoid'"),
+        ({"pass_statistics": "own"}, "pass_statistics='own': expected one of 'shared', 'separate'"),
         ({"task": "cls"}, "task='cls': expected one of 'both', 'seg'"),
         ({"kernel_size": 4}, "kernel_size=4: expected an odd number"),
         ({"iterations": -1}, "iterations=-1: expected 0, one pass, or more"),
@@ -45,6 +48,14 @@ class TestOwnUpSamplingAndMeanOfSigmoids(Variant, TestMultiRNet):
         "fusion": "mean_sigmoid",
         "iterations": 0,
     }
+
+
+class TestSeparateStatistics(Variant, TestMultiRNet):
+    options: ClassVar[dict[str, Any]] = {**TestMultiRNet.options, "pass_statistics": "separate", "iterations": 1}
+
+    def prepare(self, network: nn.Module) -> None:
+        torch.manual_seed(0)  # two networks of equal statistics
+        trained(network)
 
 
 class TestWithoutReverseAttention(Variant, TestMultiRNet):

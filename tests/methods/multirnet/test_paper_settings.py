@@ -64,6 +64,7 @@ def test_an_ablation_is_the_papers(name: str) -> None:
     erases = [block.erases for block in network.segmentation.decoder]
     assert set(erases) == {name != "no_reverse_attention"}
     assert network.segmentation.mean_sigmoid == (name == "mean_sigmoid")
+    assert network.separate == (name == "separate_statistics")
 
 
 def test_the_rate_falls_on_a_plateau_of_100_epochs() -> None:

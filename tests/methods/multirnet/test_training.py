@@ -143,9 +143,10 @@ def test_each_pass_gets_the_probability_of_the_one_before(trainer: Callable, tmp
     for (x, previous), logits in zip(later, seen):
         assert x is first and previous is not None and not previous.requires_grad
         assert torch.equal(previous, torch.sigmoid(logits))
-    (output,) = outputs
-    assert output["image"] is first and output["pred"]["seg"] is seen[-1]
-    assert torch.equal(output["label"]["seg"], torch.stack([case["label"] for case in IMAGES[:2]]).float())
+    (samples,) = outputs
+    for index, sample in enumerate(samples):
+        assert torch.equal(sample["image"], first[index]) and torch.equal(sample["pred"]["seg"], seen[-1][index])
+        assert torch.equal(sample["label"]["seg"], IMAGES[index]["label"].float())
 
 
 def test_every_pass_fires_its_events(trainer: Callable, tmp_path: Path) -> None:
