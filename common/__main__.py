@@ -7,6 +7,7 @@ import difflib
 import functools
 import inspect
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from .logs import show_any_text, silence_notices
 from .rules import RULES, SWITCH, check_setting, check_value, parse_bool, positive_number, whole_number
 from .verbs import VERBS, function_of
 
+PIPE = 13  # number of SIGPIPE, a signal that Windows lacks
 HELP = {"-h", "--help"}
 NUMBERS = {
     "cases": whole_number(1),
@@ -123,6 +125,10 @@ def main() -> None:
     silence_notices()
     try:
         _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes as it ends
+        sys.exit(128 + PIPE)
     except InputError as error:
         if error.status == 1:
             sys.exit(f"error: {error}")

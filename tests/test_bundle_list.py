@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,11 @@ def test_list_imports_nothing_heavy() -> None:
 def test_folder_without_bundles_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no bundles"):
         bundle_entries(tmp_path)
+
+
+def test_a_pipe_that_is_closed_early_is_no_fault() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "common", "list"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""
