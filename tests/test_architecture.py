@@ -51,8 +51,8 @@ IMPORTS: dict[str, set[str]] = {
     "engines": {"data", "errors", "files", "layers", "options", "processes", "record", "reporting", "rules"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {
-        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "logs", "memory", "options", "rules",
-        "transforms",
+        "data", "engines", "errors", "files", "geometry", "inferers", "labels", "layers", "logs", "memory", "options",
+        "rules", "transforms",
     },
     "planning": {
         "data", "doctor", "errors", "files", "inferers", "label_names", "layers", "memory", "rules", "tensors",

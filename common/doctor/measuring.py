@@ -17,6 +17,7 @@ from ..engines import Stage, StagedTrainer
 from ..engines.batches import ImageAndLabel
 from ..engines.stages import trained_parameters
 from ..errors import InputError
+from ..layers import training_form_of
 
 UPDATES = 4  # measured updates of a network; the first, which is slower, does not count
 BUDGET = 30.0  # s, after which no further update of a network is measured
@@ -30,12 +31,6 @@ def batch_maker(stage: Stage) -> Callable[..., tuple]:
     if stage.prepare_batch is None:
         return ImageAndLabel(stage.channels)
     return functools.partial(stage.prepare_batch, epoch=stage.max_epochs)
-
-
-def training_form(stage: Stage) -> nn.Module:
-    """Return the network of a stage in the form that trains."""
-    form = getattr(stage.network, "training_form", None)  # the copy of a package has a class of its own
-    return stage.network if form is None else form()
 
 
 class Sample(NamedTuple):
@@ -104,7 +99,7 @@ def measure_updates(sample: Sample, stage: Stage, now: Clock) -> tuple[float, fl
         device=device,
         max_epochs=1,
         train_data_loader=sample.batches,
-        network=training_form(stage),
+        network=training_form_of(stage.network),
         optimizer=stage.start_optimizer(parameters)[0],
         loss_function=loss,
         inferer=trainer.inferer,

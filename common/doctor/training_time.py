@@ -14,11 +14,12 @@ from monai.bundle import ConfigParser
 from ..data.intensity_statistics import SOFT_TISSUE
 from ..engines import Stage, StagedTrainer
 from ..engines.epoch_clock import count_validations, duration
+from ..layers import training_form_of
 from ..memory import main_memory, size
 from .bundle import read_config, why
 from .findings import Findings
 from .machine import cuda_memory
-from .measuring import Clock, batch_maker, measure_updates, measure_validation, sample_training, training_form
+from .measuring import Clock, batch_maker, measure_updates, measure_validation, sample_training
 from .memory import PROCESS, update_memory
 
 SLOW_UPDATE = 60.0  # s
@@ -213,7 +214,7 @@ def _lacking(stage: Stage, trainer: StagedTrainer, batch: dict[str, Any]) -> str
     image, _, *others = batch_maker(stage)(batch)
     args, kwargs = others or ((), {})
     try:
-        need = update_memory(training_form(stage), image, *args, **kwargs)
+        need = update_memory(training_form_of(stage.network), image, *args, **kwargs)
     except Exception:  # layers that depend on values
         return None
     on_cpu = trainer.state.device.type == "cpu"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..layers import TwoForms
+from ..layers import training_form_of
 from ..processes import broadcast
 from .fine_tuning import FrozenEncoder
 from .init_weights import load_init_weights
@@ -77,8 +77,7 @@ class RunningStage:
             self._resume(folder, state)
 
     def _trained_form(self) -> nn.Module:
-        network = self.stage.network
-        form = network.training_form() if isinstance(network, TwoForms) else network
+        form = training_form_of(self.stage.network)
         if idist.get_world_size() == 1:
             return form
         ids = [self.device] if self.device.type == "cuda" else None

@@ -1,7 +1,7 @@
-"""Build networks from what they share: convolution, PReLU, forms, checks, strips, masks and ensembles."""
+"""Build networks from what they share: PReLU, forms, checks, strips, masks and ensembles."""
 
 from .ensemble import MeanEnsemble, mean_ensemble
-from .forms import TwoForms, append_class, split_class
+from .forms import TwoForms, append_class, split_class, training_form_of
 from .masks import binary_cross_entropy, label_masks
 from .prelu import PReLU
 
@@ -14,4 +14,5 @@ __all__ = [
     "label_masks",
     "mean_ensemble",
     "split_class",
+    "training_form_of",
 ]

@@ -50,6 +50,12 @@ class TwoForms(nn.Module):
         return form
 
 
+def training_form_of(network: nn.Module) -> nn.Module:
+    """Return the training form of a network of two forms, and another network as it is."""
+    form = getattr(network, "training_form", None)  # the copy of a package has a class of its own
+    return network if form is None else form()
+
+
 def append_class(maps: Tensor, values: Tensor) -> Tensor:
     """Append the class values of a case to its maps, as channels that are constant over all voxels.
 

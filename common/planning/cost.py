@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from ..doctor.measuring import measure_updates, sample_training
 from ..doctor.memory import update_memory
-from ..layers import TwoForms
+from ..layers import training_form_of
 from .choices import Cost
 
 
@@ -26,8 +26,7 @@ def update_cost(parser: ConfigParser, patch: list[int], batch: int, most: int) -
         most: bytes that an update may take. One that needs more is not made, and its time is 0.
     """
     parser.ref_resolver.reset()
-    network = parser.get_parsed_content("network_def")
-    network = network.training_form() if isinstance(network, TwoForms) else network
+    network = training_form_of(parser.get_parsed_content("network_def"))
     shape = (batch, len(parser.get_parsed_content("modalities")), *patch)
     memory = update_memory(network, torch.empty(shape, device="meta"))
     if memory > most:
