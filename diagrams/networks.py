@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from common.methods.mamtln import MAMTLN
@@ -11,7 +11,7 @@ from common.methods.mpunet import MPUNet
 from common.methods.multirnet import MultiRNet
 from common.methods.omnet import OMNet
 
-from .drawing import Diagram
+from .drawing import Box, Diagram
 from .recording import Recording, record, sized
 
 
@@ -20,22 +20,24 @@ def _begin(title: str, recording: Recording, columns: int, rows: int, above: int
     return Diagram(title, facts, columns, rows, above)
 
 
+def _column(d: Diagram, shapes: Recording, column: int, title: str, modules: Sequence[str], kind: str) -> list[Box]:
+    """Draw a box for each module from the first row down; ``{}`` in the title is the number of the row from 1."""
+    return [
+        d.box(column, row, title.format(row + 1), f"{shapes.channels(name)} channels", kind)
+        for row, name in enumerate(modules)
+    ]
+
+
 def mpunet() -> Diagram:
     """Draw MPU-Net."""
     shapes = record(MPUNet, 1, (256, 256, 48))
     d = _begin("MPU-Net", shapes, 6, 5)
-    d.bands([shapes.size(f"encoder.{level}") for level in range(5)], 5 * [5])
+    stages = [f"encoder.{level}" for level in range(5)]
+    d.bands([shapes.size(name) for name in stages], 5 * [5])
     image = d.box(0, 0, "CT", "1 channel", "input")
-    encoder = [
-        d.box(1, level, f"stage {level + 1}", f"{shapes.channels(f'encoder.{level}')} channels", "encoder")
-        for level in range(5)
-    ]
+    encoder = _column(d, shapes, 1, "stage {}", stages, "encoder")
     attention = d.box(2, 4, "position attention", f"{shapes.channels('bottom.3')} channels", "attention")
-    names = ["finest", "decoder.2", "decoder.1", "decoder.0"]
-    decoder = [
-        d.box(3, row, "stage and gate", f"{shapes.channels(name)} channels", "decoder")
-        for row, name in enumerate(names)
-    ]
+    decoder = _column(d, shapes, 3, "stage and gate", ["finest", "decoder.2", "decoder.1", "decoder.0"], "decoder")
     heads = [
         d.box(4, row, "softmax map", f"enlarged {2**row} times" if row else "full size", "head") for row in range(4)
     ]
@@ -57,16 +59,11 @@ def omnet() -> Diagram:
     """Draw OM-Net with cross-task guided attention."""
     shapes = record(OMNet, 4, (32, 32, 16))
     d = _begin("OM-Net with cross-task guided attention (CGA)", shapes, 5, 4)
-    d.bands([shapes.size(f"backbone.encoder.{level}") for level in range(4)], 4 * [3])
+    stages = [f"backbone.encoder.{level}" for level in range(4)]
+    d.bands([shapes.size(name) for name in stages], 4 * [3])
     image = d.box(0, 0, "4 modalities", "FLAIR, T1, CET1, T2", "input")
-    encoder = [
-        d.box(1, level, f"stage {level + 1}", f"{shapes.channels(f'backbone.encoder.{level}')} channels", "encoder")
-        for level in range(4)
-    ]
-    decoder = [
-        d.box(2, row, f"stage {row + 1}", f"{shapes.channels(f'backbone.decoder.{2 - row}')} channels", "decoder")
-        for row in range(3)
-    ]
+    encoder = _column(d, shapes, 1, "stage {}", stages, "encoder")
+    decoder = _column(d, shapes, 2, "stage {}", [f"backbone.decoder.{level}" for level in (2, 1, 0)], "decoder")
     tasks = {
         "coarse": ("head", "coarse tumour"),
         "tumour": ("CGA", "tumour, its parts"),
@@ -97,8 +94,8 @@ def mmfnet() -> Diagram:
     """Draw MMFNet."""
     shapes = record(MMFNet, 3, (256, 256, 16))
     d = _begin("MMFNet", shapes, 5, 5)
-    bottom = "encoders.0.bottom"
-    d.bands([*(shapes.size(f"fusions.{level}") for level in range(4)), shapes.size(bottom)], 5 * [4])
+    bottom, fusions = "encoders.0.bottom", [f"fusions.{level}" for level in range(4)]
+    d.bands([shapes.size(name) for name in (*fusions, bottom)], 5 * [4])
     image = d.box(0, 0, "T1, T2, CET1", "1 channel each", "input", cards=3)
     encoder = [
         d.box(
@@ -107,14 +104,8 @@ def mmfnet() -> Diagram:
         for level in range(4)
     ]
     encoder.append(d.box(1, 4, "3 bottom layers", f"{shapes.channels(bottom)} channels each", "encoder", cards=3))
-    fusion = [
-        d.box(2, level, "fusion block", f"{shapes.channels(f'fusions.{level}')} channels", "attention")
-        for level in range(4)
-    ]
-    decoder = [
-        d.box(3, level, f"block {level + 1}", f"{shapes.channels(f'decoder.{3 - level}')} channels", "decoder")
-        for level in range(4)
-    ]
+    fusion = _column(d, shapes, 2, "fusion block", fusions, "attention")
+    decoder = _column(d, shapes, 3, "block {}", [f"decoder.{level}" for level in (3, 2, 1, 0)], "decoder")
     result = d.box(4, 0, "tumour", "probability", "output")
     d.arrow(image, encoder[0])
     d.chain(encoder)
@@ -180,23 +171,13 @@ def mamtln() -> Diagram:
 def multirnet() -> Diagram:
     """Draw MultiR-Net."""
     shapes = record(MultiRNet, 1, (96, 96, 32))
-    part = "segmentation."
     d = _begin("MultiR-Net", shapes, 6, 5, above=26)
-    names = [f"{part}encoder.{level}" for level in range(5)]
+    names = [f"segmentation.encoder.{level}" for level in range(5)]
     d.bands([shapes.size(name) for name in names], 5 * [5])
     image = d.box(0, 0, "CT", "plus the map before", "input")
-    encoder = [
-        d.box(1, level, f"V-Net level {level + 1}", f"{shapes.channels(name)} channels", "encoder")
-        for level, name in enumerate(names)
-    ]
-    reverse = [
-        d.box(2, level, "reverse attention", f"{shapes.channels(names[level])} channels", "attention")
-        for level in range(4)
-    ]
-    decoder = [
-        d.box(3, level, f"level {level + 1}", f"{shapes.channels(f'{part}decoder.{3 - level}')} channels", "decoder")
-        for level in range(4)
-    ]
+    encoder = _column(d, shapes, 1, "V-Net level {}", names, "encoder")
+    reverse = _column(d, shapes, 2, "reverse attention", names[:4], "attention")
+    decoder = _column(d, shapes, 3, "level {}", [f"segmentation.decoder.{level}" for level in (3, 2, 1, 0)], "decoder")
     maps = [
         d.box(4, level, "map", f"enlarged {2**level} times" if level else "full size", "head") for level in range(5)
     ]
