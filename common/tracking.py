@@ -35,8 +35,8 @@ def tracking_defaults(parser: ConfigParser) -> dict[str, str]:
     """Return the settings of MONAI's tracking by MLflow that the user left out, with values that suit a run.
 
     ``tracking_uri`` is a database beside the log file. MONAI's default is the bundle's folder ``eval``, which a
-    training does not write to. ``run_name`` is bundle, kind of the run and time, since MONAI continues any unfinished
-    run of the experiment where there is no name.
+    training does not write to. ``run_name`` is bundle, kind of the run and time. Without a name, MONAI continues any
+    unfinished run of the experiment.
 
     Returns:
         setting -> text; empty for a config without MONAI's tracking.
