@@ -26,13 +26,14 @@ from ..reporting.formats import Row
 from ..reporting.scores import columns_of, deviation, mean
 from .ensemble import write_ensemble
 from .settings import EVALUATE, Settings
+from .state import has_evaluation
 
 TABLE, CLASSES, CLASS_SCORES = "scores.csv", "classes.csv", "class_scores.csv"
 LOCK = ".crossval_lock"  # of the processes that share the folds
 
 
 def join_results(settings: Settings, folds: Sequence[int]) -> str:
-    """Write the tables of all cases and the ensemble of the finished folds.
+    """Write the tables of all cases, and the ensemble of the folds that have any evaluation.
 
     Args:
         settings: settings of the cross-validation.
@@ -54,7 +55,7 @@ def join_results(settings: Settings, folds: Sequence[int]) -> str:
             score = ConfigParser(settings.config(EVALUATE)).get_parsed_content("class_scores")
             write_scores(rows, settings.tables / CLASSES)
             write_class_scores(score(torch.tensor(probabilities), torch.tensor(true)), settings.tables / CLASS_SCORES)
-        return write_ensemble(settings, folds)
+        return write_ensemble(settings, [fold for fold in settings.folds() if has_evaluation(settings.folder(fold))])
 
 
 @contextmanager

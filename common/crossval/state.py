@@ -134,6 +134,15 @@ def is_evaluated(folder: Path, name: str = SCORES) -> bool:
     return True
 
 
+def has_evaluation(folder: Path) -> bool:
+    """Return whether any evaluation of a fold has ended.
+
+    Raises:
+        InputError: the weights were changed since.
+    """
+    return is_trained(folder) and bool(_evaluated(folder))
+
+
 def note_trained(folder: Path) -> None:
     """Note that the training of a fold has ended."""
     write_own_json({"evaluated": [], "made_by": made_by(folder / WEIGHTS)}, folder / STATE_FILE)

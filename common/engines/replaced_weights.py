@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from monai.handlers import CheckpointLoader
 
 from ..files import failures_of_writing, whole_file
+from ..options import running_config
 from ..record import record_path
 
 PREVIOUS = "previous_"  # folder beside the weights with those that were replaced; a number from 1 follows
@@ -17,16 +18,22 @@ PREVIOUS = "previous_"  # folder beside the weights with those that were replace
 logger = logging.getLogger(__name__)
 
 
-def weights_of_loader(handlers: Sequence) -> str | None:
+def weights_of_loader() -> str | None:
     """Return the file of MONAI's ``CheckpointLoader``, which MONAI Label puts before the handlers of a training.
 
-    Args:
-        handlers: handlers of the training.
+    A training config calls this. The other handlers of ``train::handlers`` are not built, since they may need a data
+    set or the evaluator, and these the result.
 
     Returns:
         file of the weights that the training goes on from; None without such a handler.
     """
-    return next((handler.load_path for handler in handlers if isinstance(handler, CheckpointLoader)), None)
+    parser, _ = running_config()
+    for number, handler in enumerate(parser.get("train::handlers", ())):
+        if isinstance(handler, Mapping) and str(handler.get("_target_")).endswith(CheckpointLoader.__name__):
+            loader = parser.get_parsed_content(f"train::handlers::{number}")
+            if isinstance(loader, CheckpointLoader):  # None if it is disabled
+                return loader.load_path
+    return None
 
 
 def replace_weights(weights: Path, new: Path) -> None:

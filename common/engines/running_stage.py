@@ -56,7 +56,8 @@ class RunningStage:
         self.first_epoch = first_epoch
         self.weights_epoch = -1
         self.frozen_encoder: FrozenEncoder | None = None
-        self.still_epochs = 0  # consecutive epochs that ended with an update without any gradient
+        self.has_gradient: bool | None = None  # in an update of the epoch; None before the first backward pass
+        self.still_epochs = 0  # consecutive epochs without any gradient
         self.full_rates: list[float] = []  # of the parameter groups, while the warm-up lowers them
         stage.prepare()
         if state is not None:
@@ -129,6 +130,7 @@ class RunningStage:
         Args:
             epoch: epoch of the stage, from 1.
         """
+        self.has_gradient = None
         tuning, name = self.stage.fine_tuning, self.stage.name
         frozen = epoch <= tuning.freeze_encoder
         if frozen != (self.frozen_encoder is not None):
@@ -145,14 +147,18 @@ class RunningStage:
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(epoch)
 
+    def note_gradient(self) -> None:
+        """Note whether the backward passes of the epoch had a gradient other than 0, until one had."""
+        if not self.has_gradient:
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            self.has_gradient = any(bool(gradient.any()) for gradient in gradients) if gradients else None
+
     def learns_nothing(self) -> bool:
-        """Return whether the last updates of two epochs in a row had no gradient other than 0.
+        """Return whether no update of two epochs in a row had a gradient other than 0.
 
         A softmax or sigmoid that is saturated everywhere has none, and the training never leaves this state.
         """
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        is_still = bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
-        self.still_epochs = self.still_epochs + 1 if is_still else 0
+        self.still_epochs = self.still_epochs + 1 if self.has_gradient is False else 0
         return self.still_epochs > 1
 
     def end_epoch(self, train_loss: float, may_end: bool) -> None:

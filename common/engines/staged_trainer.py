@@ -14,6 +14,7 @@ from ignite.engine import Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.handlers import CheckpointLoader
 from monai.inferers import Inferer
 
 from ..errors import InputError
@@ -47,7 +48,7 @@ class StagedTrainer(SupervisedTrainer):
 
     A handler of another package finds lists of samples in ``state.batch`` and ``state.output``, as MONAI's trainers
     make them. Without such a handler they stay batches, since the split lets the processor wait for the GPU. The run of
-    an ``MLFlowHandler`` spans all stages.
+    an ``MLFlowHandler`` spans all stages. A ``CheckpointLoader`` loads once, at the beginning of a new training.
 
     A loss that is a module with parameters, such as task weights, is trained with the network, without weight decay,
     and kept in the training state. A loss with ``set_epoch`` gets the epoch of the stage, from 1, as it begins.
@@ -118,6 +119,7 @@ class StagedTrainer(SupervisedTrainer):
         self.is_complete = False
         self.clock = EpochClock()
         handlers = list(train_handlers or [])
+        self.loaders = [handler for handler in handlers if isinstance(handler, CheckpointLoader)]
         self.tracked_runs = TrackedRuns(handlers, ["train_loss"])
         self.decollates = any(_is_foreign(handler) for handler in handlers)
         self.add_event_handler(IterationEvents.MODEL_COMPLETED, self._decollate)
@@ -127,6 +129,7 @@ class StagedTrainer(SupervisedTrainer):
         self.add_event_handler(
             IterationEvents.BACKWARD_COMPLETED, lambda: average_gradients(self.running.loss_parameters)
         )
+        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda: self.running.note_gradient())
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         self._register_handlers(handlers)
         self.is_built = True
@@ -160,6 +163,8 @@ class StagedTrainer(SupervisedTrainer):
         if not self.validates:
             logger.info("no validation cases: every stage runs all of its epochs and keeps its last weights")
         self.is_complete = False
+        if state is not None:
+            self._remove_loaders()
         for stage in self.stages[0 if state is None else state["stage"] :]:
             self.stage = stage
             self._begin(state)
@@ -185,6 +190,13 @@ class StagedTrainer(SupervisedTrainer):
             super().run()
         finally:
             self.running.thaw()
+            self._remove_loaders()
+
+    def _remove_loaders(self) -> None:
+        """Remove the handlers that load weights: each start of ignite's engine would load them over trained ones."""
+        for loader in self.loaders:
+            self.remove_event_handler(loader, Events.STARTED)
+        self.loaders = []
 
     @property
     def _stage_epoch(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -11,6 +12,8 @@ import nibabel as nib
 from ..files import whole_file
 
 ITK_SNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
+logger = logging.getLogger(__name__)
+
 CODE = 0  # code of the extension, as other tools that write such a table have it; nibabel reads its text
 # red, green, blue of the first labels; they differ also for the colour-blind (Okabe and Ito)
 COLOURS = (
@@ -40,7 +43,8 @@ def label_table(labels: Mapping[str, int]) -> nib.nifti1.Nifti1Extension:
 def write_colours(labels: Mapping[str, int], folder: Path) -> None:
     """Write names and colours of labels as a label description of ITK-SNAP and as a colour table of 3D Slicer.
 
-    A file that is there already stays, since a user may have changed its colours.
+    A file that is there already stays, since a user may have changed its colours. If it lacks one of the labels, a
+    warning says so.
     """
     rows = [(labels[name], name, colour) for name, colour in label_colours(labels).items()]
     itk_snap = ["# ITK-SnAP Label Description File", "# IDX -R- -G- -B- -A- VIS MSH LABEL"]
@@ -48,7 +52,15 @@ def write_colours(labels: Mapping[str, int], folder: Path) -> None:
     itk_snap += [f'{value} {red} {green} {blue} 1 1 1 "{name}"' for value, name, (red, green, blue) in rows]
     slicer = ["# Color table file", "0 background 0 0 0 0"]  # blanks separate its columns, so a name has none
     slicer += [f"{value} {'_'.join(name.split())} {red} {green} {blue} 255" for value, name, (red, green, blue) in rows]
-    for file, lines in ((ITK_SNAP, itk_snap), (SLICER, slicer)):
-        if not (folder / file).exists():
-            with whole_file(folder / file) as partial:
+    for file, lines in ((folder / ITK_SNAP, itk_snap), (folder / SLICER, slicer)):
+        if not file.exists():
+            with whole_file(file) as partial:
                 partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        elif not _names_in(lines) <= _names_in(file.read_text(encoding="utf-8", errors="replace").splitlines()):
+            logger.warning("%s: lacks labels of these masks, so a viewer shows other names; move the file away", file)
+
+
+def _names_in(lines: Sequence[str]) -> set[tuple[str, str]]:
+    """Return value and name of each line of a colour file, where the name is the second column or the eighth."""
+    rows = [line.split(maxsplit=7) for line in lines if line[:1].isdigit()]
+    return {(row[0], row[7] if len(row) > 7 else row[1]) for row in rows if len(row) > 1}

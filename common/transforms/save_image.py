@@ -62,6 +62,7 @@ class AtomicSaveImaged(SaveImaged):
             allow_missing_keys=allow_missing_keys,
         )
         self.folder = Path(output_dir)
+        self.has_colours = False
         self.ending = f"_{output_postfix}.nii.gz"
         self.labels = dict(zip(labels or {}, (labels or {}).values() if values is None else values))
         if self.labels:
@@ -69,8 +70,9 @@ class AtomicSaveImaged(SaveImaged):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         written: dict[Hashable, Any] = super().__call__(data)
-        if self.labels:
+        if self.labels and not self.has_colours:
             write_colours(self.labels, self.folder)
+            self.has_colours = True
         for key in self.key_iterator(written) if self.labels else ():
             of_voxel = abs(float(np.linalg.det(affine_of(written[key])[:3, :3]))) / 1000  # mm3 to ml
             map = as_tensor(written[key])

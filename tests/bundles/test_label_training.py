@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..conftest import BUNDLES
+from ..workflows import bundles
 from .packed import parser_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
@@ -95,3 +96,12 @@ def test_training_goes_on_and_keeps_the_weights_before(package: Path, cohort: Ca
     train_as_label_does(package, cases, epochs=1)
     assert all(torch.equal(weights_in(models / "previous_2")[key], after[key]) for key in after)
     assert {path.name for path in models.glob("*.pt")} == {"model.pt"}  # MONAI Label offers all of them as weights
+
+
+@bundles
+def test_a_handler_may_need_the_evaluator(workflow: Callable, bundle: Path) -> None:
+    handlers = [{"_target_": "ValidationHandler", "interval": 1, "validator": "@validate::evaluator"}]
+    parser = workflow(bundle, "train", **{"train::handlers": handlers}).parser
+    evaluator = parser.get_parsed_content("train::trainer").evaluator
+    assert parser.get_parsed_content("train::handlers")[0].validator is evaluator
+    assert parser.get_parsed_content("pretrained") is None

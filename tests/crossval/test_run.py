@@ -93,6 +93,15 @@ def test_trained_folds_are_evaluated_in_another_way(validate: Callable, tmp_path
         validate(evaluation_overlay=overlay)
 
 
+def test_the_ensemble_keeps_folds_that_lack_another_evaluation(validate: Callable, tmp_path: Path) -> None:
+    (tmp_path / "evaluate_roi.json").write_text("{}")
+    validate()
+    before = (tmp_path / "runs" / "ensemble.json").read_text()
+    assert validate(folds=[1], evaluation_overlay=tmp_path / "evaluate_roi.json")[0] == ["evaluate 1"]
+    assert (tmp_path / "runs" / "ensemble.json").read_text() == before
+    assert len(torch.load(tmp_path / "runs" / "model.pt", weights_only=True)) == 3
+
+
 def test_another_evaluation_trains_folds_that_are_not(validate: Callable, tmp_path: Path) -> None:
     (tmp_path / "evaluate_roi.json").write_text("{}")
     assert validate(evaluation_overlay=tmp_path / "evaluate_roi.json")[0] == ALL

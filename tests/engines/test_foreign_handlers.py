@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.handlers import MetricLogger, StatsHandler, TensorBoardStatsHandler
+from monai.handlers import CheckpointLoader, MetricLogger, StatsHandler, TensorBoardStatsHandler
 from torch import nn
 
 from common.engines import Stage
@@ -21,7 +21,7 @@ from common.engines.training_folder import STATE_FILE
 from common.handlers import EpochCurves
 from common.methods.multirnet import iterative_update
 
-from ..trainers import CPU, assert_same, curves
+from ..trainers import CPU, assert_same, curves, run_until
 from .stages import VOLUMES, batches, conv, sgd
 
 
@@ -137,3 +137,20 @@ def test_an_update_in_passes_shows_samples_too(trainer: Callable) -> None:
 def test_a_task_without_samples_is_left_out() -> None:
     outputs = {"label": {"one": torch.ones(2, 1), "none": torch.ones(0, 1)}, "loss": torch.tensor(0.5)}
     assert_same(samples_of(outputs), 2 * [{"label": {"one": torch.ones(1)}, "loss": 0.5}])
+
+
+def test_loaded_weights_are_those_of_the_beginning_alone(trainer: Callable, tmp_path: Path) -> None:
+    """Compare a training that was interrupted and resumed with an uninterrupted one; both load weights."""
+    torch.save(conv().state_dict(), tmp_path / "start.pt")
+    whole, parts = conv(), conv()
+
+    def train(network: nn.Module, folder: str, interrupt: int | None = None, resume: bool = False) -> None:
+        loader = CheckpointLoader(str(tmp_path / "start.pt"), {"model": network})
+        stages = [Stage("one", network, sgd(0.1), 3)]
+        engine = trainer(stages, batches(), VOLUMES, train_handlers=[loader], ckpt_dir=tmp_path / folder, resume=resume)
+        run_until(engine, interrupt)
+
+    train(whole, "whole")
+    train(parts, "parts", interrupt=5)
+    train(parts, "parts", resume=True)
+    assert_same(dict(whole.state_dict()), dict(parts.state_dict()))

@@ -210,6 +210,18 @@ def test_a_training_without_gradients_ends_after_two_epochs(trainer: Callable) -
         engine.run()
 
 
+def test_an_update_without_gradients_is_no_fault(trainer: Callable) -> None:
+    updates = iter(range(6))  # of two epochs; the last one of each, as of a patch without foreground, teaches nothing
+    engine = trainer(
+        [Stage("one", conv(), sgd(1e-3), 2)],
+        batches(),
+        VOLUMES,
+        loss_function=lambda output, _: (next(updates) % 3 < 2) * output.sum().square(),
+    )
+    engine.run()
+    assert engine.state.epoch == 2
+
+
 def test_one_epoch_without_gradients_is_no_fault(trainer: Callable) -> None:
     class EverySecond(nn.Module):
         def set_epoch(self, epoch: int) -> None:

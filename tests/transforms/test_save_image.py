@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from monai.data import MetaTensor
 
@@ -69,3 +70,12 @@ def test_colours_that_a_user_changed_stay(tmp_path: Path) -> None:
     saved(tmp_path, labels={"liver": 1})
     assert (tmp_path / SLICER).read_text() == "1 liver 9 9 9 255\n"
     assert not (saved(tmp_path / "plain") and (tmp_path / "plain" / ITK_SNAP).exists())
+
+
+def test_colours_of_other_labels_get_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saved(tmp_path, labels={"liver": 1, "tumour of the liver": 2})
+    (tmp_path / SLICER).write_text((tmp_path / SLICER).read_text().replace("230 159", "9 9"))
+    saved(tmp_path, labels={"tumour of the liver": 2})
+    assert not caplog.messages
+    saved(tmp_path, labels={"lesion": 1})
+    assert [message.partition(":")[0] for message in caplog.messages] == [str(tmp_path / f) for f in (ITK_SNAP, SLICER)]

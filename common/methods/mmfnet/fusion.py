@@ -144,8 +144,12 @@ class FusionBlock(nn.Module):
 
     @torch.jit.ignore
     def computed(self, f_ori: Tensor) -> Tensor:
-        """Return the fused features, in parts if no gradient is needed and the channels lie last in memory."""
+        """Return the fused features, in parts if no gradient is needed and the channels lie last in memory.
+
+        The parts keep the statistics in float32, so weights of another type take the equations.
+        """
         special = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+        special = special or self.residual_fusion.reduce.weight.dtype != torch.float32
         if special or f_ori.device.type != "cpu" or not f_ori.is_contiguous(memory_format=torch.channels_last_3d):
             return self.whole(f_ori)
         return self.in_parts(f_ori)

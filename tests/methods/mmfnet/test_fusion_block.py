@@ -45,6 +45,15 @@ def test_parts_equal_the_whole_in_bfloat16() -> None:
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_type_keep_it(dtype: torch.dtype) -> None:
+    block, f_ori = fusion_block().to(dtype), torch.randn(1, 12, 6, 5, 4, dtype=dtype)
+    with torch.no_grad():
+        found, expected = block(f_ori.contiguous(memory_format=torch.channels_last_3d)), block(f_ori)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected)
+
+
 def test_parts_need_no_map_of_all_channels() -> None:
     block = FusionBlock(48, 2, reduction=3, shared_mlp=False, std_pool="both", **BATCH_NORM_RELU).eval()
     f_ori = torch.randn(1, 48, 64, 64, 16).contiguous(memory_format=torch.channels_last_3d)
