@@ -40,9 +40,9 @@ class TrainingFolder:
         resume: whether to continue the training with its state in the folder.
         record: record of the training, written to ``run.json`` before the first weights, so that a training that is
             refused at its start leaves none, and compared with the file when the training resumes; None writes none.
-        replaces: file of weights that the complete training replaces, see :func:`replace_weights`. The files of the
-            training are then in ``training`` below the folder, where they overwrite an earlier training. None replaces
-            nothing.
+        replaces: file of weights in the folder that the complete training replaces, see :func:`replace_weights`. The
+            files of the training are then in ``training`` below the folder, where they overwrite an earlier training.
+            None, and a file in another folder, replaces nothing.
     """
 
     def __init__(
@@ -52,10 +52,13 @@ class TrainingFolder:
         record: RunRecord | None = None,
         replaces: str | Path | None = None,
     ) -> None:
-        self.path = Path(ckpt_dir) if replaces is None else Path(ckpt_dir) / "training"
+        folder = Path(ckpt_dir)
+        self.replaces = None
+        if replaces is not None and Path(replaces).resolve().parent == folder.resolve():
+            self.replaces = Path(replaces)
+        self.path = folder if self.replaces is None else folder / "training"
         self.resume = resume
         self.record = record
-        self.replaces = None if replaces is None else Path(replaces)
         self.unwritten: RunRecord | None = None  # record of a new training that has no file yet
 
     @property

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.engines import replaced_weights
+from common.engines import Stage, TrainingFolder, replaced_weights
 from common.engines.replaced_weights import replace_weights
 from common.errors import InputError
+
+from .stages import conv, sgd
 
 
 @pytest.fixture
@@ -40,3 +42,14 @@ def test_failure_leaves_complete_weights(models: Path, monkeypatch: pytest.Monke
         replace_weights(models / "model.pt", models / "training" / "model.pt")
     assert (models / "model.pt").read_text() == "old model.pt"
     assert (models / "run.json").read_text() == "old run.json"
+
+
+def test_weights_of_another_folder_stay(models: Path) -> None:
+    """Expect a training from weights elsewhere to write to its own folder as any other."""
+    stage = Stage("one", conv(), sgd(0.1), 1, weights="model.pt")
+    folder = TrainingFolder(models / "training", replaces=models / "model.pt")
+    folder.complete(stage)
+    assert folder.path == models / "training" and (models / "model.pt").read_text() == "old model.pt"
+    folder = TrainingFolder(models, replaces=models / "model.pt")
+    folder.complete(stage)
+    assert folder.path == models / "training" and (models / "model.pt").read_text() == "new model.pt"
