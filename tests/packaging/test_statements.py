@@ -30,7 +30,7 @@ def test_no_text_of_a_package_denies_its_weights(bundle: Path) -> None:
         ("A network. Without trained weights. Not for clinical use.", "A network. The weights are those of whoever"),
         ("training, tables; no\n  trained weights", "training, tables"),
         ("It is tested. **No trained\nweights are shipped.** No data.", "It is tested. No data."),
-        ("- **Code:** ours.\n- **Weights:** none\n  are shipped. Yours\n  are yours.\n- **Data:** none.", "- **Data:**"),
+        ("- **Weights:** none\n  are shipped. Yours\n  are yours.\n- **Data:** none.", "by whoever made"),
         ("with trained weights", "with trained weights"),
     ],
 )
