@@ -27,7 +27,7 @@ class Wrapper(nn.Module):
         check_network(network, activation)
         self.in_channels = int(network.in_channels)
         self.divisors = divisors_of(network)
-        self.encoder_modules = encoder_modules_of(network)
+        self.encoder_modules: Sequence[str] = encoder_modules_of(network)
         self.activation = activation
         self.network: Any = SupervisedDynUNet(network) if isinstance(network, DynUNet) else network
 
