@@ -89,7 +89,9 @@ def batch_size_per_rank(batch_size: int) -> int:
         InputError: the batch size is not a multiple of the number of processes.
     """
     if batch_size % idist.get_world_size():
-        raise InputError(f"a batch of {batch_size} cannot be shared by {idist.get_world_size()} processes")
+        raise InputError(
+            f"batch_size {batch_size}: expected a multiple of {idist.get_world_size()}, the number of processes"
+        )
     return batch_size // idist.get_world_size()
 
 
@@ -114,7 +116,9 @@ class CaseSampler(DistributedSampler):
         indices: Any = range(num_cases)  # the base class takes its length only
         super().__init__(indices, num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
         if num_samples % self.num_replicas:
-            raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
+            raise InputError(
+                f"{num_samples} samples in an epoch: expected a multiple of {self.num_replicas}, the number of processes"
+            )
         self.num_cases = num_cases
         self.distinct = distinct
         self.total_size = num_samples
@@ -143,7 +147,7 @@ class TrainingLoader(DataLoader):
         batch_size: number of samples in a batch, over all processes.
         num_workers: number of worker processes, which live through all epochs.
         seed: seed of the run.
-        distinct: draw no case twice for one batch; otherwise, draw with replacement.
+        distinct: whether a batch has no case twice; otherwise, cases are drawn with replacement.
 
     Raises:
         InputError: ``batch_size`` is not a multiple of the number of processes.

@@ -163,7 +163,7 @@ def test_positions_rounded_to_a_tenth_are_even(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("itk_")
-def test_a_map_on_the_grid_of_a_series(tmp_path: Path) -> None:
+def test_a_mask_is_written_on_the_grid_of_its_series(tmp_path: Path) -> None:
     image = EnsureChannelFirst()(LoadImage(reader=VolumeReader(["CT"]))(write_series(tmp_path / "P1")))
     assert isinstance(image, MetaTensor)
     mask = MetaTensor((image > 900).float(), meta=image.meta)
@@ -186,7 +186,7 @@ def test_dicom_and_nifti_modalities_make_one_case(tmp_path: Path) -> None:
     np.testing.assert_allclose(image[1], array + 5, atol=1e-2)
 
 
-def test_what_is_dicom(tmp_path: Path) -> None:
+def test_dicom_is_found_by_suffix_or_content(tmp_path: Path) -> None:
     series = write_series(tmp_path / "P1")
     assert all(is_dicom(p) for p in series.iterdir())
     (tmp_path / "a.DCM").touch()
@@ -287,13 +287,13 @@ def test_what_makes_no_volume_is_said(tmp_path: Path, make: Callable[[Path], obj
         read_volume(tmp_path / "P1")
 
 
-def test_without_itk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_dicom_without_itk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom.has_itk", False)
     with pytest.raises(InputError, match=r"P1: reading DICOM needs the packages itk and pydicom"):
         read_volume(write_series(tmp_path / "P1"))
 
 
-def test_one_file_is_no_series(tmp_path: Path) -> None:
+def test_a_single_file_of_a_series_is_refused(tmp_path: Path) -> None:
     path = next(write_series(tmp_path / "P1").iterdir())
     with pytest.raises(InputError, match=rf"{path.name}: one file of a DICOM series; give the folder .*P1$"):
         read_volume(path)

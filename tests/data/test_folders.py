@@ -48,7 +48,7 @@ def files(layout: str) -> list[str]:
 
 
 @pytest.mark.parametrize("layout", LABELS)
-def test_debris_beside_the_cases_of_a_layout(tmp_path: Path, layout: str) -> None:
+def test_a_layout_ignores_files_of_operating_systems(tmp_path: Path, layout: str) -> None:
     root = tmp_path / "in"
     touch(root, *files(layout))
     expected = write_datalist(layout, root, tmp_path / "a" / "dataset.json", ["CT"], folds=2)
@@ -58,7 +58,7 @@ def test_debris_beside_the_cases_of_a_layout(tmp_path: Path, layout: str) -> Non
     assert len([case for cases in expected.values() for case in cases]) == 4
 
 
-def test_debris_beside_scans(tmp_path: Path) -> None:
+def test_files_of_operating_systems_beside_scans_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, *DEBRIS_OF_SYSTEMS, "P1/ct.nii.gz", "P2.nii.gz", *(f"P1/{name}" for name in DEBRIS_OF_SYSTEMS))
     cases = find_cases(tmp_path, ["CT"])
     assert {case["case"]: case.get("error") for case in cases} == {"P1": None, "P2": None}

@@ -119,7 +119,7 @@ def test_the_file_is_read_again_for_the_same_cases_alone(cohort: Path, monkeypat
     assert read_intensity(cohort / "intensity.json") == found
 
 
-def test_a_folder_that_cannot_be_written_is_no_hindrance(
+def test_a_read_only_folder_does_not_stop_the_run(
     cohort: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = intensity_of(cohort)
@@ -153,7 +153,7 @@ def test_the_first_process_computes_and_the_others_wait(cohort: Path, monkeypatc
     assert done == [found]
 
 
-def test_cases_without_foreground_or_contrast(cohort: Path, write_nifti: Callable[..., Path]) -> None:
+def test_cases_without_foreground_or_contrast_are_refused(cohort: Path, write_nifti: Callable[..., Path]) -> None:
     for i in range(5):
         write_nifti(f"c{i}_seg.nii.gz", np.zeros((9, 8, 7), dtype=np.uint8))
     with pytest.raises(InputError, match="no training case has a foreground voxel"):

@@ -45,7 +45,7 @@ def test_a_task_without_patches_adds_nothing() -> None:
     assert logits["one"].grad is not None and logits["two"].grad is None
 
 
-def test_no_patches_at_all() -> None:
+def test_the_loss_of_no_patches_is_0() -> None:
     logits, targets = ({task: values[:0] for task, values in entries.items()} for entries in outputs(torch.bfloat16))
     assert torch.equal(MultiTaskCrossEntropy()(logits, targets), torch.tensor(0.0))
 
