@@ -1,4 +1,4 @@
-"""Fixtures that several tests use."""
+"""Define fixtures that several tests use."""
 
 from __future__ import annotations
 

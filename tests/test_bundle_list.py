@@ -1,4 +1,4 @@
-"""The list of the bundles: complete, and quick because it imports nothing heavy."""
+"""Test that the list of bundles is complete, and quick because it imports no large library."""
 
 from __future__ import annotations
 

@@ -88,11 +88,10 @@ def batch_size_per_rank(batch_size: int) -> int:
     Raises:
         InputError: the batch size is not a multiple of the number of processes.
     """
-    if batch_size % idist.get_world_size():
-        raise InputError(
-            f"batch_size {batch_size}: expected a multiple of {idist.get_world_size()}, the number of processes"
-        )
-    return batch_size // idist.get_world_size()
+    count = idist.get_world_size()
+    if batch_size % count:
+        raise InputError(f"a batch of {batch_size} cannot be shared by {count} processes; give a multiple of {count}")
+    return batch_size // count
 
 
 class CaseSampler(DistributedSampler):
@@ -116,9 +115,7 @@ class CaseSampler(DistributedSampler):
         indices: Any = range(num_cases)  # the base class takes its length only
         super().__init__(indices, num_replicas=idist.get_world_size(), rank=idist.get_rank(), seed=seed)
         if num_samples % self.num_replicas:
-            raise InputError(
-                f"{num_samples} samples in an epoch: expected a multiple of {self.num_replicas}, the number of processes"
-            )
+            raise InputError(f"{num_samples} samples an epoch cannot be shared by {self.num_replicas} processes")
         self.num_cases = num_cases
         self.distinct = distinct
         self.total_size = num_samples

@@ -57,7 +57,9 @@ class PhantomRecipe:
         known = not self.all_modalities or all(m in self.all_modalities for m in self.modalities)
         if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
             expected = ", ".join(self.all_modalities)
-            raise InputError(f"modalities {list(self.modalities)}: expected one or more of {expected}, each once")
+            raise InputError(
+                f"modalities {list(self.modalities)}: expected at least one of {expected}, each at most once"
+            )
         extent = [n * s for n, s in zip(self.size, self.spacing)]
         smallest = self.smallest_field_of_view
         if not len(self.size) == len(self.spacing) == 3 or any(e < s for e, s in zip(extent, smallest)):

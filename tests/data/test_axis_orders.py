@@ -1,4 +1,4 @@
-"""All 48 orders and directions of a volume's axes, from file to mask: the same places in the patient.
+"""Test that all 48 orders and directions of axes give masks at the same places of the patient.
 
 Sizes and spacings are three different ones, so that no two axes can be swapped unseen.
 """

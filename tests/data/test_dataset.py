@@ -1,4 +1,4 @@
-"""Data sets, draws and batches of a training."""
+"""Test data sets, draws and batches of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Series are written byte by byte, so that the reader is not compared with its own library's writer."""
+"""Read series that are written byte by byte, so that no writer shares the reader's library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM exports of an archive: which series there are, which become cases, and how they are named."""
+"""Test which series of a DICOM export are found, which become cases, and how the cases are named."""
 
 from __future__ import annotations
 

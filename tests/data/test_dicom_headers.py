@@ -1,4 +1,4 @@
-"""What is in the header of a DICOM image, and what is refused before a decoder takes it on trust."""
+"""Test which entries of a DICOM header are read, and which are refused before pixels are decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in folders: debris of systems, links, and what this user may not read."""
+"""Find scans in folders with files of operating systems, links, and files that this user may not read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from common.data import find_cases, load_cases
 from common.data.datalist import write_datalist
 from common.data.folders import scans_below
 from common.errors import InputError
+
+from .layouts import touch
 
 DEBRIS_OF_SYSTEMS = (
     "__MACOSX/._P1.nii.gz",
@@ -35,12 +37,6 @@ LABELS = {
     "mosmed": "studies/CT-1/study_{1}.nii.gz masks/study_{1}_mask.nii.gz",
     "covid_ct_seg": "COVID-19-CT-Seg_20cases/coronacases_{1}.nii.gz Infection_Mask/coronacases_{1}.nii.gz",
 }
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 def files(layout: str) -> list[str]:

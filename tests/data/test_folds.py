@@ -1,4 +1,4 @@
-"""The split by fold, over random cohorts: which patients train, validate and test."""
+"""Test over random cohorts which patients a fold trains, validates and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the record of a training says of voxel sizes, and scans that are unlike them."""
+"""Test the voxel sizes in the record of a training, and the warning about scans with other ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes of cases: written beside their label maps, scored over all of them."""
+"""Test that classes of cases are written beside their label maps and scored over all cases."""
 
 from __future__ import annotations
 

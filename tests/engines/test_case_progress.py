@@ -1,4 +1,4 @@
-"""A batch that is watched, limited and continued: status file, time limit, killed runs, table of the batch."""
+"""Test the status file, the time limit, resuming and the table of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of weights and training states."""
+"""Test files of weights and training states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training in one stage: its settings, its batches, and that it resumes."""
+"""Test a training in one stage: settings, batches and resuming."""
 
 from __future__ import annotations
 

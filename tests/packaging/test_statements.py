@@ -1,4 +1,4 @@
-"""Statements on weights, in the texts of every bundle and in hand-made ones."""
+"""Test statements on weights in the texts of every bundle and in made texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another task on the whole path: plan, cross-validation, ensemble, package, and inference of the package elsewhere."""
+"""Take another task from plan and cross-validation to an ensemble, a package and its inference elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A segmentation is read back with pydicom, and its voxels are placed by what its headers say."""
+"""Read segmentations back with pydicom, and place their voxels by their headers."""
 
 from __future__ import annotations
 

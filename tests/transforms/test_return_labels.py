@@ -1,4 +1,4 @@
-"""Label maps on the way back to the scan."""
+"""Test the inverse resampling of label maps onto the scan."""
 
 from __future__ import annotations
 

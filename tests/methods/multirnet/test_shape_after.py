@@ -1,4 +1,4 @@
-"""The shapes that the crops predict."""
+"""Test the shapes that the crops predict."""
 
 from __future__ import annotations
 
