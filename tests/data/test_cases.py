@@ -110,7 +110,7 @@ def test_a_path_without_scans_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cohort(tmp_path: Path, touch: Callable) -> Path:
-    """Ten cases in nnU-Net's layout, its channels in another order."""
+    """Write ten cases in nnU-Net's layout, with the channels in another order."""
     for i in range(10):
         touch(*(f"imagesTr/c{i}_000{c}.nii.gz" for c in range(3)), f"labelsTr/c{i}.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T2", "1": "T1", "2": "T1ce"}}))
@@ -214,7 +214,7 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
 
 @pytest.fixture
 def series(tmp_path: Path) -> Callable[..., None]:
-    """A folder with two files that are DICOM by their mark alone, and one beside them that is not."""
+    """Write two files that are DICOM by their first bytes alone, and one beside them that is not DICOM."""
 
     def make(*names: str) -> None:
         for name in names:

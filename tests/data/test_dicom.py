@@ -52,7 +52,7 @@ def write_slice(
     description: str = "thorax",
     frames: int = 1,
 ) -> Path:
-    """An image ``(row, column)`` or, in colour, ``(row, column, 3)``, as DICOM in explicit little-endian form."""
+    """Write an image ``(row, column)``, or ``(row, column, 3)`` in colour, as DICOM in explicit little-endian form."""
     colour = pixels.ndim == 3
     name = "1.2.8"
     meta = b"".join(
@@ -99,7 +99,7 @@ def write_slice(
 
 
 def write_series(folder: Path, heights: tuple[float, ...] = (10, 12, 14, 16), **options: object) -> Path:
-    """Axial slices, whose names are in another order than their positions."""
+    """Write axial slices with names in another order than their positions."""
     for i, height in enumerate(heights):
         write_slice(folder / f"IM{7 * (i + 2) % 5}_{i}", STORED[i], (-30, 40, height), **options)  # type: ignore[arg-type]
     return folder

@@ -61,7 +61,7 @@ def writer(tmp_path: Path) -> Callable[..., WriteDicomSegd]:
 
 
 def labels_of(series: Path) -> MetaTensor:
-    """A label map on the series' grid: 1 above 0 HU, 2 above 500 HU."""
+    """Return a label map on the series' grid: 1 above 0 HU, 2 above 500 HU."""
     image = EnsureChannelFirst()(LoadImage(reader=VolumeReader(["CT"]))(series))
     image.meta["filename_or_obj"] = "P1.nii.gz"  # as a data set of cases does
     return MetaTensor((image > 0).to(torch.uint8) + (image > 500).to(torch.uint8), meta=image.meta)

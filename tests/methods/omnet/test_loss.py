@@ -10,7 +10,7 @@ from common.methods.omnet import MultiTaskCrossEntropy
 
 
 def naive(logits: Tensor, target: Tensor) -> float:
-    """Mean over the voxels of minus the logarithm of the probability of the right class."""
+    """Compute the mean over voxels of the negative logarithm of the true class's probability."""
     total = 0.0
     for n in range(len(target)):
         for x, y in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
