@@ -96,7 +96,7 @@ class CaseResults:
         self.done_before = 0
         self._status: StatusFile | None = None
         self._in_progress: InProgress | None = None
-        self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
+        self._begun: dict[str, str | None] = {}  # digests of the scans with results that are being written
         self._kept: dict[str, dict[str, Any]] = {}  # results of earlier runs that this run does not write, by case
 
     @cached_property
