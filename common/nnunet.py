@@ -120,8 +120,8 @@ def label_values(
     """Return ``labels`` and ``regions_class_order`` of nnU-Net's ``dataset.json``.
 
     nnU-Net decides regions one after the other: a voxel in region i of the list gets the i-th value of the order, and
-    later regions overwrite earlier ones. So the regions are sorted from large to small, and the value of each is the label
-    that no later region has.
+    later regions overwrite earlier ones. So the regions are sorted from large to small, and the value of each is the
+    label that no later region has.
 
     Args:
         labels: mapping from names to values; the class of a label is its position, from 1.
