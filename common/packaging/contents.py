@@ -22,14 +22,6 @@ META = "_meta_::"  # before the keys of an overlay that change metadata.json; a 
 CARD = "docs/README.md"
 DATA_LICENSE = "docs/data_license.txt"
 TEXTS = ("LICENSE", CARD, DATA_LICENSE, "configs/logging.conf")
-WITHOUT_WEIGHTS = {  # texts of a bundle without weights, and what a package has in their place
-    "Without trained weights.": "The weights are those of whoever made this package.",
-    "; no trained weights": "",
-    " **No trained weights are shipped.**": "",
-    "**Weights:** none are shipped. The terms of your data also apply to the weights that you train on them.": (
-        "**Weights:** `models/model.pt`, by whoever made this package. The terms of their data also apply to them."
-    ),
-}
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
 
 
@@ -136,13 +128,6 @@ def read_contents(
         eval_metrics={} if scores is None else _read_eval_metrics(scores),
         phantom=configs["demo.json"]["phantom"],
     )
-
-
-def with_weights(text: str) -> str:
-    """Return a text of a bundle for its package, which has weights."""
-    for without, replacement in WITHOUT_WEIGHTS.items():
-        text = text.replace(without, replacement)
-    return text
 
 
 def _read_overlay(

@@ -73,7 +73,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
 
 
 def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[float]], list[int]]:
-    """Return, of rows of :func:`class_row`, the classes, the probabilities of each case, and its true index."""
+    """Return the classes, and for each row of :func:`class_row` its probabilities and the index of its true class."""
     classes = [name[len(PROBABILITY) :] for name in rows[0] if name.startswith(PROBABILITY)]
     return (
         classes,
@@ -116,7 +116,7 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
 
 
 def class_table(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, float]) -> str:
-    """Return a line per case, then, after an empty line, one per score over all cases."""
+    """Return a table with a line for each case, an empty line, and a table of the scores over all cases."""
     cases: list[Row] = [list(rows[0])]
     cases += [[v if isinstance(v, str) else float(v) for v in row.values()] for row in rows]
     over_all: list[Row] = [["all cases", "value"]]

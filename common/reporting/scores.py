@@ -87,10 +87,10 @@ def columns_of(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN of fewer than two values or of infinite ones."""
+    """Return the sample standard deviation, or NaN for fewer than two values or an infinite one."""
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean; NaN of no value."""
+    """Return the mean, or NaN without values."""
     return statistics.fmean(values) if values else math.nan

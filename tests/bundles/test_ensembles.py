@@ -1,4 +1,4 @@
-"""The ensemble of every bundle averages the probabilities of its members."""
+"""Test that the ensemble of every bundle averages the probabilities of its members."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_words_of_a_labels_name(tmp_path: Path, label: str) -> None:
     assert cases["P0"]["files"] == ["ct.nii.gz", f"{label.format(0)}.nii.gz"]
 
 
-def test_numbers_of_cases_and_of_channels_are_told_apart(tmp_path: Path) -> None:
+def test_numbers_of_cases_and_of_channels_are_distinguished(tmp_path: Path) -> None:
     names = ("word_0002", "word_0004", "P_0000", "P_0001", "P_0002")
     touch(tmp_path / "in", *(f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in names))
     touch(tmp_path / "in", *(f"imagesTr/kid_010_000{i}.nii.gz" for i in range(4)), "labelsTr/kid_010.nii.gz")

@@ -19,7 +19,7 @@ from .layouts import touch
 
 @pytest.fixture
 def stomachs(tmp_path: Path) -> Path:
-    """Twenty cases, six of them negative; of the positive, every two are of a patient."""
+    """Write twenty cases, six of them negative; each two positive cases have one patient."""
     root = tmp_path / "data"
     touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(20)))
     rows = [f"c{i},{'negative' if i < 6 else 'positive'},{f'p{i // 2}' if i >= 6 else ''}" for i in range(20)]
@@ -119,7 +119,7 @@ def test_classes_in_each_encoding_of_unicode(tmp_path: Path, encoding: str) -> N
 
 @pytest.fixture
 def sited(tmp_path: Path) -> Path:
-    """Eleven cases: six of site north, two of east, two of south, one of west; c0 and c1 are of one patient."""
+    """Write eleven cases: six of site north, two of east, two of south, one of west; c0 and c1 have one patient."""
     root = tmp_path / "data"
     touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(11)))
     sites = ["north"] * 6 + ["east"] * 2 + ["south"] * 2 + ["west"]

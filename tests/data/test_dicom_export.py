@@ -1,4 +1,4 @@
-"""DICOM exports of an archive: which series there are, which become cases, and how they are named."""
+"""Test which series of a DICOM export are found, which become cases, and how the cases are named."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_study_without_a_usable_series_is_a_failed_case(export: Path) -> None:
     assert "no axial CT volume among 1 'Brain' (MR, expected CT)" in bad["error"]
 
 
-def test_chosen_series_that_is_no_volume_says_why(export: Path) -> None:
+def test_the_reason_why_a_chosen_series_is_refused(export: Path) -> None:
     (case,) = find_cases(export, ["CT"], series="1")
     assert case["case"] == "P-17_A99_1" and case["error"].endswith("series 1 'Topogram': a localizer")
 
@@ -121,7 +121,7 @@ def test_without_the_option_the_message_names_it(export: Path) -> None:
         find_cases(export, ["CT"], series="best", fold=1)
 
 
-def test_series_that_share_a_folder_are_told_apart(export: Path, tmp_path: Path) -> None:
+def test_series_in_one_folder_are_separate(export: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for place in ("SE000001", "SE000002"):

@@ -1,4 +1,4 @@
-"""Commands that show results."""
+"""Test commands that show results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM by windows, for a network with known activations."""
+"""Test Grad-CAM by windows, for a network with known activations."""
 
 from __future__ import annotations
 
