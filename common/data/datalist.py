@@ -96,7 +96,9 @@ def write_datalist(
     if by not in KEPT_TOGETHER:
         raise UsageError(f"--by {by}: expected --by {' or --by '.join(KEPT_TOGETHER)}")
     if by == "site" and splits is not None:
-        raise UsageError(f"--by site, --splits {splits}: the splits already assign the cases to folds; leave one of both out")
+        raise UsageError(
+            f"--by site, --splits {splits}: the splits already assign the cases to folds; leave one of both out"
+        )
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout}: expected one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
@@ -173,8 +175,8 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
 
     Raises:
         InputError: the file cannot be read or decoded, a column or case is missing, two columns have one name, a row
-            has more cells than columns or no class in a table with classes, a case has two rows, or two values of a column
-            differ in upper and lower case alone.
+            has more cells than columns or no class in a table with classes, a case has two rows, or two values of a
+            column differ in upper and lower case alone.
     """
     path = Path(path)
     try:
@@ -201,8 +203,8 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
     for number, line in enumerate(lines, start=1):
         if line.get(None):
             raise InputError(
-                f"{path}: row {number} has {len(columns) + len(line[None])} cells, expected {len(columns)}; put a value "
-                'with commas in quotation marks, "..."'
+                f"{path}: row {number} has {len(columns) + len(line[None])} cells, expected {len(columns)}; put a "
+                'value with commas in quotation marks, "..."'
             )
         row = {key: (line[key] or "").strip() for key in columns}
         if not row["case"] or row.get("class") == "":

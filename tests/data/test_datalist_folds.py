@@ -88,7 +88,10 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
         ("case,class\n" + ROWS + ",positive\n", "row 21 has no case"),
         ("case,class,class\n" + ROWS.replace("tive\n", "tive,left\n"), "2 columns 'class', expected one"),
         ("case,class\n" + ROWS.replace("c7,positive", "c7,positive, left"), "row 8 has 3 cells, expected 2"),
-        ("case,class\n" + ROWS.replace("c7,positive", "c7,Positive"), "'class' has positive and Positive, expected one"),
+        (
+            "case,class\n" + ROWS.replace("c7,positive", "c7,Positive"),
+            "'class' has positive and Positive, expected one",
+        ),
         (
             "case,class\n" + "c0,positive\nc1,positive\n",
             "no row for c10, c11, c12 and 15 more, labelled cases in .*data",

@@ -65,7 +65,7 @@ def test_a_wrong_test_set_is_refused(test: str, message: str) -> None:
 
 def test_an_empty_file_is_no_test_set(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("\n")
-    with pytest.raises(InputError, match="test.txt: names no case"):
+    with pytest.raises(InputError, match=r"test.txt: names no case"):
         fixed_test_set(LIVERS, str(tmp_path / "test.txt"))
 
 
