@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .formats import Row, format_table
+from .formats import Row, format_table, read_rows
 from .nnunet_summary import SUMMARY, read_summary
 from .tables import own_table
 
@@ -39,16 +38,13 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     """Read what :func:`write_scores` wrote.
 
     Raises:
-        InputError: no such file, not a table of scores, or a case that occurs twice.
+        InputError: no such file, not a table of scores, no case, or a case that occurs twice.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in csv.DictReader(file)]
-        for case, times in Counter(row["case"] for row in rows).items():
-            if times > 1:
-                raise ValueError(f"case {case} occurs {times} times")
-        return rows
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in read_rows(path)]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such file; give the folder of an evaluation, which holds scores.csv") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
 
 

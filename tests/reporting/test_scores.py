@@ -39,20 +39,28 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"\xff\xfe\x00",
         b"case,DSC\na,high\n",
         b"case,DSC\na\n",
         b"case,DSC\na,1,2\n",
         b"epoch,loss\n1,0.5\n",
         b"case,DSC\na,1\na,0\n",
+        b"case;DSC\na;0,5\n",
+        b"case,DSC\na,0,5\n",
+        b"case,DSC,DSC\na,1,0\n",
+        b"case,DSC\n",
+        b"",
     ],
-    ids=["no file", "no text", "a word", "too few", "too many", "another table", "a case twice"],
+    ids=[
+        *("no text", "a word", "too few", "too many", "another table", "a case twice", "semicolons", "decimal commas"),
+        *("a column twice", "no case", "empty"),
+    ],
 )
-def test_another_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scores.csv"
-    if content is not None:
-        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^{path}: no such file; give the folder of an evaluation"):
+        read_scores(path)
+    path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: not a table of scores"):
         read_scores(path)
 
