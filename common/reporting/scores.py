@@ -15,7 +15,6 @@ from .formats import Row, format_table
 from .nnunet_summary import SUMMARY, read_summary
 from .tables import own_table
 
-
 TABLE = "scores.csv"
 
 
