@@ -14,7 +14,7 @@ from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
 from ..record import RunRecord, read_record, record_path
-from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..reporting import mean_scores, named_class_scores, read_case_scores, read_class_scores, scores_file
 from ..rules import check_setting, setting_of
 from .checksums import LIST
 
@@ -38,7 +38,7 @@ class Contents:
         state: flat state dict of the network.
         record: record of the training beside the weights, or None.
         changes: settings of an overlay; ``"_meta_::KEY"`` changes the metadata.
-        scores: folder of an evaluation, or None.
+        scores: evaluation of the weights, or None.
         eval_metrics: mean score by name, from that folder.
         phantom: config of the phantom on which the package is tried.
         trial: settings with which the package is tried: the coarse grid of its demo.
@@ -91,7 +91,7 @@ def read_contents(
         bundle: folder of the bundle.
         weights: flat state dict; None takes the bundle's ``models/model.pt``.
         overlay: JSON file of settings, or None.
-        scores: output folder of an evaluation of these weights, or None.
+        scores: evaluation of these weights, as for :func:`common.reporting.scores_file`, or None.
 
     Raises:
         InputError: a file is missing or not readable, or the overlay has an unknown setting.
@@ -147,10 +147,10 @@ def _read_overlay(
     return overlay
 
 
-def _read_eval_metrics(folder: Path) -> dict[str, float | None]:
-    metrics = mean_scores(read_scores(folder / "scores.csv"))
-    if (folder / "class_scores.csv").exists():
-        metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
+def _read_eval_metrics(scores: Path) -> dict[str, float | None]:
+    metrics, file = mean_scores(read_case_scores(scores)), scores_file(scores)
+    if (of_classes := file.with_name("class_scores.csv")).exists():
+        metrics |= named_class_scores(read_class_scores(of_classes))
     if not metrics:
-        raise InputError(f"{folder / 'scores.csv'}: no scores; expected one column for each score")
+        raise InputError(f"{file}: no scores; expected one column for each score")
     return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}

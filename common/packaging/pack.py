@@ -37,7 +37,8 @@ def pack_bundle(
             ``inference.json`` or ``train.json`` has them, except for paths. An object ``"_meta_"``, or
             ``"_meta_::KEY"``, changes ``metadata.json``. Settings in the ``run.json`` beside the weights need no
             overlay.
-        scores: output folder of an evaluation of these weights; its mean scores become ``eval_metrics``.
+        scores: evaluation of these weights, as for :func:`common.reporting.scores_file`; its mean scores become
+            ``eval_metrics``.
 
     Returns:
         path of the zip.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.reporting import mean_scores, read_scores, score_table, write_scores
+from common.reporting import mean_scores, read_case_scores, read_scores, score_table, write_scores
 
 NAN = math.nan
 SCORES = [
@@ -25,6 +25,14 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     assert [row["DSC"] for row in rows] == [0.5, 0.25, 0.75]
     assert math.isnan(rows[0]["AP"])
     assert sorted(p.name for p in path.parent.iterdir()) == ["made_by.json", "scores.csv"]
+
+
+def test_the_folder_or_the_file_gives_the_scores(tmp_path: Path) -> None:
+    write_scores(SCORES[:1], tmp_path / "scores.csv")
+    for place in (tmp_path, tmp_path / "scores.csv", str(tmp_path)):
+        assert [row["case"] for row in read_case_scores(place)] == ["one"]
+    with pytest.raises(InputError, match=r"other/scores\.csv: not a table of scores"):
+        read_case_scores(tmp_path / "other")
 
 
 def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
