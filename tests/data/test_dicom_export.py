@@ -257,6 +257,25 @@ def test_frames_at_one_place_are_refused(tmp_path: Path) -> None:
         read_volume(multiframe(tmp_path, move) / "frames")
 
 
+def test_a_frame_rescaled_by_0_is_refused(tmp_path: Path) -> None:
+    def rescale(image: Any) -> None:
+        image.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence[0].RescaleSlope = "0"
+
+    with pytest.raises(InputError, match="RescaleSlope 0 and RescaleIntercept 0 of frame 2"):
+        read_volume(multiframe(tmp_path, rescale) / "frames")
+
+
+def test_frames_without_a_slope_have_that_of_their_image(tmp_path: Path) -> None:
+    def rescale(image: Any) -> None:
+        for groups in image.PerFrameFunctionalGroupsSequence:
+            del groups.PixelValueTransformationSequence
+        image.RescaleSlope, image.RescaleIntercept = "2", "-1000"
+
+    stored = np.random.default_rng(7).integers(-1000, 1000, (6, 5, 4))
+    array, _ = read_volume(multiframe(tmp_path, rescale) / "frames")
+    np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(2 * stored - 1000, axis=None))
+
+
 def test_compression_that_nothing_decodes_names_the_package(tmp_path: Path) -> None:
     if pydicom.pixels.get_decoder("1.2.840.10008.1.2.4.201").is_available:
         pytest.skip("a decoder is installed")
