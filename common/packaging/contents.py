@@ -44,6 +44,8 @@ class Contents:
         trial: settings with which the package is tried: the coarse grid of its demo.
         own_transforms: whether ``normalize`` differs from the bundle's, as in a plan.
         scripted_config: ``inference.json`` that goes into the scripted network.
+        wheel: wheel with the code of a package without code of its own, or None.
+        large_files: URL of the folder that has the large files, if the zip lacks them, or None.
     """
 
     bundle: Path
@@ -60,6 +62,8 @@ class Contents:
     trial: dict[str, Any] = field(default_factory=dict)
     own_transforms: bool = False
     scripted_config: dict[str, Any] = field(default_factory=dict)
+    wheel: bytes | None = None
+    large_files: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +79,16 @@ class Contents:
     def inference(self) -> dict[str, Any]:
         """Return ``inference.json``."""
         return self.configs["inference.json"]
+
+    @property
+    def requirements(self) -> dict[str, str]:
+        """Return the packages that the code needs, each with the version in the metadata."""
+        return {
+            "monai": self.metadata["monai_version"],
+            "torch": self.metadata["pytorch_version"],
+            "numpy": self.metadata["numpy_version"],
+            **self.metadata["required_packages_version"],
+        }
 
     @property
     def record_file(self) -> Path:

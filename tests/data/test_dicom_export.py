@@ -14,6 +14,7 @@ from common.data import find_cases
 from common.data.dicom_choice import modality_in
 from common.data.dicom_series import find_series
 from common.data.dicom_table import series_table
+from common.data.dicom_trees import files_of_series
 from common.data.volumes import read_grid, read_volume
 from common.errors import InputError
 from common.record.identity import digest_of
@@ -133,6 +134,30 @@ def test_series_in_one_folder_are_separate(export: Path, tmp_path: Path) -> None
     alone = export / "PT000000" / "ST000000" / "SE000002"
     np.testing.assert_array_equal(array, read_volume(alone)[0])
     assert digest_of(cases[1]["image"]) == digest_of(str(alone))
+
+
+def test_each_header_of_a_shared_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        add(tmp_path / "export" / f"S{number}", number, f"series {number}", 4, 3)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (tmp_path / "export").rglob("IM*"):
+        shutil.copy(file, flat / f"{file.parent.name}_{file.name}")
+    read, dcmread = [], pydicom.dcmread
+
+    def count(file: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(file.name)
+        return dcmread(file, *arguments, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", count)
+    (study,) = find_series(flat)
+    found = {file.name for one in study for file in files_of_series(one.path)}
+    assert sorted(read) == sorted(str(file) for file in flat.iterdir()) and len(found) == 12
+    changed = next(flat.glob("S1_*"))
+    header = dcmread(changed)
+    header.SeriesInstanceUID = f"{header.SeriesInstanceUID}.1"
+    header.save_as(changed, enforce_file_format=True)
+    assert changed not in files_of_series(study[0].path)
 
 
 MRI = ["FLAIR", "T1", "CET1", "T2"]
