@@ -16,6 +16,7 @@ from ..errors import InputError, root_cause
 from ..labels import UNUSED
 from ..options import literal, used_settings
 from ..record import RECORD_FILE, apply_settings
+from ..reporting import scores_file
 from ..rules import setting_of
 from .contents import DATA_LICENSE, META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
@@ -50,7 +51,7 @@ def apply_training_settings(contents: Contents) -> Contents:
     if metadata["data_source"] != contents.metadata["data_source"]:
         files[DATA_LICENSE] = f"Data that trained the weights: {metadata['data_source']}\n".encode()
     if contents.scores is not None:
-        check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)
+        check_scored_regions(scores_file(contents.scores), list(contents.eval_metrics), inference)
     check_package_labels(inference, metadata)
     configs = _changed_configs(contents, changes)
     demo = contents.configs["demo.json"]

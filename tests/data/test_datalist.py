@@ -128,6 +128,14 @@ def test_splits_that_do_not_fit(livers: Path, content: object, message: str) -> 
         write_datalist("nnunet", livers, livers.parent / "dataset.json", ("CT",), splits=path)
 
 
+def test_splits_that_divide_a_patient_are_refused(livers: Path) -> None:
+    path, table = livers.parent / "splits_final.json", livers.parent / "patients.csv"
+    path.write_text(json.dumps([{"val": ["c0", "c1", "c2"]}, {"val": ["c3", "c4", "c5"]}]))
+    table.write_text("case,patient\nc0,A\nc1,B\nc2,C\nc3,C\nc4,D\nc5,E\n")
+    with pytest.raises(InputError, match="c2, c3, of the patient C, are under val of several splits"):
+        write_datalist("nnunet", livers, livers.parent / "dataset.json", ("CT",), splits=path, classes=table)
+
+
 def test_the_share_of_validation_in_the_written_lists(livers: Path) -> None:
     lists = write_datalist("nnunet", livers, livers.parent / "dataset.json", ("CT",), folds=2, validation_share=0)
     assert [len(cases) for cases in lists.values()] == [3, 0, 3]

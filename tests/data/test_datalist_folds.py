@@ -86,6 +86,12 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
         ("case,class\n" + ROWS.replace("c7,positive", "c7,"), "row 8 has no class"),
         ("case,class\n" + ROWS.replace("c7,positive", "c7"), "row 8 has no class"),
         ("case,class\n" + ROWS + ",positive\n", "row 21 has no case"),
+        ("case,class,class\n" + ROWS.replace("tive\n", "tive,left\n"), "2 columns 'class', expected one"),
+        ("case,class\n" + ROWS.replace("c7,positive", "c7,positive, left"), "row 8 has 3 cells, expected 2"),
+        (
+            "case,class\n" + ROWS.replace("c7,positive", "c7,Positive"),
+            "'class' has positive and Positive, expected one",
+        ),
         (
             "case,class\n" + "c0,positive\nc1,positive\n",
             "no row for c10, c11, c12 and 15 more, labelled cases in .*data",
@@ -162,7 +168,7 @@ def test_sites_that_give_no_folds_are_refused(sited: Path) -> None:
         folds_by_site(sited, folds=5)
     with pytest.raises(UsageError, match="--by centre: expected --by patient or --by site"):
         with_classes(sited, by="centre")
-    with pytest.raises(UsageError, match=r"--by site and --splits splits.json"):
+    with pytest.raises(UsageError, match=r"--by site, --splits splits.json"):
         with_classes(sited, by="site", splits="splits.json")
     table = sited.parent / "classes.csv"
     text = table.read_text()
