@@ -23,7 +23,8 @@ from tqdm import tqdm
 from .data import VolumeReader, load_cases
 from .data.folds import SECTIONS, TEST, VALIDATION_SHARE
 from .data.listed_cases import files_of, read_lists
-from .data.volumes import read_grid, write_nifti
+from .data.nifti_writer import write_nifti
+from .data.volumes import read_grid
 from .errors import InputError
 from .files import PARTIAL, make_folder
 from .geometry import same_grid
