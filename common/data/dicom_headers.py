@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import warnings
 import zlib
@@ -120,11 +121,18 @@ class _Header:
 
 
 def read_identity(path: Path) -> Identity:
-    """Read which patient, study and series a DICOM file belongs to.
+    """Read which patient, study and series a DICOM file belongs to, once as long as the file stays the same.
 
     Raises:
         InputError: the file is damaged.
     """
+    status = path.stat()
+    return _identity(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(2**16)  # each series of a folder is found among all files of the folder
+def _identity(path: Path, length: int, changed: int) -> Identity:
+    """Read the identity of a file that has this size in bytes and this time of its last change."""
     header = _Header(path)
     return Identity(
         patient=header.decoded("PatientID"),

@@ -1,4 +1,4 @@
-"""What is in the header of a DICOM image, and what is refused before a decoder takes it on trust."""
+"""Test which entries of a DICOM header are read, and which are refused before pixels are decoded."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_slice_that_lost_its_mark_is_not_left_out(tmp_path: Path) -> None:
         read_volume(folder)
 
 
-def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_dicom_without_pydicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom.has_pydicom", False)
     with pytest.raises(InputError, match=r"needs the packages itk and pydicom \(pip install itk pydicom\)"):
         read_volume(series(tmp_path, np.zeros((6, 5, 4), np.int16)))
