@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from .checksums import LIST
-from .contents import CARD, Contents, with_weights
+from .contents import CARD, Contents
 from .labels import labels_table
+from .statements import with_weights
 from .wheel import ENTRY
 
 FRONT_MATTER = re.compile(r"---\n.*?\n---\n+", re.DOTALL)
@@ -22,7 +23,7 @@ def package_card(contents: Contents, weights_digest: str) -> str:
         weights_digest: SHA-256 of ``models/model.pt``.
     """
     metadata = contents.metadata
-    card = FIGURE.sub("", with_weights(contents.files[CARD].decode()))
+    card = FIGURE.sub("", with_weights(contents.files[CARD].decode(), str(contents.bundle / CARD)))
     matter = FRONT_MATTER.match(card)
     front = matter[0] if matter else ""
     title, _, rest = card.removeprefix(front).partition("\n")

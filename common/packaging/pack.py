@@ -44,7 +44,8 @@ def pack_bundle(
             ``inference.json`` or ``train.json`` has them, except for paths. An object ``"_meta_"``, or
             ``"_meta_::KEY"``, changes ``metadata.json``. Settings in the ``run.json`` beside the weights need no
             overlay.
-        scores: output folder of an evaluation of these weights; its mean scores become ``eval_metrics``.
+        scores: evaluation of these weights, as for :func:`common.reporting.scores_file`; its mean scores become
+            ``eval_metrics``.
         code: ``"folder"``, or ``"wheel"`` for a package without code and a wheel beside it, which pip installs.
         large_files: URL of the folder that will have ``model.pt`` and ``model.ts``. The zip then lacks both and has
             ``large_files.yml``.

@@ -31,7 +31,7 @@ def verify_package(package: str | Path, load: bool = True) -> str:
 
     Args:
         package: folder or zip of :func:`pack_bundle`.
-        load: load the weights; False runs nothing of the package.
+        load: whether to load the weights; False runs no code of the package.
 
     Returns:
         name and version of the bundle.

@@ -25,7 +25,8 @@ def pack(
         out: folder for NAME/ and NAME_vVERSION.zip.
         overlay: JSON file with the training settings that differ from the bundle's. Keys "_meta_::NAME" change NAME in
             metadata.json.
-        scores: output folder of an evaluation of the weights. Its scores go into metadata.json.
+        scores: folder of an evaluation or cross-validation of the weights, with scores.csv or the summary.json of
+            nnU-Net. Its scores go into metadata.json.
         code: folder puts the code into the package. wheel writes a wheel beside a package without code.
         large_files: URL of a folder for model.pt and model.ts. The zip lacks both, and large_files.yml lists them.
     """
