@@ -153,7 +153,7 @@ def test_a_header_is_read_again_only_after_a_change(tmp_path: Path, monkeypatch:
     header = dcmread(changed)
     monkeypatch.setattr(pydicom, "dcmread", count)
     assert [len(files_of_series(one.path)) for one in study] == [4, 4, 4] and not read
-    header.SeriesInstanceUID = f"{header.SeriesInstanceUID}.1"
+    header.SeriesInstanceUID = pydicom.uid.generate_uid()
     header.save_as(changed, enforce_file_format=True)
     assert [len(files_of_series(one.path)) for one in study] == [3, 4, 4] and read == [changed]
 
