@@ -7,6 +7,7 @@ from pathlib import Path
 from .contents import read_contents
 from .rewrite import rewrite_for_package
 from .settings import apply_training_settings
+from .signature import read_private_key
 from .write import write_package
 
 
@@ -16,6 +17,7 @@ def pack_bundle(
     out: str | Path = "dist",
     overlay: str | Path | None = None,
     scores: str | Path | None = None,
+    sign: str | Path | None = None,
 ) -> Path:
     """Make a folder and a zip of a bundle that run without this repository, and try them in a clean process.
 
@@ -26,7 +28,7 @@ def pack_bundle(
     - the weights as ``model.pt``, and scripted as ``model.ts`` with configs and code inside;
     - the record of the training, licence, model card, data licence and ``SHA256SUMS``.
 
-    The same input gives the same bytes.
+    The same input gives the same bytes, except for a signature.
 
     Args:
         bundle: folder of the bundle.
@@ -38,6 +40,7 @@ def pack_bundle(
             ``"_meta_::KEY"``, changes ``metadata.json``. Settings in the ``run.json`` beside the weights need no
             overlay.
         scores: output folder of an evaluation of these weights; its mean scores become ``eval_metrics``.
+        sign: PEM file of the private key that signs the package; None leaves it unsigned.
 
     Returns:
         path of the zip.
@@ -46,6 +49,7 @@ def pack_bundle(
         InputError: something is missing or does not fit, ``out`` holds other files of these names or cannot be written,
             or the package fails its trial.
     """
+    signer = None if sign is None else read_private_key(Path(sign))
     contents = read_contents(
         Path(bundle).resolve(),
         None if weights is None else Path(weights),
@@ -54,4 +58,4 @@ def pack_bundle(
     )
     contents = apply_training_settings(contents)
     contents = rewrite_for_package(contents)
-    return write_package(contents, Path(out).resolve())
+    return write_package(contents, Path(out).resolve(), signer)

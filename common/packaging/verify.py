@@ -14,19 +14,23 @@ from ..files import read_json
 from .archive import check_expansion, unpack_zip
 from .checksums import check_checksums
 from .process import in_clean_process
+from .signature import check_signature
 
 
-def verify_package(package: str | Path, load: bool = True) -> str:
+def verify_package(package: str | Path, load: bool = True, key: str | Path | None = None) -> str:
     """Compare every file of a packed bundle with its SHA-256, then load the weights strictly in a clean process.
 
     Loading builds the network, which runs the package's code.
 
     The check sums show that a package arrived whole. They do not show who made it: whoever can replace a file can
-    replace the list too. Compare the zip's own SHA-256 with the one that its maker publishes.
+    replace the list too. A signature that fits the maker's key shows it. Without one, compare the zip's own SHA-256
+    with the one that its maker publishes.
 
     Args:
         package: folder or zip of :func:`pack_bundle`.
         load: load the weights; False runs nothing of the package.
+        key: PEM file with the maker's public key; the package must have a signature that fits it. None checks no
+            signature.
 
     Returns:
         name and version of the bundle.
@@ -38,16 +42,18 @@ def verify_package(package: str | Path, load: bool = True) -> str:
     if not package.exists():
         raise InputError(f"{package}: no such folder or zip")
     if package.is_dir():
-        return _verify_folder(package.resolve(), load)
+        return _verify_folder(package.resolve(), load, key)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            return _verify_folder(unpack_zip(package, Path(temporary)), load)
+            return _verify_folder(unpack_zip(package, Path(temporary)), load, key)
         except InputError as error:
             raise InputError(str(error).replace(f"{temporary}{os.sep}", f"{package}: ")) from error
 
 
-def _verify_folder(folder: Path, load: bool) -> str:
+def _verify_folder(folder: Path, load: bool, key: str | Path | None) -> str:
     check_checksums(folder)
+    if key is not None:
+        check_signature(folder, Path(key))
     for path in sorted((folder / "models").glob("model.*")):  # PyTorch writes zips, too
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             check_expansion(path, archive)

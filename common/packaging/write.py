@@ -17,12 +17,13 @@ from .archive import strip_debugging, unpack_zip, write_zip
 from .checksums import LIST, check_checksums, foreign_files, read_checksums, write_checksums
 from .contents import Contents
 from .process import in_clean_process
+from .signature import sign_package
 from .trial import try_package
 
 logger = logging.getLogger(__name__)
 
 
-def write_package(contents: Contents, out: Path) -> Path:
+def write_package(contents: Contents, out: Path, signer: Any = None) -> Path:
     """Write the folder and the zip of a package, once it has passed its trial.
 
     Everything is made under a temporary name in ``out``. A failure leaves ``out`` as it was.
@@ -30,6 +31,7 @@ def write_package(contents: Contents, out: Path) -> Path:
     Args:
         contents: what goes into the package.
         out: folder for ``NAME/`` and ``NAME_vVERSION.zip``; an unchanged package there is replaced.
+        signer: return value of ``read_private_key``; None leaves the package unsigned.
 
     Returns:
         path of the zip.
@@ -58,6 +60,8 @@ def write_package(contents: Contents, out: Path) -> Path:
                 "they were trained with other settings, give those with --overlay"
             ) from error
         write_checksums(folder)
+        if signer is not None:
+            sign_package(folder, signer)
         files = [path for path in folder.rglob("*") if path.is_file()]
         write_zip(archive, {path.relative_to(folder.parent).as_posix(): path for path in files})
         logger.info("trying the package in a clean process: loading, one synthetic case, the scripted network alone")

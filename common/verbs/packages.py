@@ -14,6 +14,7 @@ def pack(
     out: str = "dist",
     overlay: str | None = None,
     scores: str | None = None,
+    sign: str | None = None,
 ) -> None:
     """Pack a bundle and its weights into a folder and a zip file that run without this repository.
 
@@ -24,13 +25,14 @@ def pack(
         overlay: JSON file with the training settings that differ from the bundle's. Keys "_meta_::NAME" change NAME in
             metadata.json.
         scores: output folder of an evaluation of the weights. Its scores go into metadata.json.
+        sign: PEM file of your private key, to sign the package. Needs the extra "sign".
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores)
+    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores, sign)
     print(f"{archive} and the folder beside it")
 
 
-def verify(package: str, load: bool = True) -> None:
+def verify(package: str, load: bool = True, key: str | None = None) -> None:
     """Check a packed bundle: compare every file with its SHA-256, and load the weights strictly.
 
     Loading the weights builds the network, which runs the package's code.
@@ -38,6 +40,8 @@ def verify(package: str, load: bool = True) -> None:
     Args:
         package: folder or zip file of the packed bundle.
         load: load the weights. false only checks the files and runs no code of the package.
+        key: PEM file of the maker's public key, which the signature must fit. Needs the extra "sign".
     """
+    signed = "" if key is None else f", {key} fits its signature"
     loaded = "the weights load" if load else "nothing of it was run"
-    print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
+    print(f"{verify_package(package, load, key)}: every file is as it was packed{signed}, {loaded}")
