@@ -19,6 +19,7 @@ from ..memory import check_memory
 from ..rules import Rule, check_value, fraction_below_one, list_of, number, one_of, or_null, three_of, whole_number
 from ..tensors import as_tensor
 
+MANY_CHANNELS = 8  # at least as many are summed channels-last if the network returns them so
 AXIS = Rule("a whole number of at least 1, or -1 for the whole axis", lambda n: n == -1 or whole_number(1).holds(n))
 FRACTION, NUMBER = fraction_below_one(), number(-math.inf)
 OPTIONS: dict[str, Rule] = {
@@ -210,7 +211,10 @@ class WindowInferer(SlidingWindowInferer):
                     voxels = " x ".join(map(str, tiles.shape))
                     need = 4 * len(image) * outputs.shape[1] * math.prod(tiles.shape)
                     check_memory(f"{voxels} voxels", f"the sum of {outputs.shape[1]} output channels", need)
-                summed = image.new_zeros(len(image), outputs.shape[1], *tiles.shape, dtype=torch.float32)
+                last = outputs.stride(1) == 1 and outputs.shape[1] >= MANY_CHANNELS
+                order = torch.channels_last_3d if last else torch.contiguous_format
+                size = (len(image), outputs.shape[1], *tiles.shape)
+                summed = torch.empty(size, dtype=torch.float32, device=image.device, memory_format=order).zero_()
             for place, output in zip(batch, outputs[:, :, x, y, z]):
                 summed[place].addcmul_(output.float(), weight)
                 weights[place] += weight

@@ -195,6 +195,19 @@ def test_bfloat16_gives_a_close_float32_result(network: Network) -> None:
     assert not torch.allclose(low, high, atol=1e-5)
 
 
+@pytest.mark.parametrize(("channels", "last"), [(7, False), (8, True)])
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+def test_many_channels_are_summed_in_the_networks_order(channels: int, last: bool, mode: str) -> None:
+    conv = nn.Conv3d(1, channels, 1).requires_grad_(False)
+    infer = WindowInferer((6, 4, 4), overlap=0.5, mode=mode, precision="float32")
+    image = torch.randn(1, 1, 11, 9, 7)
+    expected = infer(image, lambda x: conv(x).contiguous())
+    output = infer(image, lambda x: conv(x).contiguous(memory_format=torch.channels_last_3d))
+    assert torch.equal(output, expected)
+    assert expected.is_contiguous() and output.is_contiguous() is not last
+    assert output.is_contiguous(memory_format=torch.channels_last_3d) is last
+
+
 def test_bfloat16_outputs_are_summed_in_float32() -> None:
     """256 + 1 is 256 in bfloat16."""
 
