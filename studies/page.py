@@ -81,7 +81,7 @@ def _section(study: Study, cases: Cases) -> str:
     file = result_file(study.name, cases.name)
     result: dict[str, Any] = read_json(file) if file.exists() else {"claims": []}
     noted = {claim["claim"]: claim for claim in result["claims"]}
-    first = next(iter(study.arms))
+    first = study.arms_on(cases)[0]
     command = f"python -m studies {study.name}"
     if result["claims"]:
         seeds = max(len(claim.get("by_seed", ())) for claim in result["claims"])
@@ -96,7 +96,7 @@ def _section(study: Study, cases: Cases) -> str:
         "| claim | published | ours | outcome | command |",
         "|---|---|---|---|---|",
     ]
-    for claim in study.claims:
+    for claim in study.claims_on(cases):
         ours = noted.get(claim.text, {"outcome": NOT_RUN})
         cells = [claim.text, claim.published, _ours(claim.score, ours), ours["outcome"], f"`{command}`"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -16,9 +16,10 @@ from common.reporting.formats import Row, format_table
 
 from .run import read_state
 from .statistics import CaseScores, Outcome, decide, detectable
-from .study import Score, Study
+from .study import Cases, Score, Study
 
 OUTCOME, TABLE, PAGE, PLOT = "outcome.json", "claims.csv", "report.md", "claims.png"
+FIT = (0.75, 0.92)  # range of the best mean score that leaves room for differences
 HEADER = [
     "claim", "first", "second", "score", "cases", "seeds", "difference", "95% low", "95% high", "p Holm", "outcome",
 ]  # fmt: skip
@@ -33,26 +34,28 @@ def write_report(study: Study, out: Path) -> str:
         the text of ``report.md``.
     """
     state = read_state(out)
-    found = {name: _scores(study, score, out) for name, score in study.scores.items()}
-    outcomes = decide(study.claims, study.scores, found)
+    cases = study.cases_called(state["data"])
+    arms = study.arms_on(cases)
+    found = {name: _scores(arms, score, out) for name, score in study.scores_on(cases).items()}
+    outcomes = decide(study.claims_on(cases), study.scores, found)
     table = format_table([HEADER, *map(_row, outcomes)], "csv")
     with whole_file(out / TABLE, lambda path: path.read_text().startswith(",".join(HEADER))) as partial:
         partial.write_text(table + "\n")
     save_png(draw_claims(study, outcomes), out / PLOT)
     content = {"study": study.name, "data": state["data"], "machine": state["machine"], "updates": state["updates"]}
-    content |= {"cpu_minutes": _minutes(study, state, found), "claims": [_noted(outcome) for outcome in outcomes]}
+    content |= {"cpu_minutes": _minutes(state, found), "claims": [_noted(outcome) for outcome in outcomes]}
     write_own_json(content, out / OUTCOME)
-    text = _text(study, state, found, outcomes)
+    text = _text(study, cases, state, found, outcomes)
     with whole_file(out / PAGE, lambda path: path.read_text().startswith("# Study ")) as partial:
         partial.write_text(text + "\n")
     return text
 
 
-def _scores(study: Study, score: Score, out: Path) -> dict[str, dict[int, CaseScores]]:
+def _scores(arms: Sequence[str], score: Score, out: Path) -> dict[str, dict[int, CaseScores]]:
     """Return the scores of the cases by arm and seed, of what is finished."""
-    found: dict[str, dict[int, CaseScores]] = {arm: {} for arm in study.arms}
+    found: dict[str, dict[int, CaseScores]] = {arm: {} for arm in arms}
     name = "classes.csv" if score.columns == "true class" else "scores.csv"
-    for arm in study.arms:
+    for arm in arms:
         for file in sorted((out / "arms" / arm).glob(f"seed*/{name}")):  # written after the evaluation
             values = _true_class(file) if name == "classes.csv" else _means(file, score.columns)
             if values:
@@ -97,30 +100,30 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.4g}")
 
 
-def _minutes(study: Study, state: Mapping[str, Any], found: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> float:
+def _minutes(state: Mapping[str, Any], found: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> float:
     """Return the CPU minutes of the finished trainings and their evaluations."""
     done = {f"{arm}/seed{seed}" for arms in found.values() for arm, seeds in arms.items() for seed in seeds}
     return round(sum(seconds for key, seconds in state["cpu_seconds"].items() if key in done) / 60, 1)
 
 
-def _text(study: Study, state: Mapping[str, Any], found: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
-    cases = study.phantoms if state["data"] == study.phantoms.name else study.real
-    assert cases is not None
-    arms: list[Row] = [["arm", "updates", "seeds", *(f"{name}, mean (sd over cases)" for name in study.scores)]]
-    for arm in study.arms:
-        seeds = sorted({seed for scores in found.values() for seed in scores[arm]})
-        arms.append([arm, state["updates"][arm], len(seeds), *(_mean(found[name][arm]) for name in study.scores)])
+def _text(
+    study: Study, cases: Cases, state: Mapping[str, Any], found: Mapping[str, Any], outcomes: Sequence[Outcome]
+) -> str:
+    arms: list[Row] = [["arm", "updates", "seeds", *(f"{name}, mean (sd over cases)" for name in found)]]
+    for arm in study.arms_on(cases):
+        seeds = {seed for scores in found.values() for seed in scores[arm]}
+        arms.append([arm, state["updates"][arm], len(seeds), *(_mean(scores[arm]) for scores in found.values())])
     lines = [f"# Study {study.name}: {study.title}", "", f"Data: {cases.name}. {cases.carries} {cases.trivial}"]
     lines += ["", format_table(arms, "markdown"), "", format_table([HEADER, *map(_row, outcomes)], "markdown"), ""]
-    for outcome in outcomes:
-        lines.append(f"- {sentence(study, outcome, cases.test)}")
+    lines += [f"- {sentence(study, outcome, len(outcomes))}" for outcome in outcomes]
+    lines += [f"- {note}" for note in _unfit(cases, found)]
     most = max((len(outcome.by_seed) for outcome in outcomes), default=0)
     lines += [
         "",
         f"The intervals cover cases, and not trainings: {most} training(s) of each arm. 95 % interval: BCa bootstrap "
         "of the mean paired difference over the cases, seeds averaged. p: Wilcoxon signed-rank, Holm over all claims.",
         "",
-        f"{_minutes(study, state, found):g} CPU minutes of training and evaluation. {state['machine']}.",
+        f"{_minutes(state, found):g} CPU minutes of training and evaluation. {state['machine']}.",
     ]
     return "\n".join(lines)
 
@@ -132,14 +135,27 @@ def _mean(seeds: Mapping[int, CaseScores]) -> str:
     return f"{np.nanmean(values):.4f} ({np.nanstd(values, ddof=1):.4f})"
 
 
-def sentence(study: Study, outcome: Outcome, cases: int) -> str:
-    """Return the outcome of a claim as a sentence."""
+def _unfit(cases: Cases, found: Mapping[str, Mapping[str, Mapping[int, CaseScores]]]) -> list[str]:
+    """Return a note for each score that phantoms make too easy or too hard to tell arms apart."""
+    notes = []
+    for name, arms in found.items():
+        means = [np.nanmean([*scores.values()]) for seeds in arms.values() for scores in seeds.values()]
+        if cases.recipe is not None and means and not FIT[0] <= max(means) <= FIT[1]:
+            notes.append(
+                f"The best {name} of a training is {max(means):.3f}, outside {FIT[0]} to {FIT[1]}: the phantoms are "
+                "too easy or too hard, or the training is too short, to tell arms apart."
+            )
+    return notes
+
+
+def sentence(study: Study, outcome: Outcome, claims: int) -> str:
+    """Return the outcome of a claim, one of so many, in words."""
     claim, difference = outcome.claim, outcome.difference
     text = f"{claim.text}: **{outcome.result}**"
     if difference is None:
         return f"{text}. {claim.first} or {claim.second} has no finished training."
     effect = study.scores[claim.score].effect
-    least = detectable(outcome.sd, difference.pairs, len(study.claims))
+    least = detectable(outcome.sd, difference.pairs, claims)
     by_seed = ", ".join(f"{value:+.4f}" for value in outcome.by_seed)
     return (
         f"{text}. {claim.score} of {claim.first} minus {claim.second}: {difference.mean:+.4f}, 95 % interval "

@@ -67,22 +67,23 @@ def run_study(
             raise InputError(f"{out}: began with {key} {state[key]}, not {value}; choose another --out, or the same")
     say_power(study, cases)
     lists = write_cases(cases, out, dataset_dir)
-    bases = _bases(study, cases, lists, out)
+    base = _base(study, cases, lists, out)
+    arms = study.arms_on(cases)
     if not state:
-        costs = {arm: _measure(study, _arm_files(study, cases, arm, bases, out), lists) for arm in study.arms}
+        costs = {arm: _measure(study, _overlays(study, cases, arm, base, out), lists) for arm in arms}
         state = {**asked, "seeds": seeds, "machine": _machine(), "cpu_seconds": {}}
         state["updates"] = _choose_updates(study, cases, costs, asked["hours"], updates)
         state["update_seconds"] = {arm: round(cost.seconds, 3) for arm, cost in costs.items()}
         state["epochs"] = {arm: cost.epochs for arm, cost in costs.items()}
-    elif updates is not None and state["updates"][next(iter(study.arms))] != updates:
+    elif updates is not None and state["updates"][arms[0]] != updates:
         raise InputError(f"{out}: began with other --updates, {state['updates']}; choose another --out, or the same")
     state["seeds"] = max(seeds, state["seeds"])
     write_own_json(state, out / STATE)
     print(f"updates of each training: {state['updates']}", flush=True)
     for seed in range(seeds):
-        for arm in study.arms:
+        for arm in arms:
             per_epoch = state["updates"][arm] // state["epochs"][arm]
-            files = _arm_files(study, cases, arm, bases, out, per_epoch)
+            files = _overlays(study, cases, arm, base, out, per_epoch)
             print(f"\n{study.name}: {arm}, seed {seed}", flush=True)
             before, started = _cpu_seconds(), time.time()
             try:
@@ -126,45 +127,39 @@ def read_state(out: Path) -> dict[str, Any]:
 
 def say_power(study: Study, cases: Cases) -> None:
     """Print, for each score, the difference that the study can detect."""
-    for name, score in study.scores.items():
-        tests = sum(claim.score == name for claim in study.claims)
-        least = detectable(score.sd, cases.test, len(study.claims))
+    claims = study.claims_on(cases)
+    for name, score in study.scores_on(cases).items():
+        tests = sum(claim.score == name for claim in claims)
+        least = detectable(score.sd, cases.test, len(claims))
         verdict = "enough for" if least <= score.effect else "more than"
         print(
             f"{study.name}, {cases.name}, {name} ({tests} claims): with a standard deviation of {score.sd:g} over "
             f"{cases.test} test cases, it detects a mean difference of {least:.4f} (power 80 %, Holm over all "
-            f"{len(study.claims)} claims), {verdict} the effect asked for, {score.effect:g}",
+            f"{len(claims)} claims), {verdict} the effect asked for, {score.effect:g}",
             flush=True,
         )
 
 
-def _bases(study: Study, cases: Cases, lists: Path, out: Path) -> list[Path]:
-    """Return the overlays of every arm: the plan of real cases or the demo of phantoms, then the study's settings."""
-    if cases.recipe is None:
-        plan = out / PLAN
-        if not plan.exists():
-            write_plan(plan_training(study.configs.parent, lists, PLANNED_HOURS, FOLD), plan)
-    else:
-        plan = study.configs / "demo.json"
-    common = out / "overlays" / "every_arm.json"
-    make_folder(common.parent)
-    write_own_json({"picture_interval": None, **cases.settings}, common)
-    return [plan, common]
+def _base(study: Study, cases: Cases, lists: Path, out: Path) -> Path:
+    """Return the first overlay of every arm: one plan of the real cases, or the demo for phantoms."""
+    if cases.recipe is not None:
+        return study.configs / "demo.json"
+    plan = out / PLAN
+    if not plan.exists():
+        write_plan(plan_training(study.configs.parent, lists, PLANNED_HOURS, FOLD), plan)
+    return plan
 
 
-def _arm_files(
-    study: Study, cases: Cases, arm: str, bases: Sequence[Path], out: Path, per_epoch: int = 1
-) -> list[Path]:
+def _overlays(study: Study, cases: Cases, arm: str, base: Path, out: Path, per_epoch: int = 1) -> list[Path]:
     """Write the settings of an arm, and return its overlays in their order."""
-    files, settings = list(bases), {"updates_per_epoch": per_epoch}
+    files = [study.configs / overlay for overlay in study.arms[arm] if isinstance(overlay, str)]
+    settings: dict[str, Any] = {"picture_interval": None, "updates_per_epoch": per_epoch, **cases.settings}
     for overlay in study.arms[arm]:
-        if isinstance(overlay, str):
-            files.append(study.configs / overlay)
-        else:
-            settings |= overlay
+        settings |= {} if isinstance(overlay, str) else overlay
     own = out / "overlays" / f"{arm}.json"
+    make_folder(own.parent)
     write_own_json(settings | dict(cases.arms.get(arm, {})), own)
-    return [*files, own]
+    return [base, *files, own]
 
 
 def _measure(study: Study, files: Sequence[Path], lists: Path) -> Cost:

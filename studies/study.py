@@ -63,8 +63,9 @@ class Cases:
         trivial: what would make the claim trivial.
         recipe: phantom, or None for the cases of ``--dataset_dir``.
         modalities: channels of the cases of ``--dataset_dir``.
-        settings: settings of every arm.
+        settings: settings of every arm; they go over its overlays.
         arms: further settings of single arms.
+        without: arms that these cases leave out.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Cases:
     modalities: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    without: Sequence[str] = ()
 
     @property
     def number(self) -> int:
@@ -123,12 +125,29 @@ class Study:
                 if name not in known:
                     raise InputError(f"{self.name}: {kind} '{name}' of a claim; expected one of {', '.join(known)}")
         cases = [self.phantoms, *([self.real] if self.real else [])]
-        for name in (*self.equal_time, *(arm for data in cases for arm in data.arms)):
+        for name in (*self.equal_time, *(arm for data in cases for arm in (*data.arms, *data.without))):
             if name not in self.arms:
                 raise InputError(f"{self.name}: unknown arm '{name}'; expected one of {', '.join(self.arms)}")
         for overlay in (overlay for overlays in self.arms.values() for overlay in overlays):
             if isinstance(overlay, str) and not (self.configs / overlay).is_file():
                 raise InputError(f"{self.name}: {self.configs / overlay} is missing; expected an overlay of the bundle")
+
+    def arms_on(self, cases: Cases) -> list[str]:
+        """Return the arms that run on these cases."""
+        return [arm for arm in self.arms if arm not in cases.without]
+
+    def claims_on(self, cases: Cases) -> list[Claim]:
+        """Return the claims on arms that run on these cases."""
+        return [claim for claim in self.claims if not {claim.first, claim.second} & {*cases.without}]
+
+    def scores_on(self, cases: Cases) -> dict[str, Score]:
+        """Return the scores that these claims need."""
+        needed = {claim.score for claim in self.claims_on(cases)}
+        return {name: score for name, score in self.scores.items() if name in needed}
+
+    def cases_called(self, name: str) -> Cases:
+        """Return the cases with a name."""
+        return self.phantoms if self.real is None or name == self.phantoms.name else self.real
 
     @property
     def configs(self) -> Path:
