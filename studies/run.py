@@ -75,8 +75,11 @@ def run_study(
         state["updates"] = _choose_updates(study, cases, costs, asked["hours"], updates)
         state["update_seconds"] = {arm: round(cost.seconds, 3) for arm, cost in costs.items()}
         state["epochs"] = {arm: cost.epochs for arm, cost in costs.items()}
-    elif updates is not None and state["updates"][arms[0]] != updates:
-        raise InputError(f"{out}: began with other --updates, {state['updates']}; choose another --out, or the same")
+    elif updates is not None and _whole_epochs(updates, state["epochs"][arms[0]]) != state["updates"][arms[0]]:
+        raise InputError(
+            f"{out}: began with {state['updates'][arms[0]]} updates of {arms[0]}, not {updates}; choose another --out, "
+            "or the same"
+        )
     state["seeds"] = max(seeds, state["seeds"])
     write_own_json(state, out / STATE)
     print(f"updates of each training: {state['updates']}", flush=True)
@@ -201,8 +204,13 @@ def _choose_updates(
     chosen = {}
     for arm, cost in costs.items():
         ratio = first.seconds / cost.seconds if arm in study.equal_time else 1.0
-        chosen[arm] = max(1, int(updates * ratio / cost.epochs)) * cost.epochs
+        chosen[arm] = _whole_epochs(updates * ratio, cost.epochs)
     return chosen
+
+
+def _whole_epochs(updates: float, epochs: int) -> int:
+    """Return the updates of so many equal epochs, at least one for each."""
+    return max(1, int(updates / epochs)) * epochs
 
 
 def _machine() -> str:

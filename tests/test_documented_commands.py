@@ -30,6 +30,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\S*python|torchrun|make)\s[^`]*)`")
+MODULES = r"monai\.bundle|common|benchmarks|studies|pytest"
 PLACEHOLDER = re.compile(r"^[A-Z]+$|^<.*>$|\.\.\.")  # VERB, <bundle>, ...
 
 
@@ -62,7 +63,7 @@ def commands(page: Path) -> Iterator[Command]:
             if assignment:
                 variables[assignment[1]] = assignment[2].strip('"')
                 continue
-            if re.match(r"\s*(make\b|(\S*python|torchrun)\b.* -m (monai\.bundle|common|benchmarks|studies|pytest)\b)", line):
+            if re.match(rf"\s*(make\b|(\S*python|torchrun)\b.* -m ({MODULES})\b)", line):
                 yield Command(page, shlex.split(line, comments=True))
 
 

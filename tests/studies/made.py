@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common.child import Ended
 from common.engines import save_whole
 from common.record import RunRecord, made_by
@@ -76,12 +78,19 @@ class FakeRuns:
         return Ended(0, "")
 
     def train(self, folder: Path, seed: int) -> None:
-        import torch
-
         folder.mkdir(parents=True, exist_ok=True)
         save_whole({"w": torch.zeros(2)}, folder / "model.pt")
         cases = [{"case": "case_000", "image": "0", "label": "0"}]
         RunRecord(
-            bundle={"name": "x", "version": "1.0.0"}, settings={"network_def": {"_target_": "a.Net"}}, training={}, fold=0,
-            seed=seed, scans={}, train_cases=cases, validation_cases=[], test_cases=[], versions={}, command="train",
-        ).write(folder)  # fmt: skip
+            bundle={"name": "x", "version": "1.0.0"},
+            settings={"network_def": {"_target_": "a.Net"}},
+            training={},
+            fold=0,
+            seed=seed,
+            scans={},
+            train_cases=cases,
+            validation_cases=[],
+            test_cases=[],
+            versions={},
+            command="train",
+        ).write(folder)

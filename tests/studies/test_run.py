@@ -71,7 +71,7 @@ def test_an_interrupted_arm_never_enters_the_table(fake: Callable, tmp_path: Pat
 
 def test_other_updates_are_refused_in_a_folder_that_began(fake: Callable, tmp_path: Path) -> None:
     fake(None, "--seeds", "1")
-    with pytest.raises(InputError, match="began with .*updates"):
+    with pytest.raises(InputError, match=r"began with .*updates"):
         fake(None, "--updates", "8")
     with pytest.raises(InputError, match=r"began with hours 1.0, not 3.0"):
         run([write_study(tmp_path), "--out", str(tmp_path / "out"), "--hours", "3"])

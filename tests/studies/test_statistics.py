@@ -45,8 +45,8 @@ def test_the_interval_decides_a_claim(difference: float, spread: float, kind: st
 
 
 def test_holms_correction_counts_every_claim() -> None:
-    alone = outcomes(0.03, spread=0.2, cases=64)
-    among = outcomes(0.03, 0.0, 0.0, 0.0, 0.0, spread=0.2, cases=64)
+    alone = outcomes(0.035, spread=0.2, cases=64)
+    among = outcomes(0.035, 0.0, 0.0, 0.0, 0.0, spread=0.2, cases=64)
     assert alone[0].result == SUPPORTED and 0.01 < alone[0].p_holm < 0.05
     assert among[0].p_holm == pytest.approx(5 * alone[0].p_holm) and among[0].result == NOT_DECIDED
 

@@ -81,7 +81,7 @@ def test_a_wrong_definition_is_refused(tmp_path: Path, changes: dict, message: s
 
 
 def test_a_folder_without_a_study_has_no_report(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="study.json: not written by a study"):
+    with pytest.raises(InputError, match=r"study\.json: not written by a study"):
         run(["report", "mpunet", "--out", str(tmp_path)])
-    with pytest.raises(InputError, match="outcome.json: not written by"):
+    with pytest.raises(InputError, match=r"outcome\.json: not written by"):
         run(["page", str(tmp_path)])
