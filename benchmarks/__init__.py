@@ -1,1 +1,1 @@
-"""Time and memory of this repository, compared with a Model Zoo-style configuration: ``python -m benchmarks VERB``."""
+"""Measure time and memory beside a configuration as in the Model Zoo: ``python -m benchmarks VERB``."""

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m benchmarks VERB ...``; each verb prints one table."""
+"""Run the command line of the benchmarks, ``python -m benchmarks VERB ...``; each verb prints one table."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,6 +111,17 @@ def make_folder(folder: str | Path) -> None:
     except OSError as error:
         _check_no_file(Path(folder))
         raise InputError(f"{folder}: cannot be made ({os_reason(error)}); choose another folder") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder; make the folder if it is missing.
+
+    Raises:
+        InputError: if they cannot, as on a disk that is mounted for reading.
+    """
+    make_folder(folder)
+    with failures_of_writing(folder), tempfile.TemporaryFile(dir=folder, prefix=PARTIAL):
+        pass
 
 
 def _check_no_file(folder: Path) -> None:

@@ -37,7 +37,7 @@ def start_session(log_file: str | Path, distributed: bool | str = False) -> None
 
     Args:
         log_file: file for the messages of the first process.
-        distributed: join the process group of ``torchrun``, with NCCL if there is CUDA and else with gloo.
+        distributed: whether to join the process group of ``torchrun``, with NCCL if there is CUDA and else with gloo.
 
     Raises:
         InputError: if ``distributed`` is set without ``torchrun``, or if the log file cannot be written.

@@ -1,4 +1,4 @@
-"""Fixtures that several tests use."""
+"""Define fixtures that several tests use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _seeded() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Where itk is installed, it uses a table once more after its end; leaked, the table stays."""
+    """Keep a table of itk, which itk uses once more after its end."""
     table = getattr(sys.modules.get("swig_runtime_data4"), "type_pointer_capsule", None)
     if table is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(table))

@@ -1,4 +1,4 @@
-"""Made patients of a task that no bundle is for: three labels, two MRI modalities, three classes."""
+"""Draw patients of a task that no bundle has: three labels, two MRI modalities, three classes."""
 
 from __future__ import annotations
 

@@ -217,7 +217,8 @@ Add Adjust Align Append Apply Assign Attach Augment Average Begin Blend Bound Bu
 Classify Clip Close Collect Combine Compare Complete Compute Continue Convert Convolve Copy Correct Count Cover Create
 Crop Cut Decide Decode Define Deform Derive Describe Detect Divide Double Draw Drop Encode End Erase Estimate Evaluate
 Examine Exchange Expand Explain Extend Extract Fill Find Fire Fit Flip Follow Forward Freeze Fuse Gather Get Give
-Group Guide Halve Hash Hold Identify Ignore Implement Infer Initialise Initialize Interpolate Iterate Join Keep Label
+Group Guide Halve Hash Hold Identify Ignore Implement Infer Initialise Initialize Install Interpolate Iterate Join Keep
+Label
 Leave Let Limit List Load Locate Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mix Move Multiply Name
 Normalise Normalize Note Open Order Pack Pad Parse Pass Pick Place Plot Pool Post-process Predict Prepare Print
 Process Project Provide Put Raise Read Rebuild Recognise Record Reduce Refine Refuse Register Release Remove Rename

@@ -1,4 +1,4 @@
-"""The list of the bundles: complete, and quick because it imports nothing heavy."""
+"""Test that the list of bundles is complete, and quick because it imports no large library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_folder_without_bundles_is_refused(tmp_path: Path) -> None:
         bundle_entries(tmp_path)
 
 
-def test_a_pipe_that_is_closed_early_is_no_fault() -> None:
+def test_a_pipe_that_closes_early_ends_without_an_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([sys.executable, "-m", "common", "list"], stdout=writing, stderr=subprocess.PIPE, check=False)

@@ -1,4 +1,4 @@
-"""Child processes: what they print, the line of their error, and their end."""
+"""Test what child processes print, the line of their error, and how they end."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PLACEHOLDER = re.compile(r"^[A-Z]+$|^<.*>$|\.\.\.")  # VERB, <bundle>, ...
 
 
 class Command(NamedTuple):
-    """A command of a page; one within a sentence may leave arguments out."""
+    """Hold a command of a page; a command within a sentence may leave arguments out."""
 
     page: Path
     words: list[str]

@@ -1,4 +1,4 @@
-"""Tests of the reader of label names in the forms of data sets."""
+"""Test the reader of label names in the forms of data sets."""
 
 import json
 

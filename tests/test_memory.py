@@ -1,4 +1,4 @@
-"""Free memory: the smallest of what the machine, its control groups and the process limit leave."""
+"""Test that free memory is the smallest limit of machine, control groups and process."""
 
 from __future__ import annotations
 

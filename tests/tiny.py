@@ -1,4 +1,4 @@
-"""The form in which each method describes its bundle to the tests: a narrow network and a tiny cohort."""
+"""Define how each method describes its bundle to the tests: a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 

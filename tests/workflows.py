@@ -69,7 +69,7 @@ def config_files(tmp_path: Path) -> Callable[..., list[str]]:
     """Return the paths of the named configs of a bundle and of the tiny overlay."""
 
     def files(bundle: Path, *names: str) -> list[str]:
-        overlay = tmp_path / "tiny.json"
+        overlay = tmp_path / f"tiny_{bundle.name}.json"
         tiny = dict(TINY[bundle.name])
         if "train" not in names:
             tiny = {k: v for k, v in tiny.items() if not k.startswith(METHOD[bundle].only_in_train)}

@@ -93,9 +93,12 @@ def write_datalist(
     """
     root, out = Path(root), Path(out)
     check_share(validation_share)
-    if by not in KEPT_TOGETHER or (by == "site" and splits is not None):
-        found = f"--by {by}" if by not in KEPT_TOGETHER else f"--by site and --splits {splits}"
-        raise UsageError(f"{found}: expected --by {' or --by '.join(KEPT_TOGETHER)}; splits already assign the cases")
+    if by not in KEPT_TOGETHER:
+        raise UsageError(f"--by {by}: expected --by {' or --by '.join(KEPT_TOGETHER)}")
+    if by == "site" and splits is not None:
+        raise UsageError(
+            f"--by site, --splits {splits}: the splits already assign the cases to folds; leave one of both out"
+        )
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout}: expected one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
@@ -119,7 +122,17 @@ def write_datalist(
     dealt = len(set(fold_of.values())) or (min(5, len(groups)) if by == "site" else 5)
     if fold_of and folds not in (None, dealt):
         raise UsageError(f"--folds {folds}, but {splits} has {dealt} splits; omit --folds")
+    for scans in patients.values():
+        if len({fold_of.get(case["case"]) for case in scans}) > 1:
+            names = first_names([case["case"] for case in scans])
+            raise InputError(
+                f"--splits {splits}: {names}, of the patient {scans[0]['patient']}, are under val of several splits, "
+                "expected one; correct the splits, or the patients"
+            )
     folds = dealt if folds is None else folds
+    if len(groups) < 2:
+        where = " outside --test" if fixed else ""
+        raise InputError(f"{root}: {len(groups)} {by}{where}, expected at least 2, one for each fold; add cases")
     if not (2 <= folds <= len(groups) and 0 <= fold < folds):
         raise InputError(
             f"--folds {folds}, --fold {fold}: expected 2 to {len(groups)} folds, the number of {by}s "
@@ -161,8 +174,9 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
         a dict for each case name, with ``class``, ``patient`` and ``site`` where the row has them.
 
     Raises:
-        InputError: the file cannot be read or decoded, a column or case is missing, a row has no class in a table with
-            classes, or a case has two rows.
+        InputError: the file cannot be read or decoded, a column or case is missing, two columns have one name, a row
+            has more cells than columns or no class in a table with classes, a case has two rows, or two values of a
+            column differ in upper and lower case alone.
     """
     path = Path(path)
     try:
@@ -172,7 +186,7 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
         reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        rows = [{key: (row[key] or "").strip() for key in columns} for row in reader]
+        lines = list(reader)
     except OSError as error:
         raise InputError(f"--classes {path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -182,14 +196,26 @@ def read_case_classes(path: str | Path) -> dict[str, dict]:
             f"{path}: found the columns {', '.join(columns) or 'none'}; expected case and one or more of "
             f"{', '.join(COLUMNS)}, separated by commas"
         )
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise InputError(f"{path}: {columns.count(twice[0])} columns {twice[0]!r}, expected one; remove the others")
     known: dict[str, dict] = {}
-    for number, row in enumerate(rows, start=1):
+    spelt: dict[tuple[str, str], str] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.get(None):
+            raise InputError(
+                f"{path}: row {number} has {len(columns) + len(line[None])} cells, expected {len(columns)}; put a "
+                'value with commas in quotation marks, "..."'
+            )
+        row = {key: (line[key] or "").strip() for key in columns}
         if not row["case"] or row.get("class") == "":
             raise InputError(f"{path}: row {number} has no {'class' if row['case'] else 'case'}")
         name = safe_name(row["case"])
         if name in known:
             raise InputError(f"{path}: {name} has two rows; leave one row for each case")
         known[name] = {key: row[key] for key in COLUMNS if row.get(key)}
+        for key, value in known[name].items():
+            if value != (first := spelt.setdefault((key, value.casefold()), value)):
+                raise InputError(f"{path}: the column {key!r} has {first} and {value}, expected one spelling; use one")
         if (value := row.get("class", "")).isdecimal():
             known[name]["class"] = int(value)
     return known

@@ -88,9 +88,10 @@ def batch_size_per_rank(batch_size: int) -> int:
     Raises:
         InputError: the batch size is not a multiple of the number of processes.
     """
-    if batch_size % idist.get_world_size():
-        raise InputError(f"a batch of {batch_size} cannot be shared by {idist.get_world_size()} processes")
-    return batch_size // idist.get_world_size()
+    count = idist.get_world_size()
+    if batch_size % count:
+        raise InputError(f"a batch of {batch_size} cannot be shared by {count} processes; give a multiple of {count}")
+    return batch_size // count
 
 
 class CaseSampler(DistributedSampler):
@@ -143,7 +144,7 @@ class TrainingLoader(DataLoader):
         batch_size: number of samples in a batch, over all processes.
         num_workers: number of worker processes, which live through all epochs.
         seed: seed of the run.
-        distinct: draw no case twice for one batch; otherwise, draw with replacement.
+        distinct: whether a batch has no case twice; otherwise, cases are drawn with replacement.
 
     Raises:
         InputError: ``batch_size`` is not a multiple of the number of processes.

@@ -173,7 +173,8 @@ def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:
                 f"{folder}: {name} has {one.size[2]} frames, expected one slice in each file; convert it to NIfTI, "
                 "for example with dcm2niix"
             )
-        if not all(np.isfinite(v).all() for v in (one.position, one.orientation, one.spacing)):
+        placed = all(np.isfinite(v).all() for v in (one.position, one.orientation, one.spacing))
+        if not placed or one.spacing.min() <= 0:
             raise InputError(
                 f"{folder}: {name} has no valid slice position (ImagePositionPatient, ImageOrientationPatient, "
                 "PixelSpacing), such as a secondary capture; export the original series"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import warnings
 import zlib
@@ -81,6 +82,11 @@ class _Header:
     def text(self, keyword: str) -> str:
         return self.raw(keyword).decode("latin-1").strip(" \0")
 
+    def has(self, keyword: str) -> bool:
+        """Return whether the header has an element that is not empty."""
+        item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
+        return bool(getattr(item, "value", None))
+
     def integer(self, keyword: str, missing: int) -> int:
         """Return an unsigned 16-bit number, or ``missing``."""
         item = self.elements.get_item(pydicom.datadict.tag_for_keyword(keyword))
@@ -115,11 +121,18 @@ class _Header:
 
 
 def read_identity(path: Path) -> Identity:
-    """Read which patient, study and series a DICOM file belongs to.
+    """Read which patient, study and series a DICOM file belongs to, once as long as the file stays the same.
 
     Raises:
         InputError: the file is damaged.
     """
+    status = path.stat()
+    return _identity(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(2**16)  # each series of a folder is found among all files of the folder
+def _identity(path: Path, length: int, changed: int) -> Identity:
+    """Read the identity of a file that has this size in bytes and this time of its last change."""
     header = _Header(path)
     return Identity(
         patient=header.decoded("PatientID"),
@@ -138,7 +151,8 @@ def read_slice(path: Path) -> Slice:
     """Read the header of an image.
 
     Raises:
-        InputError: the file is damaged or not an image, or its number of pixels differs from its header.
+        InputError: the file is damaged or not an image, its number of pixels differs from its header, or its values do
+            not follow from the pixels by a slope and an intercept.
     """
     header = _Header(path)
     columns, rows = header.integer("Columns", 0), header.integer("Rows", 0)
@@ -156,6 +170,16 @@ def read_slice(path: Path) -> Slice:
         raise InputError(
             f"{path}: BitsAllocated {allocated} and BitsStored {stored} in its header, expected 8, 16 or 32 and at "
             "most this; copy it again, or convert the series to NIfTI"
+        )
+    if (high := header.integer("HighBit", stored - 1)) != stored - 1:
+        raise InputError(
+            f"{path}: HighBit {high} and BitsStored {stored} in its header, expected HighBit {stored - 1}; "
+            "correct the header, or convert the series to NIfTI"
+        )
+    if not header.text("RescaleSlope") and header.has("ModalityLUTSequence"):
+        raise InputError(
+            f"{path}: its values are in a Modality LUT Sequence, expected RescaleSlope and RescaleIntercept; "
+            "convert the series to NIfTI with a tool that applies the table"
         )
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         if header.text(keyword) and not np.isfinite(header.numbers(keyword, 1)).all():
@@ -200,12 +224,18 @@ def read_slices(path: Path) -> list[Slice]:
         if len(frames) != one.size[2]:
             return [one]
         return [_frame(one, k, groups, shared[0] if shared else {}) for k, groups in enumerate(frames)]
+    except InputError:
+        raise
     except DAMAGED:
         return [one]
 
 
 def _frame(one: Slice, number: int, groups: Any, shared: Any) -> Slice:
-    """Return a frame of an enhanced image, from the functional groups of the frame and those of all frames."""
+    """Return a frame of an enhanced image, from the functional groups of the frame and those of all frames.
+
+    Raises:
+        InputError: its values would be rescaled by 0, or by something that is not a number.
+    """
 
     def value(macro: str, keyword: str, count: int, missing: Any = None) -> np.ndarray:
         for place in (groups, shared):
@@ -214,13 +244,20 @@ def _frame(one: Slice, number: int, groups: Any, shared: Any) -> Slice:
                 return found if found.size == count else np.full(count, np.nan)
         return np.full(count, np.nan if missing is None else missing)
 
+    slope = float(value("PixelValueTransformationSequence", "RescaleSlope", 1, one.slope)[0])
+    intercept = float(value("PixelValueTransformationSequence", "RescaleIntercept", 1, one.intercept)[0])
+    if not (slope and np.isfinite([slope, intercept]).all()):
+        raise InputError(
+            f"{one.path}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} of frame {number + 1}, expected "
+            "numbers, and no slope of 0; correct the header"
+        )
     return one._replace(
         size=one.size[:2],
         position=value("PlanePositionSequence", "ImagePositionPatient", 3),
         orientation=value("PlaneOrientationSequence", "ImageOrientationPatient", 6).reshape(2, 3),
         spacing=value("PixelMeasuresSequence", "PixelSpacing", 2),
-        slope=float(value("PixelValueTransformationSequence", "RescaleSlope", 1, 1.0)[0]),
-        intercept=float(value("PixelValueTransformationSequence", "RescaleIntercept", 1, 0.0)[0]),
+        slope=slope,
+        intercept=intercept,
         frame=number,
     )
 

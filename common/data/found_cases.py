@@ -54,7 +54,7 @@ def find_cases(
         fold: see :func:`load_cases`; only a folder with ``dataset.json`` has folds.
         exclude: folder to skip, such as the output folder.
         names, limit: as for :func:`select_cases`.
-        series: take the path as a DICOM export, and choose series in it; see :func:`cases_of_export`.
+        series: choice of the series in a DICOM export, or None for another path; see :func:`cases_of_export`.
 
     Returns:
         dicts with ``case`` (name in results) and ``image``, or with ``case`` and ``error`` for a case to skip.

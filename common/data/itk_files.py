@@ -89,7 +89,7 @@ def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         path: file to read.
-        integers: keep the type of integers; otherwise return float32.
+        integers: whether integers keep their type; otherwise the array is float32.
 
     Raises:
         InputError: see :func:`read_itk_header`; or the voxels are truncated, damaged or larger than the memory.

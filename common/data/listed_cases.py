@@ -57,8 +57,8 @@ def load_cases(
         fold: cross-validation fold to split by; needs a list that was written with folds. None uses the written split.
         validation_share: fraction of the patients outside ``fold`` for validation, 0 to 1. With 0, the validation list
             is empty, also without ``fold``.
-        allow_missing: keep cases with a missing file. An evaluation reports each as a failed case and evaluates the
-            others.
+        allow_missing: whether to keep cases with a missing file. An evaluation reports each as a failed case and
+            evaluates the others.
         names, limit: as for :func:`select_cases`.
 
     Returns:

@@ -54,7 +54,7 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         path: file to read; its content decides whether it is compressed, not its name.
-        integers: keep the type of integers without slope and intercept; otherwise return float32.
+        integers: whether integers without slope and intercept keep their type; otherwise the array is float32.
 
     Raises:
         InputError: see :func:`read_nifti_header`; or the voxels are not real numbers, truncated, damaged or larger than

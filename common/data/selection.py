@@ -53,17 +53,21 @@ def fixed_test_set(cases: Sequence[dict], test: str, option: str = "--test") -> 
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{option} {test}: cannot be read ({error}); give a text file in UTF-8") from error
     else:
-        asked = [name.strip() for name in test.split(",")]
+        asked = [name.strip() for name in test.split(",") if name.strip()]
+    if not asked:
+        raise InputError(f"{option} {test}: names no case; name the cases of the test set, or leave it out")
     chosen: set[str] = set()
     for name in asked:
         bounds = re.fullmatch(r"(\d+)-(\d+)", name)
         if bounds is None or name in known:
             found, wanted = [name] if name in known else [], 1
+        elif int(bounds[2]) < int(bounds[1]):
+            raise InputError(f"{option} {name}: expected the lower number first, {bounds[2]}-{bounds[1]}")
         else:
             numbers = range(int(bounds[1]), int(bounds[2]) + 1)
             found = [n for n in known if (end := re.search(r"\d+$", n)) and int(end[0]) in numbers]
             wanted = len(numbers)
-        if len(found) != wanted or wanted == 0:
+        if len(found) != wanted:
             some = ", ".join(list(known)[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
             raise InputError(
                 f"{option} {name}: found {len(found)} cases, expected {wanted}; the {len(known)} cases are {some}"

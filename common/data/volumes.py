@@ -44,8 +44,8 @@ class VolumeReader(ImageReader):
 
     Args:
         channels: names of the channels, for example ``["T1", "T2", "CET1"]``.
-        allow_constant: read a label map: a single value is allowed, as for a case without lesion; NaN and infinite
-            voxels are errors.
+        allow_constant: whether the volume is a label map. A label map may have a single value, as for a case without
+            lesion; its NaN and infinite voxels are errors.
 
     Raises:
         InputError: a file is missing, damaged, constant, not a 3-D volume of real numbers or without a valid affine;
@@ -155,8 +155,9 @@ def read_volume(path: Path, integers: bool = False, labels: bool = False) -> tup
 
     Args:
         path: file or folder.
-        integers: keep the type of integers without slope and intercept; DICOM is always float32.
-        labels: refuse NaN and infinite voxels. Otherwise they become the smallest finite value, with a warning.
+        integers: whether integers without slope and intercept keep their type; DICOM is always float32.
+        labels: whether NaN and infinite voxels are errors. Otherwise they become the smallest finite value, with a
+            warning.
 
     Raises:
         InputError: see :class:`VolumeReader`.

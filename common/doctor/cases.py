@@ -181,7 +181,7 @@ def check_leaks(findings: Findings, lists: Lists, by_content: bool) -> None:
     Args:
         findings: collects failures and notes.
         lists: cases by section.
-        by_content: find copies, too, by the content of files of the same size.
+        by_content: whether to find copies too, by the content of files of the same size.
     """
     patients: dict[str, dict[str, str]] = {}
     images: dict[Path, list[tuple[str, str]]] = {}

@@ -62,8 +62,8 @@ def examine_data(
         dataset_dir: folder with a ``dataset.json``, or with scans as inference takes them.
         fold: cross-validation fold, as for a training.
         overlay: config file on top of the bundle's configs, as in a run.
-        headers_only: read no voxels. Then values of labels, Hounsfield units, anatomy and damage behind a header stay
-            unknown.
+        headers_only: whether to read headers alone. Then values of labels, Hounsfield units, anatomy and damage behind
+            a header stay unknown.
 
     Returns:
         lines to show.

@@ -124,7 +124,7 @@ class Preprocessing:
 
 
 def transform_classes(parser: ConfigParser, key: str) -> Iterator[tuple[str, type | None]]:
-    """Yield id and class of the transforms in a part of a config, in their order; None is a class that is not there.
+    """Yield id and class of the transforms in a part of a config, in order; the class is None if it does not exist.
 
     Nothing is built, because some transforms read files. In an expression, the references count, in their order.
     """

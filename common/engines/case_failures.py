@@ -1,4 +1,4 @@
-"""Tell the failure of a case from a fault of the whole run."""
+"""Distinguish the failure of a case from a fault of the whole run."""
 
 from __future__ import annotations
 

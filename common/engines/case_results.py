@@ -45,7 +45,7 @@ class CaseResults:
             ending, such as ``_seg.nii.gz``. The label map names the record, or else the first NIfTI file. The record
             holds the names of the ``channels`` of a transform's file.
         weights: file, files of an ensemble, or "untrained".
-        resume: leave out the cases that failed before or that have results of the same scan and weights.
+        resume: whether to leave out the cases that failed before or that have results of the same scan and weights.
         retry: with ``resume``, do again the cases that failed before.
         settings: settings that change the results and that the weights' record does not hold, such as the overlap of
             windows. A resumption needs the same.

@@ -14,6 +14,9 @@ from ..errors import InputError
 from ..files import whole_file
 from ..record import RECORD_FILE, UNTRAINED, record_path
 
+# File beside weights while these and their record are replaced. It has the name of the folder of the older ones.
+HALF_REPLACED = ".replacing"
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,9 +48,16 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a flat state dict of tensors.
 
     Raises:
-        InputError: the file is missing or damaged, or it holds anything else.
+        InputError: the file is missing or damaged, it holds anything else, or its record may be that of other weights.
     """
     state = load_file(path)
+    half = Path(path).parent / HALF_REPLACED
+    if half.is_file():
+        older = half.parent / half.read_text(encoding="utf-8")
+        raise InputError(
+            f"{half}: a training ended while it replaced {Path(path).name} and {RECORD_FILE}; copy both here from "
+            f"{older} or from {half.parent / 'training'}, then remove this file"
+        )
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path}: expected a flat dictionary of tensors, as in models/model.pt")
     for key, value in state.items():

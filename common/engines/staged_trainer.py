@@ -14,16 +14,15 @@ from ignite.engine import Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.handlers import CheckpointLoader
 from monai.inferers import Inferer
 
 from ..errors import InputError
 from ..processes import average_gradients, broadcast
-from .batches import ImageAndLabel, samples_of
+from .batches import ImageAndLabel
 from .epoch_clock import EpochClock, duration
 from .running_stage import RunningStage
+from .stage_handlers import StageHandlers
 from .stages import Stage, total_epochs
-from .tracked_runs import TrackedRuns
 from .training_folder import TrainingFolder, cpu_state
 
 logger = logging.getLogger(__name__)
@@ -46,9 +45,7 @@ class StagedTrainer(SupervisedTrainer):
     ``epoch_time`` in s, ``learning_rate`` of the first parameter group (``learning_rate_1`` of the second, ...) and,
     after a validation, the evaluator's metrics.
 
-    A handler of another package finds lists of samples in ``state.batch`` and ``state.output``, as MONAI's trainers
-    make them. Without such a handler they stay batches, since the split lets the processor wait for the GPU. The run of
-    an ``MLFlowHandler`` spans all stages. A ``CheckpointLoader`` loads once, at the beginning of a new training.
+    Handlers of MONAI and of other packages find what MONAI's trainers give them, see :class:`StageHandlers`.
 
     A loss that is a module with parameters, such as task weights, is trained with the network, without weight decay,
     and kept in the training state. A loss with ``set_epoch`` gets the epoch of the stage, from 1, as it begins.
@@ -71,7 +68,7 @@ class StagedTrainer(SupervisedTrainer):
             finite, or if no parameter has a gradient any more.
     """
 
-    decollates = is_built = False
+    is_built = False
 
     def __init__(
         self,
@@ -118,11 +115,9 @@ class StagedTrainer(SupervisedTrainer):
         self.running: RunningStage  # of the stage that trains, from its beginning
         self.is_complete = False
         self.clock = EpochClock()
-        handlers = list(train_handlers or [])
-        self.loaders = [handler for handler in handlers if isinstance(handler, CheckpointLoader)]
-        self.tracked_runs = TrackedRuns(handlers, ["train_loss"])
-        self.decollates = any(_is_foreign(handler) for handler in handlers)
-        self.add_event_handler(IterationEvents.MODEL_COMPLETED, self._decollate)
+        own_handlers = list(train_handlers or [])
+        self.handlers = StageHandlers(own_handlers, ["train_loss"])
+        self.add_event_handler(IterationEvents.MODEL_COMPLETED, self.handlers.split_batch)
         Average(output_transform=_loss_of, device=self.state.device).attach(self, "train_loss")
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, self._set_seed)
@@ -131,26 +126,23 @@ class StagedTrainer(SupervisedTrainer):
         )
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda: self.running.note_gradient())
         self.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
-        self._register_handlers(handlers)
+        self._register_handlers(own_handlers)
         self.is_built = True
 
     def add_event_handler(self, event_name: Any, handler: Callable, *args: Any, **kwargs: Any) -> Any:
         """Register a handler of an event, which from then on finds decollated samples."""
-        self.decollates = self.decollates or self.is_built
+        if self.is_built:
+            self.handlers.need_samples = True
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def run(self) -> None:
         """Train all stages, or raise ``KeyboardInterrupt`` after a warning that says how to resume."""
         try:
-            with self.tracked_runs.ending():
+            with self.handlers.tracked_runs.ending():
                 self._run_stages()
         except KeyboardInterrupt:
             logger.warning("interrupted; --resume true continues the training after its last complete epoch")
             raise
-
-    def _decollate(self) -> None:
-        if self.decollates:
-            self.state.batch, self.state.output = samples_of(self.state.batch), samples_of(self.state.output)
 
     def _run_stages(self) -> None:
         if self.is_complete and self.state.epoch < self.state.max_epochs:
@@ -164,7 +156,7 @@ class StagedTrainer(SupervisedTrainer):
             logger.info("no validation cases: every stage runs all of its epochs and keeps its last weights")
         self.is_complete = False
         if state is not None:
-            self._remove_loaders()
+            self.handlers.remove_loaders(self)
         for stage in self.stages[0 if state is None else state["stage"] :]:
             self.stage = stage
             self._begin(state)
@@ -190,13 +182,7 @@ class StagedTrainer(SupervisedTrainer):
             super().run()
         finally:
             self.running.thaw()
-            self._remove_loaders()
-
-    def _remove_loaders(self) -> None:
-        """Remove the handlers that load weights: each start of ignite's engine would load them over trained ones."""
-        for loader in self.loaders:
-            self.remove_event_handler(loader, Events.STARTED)
-        self.loaders = []
+            self.handlers.remove_loaders(self)
 
     @property
     def _stage_epoch(self) -> int:
@@ -322,11 +308,6 @@ class StagedTrainer(SupervisedTrainer):
         waited = self.state.epoch - best_epoch if best_epoch != -1 else 0
         has_no_patience = self.stage.patience is not None and waited >= self.stage.patience
         return self.state.epoch >= self.state.max_epochs or has_no_patience or self.running.is_ended_by_schedule
-
-
-def _is_foreign(handler: Any) -> bool:
-    """Return whether a handler does not belong to this package, the handlers of which do not look at the samples."""
-    return type(handler).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 def _loss_of(output: dict[str, Any] | list[dict[str, Any]]) -> Any:

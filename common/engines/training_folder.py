@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import check_replaceable
+from ..files import check_replaceable, check_writable
 from ..record import RECORD_FILE, RunRecord, read_record
 from ..record.run_record import is_record
 from .checkpoints import load_file, save_whole
@@ -75,8 +75,9 @@ class TrainingFolder:
 
         Raises:
             InputError: the folder holds a training or weights and ``resume`` is false; the state is damaged, or it
-                belongs to other stages or another loss; the record contradicts the file.
+                belongs to other stages or another loss; the record contradicts the file; the folder cannot be written.
         """
+        check_writable(self.path if self.replaces is None else self.replaces.parent)
         state = self._read_state(stages, loss) if self.resume and self.state_path.exists() else None
         if state is None:
             if self.replaces is None:

@@ -43,7 +43,7 @@ def read_on_grid(
     shape = volume.shape[:3] if channels else volume.shape
     difference = grid_difference(shape, of_volume, mask.shape, affine)
     if difference:
-        raise InputError(f"{path}: its grid differs from that of {mask_file}: {difference}")
+        raise InputError(f"{path}: its grid differs from that of {mask_file}: {difference}; give files on one grid")
     return volume
 
 

@@ -10,6 +10,7 @@ from monai.visualize import GradCAM, ModelWithHooks
 from torch import Tensor, nn
 
 from ..errors import InputError, UsageError
+from ..layers import MeanEnsemble
 from .windows import Tiles, WindowInferer
 
 
@@ -37,12 +38,13 @@ class ClassActivationInferer(WindowInferer):
     They are not scaled one by one, so a window with little evidence stays darker than one with much.
 
     If the network uses the layer several times, as in several passes, the last use counts. No hook and no gradient
-    remains on the network.
+    remains on the network. The map of an ensemble is the mean of the maps of its networks, for one class.
 
     Args:
         roi_size: window size ``(x, y, z)``, in voxels.
         num_classes: number of class logits, the last channels of the network's output.
-        target_layers: dotted name of the layer; its output is ``(B, C, x, y, z)`` at any resolution.
+        target_layers: dotted name of the layer; its output is ``(B, C, x, y, z)`` at any resolution. A list of layers
+            stands for its last one. In an ensemble, it is the layer of each network.
         target_class: index of the class to explain; None takes the most probable class of each window.
         options: options of :class:`WindowInferer`.
 
@@ -71,15 +73,16 @@ class ClassActivationInferer(WindowInferer):
         self.target_class = target_class
 
     def _infer(self, tiles: Tiles, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
-        if self.target_layers not in layers:
-            known = ", ".join(name for name in layers if name and name.count(".") < 2)
-            raise InputError(
-                f"target_layers {self.target_layers}: {type(network).__name__} has no such layer; give one of {known}"
-            )
-        trained = [p for p in layers[""].parameters() if p.requires_grad]
-        hooks = _LastUse(network, self.target_layers, self.num_classes, args, kwargs)
-        explain = GradCAM(hooks, self.target_layers, postprocessing=lambda activation: activation)
+        members: list[Any] = list(network.networks) if isinstance(network, MeanEnsemble) else [network]
+        hooks = [_LastUse(member, self._layer(member), self.num_classes, args, kwargs) for member in members]
+        maps = [GradCAM(hook, hook.target_layers, postprocessing=lambda activation: activation) for hook in hooks]
+
+        def explain(windows: Tensor, target: int | Tensor | None) -> Tensor:
+            if target is None and len(members) > 1:
+                target = network(windows, *args, **kwargs)[:, -self.num_classes :].mean((2, 3, 4)).argmax(1)
+            return torch.stack([member_map(windows, target) for member_map in maps]).mean(0)
+
+        trained = [p for member in members for p in member.parameters() if p.requires_grad]
         try:
             for parameter in trained:  # their gradients would keep all activations before the layer
                 parameter.requires_grad_(False)
@@ -87,12 +90,27 @@ class ClassActivationInferer(WindowInferer):
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
-        if not torch.stack(hooks.depends).any():
+        if not torch.stack([flag for hook in hooks for flag in hook.depends]).any():
             raise InputError(
                 f"target_layers {self.target_layers}: the class does not depend on this layer; choose another one"
             )
         largest = output.amax((1, 2, 3, 4), keepdim=True)
         return output.div_(torch.where(largest > 0, largest, 1))
+
+    def _layer(self, network: Callable[..., Any]) -> str:
+        """Return the name of the layer to explain in a network.
+
+        Raises:
+            InputError: the network does not have the layer.
+        """
+        layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+        if self.target_layers not in layers:
+            known = ", ".join(name for name in layers if name and name.count(".") < 2)
+            raise InputError(
+                f"target_layers {self.target_layers}: {type(network).__name__} has no such layer; give one of {known}"
+            )
+        layer = layers[self.target_layers]
+        return f"{self.target_layers}.{len(layer) - 1}" if isinstance(layer, nn.ModuleList) else self.target_layers
 
 
 class _LastUse(ModelWithHooks):
@@ -110,7 +128,7 @@ class _LastUse(ModelWithHooks):
         self.depends: list[Tensor] = []  # whether any gradient is not 0, one flag for each batch
 
     def __call__(
-        self, x: Tensor, class_idx: int | None = None, retain_graph: bool = False
+        self, x: Tensor, class_idx: int | Tensor | None = None, retain_graph: bool = False
     ) -> tuple[Tensor, tuple[Tensor], tuple[Tensor]]:
         (layer,) = self.target_layers
         uses: list[Tensor] = []
@@ -127,7 +145,7 @@ class _LastUse(ModelWithHooks):
         try:
             with torch.enable_grad():
                 logits = self.model(x, *self.args, **self.kwargs)[:, -self.num_classes :].mean((2, 3, 4))
-                score = (logits.amax(1) if class_idx is None else logits[:, class_idx]).sum()
+                score = (logits.amax(1) if class_idx is None else logits[range(len(logits)), class_idx]).sum()
         finally:
             handle.remove()
         if not uses:

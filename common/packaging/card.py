@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from .checksums import LIST
-from .contents import CARD, Contents, with_weights
+from .contents import CARD, Contents
 from .labels import labels_table
+from .statements import with_weights
+from .wheel import ENTRY
 
 FRONT_MATTER = re.compile(r"---\n.*?\n---\n+", re.DOTALL)
 FIGURE = re.compile(r"!\[[^\]]*\]\((?:\.\./)+[^)]*\)\n+")  # the collection's; a package has no figures
@@ -23,25 +23,32 @@ def package_card(contents: Contents, weights_digest: str) -> str:
         weights_digest: SHA-256 of ``models/model.pt``.
     """
     metadata = contents.metadata
-    card = FIGURE.sub("", with_weights(contents.files[CARD].decode()))
+    card = FIGURE.sub("", with_weights(contents.files[CARD].decode(), str(contents.bundle / CARD)))
     matter = FRONT_MATTER.match(card)
     front = matter[0] if matter else ""
     title, _, rest = card.removeprefix(front).partition("\n")
+    wheel = metadata.get(ENTRY)
+    install = "" if wheel is None else f"pip install {wheel['file']}\n"
+    code = "" if wheel is None else f" The wheel has the code, and the SHA-256 `{wheel['sha256']}`."
+    download = "" if contents.large_files is None else "python -m monai.bundle download_large_files --bundle_path .\n"
+    run = f"python -m monai.bundle run --config_file {contents.name}/configs/inference.json"
+    content = "configs, code, and weights" if wheel is None else "configs and weights"
+    where = "The first line runs in this folder" if not download else "The first two lines run in this folder"
     about = f"""
 ## This package
 
-Version {metadata["version"]}: configs, code, and weights. Whoever made this package trained them. The text below
+Version {metadata["version"]}: {content}. Whoever made this package trained them. The text below
 describes the bundle as its collection has it. Not for clinical use.
 
 ```
-sha256sum --check {LIST}
-pip install {" ".join(_requirements(metadata))}
-python -m monai.bundle run --config_file {contents.name}/configs/inference.json --dataset_dir SCANS --output_dir OUT
+{download}sha256sum --check {LIST}
+pip install {" ".join(f"{name}=={version}" for name, version in contents.requirements.items())}
+{install}{run} --dataset_dir SCANS --output_dir OUT
 ```
 
-The first line runs in this folder (macOS: `shasum -a 256 --check`), the last line from any folder. `SCANS` holds the
+{where} (macOS: `shasum -a 256 --check`), the last line from any folder. `SCANS` holds the
 scans, `OUT` gets the results. DICOM also needs `itk` and `pydicom`, and DICOM segmentations need `highdicom`.
-`models/model.pt` has the SHA-256 `{weights_digest}`.
+`models/model.pt` has the SHA-256 `{weights_digest}`.{code}
 
 {labels_table(contents.inference)}
 """
@@ -50,13 +57,3 @@ scans, `OUT` gets the results. DICOM also needs `itk` and `pydicom`, and DICOM s
         rows = "\n".join(f"| {name} | {value} |" for name, value in scores.items())
         about += f"\nScores of these weights, by the maker of this package:\n\n| score | mean |\n|---|---|\n{rows}\n"
     return f"{front}{title}\n{about}\n## The bundle\n{LEAVING_LINK.sub(lambda link: link[1], rest)}"
-
-
-def _requirements(metadata: Mapping[str, Any]) -> list[str]:
-    versions = {
-        "monai": metadata["monai_version"],
-        "torch": metadata["pytorch_version"],
-        "numpy": metadata["numpy_version"],
-        **metadata["required_packages_version"],
-    }
-    return [f"{name}=={version}" for name, version in versions.items()]

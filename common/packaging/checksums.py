@@ -22,8 +22,12 @@ def write_checksums(folder: Path) -> None:
         partial.write_bytes("".join(lines).encode())
 
 
-def check_checksums(folder: Path) -> None:
+def check_checksums(folder: Path, may_lack: Collection[str] = ()) -> None:
     """Compare a folder with its ``SHA256SUMS``.
+
+    Args:
+        folder: folder of a package.
+        may_lack: paths of files that may be missing.
 
     Raises:
         InputError: the list is missing; or a file is missing, changed, a link, not listed, or outside of the folder.
@@ -31,6 +35,8 @@ def check_checksums(folder: Path) -> None:
     listed = read_checksums(folder)
     for name, digest in listed.items():
         path = folder / name
+        if name in may_lack and not path.exists():
+            continue
         if not path.is_file() and not path.is_symlink():
             raise InputError(f"{path}: missing; get the package again from its source")
         if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""Rewrite the configs of a bundle for code that travels in the bundle's folder under a name of its own.
+"""Rewrite the configs of a bundle for code under a name of its own, in the bundle's folder or in a wheel.
 
 All expressions that rewriting adds keep to a small grammar, so that a tool can screen a package without running it:
 names, references, constants, calls, attributes, indices, arithmetic, comparisons, ``and``, ``or``, ``not`` and
@@ -12,7 +12,7 @@ import base64
 import io
 import re
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +40,7 @@ FIND_IMPORTS = [
     "$from operator import methodcaller",
     "$from traceback import walk_stack",
 ]
+WHEEL_IMPORTS = ["$from importlib.metadata import distributions"]
 UNPACK_CODE = (  # all calls return None; the folder is removed when the process ends
     " or sys.path.insert(0, tempfile.mkdtemp())"
     " or zipfile.ZipFile(io.BytesIO(b64decode(@packed_code))).extractall(sys.path[0])"
@@ -56,6 +57,21 @@ UNPACK_IMPORTS = [
 ]
 
 
+def find_wheel(name: str, version: str, file: str) -> dict[str, str]:
+    """Return entries of a config that end with an error unless a wheel of this name and version is installed.
+
+    Args:
+        name: name of the wheel's distribution.
+        version: version that must be among those on ``sys.path``.
+        file: name of the wheel's file.
+    """
+    return {
+        "code_found": f"$sorted(set(map(attrgetter('version'), distributions(name='{name}'))))",
+        "code_missing": f"error: {name} needs its wheel of version {version}; found %s; run pip install {file}",
+        "bundle_code": f"$'{version}' in @code_found or sys.exit(@code_missing % (', '.join(@code_found) or 'none'))",
+    }
+
+
 class Rewriting:
     """Rewrite configs of the repository as configs of a package.
 
@@ -63,6 +79,8 @@ class Rewriting:
         configs: every config of the bundle, by name.
         own: name of the code's package in these configs.
         package: name of the code's package in the rewritten configs.
+        find_code: entries of a config that make the code importable, the last of them ``bundle_code``.
+        find_imports: imports that these entries need, besides those that find the bundle's folder.
 
     Attributes:
         names: everything in the code that the configs use, as dotted names below its package.
@@ -71,8 +89,16 @@ class Rewriting:
         ValueError: two configs import different objects under one name, or an imported name is also a key of a config.
     """
 
-    def __init__(self, configs: Mapping[str, dict[str, Any]], own: str, package: str) -> None:
+    def __init__(
+        self,
+        configs: Mapping[str, dict[str, Any]],
+        own: str,
+        package: str,
+        find_code: Mapping[str, str] = {"bundle_code": FIND_CODE},
+        find_imports: Sequence[str] = (),
+    ) -> None:
         self.own, self.package = own, package
+        self.find_code, self.find_imports = find_code, find_imports
         self.functions: dict[str, str] = {}  # name in expressions to dotted name below the code
         for file, config in configs.items():
             for name, target in self._imported(config):
@@ -94,11 +120,11 @@ class Rewriting:
             if key.lstrip("+") == "imports":
                 kept = [line for line in value if self._import(line) is None]
                 if key == "imports":
-                    kept = list(dict.fromkeys([*kept, *FIND_IMPORTS]))
+                    kept = list(dict.fromkeys([*kept, *FIND_IMPORTS, *self.find_imports]))
                 if kept:
                     result[key] = kept
             elif key == "bundle_root":
-                result |= {**BUNDLE_ROOT, "bundle_code": FIND_CODE}
+                result |= {**BUNDLE_ROOT, **self.find_code}
             else:
                 result |= self._value({key: value})
         return result | functions
@@ -117,6 +143,15 @@ class Rewriting:
             "bundle_root": ".",
             "bundle_code": f"$'{self.package}' in sys.modules{UNPACK_CODE}",
             "packed_code": base64.b64encode(code).decode(),
+        }
+
+    def without_folder(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a rewritten config for a model file without a folder around it, if a wheel has the code."""
+        imports = [line for line in config["imports"] if line not in FIND_IMPORTS]
+        return {
+            **{key: value for key, value in config.items() if key not in BUNDLE_ROOT},
+            "imports": ["$import sys", "$from operator import attrgetter", *imports],
+            "bundle_root": ".",
         }
 
     def _imported(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
 from ..record import RunRecord, read_record, record_path
-from ..reporting import mean_scores, named_class_scores, read_class_scores, read_scores
+from ..reporting import mean_scores, named_class_scores, read_case_scores, read_class_scores, scores_file
 from ..rules import check_setting, setting_of
 from .checksums import LIST
 
@@ -22,14 +22,6 @@ META = "_meta_::"  # before the keys of an overlay that change metadata.json; a 
 CARD = "docs/README.md"
 DATA_LICENSE = "docs/data_license.txt"
 TEXTS = ("LICENSE", CARD, DATA_LICENSE, "configs/logging.conf")
-WITHOUT_WEIGHTS = {  # texts of a bundle without weights, and what a package has in their place
-    "Without trained weights.": "The weights are those of whoever made this package.",
-    "; no trained weights": "",
-    " **No trained weights are shipped.**": "",
-    "**Weights:** none are shipped. The terms of your data also apply to the weights that you train on them.": (
-        "**Weights:** `models/model.pt`, by whoever made this package. The terms of their data also apply to them."
-    ),
-}
 CONFIGS = ("metadata.json", "train.json", "inference.json", "demo.json")
 
 
@@ -46,12 +38,14 @@ class Contents:
         state: flat state dict of the network.
         record: record of the training beside the weights, or None.
         changes: settings of an overlay; ``"_meta_::KEY"`` changes the metadata.
-        scores: folder of an evaluation, or None.
+        scores: evaluation of the weights, or None.
         eval_metrics: mean score by name, from that folder.
         phantom: config of the phantom on which the package is tried.
         trial: settings with which the package is tried: the coarse grid of its demo.
         own_transforms: whether ``normalize`` differs from the bundle's, as in a plan.
         scripted_config: ``inference.json`` that goes into the scripted network.
+        wheel: wheel with the code of a package without code of its own, or None.
+        large_files: URL of the folder that has the large files, if the zip lacks them, or None.
     """
 
     bundle: Path
@@ -68,6 +62,8 @@ class Contents:
     trial: dict[str, Any] = field(default_factory=dict)
     own_transforms: bool = False
     scripted_config: dict[str, Any] = field(default_factory=dict)
+    wheel: bytes | None = None
+    large_files: str | None = None
 
     @property
     def name(self) -> str:
@@ -85,6 +81,16 @@ class Contents:
         return self.configs["inference.json"]
 
     @property
+    def requirements(self) -> dict[str, str]:
+        """Return the packages that the code needs, each with the version in the metadata."""
+        return {
+            "monai": self.metadata["monai_version"],
+            "torch": self.metadata["pytorch_version"],
+            "numpy": self.metadata["numpy_version"],
+            **self.metadata["required_packages_version"],
+        }
+
+    @property
     def record_file(self) -> Path:
         """Return the path of the record beside the weights."""
         return record_path(self.weights)
@@ -99,7 +105,7 @@ def read_contents(
         bundle: folder of the bundle.
         weights: flat state dict; None takes the bundle's ``models/model.pt``.
         overlay: JSON file of settings, or None.
-        scores: output folder of an evaluation of these weights, or None.
+        scores: evaluation of these weights, as for :func:`common.reporting.scores_file`, or None.
 
     Raises:
         InputError: a file is missing or not readable, or the overlay has an unknown setting.
@@ -138,13 +144,6 @@ def read_contents(
     )
 
 
-def with_weights(text: str) -> str:
-    """Return a text of a bundle for its package, which has weights."""
-    for without, replacement in WITHOUT_WEIGHTS.items():
-        text = text.replace(without, replacement)
-    return text
-
-
 def _read_overlay(
     name: str, path: Path, configs: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -162,10 +161,10 @@ def _read_overlay(
     return overlay
 
 
-def _read_eval_metrics(folder: Path) -> dict[str, float | None]:
-    metrics = mean_scores(read_scores(folder / "scores.csv"))
-    if (folder / "class_scores.csv").exists():
-        metrics |= named_class_scores(read_class_scores(folder / "class_scores.csv"))
+def _read_eval_metrics(scores: Path) -> dict[str, float | None]:
+    metrics, file = mean_scores(read_case_scores(scores)), scores_file(scores)
+    if (of_classes := file.with_name("class_scores.csv")).exists():
+        metrics |= named_class_scores(read_class_scores(of_classes))
     if not metrics:
-        raise InputError(f"{folder / 'scores.csv'}: no scores; expected one column for each score")
+        raise InputError(f"{file}: no scores; expected one column for each score")
     return {name: None if math.isnan(value) else round(value, 6) for name, value in metrics.items()}

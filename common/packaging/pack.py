@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from ..errors import UsageError
 from .contents import read_contents
+from .large_files import check_url
 from .rewrite import rewrite_for_package
 from .settings import apply_training_settings
 from .write import write_package
+
+CODE_PLACES = ("folder", "wheel")
 
 
 def pack_bundle(
@@ -16,6 +21,8 @@ def pack_bundle(
     out: str | Path = "dist",
     overlay: str | Path | None = None,
     scores: str | Path | None = None,
+    code: str = "folder",
+    large_files: str | None = None,
 ) -> Path:
     """Make a folder and a zip of a bundle that run without this repository, and try them in a clean process.
 
@@ -37,15 +44,24 @@ def pack_bundle(
             ``inference.json`` or ``train.json`` has them, except for paths. An object ``"_meta_"``, or
             ``"_meta_::KEY"``, changes ``metadata.json``. Settings in the ``run.json`` beside the weights need no
             overlay.
-        scores: output folder of an evaluation of these weights; its mean scores become ``eval_metrics``.
+        scores: evaluation of these weights, as for :func:`common.reporting.scores_file`; its mean scores become
+            ``eval_metrics``.
+        code: ``"folder"``, or ``"wheel"`` for a package without code and a wheel beside it, which pip installs.
+        large_files: URL of the folder that will have ``model.pt`` and ``model.ts``. The zip then lacks both and has
+            ``large_files.yml``.
 
     Returns:
         path of the zip.
 
     Raises:
+        UsageError: ``code`` or ``large_files`` has another form.
         InputError: something is missing or does not fit, ``out`` holds other files of these names or cannot be written,
             or the package fails its trial.
     """
+    if code not in CODE_PLACES:
+        raise UsageError(f"--code {code}: expected {' or '.join(CODE_PLACES)}")
+    if large_files is not None:
+        check_url(large_files)
     contents = read_contents(
         Path(bundle).resolve(),
         None if weights is None else Path(weights),
@@ -53,5 +69,5 @@ def pack_bundle(
         None if scores is None else Path(scores),
     )
     contents = apply_training_settings(contents)
-    contents = rewrite_for_package(contents)
+    contents = rewrite_for_package(replace(contents, large_files=large_files), code == "wheel")
     return write_package(contents, Path(out).resolve())

@@ -12,22 +12,24 @@ from ..errors import InputError
 SCRIPT = Path(__file__).with_name("clean_process.py")
 
 
-def in_clean_process(verb: str, folder: Path, *arguments: str) -> None:
+def in_clean_process(verb: str, folder: Path, *arguments: str, code: Path | None = None) -> None:
     """Run a verb of ``clean_process.py`` on a package, in a process that cannot import this repository.
 
     Args:
         verb: name of the verb.
         folder: working directory.
         arguments: arguments of the verb.
+        code: folder where a wheel is installed that the package needs, or None.
 
     Raises:
         InputError: the process failed. The message is its last line, or the signal that ended it.
     """
+    path = {} if code is None else {"PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), verb, *arguments],
         cwd=folder,
         # A fixed hash seed: TorchScript writes sets in the order of their hashes.
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

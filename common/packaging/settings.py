@@ -16,10 +16,12 @@ from ..errors import InputError, root_cause
 from ..labels import UNUSED
 from ..options import literal, used_settings
 from ..record import RECORD_FILE, apply_settings
+from ..reporting import scores_file
 from ..rules import setting_of
-from .contents import DATA_LICENSE, META, Contents, with_weights
+from .contents import DATA_LICENSE, META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
 from .modalities import described_input
+from .statements import with_weights
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
@@ -49,7 +51,7 @@ def apply_training_settings(contents: Contents) -> Contents:
     if metadata["data_source"] != contents.metadata["data_source"]:
         files[DATA_LICENSE] = f"Data that trained the weights: {metadata['data_source']}\n".encode()
     if contents.scores is not None:
-        check_scored_regions(contents.scores / "scores.csv", list(contents.eval_metrics), inference)
+        check_scored_regions(scores_file(contents.scores), list(contents.eval_metrics), inference)
     check_package_labels(inference, metadata)
     configs = _changed_configs(contents, changes)
     demo = contents.configs["demo.json"]
@@ -132,8 +134,11 @@ def _changed_metadata(contents: Contents, metadata: dict[str, Any], changes: Map
     written = metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"]
     named = {value: name for value, name in written.items() if name != UNUSED}
     metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = named
-    metadata["description"] = with_weights(metadata["description"])
-    metadata["changelog"] = {name: with_weights(text) for name, text in metadata["changelog"].items()}
+    source = f"{contents.bundle / 'configs' / 'metadata.json'}"
+    metadata["description"] = with_weights(metadata["description"], f"{source}, description")
+    metadata["changelog"] = {
+        name: with_weights(text, f"{source}, changelog, {name}") for name, text in metadata["changelog"].items()
+    }
     version = metadata["version"]
     if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise InputError(f"{contents.bundle}: version {version!r} in the metadata; expected text such as '0.2.0'")

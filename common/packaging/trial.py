@@ -26,7 +26,11 @@ WINDOWS = 1.5  # largest size of the case, in windows of the network
 
 
 def try_package(
-    archive: Path, phantom: Mapping[str, Any], settings: Mapping[str, Any], own_transforms: bool = False
+    archive: Path,
+    phantom: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    own_transforms: bool = False,
+    code: Path | None = None,
 ) -> None:
     """Unpack a package elsewhere, check it, infer a synthetic case, and use its scripted network alone.
 
@@ -35,6 +39,7 @@ def try_package(
         phantom: config of the phantom that makes the case.
         settings: options of the inference, such as a coarser grid than the recorded one, to save time.
         own_transforms: whether ``normalize`` of the package is another one than its bundle's.
+        code: folder where the package's wheel is installed, or None.
 
     Raises:
         InputError: a check failed, or inference wrote no mask on the grid of the case.
@@ -45,7 +50,7 @@ def try_package(
         check_checksums(folder)
         (elsewhere / "alone").mkdir()
         shutil.copy(folder / "models" / "model.ts", elsewhere / "alone")
-        in_clean_process("alone", elsewhere / "alone", "model.ts")
+        in_clean_process("alone", elsewhere / "alone", "model.ts", code=code)
         if settings:  # the record would refuse another grid
             record_path(folder / "models" / "model.pt").unlink(missing_ok=True)
         case = elsewhere / "data" / "case.nii.gz"
@@ -58,7 +63,7 @@ def try_package(
             "output_dir": elsewhere / "out",
             **settings,
         }
-        in_clean_process("run", elsewhere, *(f"--{key}={value}" for key, value in options.items()))
+        in_clean_process("run", elsewhere, *(f"--{key}={value}" for key, value in options.items()), code=code)
         results = [path for path in (elsewhere / "out").iterdir() if path.suffix != ".log"]
         if not results:
             raise InputError(f"{archive.name}: inference of a synthetic case wrote no result")

@@ -13,7 +13,10 @@ from ..errors import InputError
 from ..files import read_json
 from .archive import check_expansion, unpack_zip
 from .checksums import check_checksums
+from .large_files import LIST as LARGE_LIST
+from .large_files import large_files
 from .process import in_clean_process
+from .wheel import installed_wheel
 
 
 def verify_package(package: str | Path, load: bool = True) -> str:
@@ -24,9 +27,11 @@ def verify_package(package: str | Path, load: bool = True) -> str:
     The check sums show that a package arrived whole. They do not show who made it: whoever can replace a file can
     replace the list too. Compare the zip's own SHA-256 with the one that its maker publishes.
 
+    A package without code needs its wheel: in the folder of the package, or installed.
+
     Args:
         package: folder or zip of :func:`pack_bundle`.
-        load: load the weights; False runs nothing of the package.
+        load: whether to load the weights; False runs no code of the package.
 
     Returns:
         name and version of the bundle.
@@ -38,21 +43,29 @@ def verify_package(package: str | Path, load: bool = True) -> str:
     if not package.exists():
         raise InputError(f"{package}: no such folder or zip")
     if package.is_dir():
-        return _verify_folder(package.resolve(), load)
+        return _verify_folder(package.resolve(), package.resolve().parent, load)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            return _verify_folder(unpack_zip(package, Path(temporary)), load)
+            return _verify_folder(unpack_zip(package, Path(temporary)), package.parent, load)
         except InputError as error:
             raise InputError(str(error).replace(f"{temporary}{os.sep}", f"{package}: ")) from error
 
 
-def _verify_folder(folder: Path, load: bool) -> str:
-    check_checksums(folder)
+def _verify_folder(folder: Path, place: Path, load: bool) -> str:
+    """Verify a folder, with a wheel from the place of the package."""
+    large = large_files(folder)
+    check_checksums(folder, large)
+    if missing := [name for name in large if not (folder / name).exists()]:
+        raise InputError(
+            f"{folder / missing[0]}: not in this package, which lists it in {LARGE_LIST}; unpack it, run python -m "
+            "monai.bundle download_large_files --bundle_path FOLDER, and verify the folder"
+        )
     for path in sorted((folder / "models").glob("model.*")):  # PyTorch writes zips, too
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             check_expansion(path, archive)
     read_weights(folder / "models" / "model.pt")
-    if load:
-        in_clean_process("load", folder.parent, str(folder))
     metadata = read_json(folder / "configs" / "metadata.json")
+    if load:
+        with installed_wheel(metadata, place) as code:
+            in_clean_process("load", folder.parent, str(folder), code=code)
     return f"{folder.name} {metadata['version']}"

@@ -113,7 +113,7 @@ def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.n
 
 
 def distance_to_balls(points: np.ndarray, centres: np.ndarray, radii: np.ndarray, reach: float = 0.0) -> np.ndarray:
-    """Return the distance (mm) to the surface of the nearest ball, negative inside, as of balls along a vessel.
+    """Return the distance (mm) to the surface of the nearest ball, negative inside, such as of balls along a vessel.
 
     Args:
         points: ``(3, x, y, z)`` in mm, a regular grid.

@@ -58,7 +58,7 @@ class PhantomRecipe:
         if not self.modalities or not known or len(set(self.modalities)) < len(self.modalities):
             expected = ", ".join(self.all_modalities)
             raise InputError(
-                f"modalities {list(self.modalities)}: expected at least one of {expected}, none of them twice"
+                f"modalities {list(self.modalities)}: expected at least one of {expected}, each at most once"
             )
         extent = [n * s for n, s in zip(self.size, self.spacing)]
         smallest = self.smallest_field_of_view

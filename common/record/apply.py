@@ -201,7 +201,7 @@ def check_unseen(cases: Sequence[Mapping], weights: str | Path | Sequence[str | 
     Args:
         cases: cases to evaluate.
         weights: as for :func:`use_record`.
-        allow: log a warning instead of raising.
+        allow: whether to log a warning instead of raising an error.
 
     Raises:
         InputError: cases were seen; the message names them and their lists.

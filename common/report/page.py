@@ -32,6 +32,7 @@ from ..reporting import (
     read_case_scores,
     read_classes,
     read_classification,
+    scores_file,
 )
 from .slices import case_slices
 
@@ -68,7 +69,7 @@ def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: s
     for name, folder in ((name, Path(folder)) for name, folder in runs.items()):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give folders of evaluations or inferences")
-        if (folder / "scores.csv").exists() or (folder / "summary.json").exists():
+        if scores_file(folder).is_file():
             scores[name] = read_case_scores(folder)
         if (folder / "classes.csv").exists():
             classes[name] = read_classes(folder / "classes.csv")

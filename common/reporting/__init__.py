@@ -24,6 +24,7 @@ from .scores import (
     read_case_scores,
     read_scores,
     score_table,
+    scores_file,
     write_scores,
 )
 from .tables import check_table, own_table
@@ -52,6 +53,7 @@ __all__ = [
     "read_scores",
     "read_summary",
     "score_table",
+    "scores_file",
     "write_class_scores",
     "write_result",
     "write_scores",

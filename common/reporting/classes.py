@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json, whole_file
 from .calibration import calibration
-from .formats import Row, format_table
+from .formats import Row, format_table, read_rows
 from .tables import own_table
 
 PROBABILITY = "probability "
@@ -58,22 +58,21 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
         InputError: no such file, no case in it, or not a table of classes.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                {name: float(v) if name.startswith(PROBABILITY) else v for name, v in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        rows: list[dict[str, Any]] = [
+            {name: float(v) if name.startswith(PROBABILITY) else v for name, v in row.items()}
+            for row in read_rows(path)
+        ]
         _, probabilities, _ = class_probabilities(rows)
         for row, values in zip(rows, probabilities):
             if not all(0 <= p <= 1 for p in values):
                 raise ValueError(f"case {row['case']}: a probability is not from 0 to 1")
         return rows
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a table of classes as evaluation writes it ({error})") from error
 
 
 def class_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[float]], list[int]]:
-    """Return, of rows of :func:`class_row`, the classes, the probabilities of each case, and its true index."""
+    """Return the classes, and for each row of :func:`class_row` its probabilities and the index of its true class."""
     classes = [name[len(PROBABILITY) :] for name in rows[0] if name.startswith(PROBABILITY)]
     return (
         classes,
@@ -116,7 +115,7 @@ def read_class_scores(path: str | Path) -> dict[str, float]:
 
 
 def class_table(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, float]) -> str:
-    """Return a line per case, then, after an empty line, one per score over all cases."""
+    """Return a table with a line for each case, an empty line, and a table of the scores over all cases."""
     cases: list[Row] = [list(rows[0])]
     cases += [[v if isinstance(v, str) else float(v) for v in row.values()] for row in rows]
     over_all: list[Row] = [["all cases", "value"]]

@@ -42,7 +42,7 @@ def compare(
         UsageError: the format is unknown.
     """
     if not folds:
-        shared = on_same_cases(runs, common_cases)
+        shared = on_same_cases(runs, common_cases, ", or --folds true for folds")
         if any(len(shared[run]) < len(scores) for run, scores in runs.items()):
             class_scores = None
         runs = shared
@@ -61,12 +61,13 @@ def compare(
     return format_table(rows, format)
 
 
-def on_same_cases(runs: Mapping[str, Scores], common_cases: bool) -> Mapping[str, Scores]:
+def on_same_cases(runs: Mapping[str, Scores], common_cases: bool, other_fix: str = "") -> Mapping[str, Scores]:
     """Return the scores of the cases that all runs have.
 
     Args:
         runs: scores of the cases of each run.
         common_cases: a run may have other cases too, which are left out.
+        other_fix: another way out for the end of the message.
 
     Raises:
         InputError: the runs have different cases and may not, or no case is common to all.
@@ -76,7 +77,7 @@ def on_same_cases(runs: Mapping[str, Scores], common_cases: bool) -> Mapping[str
     if all(names == common for names in cases.values()):
         return runs
     if not common_cases:
-        raise InputError(_different_cases(cases))
+        raise InputError(_different_cases(cases) + other_fix)
     if not common:
         raise InputError(f"no case is common to the runs {', '.join(runs)}; evaluate them on the same cases")
     return {run: [row for row in scores if row["case"] in common] for run, scores in runs.items()}
@@ -90,7 +91,7 @@ def _different_cases(cases: Mapping[str, set[str]]) -> str:
                 shown = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
                 return (
                     f"{run} and {other} have different cases: {len(lacking)} only in {run} ({shown}); evaluate the "
-                    "same cases, or add --common_cases true, or --folds true for folds"
+                    "same cases, or add --common_cases true"
                 )
     raise AssertionError("the same cases")
 

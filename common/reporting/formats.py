@@ -1,14 +1,40 @@
-"""Lay out rows of cells as a table: text for the eye, Markdown for a page, CSV for other programs."""
+"""Lay out rows of cells as a table: text for the eye, Markdown for a page, CSV for other programs; read a CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..errors import UsageError
 
 Row = Sequence[str | int | float]
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV of cases by the names of its columns.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8 with commas, it has no cases, or a column, a case or a cell is missing or surplus.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if "case" not in header:
+        raise ValueError(f"columns {', '.join(header) or 'none'}, expected 'case' and others, separated by commas")
+    if not rows:
+        raise ValueError("no case")
+    if twice := [name for name, times in Counter(header).items() if times > 1]:
+        raise ValueError(f"two columns {twice[0]!r}, expected one")
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{len(row)} cells in the row of {row[0]!r}, expected {len(header)}, with decimal points")
+    place = header.index("case")
+    if twice := [case for case, times in Counter(row[place] for row in rows).items() if times > 1]:
+        raise ValueError(f"case {twice[0]} occurs more than once")
+    return [dict(zip(header, row)) for row in rows]
 
 
 def format_table(rows: Sequence[Row], format: str = "text") -> str:

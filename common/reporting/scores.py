@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .formats import Row, format_table
+from .formats import Row, format_table, read_rows
 from .nnunet_summary import SUMMARY, read_summary
 from .tables import own_table
+
+TABLE = "scores.csv"
 
 
 def write_scores(
@@ -39,27 +40,39 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     """Read what :func:`write_scores` wrote.
 
     Raises:
-        InputError: no such file, not a table of scores, or a case that occurs twice.
+        InputError: no such file, not a table of scores, no case, or a case that occurs twice.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in csv.DictReader(file)]
-        for case, times in Counter(row["case"] for row in rows).items():
-            if times > 1:
-                raise ValueError(f"case {case} occurs {times} times")
-        return rows
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in read_rows(path)]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such file; give the folder of an evaluation, which holds scores.csv") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
 
 
-def read_case_scores(folder: str | Path) -> list[dict[str, Any]]:
-    """Return the scores of the cases of an evaluation: ``scores.csv``, or else nnU-Net's ``summary.json``.
+def read_case_scores(evaluation: str | Path) -> list[dict[str, Any]]:
+    """Return the scores of the cases of an evaluation or a cross-validation, or of nnU-Net's evaluation.
+
+    Args:
+        evaluation: as for :func:`scores_file`.
 
     Raises:
         InputError: as :func:`read_scores` and :func:`read_summary`.
     """
-    table, summary = Path(folder) / "scores.csv", Path(folder) / SUMMARY
-    return read_summary(summary) if summary.is_file() and not table.exists() else read_scores(table)
+    file = scores_file(evaluation)
+    return read_summary(file) if file.suffix == Path(SUMMARY).suffix else read_scores(file)
+
+
+def scores_file(evaluation: str | Path) -> Path:
+    """Return the file with the scores of the cases.
+
+    Args:
+        evaluation: folder with ``scores.csv``, or else nnU-Net's ``summary.json``; or the file itself.
+    """
+    path = Path(evaluation)
+    if path.suffix in (Path(TABLE).suffix, Path(SUMMARY).suffix) and not path.is_dir():
+        return path
+    return path / (SUMMARY if (path / SUMMARY).is_file() and not (path / TABLE).exists() else TABLE)
 
 
 def mean_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -87,10 +100,10 @@ def columns_of(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN of fewer than two values or of infinite ones."""
+    """Return the sample standard deviation, or NaN for fewer than two values or an infinite one."""
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean; NaN of no value."""
+    """Return the mean, or NaN without values."""
     return statistics.fmean(values) if values else math.nan

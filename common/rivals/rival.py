@@ -19,7 +19,25 @@ from .dynunet import SupervisedDynUNet
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 
 
-class Rival(TwoForms):
+class Wrapper(nn.Module):
+    """Hold a network of MONAI and what a bundle asks of its own network."""
+
+    def wrap(self, network: UNet | SegResNet | DynUNet, activation: str) -> None:
+        """Take over a network; arguments and errors as for :class:`Rival`."""
+        check_network(network, activation)
+        self.in_channels = int(network.in_channels)
+        self.divisors = divisors_of(network)
+        self.encoder_modules: Sequence[str] = encoder_modules_of(network)
+        self.activation = activation
+        self.network: Any = SupervisedDynUNet(network) if isinstance(network, DynUNet) else network
+
+    def check_image(self, image: Tensor) -> None:
+        """Raise a ``ValueError`` that says what does not fit the network and what would."""
+        check_channels(image, self.in_channels)
+        check_sizes(image, self.divisors)
+
+
+class Rival(Wrapper, TwoForms):
     """Use MONAI's UNet, SegResNet or DynUNet as a segmentation network of two forms.
 
     Args:
@@ -44,14 +62,9 @@ class Rival(TwoForms):
         dense: bool = False,
     ) -> None:
         super().__init__(dense)
-        check_network(network, activation)
-        self.in_channels = int(network.in_channels)
-        self.divisors = divisors_of(network)
-        self.encoder_modules = encoder_modules_of(network)
-        self.activation = activation
+        self.wrap(network, activation)
         self.logits_in_training = logits_in_training
         self.supervised = isinstance(network, DynUNet)
-        self.network: Any = SupervisedDynUNet(network) if isinstance(network, DynUNet) else network
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
         """Predict the segmentation.
@@ -66,8 +79,7 @@ class Rival(TwoForms):
         Raises:
             ValueError: another number of channels, or a spatial size that does not divide.
         """
-        check_channels(image, self.in_channels)
-        check_sizes(image, self.divisors)
+        self.check_image(image)
         if self.dense:
             return activated(self.network(image), self.activation)
         activation = "none" if self.logits_in_training else self.activation
@@ -80,7 +92,7 @@ class Rival(TwoForms):
         return outputs
 
 
-class SingleFormRival(nn.Module):
+class SingleFormRival(Wrapper):
     """Use MONAI's UNet, SegResNet or DynUNet where a bundle's network returns one tensor in training too.
 
     Args:
@@ -94,20 +106,13 @@ class SingleFormRival(nn.Module):
 
     def __init__(self, network: UNet | SegResNet | DynUNet, *, activation: str = "sigmoid") -> None:
         super().__init__()
-        check_network(network, activation)
-        self.in_channels = int(network.in_channels)
-        self.divisors = divisors_of(network)
-        self.encoder_modules = encoder_modules_of(network)
-        self.activation = activation
         if isinstance(network, DynUNet):
             network.deep_supervision = False
-            network = SupervisedDynUNet(network)
-        self.network = network
+        self.wrap(network, activation)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the map ``(B, out_channels, x, y, z)`` in float32; image and errors as for :class:`Rival`."""
-        check_channels(image, self.in_channels)
-        check_sizes(image, self.divisors)
+        self.check_image(image)
         return activated(self.network(image), self.activation)
 
 

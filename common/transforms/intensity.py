@@ -100,6 +100,8 @@ def _not_hounsfield(values: np.ndarray) -> str | None:
 class CheckMRId(MapTransform):
     """Check that each channel can be MRI, by the distribution of its values.
 
+    Damaged values far beyond all others are clipped, with a warning; see :func:`without_hot_voxels`.
+
     Args:
         keys: images ``(C, x, y, z)``, with the values of the file.
 
@@ -110,14 +112,18 @@ class CheckMRId(MapTransform):
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
+            source = source_of(d[key], key)
             for number, channel in enumerate(as_tensor(d[key])):
+                name = f"{source}: channel {number}"
                 values = _sample(channel)
                 fault = _not_mri(values)
                 if fault is not None:
-                    raise InputError(
-                        f"{source_of(d[key], key)}: channel {number}: values from {values.min():g} to "
-                        f"{values.max():g}, expected MRI: {fault}"
-                    )
+                    raise InputError(f"{name}: values from {values.min():g} to {values.max():g}, expected MRI: {fault}")
+                volume = channel.int() if channel.dtype == torch.uint16 else channel  # torch cannot clip uint16
+                limited = without_hot_voxels(volume, name)
+                if limited is not volume:
+                    d[key] = d[key].clone()
+                    as_tensor(d[key])[number] = limited
         return d
 
 

@@ -35,7 +35,7 @@ def named_runs(runs: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: two runs have the same name.
     """
-    named = dict(run.rpartition("=")[::2] if "=" in run else (run, run) for run in runs)
+    named = dict((run, run) if "=" not in run or Path(run).is_dir() else run.rpartition("=")[::2] for run in runs)
     if len(named) < len(runs):
         raise InputError(
             f"{len(runs)} runs of {len(named)} names: {', '.join(runs)}; give each its own name, as NAME=FOLDER"

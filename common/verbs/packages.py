@@ -14,6 +14,8 @@ def pack(
     out: str = "dist",
     overlay: str | None = None,
     scores: str | None = None,
+    code: str = "folder",
+    large_files: str | None = None,
 ) -> None:
     """Pack a bundle and its weights into a folder and a zip file that run without this repository.
 
@@ -23,10 +25,13 @@ def pack(
         out: folder for NAME/ and NAME_vVERSION.zip.
         overlay: JSON file with the training settings that differ from the bundle's. Keys "_meta_::NAME" change NAME in
             metadata.json.
-        scores: output folder of an evaluation of the weights. Its scores go into metadata.json.
+        scores: folder of an evaluation or cross-validation of the weights, with scores.csv or the summary.json of
+            nnU-Net. Its scores go into metadata.json.
+        code: folder puts the code into the package. wheel writes a wheel beside a package without code.
+        large_files: URL of a folder for model.pt and model.ts. The zip lacks both, and large_files.yml lists them.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores)
+    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores, code, large_files)
     print(f"{archive} and the folder beside it")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import InputError, UsageError
 from ..figures import draw_bland_altman, draw_outlines, draw_roc
 from ..report import write_report
-from ..reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, read_scores
+from ..reporting import compare, compare_paired, read_case_scores, read_classes, read_classification, scores_file
 from ..rules import parse_bool
 from .arguments import named_runs, words
 
@@ -42,11 +42,11 @@ def scores(
     if folds and paired:
         raise UsageError("--paired --folds: folds have different cases, so they have no pairs; choose one of the two")
     asked = tuple(name.strip() for name in columns.split(",")) if isinstance(columns, str) else columns
-    of_cases = {name: read_case_scores(folder) for name, folder in named.items()}
+    of_cases = {name: read_case_scores(run) for name, run in named.items()}
     if paired:
         print(compare_paired(of_cases, common_cases, asked, format))
     else:
-        of_classes = {name: read_classification(folder) for name, folder in named.items()}
+        of_classes = {name: read_classification(scores_file(run).parent) for name, run in named.items()}
         print(compare(of_cases, of_classes, folds, common_cases, asked, format))
 
 
@@ -78,15 +78,16 @@ def plots(out: str, classes: str | None = None, scores: str | None = None) -> No
 
     Args:
         out: folder for roc.png and bland_altman.png.
-        classes: classes.csv of an evaluation, or the joined rows of several folds, for roc.png.
-        scores: scores.csv of an evaluation that measures volumes, for bland_altman.png.
+        classes: classes.csv of an evaluation or a cross-validation, or its folder, for roc.png.
+        scores: scores.csv of an evaluation that measures volumes, or its folder, for bland_altman.png.
     """
     if classes is None and scores is None:
         raise InputError("nothing to draw; give --classes, --scores or both")
     if classes is not None:
-        print(draw_roc(read_classes(classes), Path(out) / "roc.png"))
+        table = Path(classes) / "classes.csv" if Path(classes).is_dir() else classes
+        print(draw_roc(read_classes(table), Path(out) / "roc.png"))
     if scores is not None:
-        print(draw_bland_altman(read_scores(scores), Path(out) / "bland_altman.png"))
+        print(draw_bland_altman(read_case_scores(scores), Path(out) / "bland_altman.png"))
 
 
 def report(*runs: str, out: str, dataset_dir: str | None = None) -> None:

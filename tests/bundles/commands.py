@@ -26,7 +26,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 import shutil
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from monai.bundle import ConfigWorkflow, create_workflow
 
 from common.logs import LOG_FILE
@@ -24,13 +26,21 @@ from .packed import pack_tiny
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """Return a function that packs a bundle with a narrow network, once, and returns the folder of its package."""
-    dist = tmp_path_factory.mktemp("packed") / "dist"
+    """Return a function that packs a bundle with a narrow network and returns the folder of its package.
+
+    All processes of pytest-xdist share the packages, so no test may change them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    dist = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "packed" / "dist"
+    dist.mkdir(parents=True, exist_ok=True)
 
     @functools.cache
     def pack(bundle: Path) -> Path:
-        pack_tiny(bundle, dist, {})
-        return dist / bundle.name
+        package = dist / bundle.name
+        with FileLock(dist.parent / f"{bundle.name}.lock"):
+            if not package.exists():
+                pack_tiny(bundle, dist, {})
+        return package
 
     return pack
 

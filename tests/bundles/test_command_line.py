@@ -73,13 +73,15 @@ def test_case_names_keep_their_text(
 
 
 @pytest.mark.slow
-def test_inference_without_data(command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path) -> None:
+def test_inference_without_data_ends_in_one_line(
+    command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path
+) -> None:
     done = command(*bundle_run("inference", dataset_dir=tmp_path / "nowhere"))
     assert_ends_in_one_line(done, str(tmp_path / "nowhere"))
 
 
 @pytest.mark.slow
-def test_training_without_a_data_list(command: Callable, bundle_run: Callable, tmp_path: Path) -> None:
+def test_training_without_a_data_list_ends_in_one_line(command: Callable, bundle_run: Callable, tmp_path: Path) -> None:
     done = command(*bundle_run("train", dataset_dir=tmp_path / "elsewhere"))
     assert_ends_in_one_line(done, str(tmp_path / "elsewhere" / "dataset.json"), "python -m common datalist")
 

@@ -29,7 +29,7 @@ FILES = [file for bundle in BUNDLES for file in sorted(bundle.glob("configs/**/*
 
 
 def compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
-    """What the ``--config_file`` of a user names, the overlay that is the last one on top."""
+    """Return the files of a user's ``--config_file``, the uppermost overlay last."""
     for base in [("train",), ("train", "evaluate"), ("inference",)]:
         yield base
         for overlay in ("multi_gpu_train", "demo"):
@@ -66,7 +66,7 @@ def named_compositions(bundle: Path) -> Iterator[tuple[str, ...]]:
 
 
 def items(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything in a config with its id."""
+    """Yield every entry of a config with its id."""
     yield id, config
     if isinstance(config, (dict, list)):
         for key, value in config.items() if isinstance(config, dict) else enumerate(config):
@@ -84,7 +84,7 @@ PASSED_ON = {"SpatialPadd": {"value"}}
 
 @functools.cache
 def keywords(component: Callable) -> set[str] | None:
-    """The keywords that a class or function takes, through ``**kwargs`` to the bases; None for any."""
+    """Return the keywords that a class or function takes, also by ``**kwargs`` of its bases; None for any."""
     classes = inspect.getmro(component) if inspect.isclass(component) else ()
     inits = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)] or [component]
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Inference of DICOM series with ``--dicom_seg true``: the object beside the NIfTI mask says the same."""
+"""Test inference of DICOM series with ``--dicom_seg true``: the object holds the same as the NIfTI mask."""
 
 from __future__ import annotations
 

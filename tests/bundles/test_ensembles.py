@@ -1,4 +1,4 @@
-"""The ensemble of every bundle averages the probabilities of its members."""
+"""Test that the ensemble of every bundle averages the probabilities of its members."""
 
 from __future__ import annotations
 
@@ -56,6 +56,21 @@ def test_an_ensemble_averages_probabilities(bundle: Path, base: tuple[str, ...],
     torch.testing.assert_close(probabilities(found, groups), (first + second) / 2)
     assert not torch.allclose(first, second, atol=0.01)
     assert found.min() < 0 if bundle == MAMTLN_CT else found[:, :1].min() >= 0
+
+
+@pytest.mark.parametrize("bundle", LOGITS, ids=lambda bundle: bundle.name)
+def test_an_ensemble_of_equal_networks_has_their_map(bundle: Path) -> None:
+    parser = tiny_parser(bundle, "inference", "explain", "ensemble", network="member")
+    parser["weights"] = ["a", "b"]
+    parser["roi_size"] = TINY[bundle.name]["roi_size"]
+    torch.manual_seed(0)
+    ensemble, inferer = (parser.get_parsed_content(name) for name in ("network_def", "inferer"))
+    first, second = ensemble.eval().networks
+    second.load_state_dict(first.state_dict())
+    image = torch.rand(1, len(parser["modalities"]), *parser["roi_size"])
+    found = inferer(image, ensemble)
+    assert found.shape == (1, 1, *parser["roi_size"]) and found.max() == 1
+    torch.testing.assert_close(found, inferer(image, first))
 
 
 @pytest.mark.parametrize(("task", "groups"), [("seg", (2,)), ("class", (2,)), ("both", (2, 2))])

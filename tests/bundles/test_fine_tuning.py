@@ -1,4 +1,4 @@
-"""Fine-tuning by the real configs: other classes, a frozen encoder, a warm-up, the record and its resumption."""
+"""Test fine-tuning by the real configs: other classes, a frozen encoder, a warm-up, its record and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs of inference and evaluation: short, and with expressions that a tool can screen without running them."""
+"""Test that configs of inference and evaluation are short, and that a tool can screen their expressions."""
 
 from __future__ import annotations
 

@@ -99,6 +99,22 @@ def test_training_goes_on_and_keeps_the_weights_before(package: Path, cohort: Ca
 
 
 @bundles
+def test_a_loader_may_need_the_stages(workflow: Callable, bundle: Path, tmp_path: Path) -> None:
+    """Expect no circle: the stages begin from the weights of the loader."""
+    loader = {
+        "_target_": "CheckpointLoader",
+        "load_path": str(tmp_path / "start.pt"),
+        "load_dict": {"model": "$@stages[-1].network"},
+    }
+    flow = workflow(bundle, "train")
+    torch.save(flow.parser.get_parsed_content("stages")[-1].network.state_dict(), tmp_path / "start.pt")
+    parser = workflow(bundle, "train", **{"train::handlers": [loader]}).parser
+    assert parser.get_parsed_content("pretrained") == str(tmp_path / "start.pt")
+    (handler,) = parser.get_parsed_content("train::handlers")
+    assert handler.load_dict["model"] is parser.get_parsed_content("stages")[-1].network
+
+
+@bundles
 def test_a_handler_may_need_the_evaluator(workflow: Callable, bundle: Path) -> None:
     handlers = [{"_target_": "ValidationHandler", "interval": 1, "validator": "@validate::evaluator"}]
     parser = workflow(bundle, "train", **{"train::handlers": handlers}).parser

@@ -1,4 +1,4 @@
-"""Each bundle's labels have one source, from which network, scores, segments and metadata follow."""
+"""Test that network, scores, segments and metadata of each bundle follow from its labels."""
 
 from __future__ import annotations
 

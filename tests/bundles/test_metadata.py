@@ -1,4 +1,4 @@
-"""Metadata, properties and export of a bundle, as MONAI's tools, Label, Deploy and the Model Zoo read them."""
+"""Test metadata, properties and export of a bundle as MONAI's tools, Label, Deploy and the Model Zoo read them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
+from .packed import files
 
 # The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
 TEXT = {"type": "string", "minLength": 1}
@@ -104,13 +105,6 @@ def verify(tmp_path: Path) -> Callable[[Path], None]:
     schema.write_text(json.dumps(SCHEMA))
     options = {"filepath": str(schema), "hash_val": hashlib.md5(schema.read_bytes()).hexdigest()}
     return lambda file: verify_metadata(meta_file=str(file), **options)
-
-
-def files(bundle: Path) -> dict[str, str]:
-    return {
-        "meta_file": str(bundle / "configs" / "metadata.json"),
-        "config_file": str(bundle / "configs" / "inference.json"),
-    }
 
 
 def test_metadata_follow_the_specification(bundle: Path, verify: Callable) -> None:

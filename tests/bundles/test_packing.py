@@ -158,6 +158,17 @@ def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.M
         pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
 
 
+def test_a_package_takes_the_scores_of_nnu_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
+    monkeypatch.setattr(write, "script_network", lambda *_: None)
+    cases = [{"prediction_file": f"{n}.nii.gz", "metrics": {"1": {"Dice": n / 4, "IoU": n / 8}}} for n in (1, 2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumour": 1}}))
+    (tmp_path / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    pack_tiny(MAMTLN_CT, tmp_path / "dist", {}, scores=tmp_path)
+    metadata = tmp_path / "dist" / MAMTLN_CT.name / "configs" / "metadata.json"
+    assert json.loads(metadata.read_text())["eval_metrics"] == {"Dice tumour": 0.375, "IoU tumour": 0.1875}
+
+
 def test_metadata_and_card_have_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pack weights that segment kidneys and their tumours with the liver's bundle."""
     monkeypatch.setattr(write, "try_package", lambda *_: None)

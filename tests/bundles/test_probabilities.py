@@ -1,4 +1,4 @@
-"""Inference with ``--probabilities true``: the file of each case, its record, and the resumption of a batch."""
+"""Test inference with ``--probabilities true``: the file of each case, its record, and the resumption of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of every bundle carry the record of their training, and what uses them follows it."""
+"""Test that weights of every bundle carry the record of their training, and that it is used with them."""
 
 from __future__ import annotations
 

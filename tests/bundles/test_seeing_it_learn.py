@@ -1,4 +1,4 @@
-"""The scores, curves and pictures of a training of each bundle."""
+"""Test the scores, curves and pictures of a training of each bundle."""
 
 from __future__ import annotations
 

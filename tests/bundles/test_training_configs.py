@@ -1,4 +1,4 @@
-"""What train.json and its overlays are made of, and other optimisers and schedulers by an overlay."""
+"""Test the parts of train.json and its overlays, and overlays with other optimisers and schedulers."""
 
 from __future__ import annotations
 

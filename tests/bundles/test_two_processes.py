@@ -23,7 +23,14 @@ from ..methods.multirnet.tiny import MULTIRNET
 from ..methods.omnet.tiny import OMNET
 from ..workflows import BUSY, results_in
 
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
+TRAINED = {  # files of weights and number of epochs
+    MMFNET: ({"model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt"}, 8),
+    OMNET: ({"model.pt"}, 4),
+    MAMTLN_CT: ({"model.pt"}, 2),
+    MPUNET: ({"model.pt"}, 2),
+    MULTIRNET: ({"model.pt"}, 2),
+}
 
 
 @pytest.fixture
@@ -32,54 +39,47 @@ def bundle() -> Path:
     return MMFNET
 
 
-@pytest.fixture
-def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
-    """Return the folder of the tiny cohort with three cases in every list."""
-    source = cohort(bundle)
+def write_three_cases(source: Path, folder: Path) -> Path:
+    """List three cases of a tiny cohort in every list of a data list in another folder; return this folder."""
     listing = json.loads((source / "dataset.json").read_text())
     items = [item for section in ("training", "validation", "test") for item in listing[section]]
     for item in items:
         images = item["image"]
         item["image"] = str(source / images) if isinstance(images, str) else [str(source / image) for image in images]
         item["label"] = str(source / item["label"])
-    (tmp_path / "data").mkdir()
+    folder.mkdir()
     lists = {"training": items[:3], "validation": items[:3], "test": items[3:]}
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps({**listing, **lists}))
-    return tmp_path / "data"
+    (folder / "dataset.json").write_text(json.dumps({**listing, **lists}))
+    return folder
+
+
+@pytest.fixture
+def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
+    """Return the folder of the tiny cohort with three cases in every list."""
+    return write_three_cases(cohort(bundle), tmp_path / "data")
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("bundle", "files", "epochs"),
-    [
-        (MMFNET, {"model.pt", "single_T1.pt", "single_T2.pt", "single_CET1.pt"}, 8),
-        (OMNET, {"model.pt"}, 4),
-        (MAMTLN_CT, {"model.pt"}, 2),
-        (MPUNET, {"model.pt"}, 2),
-        (MULTIRNET, {"model.pt"}, 2),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_two_processes_train(
-    command: Callable,
-    bundle_run: Callable,
-    three_cases: Path,
-    tmp_path: Path,
-    bundle: Path,
-    files: set[str],
-    epochs: int,
-) -> None:
-    options = {"bundle": bundle, "dataset_dir": three_cases, "updates_per_epoch": 1}
-    done = command(*TORCHRUN, *bundle_run("train", "multi_gpu_train", **options))
+def test_two_processes_train(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
+    """Train every bundle in the same two processes, since each of them imports for seconds."""
+    runs = []
+    for bundle in TRAINED:
+        folder = tmp_path / bundle.name
+        data = write_three_cases(cohort(bundle), folder)
+        options = {"bundle": bundle, "dataset_dir": data, "ckpt_dir": folder / "models", "updates_per_epoch": 1}
+        runs.append(bundle_run("train", "multi_gpu_train", **options)[1:])  # without the name of MONAI's module
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    done = command(*TORCHRUN, str(Path(__file__).with_name("bundle_runs.py")), str(tmp_path / "runs.json"))
     assert done.returncode == 0, done.stderr
-    models = tmp_path / "models"
-    assert {p.name for p in models.glob("*.pt")} == {*files, STATE_FILE}
-    BUSY[bundle.name]().load_state_dict(torch.load(models / "model.pt", weights_only=True))
-    log = (models / "train.log").read_text()
-    assert log.count(f"training is complete after {epochs} epochs") == 1
-    losses = re.findall(r"training loss (\S+), .*?(\S+) \(best", log)
-    assert len(losses) == epochs and np.isfinite(np.array(losses, float)).all()
+    for bundle, (files, epochs) in TRAINED.items():
+        models = tmp_path / bundle.name / "models"
+        assert {p.name for p in models.glob("*.pt")} == {*files, STATE_FILE}, bundle.name
+        BUSY[bundle.name]().load_state_dict(torch.load(models / "model.pt", weights_only=True))
+        log = (models / "train.log").read_text()
+        assert log.count(f"training is complete after {epochs} epochs") == 1, log
+        losses = re.findall(r"training loss (\S+), .*?(\S+) \(best", log)
+        assert len(losses) == epochs and np.isfinite(np.array(losses, float)).all(), log
 
 
 @pytest.mark.ddp
@@ -102,7 +102,7 @@ def test_two_processes_infer_as_one_does(
     listing["test"][1].update(case="broken", image=str(broken))
     (three_cases / "dataset.json").write_text(json.dumps(listing))
     busy_weights(bundle)
-    done = command(*TORCHRUN, *bundle_run("inference", "multi_gpu_train", bundle=bundle, dataset_dir=three_cases))
+    done = command(*TORCHRUN, "-m", *bundle_run("inference", "multi_gpu_train", bundle=bundle, dataset_dir=three_cases))
     assert done.returncode == 1
     assert done.stderr.count("1 of 6 cases failed: broken (") == 1
     assert done.stderr.count("1 of 6 cases failed; the first process names them") == 1
@@ -138,7 +138,7 @@ def test_two_processes_infer_as_one_does(
 def test_two_processes_give_the_same_scores_as_one(
     command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
 ) -> None:
-    done = command(*TORCHRUN, *bundle_run("train", "evaluate", "multi_gpu_train", dataset_dir=three_cases))
+    done = command(*TORCHRUN, "-m", *bundle_run("train", "evaluate", "multi_gpu_train", dataset_dir=three_cases))
     assert done.returncode == 0, done.stderr
     workflow(MMFNET, "train", "evaluate", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
     one, two = (read_scores(tmp_path / folder / "scores.csv") for folder in ("one", "out"))

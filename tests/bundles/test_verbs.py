@@ -155,7 +155,7 @@ def test_picture(verb: Callable, write_nifti: Callable) -> None:
     assert Path("new/picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_picture_without_an_image(verb: Callable) -> None:
+def test_picture_of_a_missing_mask_ends_in_one_line(verb: Callable) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(SystemExit, match=r"^error: mask\.nii\.gz: no such file"):
         verb(*["picture", "T1.nii.gz", "--prediction", "mask.nii.gz", "--out", "picture.png"])

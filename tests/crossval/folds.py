@@ -1,4 +1,4 @@
-"""A data list with folds, and runs of folds that end at once."""
+"""Write a data list with folds, and run folds that end at once."""
 
 from __future__ import annotations
 

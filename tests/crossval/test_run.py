@@ -1,4 +1,4 @@
-"""The order of the runs of a cross-validation, what is done again, and what is refused."""
+"""Test in which order a cross-validation runs its folds, what it runs again, and what it refuses."""
 
 from __future__ import annotations
 

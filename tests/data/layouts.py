@@ -17,7 +17,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def brats(folder: Path, case: str, ending: str = ".nii.gz", mark: str = "_") -> None:
-    """A case in the form of 2017 to 2021, or with other words that of 2023."""
+    """Write a case in the form of 2017 to 2021, or in that of 2023, which has other words."""
     words = ("flair", "t1", "t1ce", "t2", "seg") if mark == "_" else ("t2f", "t1n", "t1c", "t2w", "seg")
     touch(folder / case, *(f"{Path(case).name}{mark}{word}{ending}" for word in words))
 
@@ -25,7 +25,7 @@ def brats(folder: Path, case: str, ending: str = ".nii.gz", mark: str = "_") -> 
 def listed(
     root: Path, layout: str, folds: int = 3, modalities: tuple[str, ...] = NAMES, **options: int
 ) -> dict[str, dict]:
-    """The cases of a list by name, as a training reads them, with their section."""
+    """Return the cases of a list by name, as a training reads them, with their section."""
     out = root.parent / "list" / "dataset.json"
     out.parent.mkdir(exist_ok=True)
     sections = write_datalist(layout, root, out, modalities, folds, **options)

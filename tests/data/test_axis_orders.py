@@ -1,4 +1,4 @@
-"""All 48 orders and directions of a volume's axes, from file to mask: the same places in the patient.
+"""Test that all 48 orders and directions of axes give masks at the same places of the patient.
 
 Sizes and spacings are three different ones, so that no two axes can be swapped unseen.
 """
@@ -30,13 +30,13 @@ only_itk_warns = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of 
 
 
 def in_order(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The volume with its axes in an order, and its affine."""
+    """Return the volume with its axes in an order, and its affine."""
     volume = nib.orientations.apply_orientation(VOLUME, axes).copy()
     return volume, AFFINE @ nib.orientations.inv_ornt_aff(axes, SHAPE)
 
 
 def places(mask: np.ndarray, affine: np.ndarray) -> set[tuple[float, ...]]:
-    """Where the voxels of a mask lie, in mm."""
+    """Return the positions of a mask's voxels in mm."""
     return set(map(tuple, np.round(nib.affines.apply_affine(affine, np.argwhere(mask)), 2).tolist()))
 
 
@@ -52,7 +52,7 @@ def write_itk(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
 
 
 def mask_of(path: Path, *after: Any) -> dict[str, Any]:
-    """A case as inference makes it, of a network that finds the bright voxels on its own grid."""
+    """Return the mask that inference writes with a network that finds the bright voxels on its own grid."""
     steps = [
         LoadImaged("image", reader=VolumeReader(["CT"])),
         EnsureChannelFirstd("image"),

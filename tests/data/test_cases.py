@@ -54,7 +54,7 @@ def test_modality_of(name: str, modality: str | None, rest: str) -> None:
     assert modality_of(name, NAMES) == (modality, rest)
 
 
-def test_stem() -> None:
+def test_stem_removes_the_suffix_of_an_image() -> None:
     assert [stem(n) for n in ("a.nii.gz", "a.b.NII", "c.mha", "d")] == ["a", "a.b", "c", "d"]
 
 
@@ -101,7 +101,7 @@ def test_scans_of_one_name_are_errors_that_name_all(tmp_path: Path, touch: Calla
         assert "P1.nii and p1.nii.gz: several cases with the name P1, p1" in str(cases[name])
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_path_without_scans_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         find_cases(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"no scans .*, no sub-folders and no dataset.json"):
@@ -110,7 +110,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cohort(tmp_path: Path, touch: Callable) -> Path:
-    """Ten cases in nnU-Net's layout, its channels in another order."""
+    """Write ten cases in nnU-Net's layout, with the channels in another order."""
     for i in range(10):
         touch(*(f"imagesTr/c{i}_000{c}.nii.gz" for c in range(3)), f"labelsTr/c{i}.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T2", "1": "T1", "2": "T1ce"}}))
@@ -214,7 +214,7 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
 
 @pytest.fixture
 def series(tmp_path: Path) -> Callable[..., None]:
-    """A folder with two files that are DICOM by their mark alone, and one beside them that is not."""
+    """Write two files that are DICOM by their first bytes alone, and one beside them that is not DICOM."""
 
     def make(*names: str) -> None:
         for name in names:
@@ -267,13 +267,13 @@ def test_dicom_in_data_lists(tmp_path: Path, touch: Callable, series: Callable) 
         assert case["image"] == str(tmp_path / root / image.format(case["case"]))
 
 
-def test_a_data_list_whose_modalities_have_no_numbers(tmp_path: Path) -> None:
+def test_a_data_list_with_unnumbered_modalities_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"modality": {"a": "CT"}, "test": [{"image": "a.nii.gz"}]}')
     with pytest.raises(InputError, match=r"dataset\.json: modality has the keys a, expected numbers from 0"):
         load_cases(tmp_path, "test", ["CT"])
 
 
-def test_an_exported_tree_is_told_which_folder_to_give(tmp_path: Path) -> None:
+def test_the_error_for_an_exported_tree_names_the_folder_to_give(tmp_path: Path) -> None:
     series = tmp_path / "export" / "P1" / "study" / "axial"
     series.mkdir(parents=True)
     (series / "IM001.dcm").touch()

@@ -65,7 +65,7 @@ def test_words_of_a_labels_name(tmp_path: Path, label: str) -> None:
     assert cases["P0"]["files"] == ["ct.nii.gz", f"{label.format(0)}.nii.gz"]
 
 
-def test_numbers_of_cases_and_of_channels_are_told_apart(tmp_path: Path) -> None:
+def test_numbers_of_cases_and_of_channels_are_distinguished(tmp_path: Path) -> None:
     names = ("word_0002", "word_0004", "P_0000", "P_0001", "P_0002")
     touch(tmp_path / "in", *(f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in names))
     touch(tmp_path / "in", *(f"imagesTr/kid_010_000{i}.nii.gz" for i in range(4)), "labelsTr/kid_010.nii.gz")
@@ -126,6 +126,14 @@ def test_splits_that_do_not_fit(livers: Path, content: object, message: str) -> 
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         write_datalist("nnunet", livers, livers.parent / "dataset.json", ("CT",), splits=path)
+
+
+def test_splits_that_divide_a_patient_are_refused(livers: Path) -> None:
+    path, table = livers.parent / "splits_final.json", livers.parent / "patients.csv"
+    path.write_text(json.dumps([{"val": ["c0", "c1", "c2"]}, {"val": ["c3", "c4", "c5"]}]))
+    table.write_text("case,patient\nc0,A\nc1,B\nc2,C\nc3,C\nc4,D\nc5,E\n")
+    with pytest.raises(InputError, match="c2, c3, of the patient C, are under val of several splits"):
+        write_datalist("nnunet", livers, livers.parent / "dataset.json", ("CT",), splits=path, classes=table)
 
 
 def test_the_share_of_validation_in_the_written_lists(livers: Path) -> None:

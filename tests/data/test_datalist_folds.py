@@ -19,7 +19,7 @@ from .layouts import touch
 
 @pytest.fixture
 def stomachs(tmp_path: Path) -> Path:
-    """Twenty cases, six of them negative; of the positive, every two are of a patient."""
+    """Write twenty cases, six of them negative; each two positive cases have one patient."""
     root = tmp_path / "data"
     touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(20)))
     rows = [f"c{i},{'negative' if i < 6 else 'positive'},{f'p{i // 2}' if i >= 6 else ''}" for i in range(20)]
@@ -86,6 +86,12 @@ ROWS = "".join(f"c{i},positive\n" for i in range(20))
         ("case,class\n" + ROWS.replace("c7,positive", "c7,"), "row 8 has no class"),
         ("case,class\n" + ROWS.replace("c7,positive", "c7"), "row 8 has no class"),
         ("case,class\n" + ROWS + ",positive\n", "row 21 has no case"),
+        ("case,class,class\n" + ROWS.replace("tive\n", "tive,left\n"), "2 columns 'class', expected one"),
+        ("case,class\n" + ROWS.replace("c7,positive", "c7,positive, left"), "row 8 has 3 cells, expected 2"),
+        (
+            "case,class\n" + ROWS.replace("c7,positive", "c7,Positive"),
+            "'class' has positive and Positive, expected one",
+        ),
         (
             "case,class\n" + "c0,positive\nc1,positive\n",
             "no row for c10, c11, c12 and 15 more, labelled cases in .*data",
@@ -119,7 +125,7 @@ def test_classes_in_each_encoding_of_unicode(tmp_path: Path, encoding: str) -> N
 
 @pytest.fixture
 def sited(tmp_path: Path) -> Path:
-    """Eleven cases: six of site north, two of east, two of south, one of west; c0 and c1 are of one patient."""
+    """Write eleven cases: six of site north, two of east, two of south, one of west; c0 and c1 have one patient."""
     root = tmp_path / "data"
     touch(root, *(f"{kind}Tr/c{i}.nii.gz" for kind in ("images", "labels") for i in range(11)))
     sites = ["north"] * 6 + ["east"] * 2 + ["south"] * 2 + ["west"]
@@ -162,7 +168,7 @@ def test_sites_that_give_no_folds_are_refused(sited: Path) -> None:
         folds_by_site(sited, folds=5)
     with pytest.raises(UsageError, match="--by centre: expected --by patient or --by site"):
         with_classes(sited, by="centre")
-    with pytest.raises(UsageError, match=r"--by site and --splits splits.json"):
+    with pytest.raises(UsageError, match=r"--by site, --splits splits.json"):
         with_classes(sited, by="site", splits="splits.json")
     table = sited.parent / "classes.csv"
     text = table.read_text()

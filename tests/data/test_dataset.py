@@ -1,4 +1,4 @@
-"""Data sets, draws and batches of a training."""
+"""Test data sets, draws and batches of a training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_case_is_drawn_as_often_as_any_other() -> None:
     assert len({seed for _, seed in draws(num_samples=7000)}) > 6900
 
 
-def test_draws_are_of_the_seed_and_the_epoch() -> None:
+def test_draws_depend_on_the_seed_and_the_epoch_alone() -> None:
     assert draws(epoch=3) == draws(epoch=3)
     assert draws(epoch=3) != draws(epoch=4)
     assert draws(epoch=3) != draws(epoch=3, seed=1)

@@ -1,4 +1,4 @@
-"""Series are written byte by byte, so that the reader is not compared with its own library's writer."""
+"""Read series that are written byte by byte, so that no writer shares the reader's library."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_slice(
     description: str = "thorax",
     frames: int = 1,
 ) -> Path:
-    """An image ``(row, column)`` or, in colour, ``(row, column, 3)``, as DICOM in explicit little-endian form."""
+    """Write an image ``(row, column)``, or ``(row, column, 3)`` in colour, as DICOM in explicit little-endian form."""
     colour = pixels.ndim == 3
     name = "1.2.8"
     meta = b"".join(
@@ -99,7 +99,7 @@ def write_slice(
 
 
 def write_series(folder: Path, heights: tuple[float, ...] = (10, 12, 14, 16), **options: object) -> Path:
-    """Axial slices, whose names are in another order than their positions."""
+    """Write axial slices with names in another order than their positions."""
     for i, height in enumerate(heights):
         write_slice(folder / f"IM{7 * (i + 2) % 5}_{i}", STORED[i], (-30, 40, height), **options)  # type: ignore[arg-type]
     return folder
@@ -163,7 +163,7 @@ def test_positions_rounded_to_a_tenth_are_even(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("itk_")
-def test_a_map_on_the_grid_of_a_series(tmp_path: Path) -> None:
+def test_a_mask_is_written_on_the_grid_of_its_series(tmp_path: Path) -> None:
     image = EnsureChannelFirst()(LoadImage(reader=VolumeReader(["CT"]))(write_series(tmp_path / "P1")))
     assert isinstance(image, MetaTensor)
     mask = MetaTensor((image > 900).float(), meta=image.meta)
@@ -186,7 +186,7 @@ def test_dicom_and_nifti_modalities_make_one_case(tmp_path: Path) -> None:
     np.testing.assert_allclose(image[1], array + 5, atol=1e-2)
 
 
-def test_what_is_dicom(tmp_path: Path) -> None:
+def test_dicom_is_found_by_suffix_or_content(tmp_path: Path) -> None:
     series = write_series(tmp_path / "P1")
     assert all(is_dicom(p) for p in series.iterdir())
     (tmp_path / "a.DCM").touch()
@@ -287,13 +287,13 @@ def test_what_makes_no_volume_is_said(tmp_path: Path, make: Callable[[Path], obj
         read_volume(tmp_path / "P1")
 
 
-def test_without_itk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_dicom_without_itk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom.has_itk", False)
     with pytest.raises(InputError, match=r"P1: reading DICOM needs the packages itk and pydicom"):
         read_volume(write_series(tmp_path / "P1"))
 
 
-def test_one_file_is_no_series(tmp_path: Path) -> None:
+def test_a_single_file_of_a_series_is_refused(tmp_path: Path) -> None:
     path = next(write_series(tmp_path / "P1").iterdir())
     with pytest.raises(InputError, match=rf"{path.name}: one file of a DICOM series; give the folder .*P1$"):
         read_volume(path)

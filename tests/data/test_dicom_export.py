@@ -1,4 +1,4 @@
-"""DICOM exports of an archive: which series there are, which become cases, and how they are named."""
+"""Test which series of a DICOM export are found, which become cases, and how the cases are named."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from common.data import find_cases
 from common.data.dicom_choice import modality_in
 from common.data.dicom_series import find_series
 from common.data.dicom_table import series_table
+from common.data.dicom_trees import files_of_series
 from common.data.volumes import read_grid, read_volume
 from common.errors import InputError
 from common.record.identity import digest_of
@@ -95,7 +96,7 @@ def test_study_without_a_usable_series_is_a_failed_case(export: Path) -> None:
     assert "no axial CT volume among 1 'Brain' (MR, expected CT)" in bad["error"]
 
 
-def test_chosen_series_that_is_no_volume_says_why(export: Path) -> None:
+def test_the_reason_why_a_chosen_series_is_refused(export: Path) -> None:
     (case,) = find_cases(export, ["CT"], series="1")
     assert case["case"] == "P-17_A99_1" and case["error"].endswith("series 1 'Topogram': a localizer")
 
@@ -121,7 +122,7 @@ def test_without_the_option_the_message_names_it(export: Path) -> None:
         find_cases(export, ["CT"], series="best", fold=1)
 
 
-def test_series_that_share_a_folder_are_told_apart(export: Path, tmp_path: Path) -> None:
+def test_series_in_one_folder_are_separate(export: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for place in ("SE000001", "SE000002"):
@@ -133,6 +134,30 @@ def test_series_that_share_a_folder_are_told_apart(export: Path, tmp_path: Path)
     alone = export / "PT000000" / "ST000000" / "SE000002"
     np.testing.assert_array_equal(array, read_volume(alone)[0])
     assert digest_of(cases[1]["image"]) == digest_of(str(alone))
+
+
+def test_each_header_of_a_shared_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        add(tmp_path / "export" / f"S{number}", number, f"series {number}", 4, 3)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (tmp_path / "export").rglob("IM*"):
+        shutil.copy(file, flat / f"{file.parent.name}_{file.name}")
+    read, dcmread = [], pydicom.dcmread
+
+    def count(file: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(file.name)
+        return dcmread(file, *arguments, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", count)
+    (study,) = find_series(flat)
+    found = {file.name for one in study for file in files_of_series(one.path)}
+    assert sorted(read) == sorted(str(file) for file in flat.iterdir()) and len(found) == 12
+    changed = next(flat.glob("S1_*"))
+    header = dcmread(changed)
+    header.SeriesInstanceUID = f"{header.SeriesInstanceUID}.1"
+    header.save_as(changed, enforce_file_format=True)
+    assert changed not in files_of_series(study[0].path)
 
 
 MRI = ["FLAIR", "T1", "CET1", "T2"]
@@ -255,6 +280,25 @@ def test_frames_at_one_place_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="1 of its 4 images at the position of another"):
         read_volume(multiframe(tmp_path, move) / "frames")
+
+
+def test_a_frame_rescaled_by_0_is_refused(tmp_path: Path) -> None:
+    def rescale(image: Any) -> None:
+        image.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence[0].RescaleSlope = "0"
+
+    with pytest.raises(InputError, match="RescaleSlope 0 and RescaleIntercept 0 of frame 2"):
+        read_volume(multiframe(tmp_path, rescale) / "frames")
+
+
+def test_frames_without_a_slope_have_that_of_their_image(tmp_path: Path) -> None:
+    def rescale(image: Any) -> None:
+        for groups in image.PerFrameFunctionalGroupsSequence:
+            del groups.PixelValueTransformationSequence
+        image.RescaleSlope, image.RescaleIntercept = "2", "-1000"
+
+    stored = np.random.default_rng(7).integers(-1000, 1000, (6, 5, 4))
+    array, _ = read_volume(multiframe(tmp_path, rescale) / "frames")
+    np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(2 * stored - 1000, axis=None))
 
 
 def test_compression_that_nothing_decodes_names_the_package(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is in the header of a DICOM image, and what is refused before a decoder takes it on trust."""
+"""Test which entries of a DICOM header are read, and which are refused before pixels are decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.data.volumes import read_grid, read_volume
 from common.errors import InputError
 from common.memory import Memory
 
-from ..dicom_series import write_series
+from ..dicom_series import pydicom, write_series
 
 pytest.importorskip("itk", reason="DICOM needs itk")
 pytestmark = [
@@ -71,11 +71,23 @@ def test_the_grid_is_read_without_pixels(tmp_path: Path, columns: int) -> None:
         ({"BitsAllocated": 12}, "IM001: BitsAllocated 12 and BitsStored 16 in its header, expected 8, 16 or 32"),
         ({"BitsStored": 0}, "IM001: BitsAllocated 16 and BitsStored 0"),
         ({"RescaleSlope": "0"}, "IM001: RescaleSlope 0 "),
+        ({"BitsStored": 12}, "IM001: HighBit 15 and BitsStored 12 in its header, expected HighBit 11"),
+        ({"PixelSpacing": ["-1", "1"]}, "IM001 has no valid slice position"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "IM001 is a colour image"),
     ],
 )
 def test_a_header_that_does_not_fit_its_pixels(tmp_path: Path, values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
+        read_volume(series(tmp_path, np.zeros((6, 5, 4), np.int16), **values))
+
+
+def test_a_table_of_values_is_refused(tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.ModalityLUTType = "HU"
+    table.add_new("LUTDescriptor", "US", [4, 0, 16])
+    table.add_new("LUTData", "OW", np.array([-1000, 0, 40, 300], "<i2").tobytes())
+    values = {"RescaleSlope": None, "RescaleIntercept": None, "ModalityLUTSequence": [table]}
+    with pytest.raises(InputError, match="IM001: its values are in a Modality LUT Sequence"):
         read_volume(series(tmp_path, np.zeros((6, 5, 4), np.int16), **values))
 
 
@@ -123,7 +135,7 @@ def test_a_slice_that_lost_its_mark_is_not_left_out(tmp_path: Path) -> None:
         read_volume(folder)
 
 
-def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_dicom_without_pydicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.data.dicom.has_pydicom", False)
     with pytest.raises(InputError, match=r"needs the packages itk and pydicom \(pip install itk pydicom\)"):
         read_volume(series(tmp_path, np.zeros((6, 5, 4), np.int16)))

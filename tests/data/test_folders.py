@@ -1,4 +1,4 @@
-"""What lies in folders: debris of systems, links, and what this user may not read."""
+"""Find scans in folders with files of operating systems, links, and files that this user may not read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from common.data import find_cases, load_cases
 from common.data.datalist import write_datalist
 from common.data.folders import scans_below
 from common.errors import InputError
+
+from .layouts import touch
 
 DEBRIS_OF_SYSTEMS = (
     "__MACOSX/._P1.nii.gz",
@@ -37,18 +39,12 @@ LABELS = {
 }
 
 
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
 def files(layout: str) -> list[str]:
     return [name for i in range(4) for name in LABELS[layout].format(f"P{i}", i).split()]
 
 
 @pytest.mark.parametrize("layout", LABELS)
-def test_debris_beside_the_cases_of_a_layout(tmp_path: Path, layout: str) -> None:
+def test_a_layout_ignores_files_of_operating_systems(tmp_path: Path, layout: str) -> None:
     root = tmp_path / "in"
     touch(root, *files(layout))
     expected = write_datalist(layout, root, tmp_path / "a" / "dataset.json", ["CT"], folds=2)
@@ -58,7 +54,7 @@ def test_debris_beside_the_cases_of_a_layout(tmp_path: Path, layout: str) -> Non
     assert len([case for cases in expected.values() for case in cases]) == 4
 
 
-def test_debris_beside_scans(tmp_path: Path) -> None:
+def test_files_of_operating_systems_beside_scans_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, *DEBRIS_OF_SYSTEMS, "P1/ct.nii.gz", "P2.nii.gz", *(f"P1/{name}" for name in DEBRIS_OF_SYSTEMS))
     cases = find_cases(tmp_path, ["CT"])
     assert {case["case"]: case.get("error") for case in cases} == {"P1": None, "P2": None}

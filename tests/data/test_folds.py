@@ -1,4 +1,4 @@
-"""The split by fold, over random cohorts: which patients train, validate and test."""
+"""Test over random cohorts which patients a fold trains, validates and tests."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_share_that_leaves_no_training(share: object) -> None:
         split_by_fold(LIST, {"training": []}, 0, share)  # type: ignore[arg-type]
 
 
-def test_too_few_patients_and_torn_ones() -> None:
+def test_too_few_patients_or_a_patient_in_two_folds_is_refused() -> None:
     cases = [{"image": f"{i}.nii", "fold": i, "order": i} for i in range(2)]
     with pytest.raises(InputError, match="1 patients outside fold 0, expected at least 2"):
         split_by_fold(LIST, {"training": cases}, 0)

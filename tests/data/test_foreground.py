@@ -1,4 +1,4 @@
-"""Data sets of empty labels alone."""
+"""Test data sets in which no label has foreground."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ NUMBERS = {"low": -80.5, "high": 200, "mean": 61.25, "sd": 30.0}
 
 @pytest.fixture
 def cohort(tmp_path: Path, write_nifti: Callable[..., Path]) -> Path:
-    """Eight cases in four folds, each of its own brightness; air around, and one voxel beyond 16 bits."""
+    """Write eight cases of different brightness in four folds, with air around and one voxel beyond 16 bits."""
     rng = np.random.default_rng(0)
     entries = []
     for i in range(8):
@@ -38,7 +38,7 @@ def cohort(tmp_path: Path, write_nifti: Callable[..., Path]) -> Path:
 
 
 def expected(cohort: Path, fold: int | None) -> dict[str, float]:
-    """All at once, in NumPy."""
+    """Compute the statistics of all voxels at once, in NumPy."""
     values = []
     for case in load_cases(cohort, "training", fold=fold):
         image, label = (module.VolumeReader([key]).get_data([Path(case[key])])[0] for key in ("image", "label"))
@@ -119,7 +119,7 @@ def test_the_file_is_read_again_for_the_same_cases_alone(cohort: Path, monkeypat
     assert read_intensity(cohort / "intensity.json") == found
 
 
-def test_a_folder_that_cannot_be_written_is_no_hindrance(
+def test_a_read_only_folder_does_not_stop_the_run(
     cohort: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = intensity_of(cohort)
@@ -138,7 +138,7 @@ def test_the_first_process_computes_and_the_others_wait(cohort: Path, monkeypatc
     done = []
 
     def barrier() -> None:
-        """What the first process does meanwhile; it comes to its own barrier afterwards."""
+        """Write the file as the first process does before it comes to its own barrier."""
         monkeypatch.setattr("ignite.distributed.utils.barrier", lambda: None)
         with monkeypatch.context() as first:
             first.setattr("ignite.distributed.utils.get_world_size", lambda: 1)
@@ -153,7 +153,7 @@ def test_the_first_process_computes_and_the_others_wait(cohort: Path, monkeypatc
     assert done == [found]
 
 
-def test_cases_without_foreground_or_contrast(cohort: Path, write_nifti: Callable[..., Path]) -> None:
+def test_cases_without_foreground_or_contrast_are_refused(cohort: Path, write_nifti: Callable[..., Path]) -> None:
     for i in range(5):
         write_nifti(f"c{i}_seg.nii.gz", np.zeros((9, 8, 7), dtype=np.uint8))
     with pytest.raises(InputError, match="no training case has a foreground voxel"):

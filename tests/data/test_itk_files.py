@@ -1,4 +1,4 @@
-"""MetaImage and NRRD: what their headers must say, and what is refused before ITK reads them."""
+"""Test what the headers of MetaImage and NRRD must have, and what is refused before ITK reads a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of cases: they follow from a scan's own path, and no result leaves its folder."""
+"""Test that the name of a case follows from the path of its scan, and that no result leaves its folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ from common.data import find_cases, load_cases
 from common.data.names import LONGEST_NAME, case_name, safe_name, scan_name, without_detours
 from common.errors import InputError
 
+from .layouts import touch
+
 NAMES = ("T1", "T2", "CET1")
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 @pytest.mark.parametrize(

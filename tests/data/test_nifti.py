@@ -1,4 +1,4 @@
-"""What a NIfTI file says of itself: its unit, its place, what it is compressed with, how long it is."""
+"""Test which unit, position, compression and length in a NIfTI header are read or refused."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def test_a_fixed_test_set_is_named_or_in_a_file(tmp_path: Path) -> None:
     ("test", "message"),
     [
         ("120-140", "--test 120-140: found 11 cases, expected 21; the 130 cases are volume-1, volume-2,"),
-        ("46-27", "--test 46-27: found 0 cases, expected 0"),
+        ("46-27", "--test 46-27: expected the lower number first, 27-46"),
+        (" ,", "--test  ,: names no case"),
         ("volume-27,P1", "--test P1: found 0 cases, expected 1"),
         ("missing.txt", "--test missing.txt: cannot be read"),
     ],
@@ -60,6 +61,12 @@ def test_a_fixed_test_set_is_named_or_in_a_file(tmp_path: Path) -> None:
 def test_a_wrong_test_set_is_refused(test: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fixed_test_set(LIVERS, test)
+
+
+def test_an_empty_file_is_no_test_set(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"test.txt: names no case"):
+        fixed_test_set(LIVERS, str(tmp_path / "test.txt"))
 
 
 def test_a_patient_is_in_or_outside_of_the_test_set() -> None:

@@ -1,4 +1,4 @@
-"""What the record of a training says of voxel sizes, and scans that are unlike them."""
+"""Test the voxel sizes in the record of a training, and the warning about scans with other ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORDERS = [
 
 
 def affine(order: str, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Of a scan stored in this order, with these voxel sizes along left-right, front-back, foot-head."""
+    """Return the affine of a scan stored in this order, with voxel sizes along left-right, front-back and foot-head."""
     ornt = nib.orientations.axcodes2ornt(order)
     matrix = np.eye(4)
     matrix[:3, :3] = 0

@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 
 
 def load(paths: Path | list[Path], names: list[str]) -> MetaTensor:
-    """As the bundles do: channels first, the reader's own message at the root of the exception."""
+    """Read as the bundles do, with the channels first; raise the reader's own error."""
     try:
         return EnsureChannelFirst()(LoadImage(reader=VolumeReader(names))(paths))
     except Exception as error:

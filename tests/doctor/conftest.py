@@ -1,4 +1,4 @@
-"""A small bundle with one convolution, and a data set for it."""
+"""Write a small bundle with one convolution, and a data set for it."""
 
 from __future__ import annotations
 

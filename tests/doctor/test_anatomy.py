@@ -1,4 +1,4 @@
-"""Headers that the anatomy contradicts: phantoms in every order of axes, with right and wrong headers."""
+"""Test headers that contradict the anatomy, with phantoms in every order of the axes."""
 
 from __future__ import annotations
 

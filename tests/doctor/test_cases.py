@@ -1,4 +1,4 @@
-"""Cases that would fail in a run, each with one error."""
+"""Test that each error that would fail in a run is found."""
 
 from __future__ import annotations
 

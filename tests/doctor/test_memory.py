@@ -1,4 +1,4 @@
-"""Memory estimates against the tensors that really exist."""
+"""Compare estimates of memory with the tensors that exist."""
 
 from __future__ import annotations
 

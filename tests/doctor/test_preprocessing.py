@@ -1,4 +1,4 @@
-"""The size of a case after preprocessing, from its header alone."""
+"""Test the size of a case after preprocessing, from its header alone."""
 
 from __future__ import annotations
 

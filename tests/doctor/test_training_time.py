@@ -1,4 +1,4 @@
-"""The estimate of the time of a training."""
+"""Test the estimate of the time of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``doctor``: machine, bundle and data set."""
+"""Test the command ``doctor``: machine, bundle and data set."""
 
 from __future__ import annotations
 

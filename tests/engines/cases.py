@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 
 class Identity(nn.Module):
-    """Returns its input, and fails for the values given."""
+    """Return the input, or fail for the values given."""
 
     def __init__(self, failures: dict[float, BaseException]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def case(name: str, value: float) -> dict[str, Any]:
 
 
 def ratio(prediction: Tensor, truth: Tensor) -> Tensor:
-    """1, and not defined for an empty truth."""
+    """Return 1, or NaN for an empty ground truth."""
     assert prediction.shape == truth.shape == (1, 1, 2, 2, 2)
     return (prediction.sum() / truth.sum()).reshape(1, 1)
 
@@ -50,7 +50,7 @@ def written(tmp_path: Path) -> list[dict[str, str]]:
 
 
 class Cases(Dataset):
-    """Calls something at the reading of each case."""
+    """Call a function when a case is read."""
 
     def __init__(self, cases: list[dict], on_read: Callable[[str], None]) -> None:
         self.cases = cases
@@ -65,7 +65,7 @@ class Cases(Dataset):
 
 
 class Watched(nn.Module):
-    """Returns its input, after a call with its largest value."""
+    """Return the input, after a call with its largest value."""
 
     def __init__(self, on_call: Callable[[float], None]) -> None:
         super().__init__()

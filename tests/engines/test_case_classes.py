@@ -1,4 +1,4 @@
-"""Classes of cases: written beside their label maps, scored over all of them."""
+"""Test that classes of cases are written beside their label maps and scored over all cases."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CLASSES = ["negative", "positive"]
 
 
 def case(name: str, positive: float, true: int | None) -> dict[str, Any]:
-    """One whose output is its image: a segmentation channel and two probabilities."""
+    """Return a case for which the output equals the image: a segmentation channel and two probabilities."""
     volume = torch.tensor([0.5, 1 - positive, positive])[:, None, None, None].expand(-1, 2, 2, 2)
     item = {"case": name, "image": volume, "truth": volume[:1]}
     return item if true is None else {**item, "class": true}
 
 
 class Scores:
-    """Notes what it is called with."""
+    """Keep the arguments of each call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor]] = []

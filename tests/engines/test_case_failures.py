@@ -58,7 +58,7 @@ def test_the_input_error_of_a_chain_is_reported(evaluator: Callable) -> None:
     assert engine.failures == {"a": "a.nii.gz: cannot be written"}
 
 
-def test_an_interruption_is_no_failure_of_a_case(evaluator: Callable) -> None:
+def test_an_interruption_does_not_count_as_a_failed_case(evaluator: Callable) -> None:
     engine = evaluator([case("a", 1.0), case("b", 2.0)], {1.0: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         engine.run()

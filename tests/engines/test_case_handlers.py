@@ -1,4 +1,4 @@
-"""MONAI's handlers and metrics on a CaseEvaluator, side by side with MONAI's own evaluator."""
+"""Run MONAI's handlers and metrics on a CaseEvaluator, side by side with MONAI's own evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch that is watched, limited and continued: status file, time limit, killed runs, table of the batch."""
+"""Test the status file, the time limit, resuming and the table of a batch."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_reason_of_several_lines_stays_one_line(tmp_path: Path) -> None:
 
 
 def killed(tmp_path: Path, *names: str) -> None:
-    """Leave what a process leaves that is killed while it works on cases."""
+    """Write the files that a process leaves if it is killed while it works on cases."""
     (tmp_path / "out").mkdir(exist_ok=True)
     progress = InProgress(tmp_path / "out", 0)
     for name in ("before", *names):

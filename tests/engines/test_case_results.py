@@ -1,4 +1,4 @@
-"""Records beside results: what may be replaced, what is done already, and what has to be done again."""
+"""Test which results a batch may replace, which it leaves out, and which it computes again."""
 
 from __future__ import annotations
 

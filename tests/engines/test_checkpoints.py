@@ -1,4 +1,4 @@
-"""Files of weights and training states."""
+"""Test files of weights and training states."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-def test_weights_are_the_files(path: Path) -> None:
+def test_the_network_gets_the_weights_of_the_file(path: Path) -> None:
     source, target = network(), network()
     load_weights(target, saved(path, source.state_dict()))
     for key, value in source.state_dict().items():

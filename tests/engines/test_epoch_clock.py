@@ -1,4 +1,4 @@
-"""Times of the epochs, and of those that remain."""
+"""Test the times of epochs and the estimate for those that remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages that begin from other weights, with a frozen encoder, with a warm-up of the learning rate."""
+"""Test stages that begin from other weights, with a frozen encoder or a warm-up of the learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers of other packages on the trainer, side by side with MONAI's own trainer."""
+"""Run handlers of other packages on the trainer, side by side with MONAI's own trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of another training: what fits is loaded, the first convolution is adapted, the rest is listed."""
+"""Test that fitting weights are loaded, the first convolution is adapted and all others are logged."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_training_without_gradients_ends_after_two_epochs(trainer: Callable) -
         engine.run()
 
 
-def test_an_update_without_gradients_is_no_fault(trainer: Callable) -> None:
+def test_an_update_without_gradients_does_not_end_the_training(trainer: Callable) -> None:
     updates = iter(range(6))  # of two epochs; the last one of each, as of a patch without foreground, teaches nothing
     engine = trainer(
         [Stage("one", conv(), sgd(1e-3), 2)],
@@ -222,7 +222,7 @@ def test_an_update_without_gradients_is_no_fault(trainer: Callable) -> None:
     assert engine.state.epoch == 2
 
 
-def test_one_epoch_without_gradients_is_no_fault(trainer: Callable) -> None:
+def test_one_epoch_without_gradients_does_not_end_the_training(trainer: Callable) -> None:
     class EverySecond(nn.Module):
         def set_epoch(self, epoch: int) -> None:
             self.epoch = epoch

@@ -1,4 +1,4 @@
-"""A training in one stage: its settings, its batches, and that it resumes."""
+"""Test a training in one stage: settings, batches and resuming."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 class Both(TwoForms):
-    """Logits of a segmentation and of two classes, with dropout."""
+    """Return logits of a segmentation and of two classes, with dropout."""
 
     def __init__(self, dense: bool = True) -> None:
         super().__init__(dense)
@@ -44,7 +44,7 @@ class Both(TwoForms):
 
 
 class Weighed(nn.Module):
-    """Losses with trained weights, the second of which grows with the epoch."""
+    """Weight two losses with trained parameters; the weight of the second grows with the epoch."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""MONAI's handler for MLflow on the trainer and on the evaluator of cases, with a stand-in for MLflow's client."""
+"""Run MONAI's handler for MLflow on trainer and evaluator, with a stand-in for MLflow's client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log line and the curves of each epoch of a training."""
+"""Test the log line and the curves of each epoch of a training."""
 
 from __future__ import annotations
 

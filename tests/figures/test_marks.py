@@ -1,4 +1,4 @@
-"""Marks of pictures: unchanged pictures of this project are replaced, other files are kept."""
+"""Test that unchanged pictures of this project are replaced and that other files are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that show results."""
+"""Test commands that show results."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_plots_are_written(verb: Callable, tmp_path: Path) -> None:
     volumes = [{"case": n, "volume (ml)": v, "true volume (ml)": 2.0} for n, v in (("x", 1.0), ("y", 4.0))]
     write_scores(volumes, tmp_path / "scores.csv")
     assert verb("plots", "--scores", "scores.csv", "--out", "plots") == "plots/bland_altman.png\n"
-    both = verb("plots", "--classes", "classes.csv", "--scores", "scores.csv", "--out", "both")
+    both = verb("plots", "--classes", ".", "--scores", ".", "--out", "both")
     assert both == "both/roc.png\nboth/bland_altman.png\n"
     with pytest.raises(SystemExit, match=r"^error: nothing to draw; give --classes, --scores or both"):
         verb("plots", "--out", "plots")

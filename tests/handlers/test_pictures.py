@@ -1,4 +1,4 @@
-"""Pictures of a validation case while a network trains."""
+"""Test pictures of a validation case while a network trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal and in a log."""
+"""Test progress on a terminal and in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard."""
+"""Test curves for TensorBoard."""
 
 from __future__ import annotations
 

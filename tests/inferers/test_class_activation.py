@@ -1,4 +1,4 @@
-"""Grad-CAM by windows, for a network with known activations."""
+"""Test Grad-CAM by windows, for a network with known activations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from common.errors import InputError, UsageError
 from common.inferers import ClassActivationInferer, class_to_explain
+from common.layers import MeanEnsemble
 
 OPTIONS: dict[str, Any] = {"roi_size": (4, 4, 4), "num_classes": 2, "overlap": 0, "precision": "float32"}
 
@@ -106,6 +107,43 @@ def test_the_last_use_of_a_layer_counts() -> None:
     inferer = ClassActivationInferer(target_layers="encoder", target_class=0, **OPTIONS)
     expected = cam(image, 0)
     torch.testing.assert_close(inferer(image, network), expected / expected.max())
+
+
+@pytest.mark.parametrize("sw_batch_size", [1, 2])
+@pytest.mark.parametrize("target", [0, None])
+def test_an_ensemble_averages_the_maps_of_one_class(target: int | None, sw_batch_size: int) -> None:
+    """Where the second network prefers another class, both explain that of the ensemble."""
+    first, second = Known().eval(), Known().eval()
+    with torch.no_grad():
+        first.logits.weight.copy_(torch.tensor([[9.0, -3.0], [-6.0, 3.0]]))
+        second.logits.weight.copy_(torch.tensor([[1.0, 0.0], [1.1, 0.0]]))
+    image = torch.rand(1, 2, 8, 4, 4) * 0.01
+    image[0, 0, :4] += 0.1  # class 0 by the first network and the mean, class 1 by the second
+    image[0, 1, 4:] += 2  # class 1 by all
+    options = {**OPTIONS, "sw_batch_size": sw_batch_size, "target_layers": "encoder", "target_class": target}
+    network = MeanEnsemble([first, second], [2])
+    found = ClassActivationInferer(**options)(image, network)
+    maps = [3 * cam(image, 0), image[:, :1]]
+    if target is None:
+        others = [3 * cam(image, 1), 1.1 * image[:, :1]]
+        maps = [torch.cat([a[:, :, :4], b[:, :, 4:]], 2) for a, b in zip(maps, others)]
+    expected = sum(maps) / 2
+    torch.testing.assert_close(found, expected / expected.max())
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_a_list_of_layers_stands_for_its_last() -> None:
+    class Steps(nn.ModuleList):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](2 * self[0](x))
+
+    network = Known().eval()
+    network.encoder = Steps(network.encoder)
+    options = {**OPTIONS, "target_class": 0}
+    image = torch.rand(1, 2, 4, 4, 4)
+    listed, last = (ClassActivationInferer(target_layers=name, **options) for name in ("encoder", "encoder.1"))
+    assert torch.equal(listed(image, network), last(image, network))
 
 
 def test_no_hook_or_gradient_remains_on_the_network() -> None:

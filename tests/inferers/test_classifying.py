@@ -1,4 +1,4 @@
-"""Sliding-window inference with segmentation and class."""
+"""Test sliding-window inference with segmentation and class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows with a kept centre, and empty windows in images with negative values."""
+"""Test windows with a kept centre, and empty windows in images with negative values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the PReLU that is fast on the CPU, against PyTorch's."""
+"""Compare the PReLU that is fast on the CPU with PyTorch's."""
 
 import pytest
 import torch

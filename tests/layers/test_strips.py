@@ -31,7 +31,7 @@ def test_strips_give_the_values_of_the_whole(size: int) -> None:
     torch.testing.assert_close(found, whole)
 
 
-def test_one_strip_in_training_and_with_gradients() -> None:
+def test_training_and_gradients_take_one_strip() -> None:
     assert strips_of(100, 8, training=False) == [(0, 100)]
     with torch.no_grad():
         assert strips_of(100, 8, training=True) == [(0, 100)]

@@ -95,7 +95,7 @@ def test_nothing_to_score_is_refused() -> None:
         MeanScore()
 
 
-def test_the_score_in_an_evaluator() -> None:
+def test_an_evaluator_averages_the_score_over_cases() -> None:
     """Half of the second case is correct; classes are names, as in a data list."""
 
     def split(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The score of a validation, for each task."""
+"""Test the score of a validation, for each task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grammar that expressions in configs keep to, so that a tool can screen a bundle without running it."""
+"""Define the grammar of expressions in configs, so that a tool can screen a bundle without running it."""
 
 from __future__ import annotations
 

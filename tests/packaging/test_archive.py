@@ -1,4 +1,4 @@
-"""Zips with reproducible bytes that are safe to unpack."""
+"""Test that zip files have reproducible bytes and are unpacked safely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of a package's files with their SHA-256."""
+"""Test the list of a package's files with their SHA-256."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the code that a package takes."""
+"""Test the parts of the code that a package takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs that use their code under another name."""
+"""Test configs that take their code from a package of another name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that cannot import this repository."""
+"""Test processes that cannot import this repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the training in the configs of a package."""
+"""Test that the configs of a package have the settings of the training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic case on which a package is tried, and the metadata of its network's input."""
+"""Test the synthetic case of a package's trial, and the metadata of its network's input."""
 
 from __future__ import annotations
 

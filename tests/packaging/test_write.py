@@ -1,4 +1,4 @@
-"""A package appears whole or not at all."""
+"""Test that a package appears whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks and measures that the phantoms of several methods share."""
+"""Define checks that the tests of several phantoms share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes of phantoms that the tests of ``common.phantoms`` draw."""
+"""Define recipes that the tests of ``common.phantoms`` draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a record in a config: the record of an ensemble in one file, and overlays of its network."""
+"""Test that a config gets the settings of a record, also of an ensemble, and keeps overlays of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a training: its file, comparison of settings, digests of cases."""
+"""Test the record of a training: its file, comparison of settings, digests of cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of results: one file without requests, text escaped, sorting and switching in a browser."""
+"""Test the page of results: it is one file without requests, escapes text, sorts cases and switches slices."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_a_result_is_read_as_written(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.json"]
 
 
-def test_a_result_without_a_class(tmp_path: Path) -> None:
+def test_a_result_without_a_class_is_written_but_not_read(tmp_path: Path) -> None:
     write_result("a", {"lungs": {"first": [1, 2, 3]}}, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"case": "a", "lungs": {"first": [1, 2, 3]}}
     with pytest.raises(InputError, match="not the class of a case"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.reporting import mean_scores, read_scores, score_table, write_scores
+from common.reporting import mean_scores, read_case_scores, read_scores, score_table, write_scores
 
 NAN = math.nan
 SCORES = [
@@ -27,6 +27,14 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["made_by.json", "scores.csv"]
 
 
+def test_the_folder_or_the_file_gives_the_scores(tmp_path: Path) -> None:
+    write_scores(SCORES[:1], tmp_path / "scores.csv")
+    for place in (tmp_path, tmp_path / "scores.csv", str(tmp_path)):
+        assert [row["case"] for row in read_case_scores(place)] == ["one"]
+    with pytest.raises(InputError, match=r"other/scores\.csv: not a table of scores"):
+        read_case_scores(tmp_path / "other")
+
+
 def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     write_scores(SCORES, path)
@@ -39,20 +47,28 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"\xff\xfe\x00",
         b"case,DSC\na,high\n",
         b"case,DSC\na\n",
         b"case,DSC\na,1,2\n",
         b"epoch,loss\n1,0.5\n",
         b"case,DSC\na,1\na,0\n",
+        b"case;DSC\na;0,5\n",
+        b"case,DSC\na,0,5\n",
+        b"case,DSC,DSC\na,1,0\n",
+        b"case,DSC\n",
+        b"",
     ],
-    ids=["no file", "no text", "a word", "too few", "too many", "another table", "a case twice"],
+    ids=[
+        *("no text", "a word", "too few", "too many", "another table", "a case twice", "semicolons", "decimal commas"),
+        *("a column twice", "no case", "empty"),
+    ],
 )
-def test_another_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scores.csv"
-    if content is not None:
-        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^{path}: no such file; give the folder of an evaluation"):
+        read_scores(path)
+    path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: not a table of scores"):
         read_scores(path)
 

@@ -1,4 +1,4 @@
-"""Tables of this project are recognised while nobody changed them, and nothing else is replaced."""
+"""Test that unchanged tables of this project are replaced and that other files are kept."""
 
 from __future__ import annotations
 

@@ -158,6 +158,6 @@ def test_the_encoder_of_a_unet_has_every_level_and_the_bottom() -> None:
         (lambda: unet(1, 2), {"activation": "relu"}, "activation='relu': expected one of 'softmax', 'sigmoid', 'none'"),
     ],
 )
-def test_what_is_no_rival_is_refused(network: Callable, options: dict, message: str) -> None:
+def test_other_networks_and_activations_are_refused(network: Callable, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rival(network(), **options)

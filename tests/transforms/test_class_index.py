@@ -29,7 +29,7 @@ def test_another_class_is_refused(given: object) -> None:
         ClassIndexd(classes=LUNG)({"case": "P1", "class": given})
 
 
-def test_a_case_without_a_class() -> None:
+def test_a_case_without_a_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"P1.*no 'class'.*COVID-19 \(0\), .*--classes"):
         ClassIndexd(classes=LUNG)({"case": "P1"})
     assert ClassIndexd(classes=LUNG, allow_missing_keys=True)({"case": "P1"}) == {"case": "P1"}

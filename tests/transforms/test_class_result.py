@@ -50,7 +50,7 @@ def test_earlier_entries_of_the_result_stay() -> None:
     assert before == {"latency": 3}
 
 
-def test_another_entry_for_the_result() -> None:
+def test_the_result_goes_to_the_named_entry() -> None:
     transform = SplitClassesd(["seg"], ["no", "yes"], "found", allow_missing_keys=True)
     assert transform({"seg": output(0.25, 0.75)})["found"]["class"] == "yes"
     assert transform({"image": 1}) == {"image": 1}

@@ -1,4 +1,4 @@
-"""A segmentation is read back with pydicom, and its voxels are placed by what its headers say."""
+"""Read segmentations back with pydicom, and place their voxels by their headers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def writer(tmp_path: Path) -> Callable[..., WriteDicomSegd]:
 
 
 def labels_of(series: Path) -> MetaTensor:
-    """A label map on the series' grid: 1 above 0 HU, 2 above 500 HU."""
+    """Return a label map on the series' grid: 1 above 0 HU, 2 above 500 HU."""
     image = EnsureChannelFirst()(LoadImage(reader=VolumeReader(["CT"]))(series))
     image.meta["filename_or_obj"] = "P1.nii.gz"  # as a data set of cases does
     return MetaTensor((image > 0).to(torch.uint8) + (image > 500).to(torch.uint8), meta=image.meta)
@@ -234,7 +234,7 @@ def test_a_scan_that_is_not_a_series_is_refused(writer: Callable, write_nifti: C
         writer()({"pred": labels, "case": "P1"})
 
 
-def test_a_value_without_a_label(writer: Callable, tmp_path: Path) -> None:
+def test_a_value_without_a_label_is_refused(writer: Callable, tmp_path: Path) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
     with pytest.raises(InputError, match="P1_seg: value 2 in its mask, but `labels` has 1;"):
         writer({"liver": 1}, {})({"pred": labels, "case": "P1"})
@@ -257,7 +257,7 @@ def test_a_map_that_does_not_hold_integers(writer: Callable, tmp_path: Path, dty
         writer()({"pred": labels, "case": "P1"})
 
 
-def test_the_largest_value(writer: Callable, tmp_path: Path) -> None:
+def test_value_254_gets_a_segment(writer: Callable, tmp_path: Path) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"])).to(torch.int64)
     labels[labels == 2] = 254
     writer(values=[1, 254])({"pred": labels, "case": "P1"})
@@ -265,7 +265,7 @@ def test_the_largest_value(writer: Callable, tmp_path: Path) -> None:
     assert found == [voxels(labels, 1), voxels(labels, 254)] and all(found)
 
 
-def test_a_map_on_another_grid(writer: Callable, tmp_path: Path) -> None:
+def test_a_map_on_another_grid_is_refused(writer: Callable, tmp_path: Path) -> None:
     labels = labels_of(write_series(tmp_path / "scan", VOLUME, GRIDS["axial"]))
     with pytest.raises(ValueError, match=r"map of shape \(1, 6, 5, 3\).*\(1, 6, 5, 4\)"):
         writer()({"pred": labels[..., :3], "case": "P1"})
@@ -305,7 +305,7 @@ def test_metadata_of_another_form(writer: Callable, tmp_path: Path) -> None:
         writer(metadata=tmp_path / "short.json")
 
 
-def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_dicom_without_highdicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.transforms.dicom_seg.optional_import", lambda name: (None, False))
     with pytest.raises(InputError, match=r"--dicom_seg true.*highdicom.*pip install"):
         WriteDicomSegd("pred", tmp_path, {"liver": 1}, {}, tmp_path / "metadata.json")

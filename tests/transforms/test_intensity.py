@@ -205,3 +205,16 @@ def test_hot_voxels_are_limited_with_a_warning(value: float, size: int, caplog: 
         untouched = hot != value
         torch.testing.assert_close(result[untouched], clean[untouched])
         assert f"P.nii.gz: channel 1: {size**3} voxels lie far beyond all others" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int32, torch.uint16])
+def test_the_check_of_mri_limits_hot_voxels(kind: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
+    image = torch.as_tensor(np.stack([mri(), mri(1)])).to(kind)
+    hot = image.float()
+    hot[1, 12, 12, 8] = 65535
+    given = hot.to(kind)
+    result = CheckMRId("image")({"image": given})["image"].float()
+    assert result.max() <= image.float().max() and given.float().max() == 65535
+    untouched = hot != 65535
+    torch.testing.assert_close(result[untouched], image.float()[untouched])
+    assert "image: channel 1: 1 voxels lie far beyond all others" in caplog.text

@@ -1,4 +1,4 @@
-"""Values in files to classes, and classes to the values of labels."""
+"""Test the conversion from values of files to classes and from classes to values of labels."""
 
 from __future__ import annotations
 

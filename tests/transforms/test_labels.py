@@ -1,4 +1,4 @@
-"""Labels of three sizes and three spacings, on an oblique grid."""
+"""Test label maps with labels of three sizes and three spacings, on an oblique grid."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ SHAPE = (7, 5, 4)
 
 
 def volume() -> torch.Tensor:
-    """Two channels whose voxels are all different, from 1."""
+    """Return two channels with different values in all voxels, from 1."""
     return torch.arange(1.0, 2 * 7 * 5 * 4 + 1).reshape(2, *SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""Label maps on the way back to the scan."""
+"""Test the inverse resampling of label maps onto the scan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ each_affine = pytest.mark.parametrize("affine", [LPS, PERMUTED, SHEARED], ids=["
 
 
 def network_image(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> MetaTensor:
-    """A scan as the network saw it, a part of it left out."""
+    """Return a scan as the network got it, without a part of it."""
     meta = {"original_affine": affine.copy(), "spatial_shape": np.array(SHAPE)}
     scan = MetaTensor(torch.rand(1, *SHAPE), affine=affine, meta=meta)
     steps: list[Any] = [
@@ -33,7 +33,7 @@ def network_image(affine: np.ndarray, pixdim: tuple[float, ...] | None) -> MetaT
 
 
 def some_labels(shape: tuple[int, ...]) -> torch.Tensor:
-    """0, 1, 2, 3 and 200 in any neighbourhood, so that a mean of labels is another one."""
+    """Return labels 0, 1, 2, 3 and 200 in any neighbourhood, so that a mean of labels is another one."""
     return torch.tensor([0, 1, 2, 3, 200])[torch.randint(5, (1, *shape))]
 
 

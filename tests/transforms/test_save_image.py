@@ -1,4 +1,4 @@
-"""Masks with the names and colours of their labels in the header."""
+"""Test masks with the names and colours of their labels in the header."""
 
 from __future__ import annotations
 

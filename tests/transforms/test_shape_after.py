@@ -1,4 +1,4 @@
-"""The predicted shape of a resampled scan beside the real one."""
+"""Compare the predicted shape of a resampled scan with the real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resampling and inverse resampling lose no part of a scan, whatever its orientation."""
+"""Test that resampling and inverse resampling lose no part of a scan in any orientation."""
 
 from __future__ import annotations
 

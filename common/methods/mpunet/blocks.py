@@ -51,7 +51,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 
 
 def initialise(network: nn.Module) -> None:
-    """Initialise all convolutions as released: Kaiming normal with a slope of 0.25, biases 0."""
+    """Initialise all convolutions as the released code does: Kaiming normal with a slope of 0.25, biases 0."""
     for m in network.modules():
         if isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)) and m.bias is not None:
             nn.init.kaiming_normal_(m.weight, a=0.25)

@@ -1,4 +1,4 @@
-"""Keep the running statistics of batch normalisation apart for the first pass and for the later ones; ours."""
+"""Keep separate running statistics of batch normalisation for the first pass and the later ones; not in the paper."""
 
 from __future__ import annotations
 

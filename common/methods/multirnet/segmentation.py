@@ -1,4 +1,4 @@
-"""The segmentation subnet of MultiR-Net: V-Net with reverse attention in its skips and fusion of all scales.
+"""Build the segmentation subnet of MultiR-Net: V-Net with reverse attention in its skips and fusion of all scales.
 
 Section 3.1 and 3.2, fig. 2 and 3, eq. 1 to 3 of the paper that ``network`` cites.
 """

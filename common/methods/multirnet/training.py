@@ -11,7 +11,7 @@ from torch import nn
 
 
 def iterative_update(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-    """Train on a batch several times, each time with the network's result of the time before.
+    """Train on a batch several times, each time with the network's result of the previous pass.
 
     This is an ``iteration_update`` of MONAI's trainer. The network gets the image and ``previous``: None in the first
     pass, then the probability of the pass before, without gradient. The network's attribute ``iterations`` is the

@@ -106,7 +106,7 @@ def fused_probabilities(scores: Tensor, levels: int = 3, margin: int = 5) -> Ten
 
 
 def _without_brain(scores: Tensor) -> Tensor:
-    """Return the probabilities ``(4, ...)`` of five classes, with one class for both without tumour."""
+    """Return the probabilities ``(4, ...)`` of the five classes after joining the two without tumour."""
     return torch.cat([(scores[0] + scores[OTHER_BRAIN])[None], scores[1:4]])
 
 

@@ -314,7 +314,7 @@ def classifier(width: int, num_classes: int, bn_momentum: float, squeeze: bool =
 
 
 def initialise(network: nn.Module) -> None:
-    """Initialise as released: He normal, biases 0.1, but 0 in the first convolution."""
+    """Initialise as the released code does: He normal, biases 0.1, but 0 in the first convolution."""
     first = True
     for m in network.modules():
         if isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)) and m.bias is not None:

@@ -128,7 +128,7 @@ def test_the_grid_of_the_focal_loss_is_the_papers(gamma: float, alpha: float, et
 
 
 @pytest.mark.parametrize(("name", "lowest"), [("released_loss", 1e-9), ("released", 1e-6)])
-def test_released_choices(name: str, lowest: float) -> None:
+def test_an_ablation_has_the_released_loss(name: str, lowest: float) -> None:
     parser = parser_of("train", f"ablations/{name}")
     loss = parser.get_parsed_content("loss").seg_loss
     assert isinstance(loss, ReleasedJaccardFocalLoss)

@@ -12,7 +12,7 @@ from common.methods.mamtln import JaccardFocalLoss, ReleasedJaccardFocalLoss, Un
 
 
 def naive(logits: Tensor, label: Tensor, alpha: float, gamma: float, eta: float) -> float:
-    """Eq. 9 to 11, voxel by voxel, each foreground class against the rest."""
+    """Compute eq. 9 to 11, voxel by voxel, for each foreground class against the rest."""
     n_classes, losses = logits.shape[1], []
     for k in range(1, n_classes):
         jaccard, focal, n = 0.0, 0.0, 0
@@ -31,7 +31,7 @@ def naive(logits: Tensor, label: Tensor, alpha: float, gamma: float, eta: float)
 
 
 def of_fraction(fraction: float) -> tuple[Tensor, Tensor]:
-    """Logits of 0 and a label with this share of foreground."""
+    """Return logits of 0 and a label with this share of foreground."""
     label = torch.zeros(1, 1, 10, 10, 10)
     label.view(-1)[: round(1000 * fraction)] = 1
     return torch.zeros(1, 2, 10, 10, 10), label

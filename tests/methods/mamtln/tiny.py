@@ -1,4 +1,4 @@
-"""MA-MTLN's bundle with a narrow network and a tiny cohort."""
+"""Describe MA-MTLN's bundle to the tests, with a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 

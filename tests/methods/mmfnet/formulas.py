@@ -1,4 +1,4 @@
-"""The equations of MMFNet as they are written, for comparison with the network."""
+"""Compute the equations of MMFNet as the paper writes them, for comparison with the network."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from common.methods.mmfnet.body import body_mask, close_slice
 
 
 def head(shape: tuple[int, int, int] = (60, 50, 12), offset: float = 0.0) -> np.ndarray:
-    """An ellipsoid of 300 to 500 with a darker skin, in a noisy background of 0 to 30, all above ``offset``."""
+    """Return an ellipsoid of 300 to 500 with a darker skin, in a noisy background of 0 to 30, all plus ``offset``."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     radius = (grid**2 * np.array([2.0, 3.0, 1.2])[:, None, None, None]).sum(0)

@@ -1,4 +1,4 @@
-"""Tests of the convolution that always takes the fast kernel, against PyTorch's."""
+"""Compare the convolution that always takes the fast kernel with PyTorch's."""
 
 import pytest
 import torch

@@ -41,10 +41,10 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
     def run(*names: str, **options: Any) -> Path:
         files = [str(HIPPOCAMPUS / "configs" / f"{name}.json") for name in names]
+        places = {"bundle_root": HIPPOCAMPUS, "dataset_dir": SAMPLE, "output_dir": tmp_path / "out"}
         workflow = create_workflow(
-            config_file=files, workflow_type="train", bundle_root=str(HIPPOCAMPUS), dataset_dir=str(SAMPLE),
-            output_dir=str(tmp_path / "out"), **options,
-        )  # fmt: skip
+            config_file=files, workflow_type="train", **{key: str(path) for key, path in places.items()} | options
+        )
         workflow.run()
         workflow.finalize()
         return tmp_path / "out"
@@ -103,6 +103,30 @@ def test_it_is_the_bundle_of_the_method_with_other_settings(name: str) -> None:
     assert {key for key in own if own[key] != published[key]} <= planned
     references = set(ConfigParser(own).ref_resolver.match_refs_pattern(json.dumps(own)))
     assert {setting_of(reference) for reference in references} <= own.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rival", "size"),
+    [("unet", {"channels": [4, 4, 8, 8]}), ("segresnet", {"init_filters": 8}), ("dynunet", {"width": 4})],
+)
+def test_a_rival_trains_on_the_sample(ran: Callable[..., Path], tmp_path: Path, rival: str, size: dict) -> None:
+    cases = [
+        {key: str(SAMPLE / case[key]) for key in ("image", "label")}
+        for case in json.loads((SAMPLE / "dataset.json").read_text())["test"][:5]
+    ]
+    listing = {"training": cases[:2], "validation": cases[2:3], "test": cases[3:]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+    options: dict[str, Any] = {f"network_def::network::{key}": value for key, value in size.items()}
+    options |= {"dataset_dir": str(tmp_path), "ckpt_dir": str(tmp_path / "models"), "roi_size": [24, 24, 16]}
+    ran("train", f"rivals/{rival}", **options, max_epochs=1, updates_per_epoch=2, val_interval=1)
+    scores = read_scores(ran("train", "evaluate", f"rivals/{rival}", **options) / "scores.csv")
+    assert [[*row][1:3] for row in scores] == [["Dice anterior", "Dice posterior"]] * 2
+    options["output_dir"] = str(tmp_path / "masks")
+    assert len([*ran("inference", f"rivals/{rival}", **options, limit=1).parent.glob("masks/*_seg.nii.gz")]) == 1
+    assert json.loads((HIPPOCAMPUS / f"configs/rivals/{rival}.json").read_text()) == json.loads(
+        (MMFNET / f"configs/rivals/{rival}.json").read_text()
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Training and inference of MMFNet with other modalities than the paper's three."""
+"""Test training and inference of MMFNet with other modalities than the paper's three."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest shape that the crop predicts beside real shapes."""
+"""Compare the largest shape that the crop predicts with real shapes."""
 
 from __future__ import annotations
 

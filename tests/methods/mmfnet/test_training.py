@@ -1,4 +1,4 @@
-"""Stages of MMFNet's training."""
+"""Test stages of MMFNet's training."""
 
 from __future__ import annotations
 

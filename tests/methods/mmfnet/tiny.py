@@ -1,4 +1,4 @@
-"""MMFNet's bundle with a narrow network and a tiny cohort."""
+"""Describe MMFNet's bundle to the tests, with a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 

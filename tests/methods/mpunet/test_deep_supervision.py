@@ -33,7 +33,7 @@ def test_weight_fades_with_the_epochs(epoch: int, weight: float) -> None:
     assert loss(OUTPUTS, TARGETS).item() == pytest.approx(2 + 0.4 * (9 + 99))
 
 
-def test_constants() -> None:
+def test_the_weight_of_the_coarse_maps_falls_by_epochs() -> None:
     loss = DeepSupervisionLoss(mean_difference, weight=1.0, decay=0.5, every=2)
     loss.set_epoch(5)
     assert loss(OUTPUTS, TARGETS).item() == pytest.approx(2 + 0.25 * (9 + 99))

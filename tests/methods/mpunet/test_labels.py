@@ -1,4 +1,4 @@
-"""MPU-Net with other labels than its own: from training to the mask, and label maps that do not fit."""
+"""Test MPU-Net with other labels from training to the mask, and label maps that do not fit."""
 
 from __future__ import annotations
 

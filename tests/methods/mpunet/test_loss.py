@@ -23,7 +23,7 @@ def sure(label: Tensor) -> Tensor:
 
 
 def naive(probabilities: Tensor, label: Tensor, alpha: float, beta: float, weight: float, smooth: float) -> float:
-    """Eq. 19 with binary logarithms of each class, item by item."""
+    """Compute eq. 19 with binary logarithms of each class, item by item."""
     losses, logs = [], []
     for p_item, truth in zip(probabilities.double(), label):
         for k, p in enumerate(p_item):

@@ -1,4 +1,4 @@
-"""MPU-Net's bundle with a narrow network and a tiny cohort."""
+"""Describe MPU-Net's bundle to the tests, with a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_first_pass_equals_one_with_a_map_of_zeros() -> None:
 
 
 @pytest.mark.parametrize("change", [lambda p: p[:1], lambda p: torch.cat([p, p], 1), lambda p: p[..., :1]])
-def test_previous_probabilities_of_another_shape(change: Callable[[Tensor], Tensor]) -> None:
+def test_previous_probabilities_of_another_shape_are_refused(change: Callable[[Tensor], Tensor]) -> None:
     image = torch.zeros(2, 1, 16, 16, 16)  # without the check broadcasting would take all of these
 
     with pytest.raises(ValueError, match=r"previous probabilities \[2, 1, 16, 16, 16\], found shape \["):

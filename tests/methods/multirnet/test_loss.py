@@ -10,7 +10,7 @@ from common.methods.multirnet import FocalTverskyLoss, SegmentationClassLoss
 
 
 def naive(logits: Tensor, label: Tensor, exponent: float, alpha: float, beta: float) -> float:
-    """Eq. 6 and 7, over the batch; alpha on false negatives."""
+    """Compute eq. 6 and 7 over the batch, with alpha on false negatives."""
     p, g = logits.double().sigmoid(), label.double()
     tp, fn, fp = (p * g).sum(), ((1 - p) * g).sum(), (p * (1 - g)).sum()
     return float((1 - (tp + 1e-5) / (tp + alpha * fn + beta * fp + 1e-5)) ** exponent)

@@ -79,6 +79,8 @@ def test_the_rate_falls_on_a_plateau_of_100_epochs() -> None:
 
 def test_the_explained_layer_is_the_last_of_the_decoder() -> None:
     parser = parser_of(MULTIRNET, "inference", "explain")
-    assert parser.get_parsed_content("target_layers") == "segmentation.decoder.3"
+    name = parser.get_parsed_content("target_layers")
+    assert name == "segmentation.decoder"  # of a list, the last one is explained
+    assert len(parser.get_parsed_content("network_def").get_submodule(name)) == 4
     network = parser.get_parsed_content("network_def")
     assert network.get_submodule("segmentation.decoder.3") is network.segmentation.decoder[-1]

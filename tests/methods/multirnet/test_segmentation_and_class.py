@@ -24,7 +24,7 @@ def test_weighted_mean_of_segmentation_and_class(weight: float) -> None:
     assert loss.item() == pytest.approx(weight * CLASS_LOSS + (1 - weight) * 2)
 
 
-def test_half_of_each_by_default() -> None:
+def test_both_losses_have_the_weight_one_half_by_default() -> None:
     loss = SegmentationClassLoss(mean_difference)(SEG | CLASS, TARGETS)
     assert loss.item() == pytest.approx(0.5 * CLASS_LOSS + 0.5 * 2)
 

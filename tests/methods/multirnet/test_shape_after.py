@@ -1,4 +1,4 @@
-"""The shapes that the crops predict."""
+"""Test the shapes that the crops predict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from common.methods.multirnet import CropLesionPatchd, CropLungsd
 
 
-def test_the_box_of_the_lungs_is_no_larger_than_the_scan() -> None:
+def test_the_box_of_the_lungs_lies_within_the_scan() -> None:
     assert CropLungsd("image").shape_after((9, 8, 7), (1.0, 1.0, 5.0)) == ((9, 8, 7), (1.0, 1.0, 5.0))
 
 

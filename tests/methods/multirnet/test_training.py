@@ -1,4 +1,4 @@
-"""Iterative learning."""
+"""Test iterative learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MultiR-Net's bundle with a narrow network and a tiny cohort."""
+"""Describe MultiR-Net's bundle to the tests, with a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The equations and figures of OM-Net as they are written, for comparison with the network."""
+"""Compute the equations of OM-Net as the paper writes them, for comparison with the network."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from common.methods.omnet import MultiTaskCrossEntropy
 
 
 def naive(logits: Tensor, target: Tensor) -> float:
-    """Mean over the voxels of minus the logarithm of the probability of the right class."""
+    """Compute the mean over voxels of the negative logarithm of the true class's probability."""
     total = 0.0
     for n in range(len(target)):
         for x, y in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
@@ -45,7 +45,7 @@ def test_a_task_without_patches_adds_nothing() -> None:
     assert logits["one"].grad is not None and logits["two"].grad is None
 
 
-def test_no_patches_at_all() -> None:
+def test_the_loss_of_no_patches_is_0() -> None:
     logits, targets = ({task: values[:0] for task, values in entries.items()} for entries in outputs(torch.bfloat16))
     assert torch.equal(MultiTaskCrossEntropy()(logits, targets), torch.tensor(0.0))
 

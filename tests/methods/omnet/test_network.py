@@ -90,7 +90,7 @@ def test_dropout_is_of_single_elements_at_the_bottom() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
-def test_other_precisions(precision: torch.dtype) -> None:
+def test_outputs_keep_the_precision_of_the_network(precision: torch.dtype) -> None:
     network = narrow(statistics_window=(8, 8, 4)).to(precision)
 
     outputs = network(torch.randn(1, 4, 8, 8, 8, dtype=precision))

@@ -1,4 +1,4 @@
-"""OM-Net's bundle with a narrow network and a tiny cohort."""
+"""Describe OM-Net's bundle to the tests, with a narrow network and a tiny cohort."""
 
 from __future__ import annotations
 
