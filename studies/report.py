@@ -92,6 +92,7 @@ def _noted(outcome: Outcome) -> dict[str, Any]:
     if difference is not None:
         numbers = {"difference": difference.mean, "low": difference.low, "high": difference.high, "sd": outcome.sd}
         noted |= {key: _number(value) for key, value in {**numbers, "p_holm": outcome.p_holm}.items()}
+        noted |= {"failed": list(outcome.failed)} if outcome.failed else {}
         noted |= {"cases": difference.pairs, "by_seed": [round(value, 4) for value in outcome.by_seed]}
     return noted
 
@@ -156,11 +157,12 @@ def sentence(study: Study, outcome: Outcome, claims: int) -> str:
         return f"{text}. {claim.first} or {claim.second} has no finished training."
     effect = study.scores[claim.score].effect
     least = detectable(outcome.sd, difference.pairs, claims)
+    failed = f" A training of {' and of '.join(outcome.failed)} learned nothing." if outcome.failed else ""
     by_seed = ", ".join(f"{value:+.4f}" for value in outcome.by_seed)
     return (
         f"{text}. {claim.score} of {claim.first} minus {claim.second}: {difference.mean:+.4f}, 95 % interval "
         f"{difference.low:+.4f} to {difference.high:+.4f}, p Holm {outcome.p_holm:.2g}; effect asked for: {effect:g}. "
-        f"By seed: {by_seed}. The measured standard deviation over cases, {outcome.sd:.4f}, detects {least:.4f}."
+        f"By seed: {by_seed}. The measured standard deviation over cases, {outcome.sd:.4f}, detects {least:.4f}.{failed}"
     )
 
 

@@ -19,6 +19,7 @@ from .study import AS_GOOD, Claim, Score
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 NOT_DECIDED, NOT_RUN = "not decided by this much data", "not run"
 LEVEL, POWER = 0.05, 0.8
+LEARNED = 0.1  # mean score below which a training has learned nothing
 
 CaseScores = Mapping[str, float]  # score of each case
 
@@ -34,6 +35,7 @@ class Outcome:
         p_holm: p with Holm's correction over all claims.
         by_seed: mean difference of each seed.
         sd: standard deviation over cases of the difference.
+        failed: arms with a training that learned nothing.
     """
 
     claim: Claim
@@ -42,6 +44,7 @@ class Outcome:
     p_holm: float = math.nan
     by_seed: Sequence[float] = ()
     sd: float = math.nan
+    failed: Sequence[str] = ()
 
 
 def detectable(sd: float, cases: int, tests: int) -> float:
@@ -62,7 +65,8 @@ def decide(
 
     A claim ``better`` is supported if the interval lies above 0, p is below 5 % after Holm's correction, and every seed
     has a positive difference. It is not supported if the interval lies below the effect asked for. A claim ``as good``
-    is supported if the interval lies above minus the effect, and not supported if it lies below that.
+    is supported if the interval lies above minus the effect, and not supported if it lies below that. A training that
+    learned nothing says that it failed, and not what its arm can do, so its claims are not decided.
 
     Args:
         claims: claims of the study.
@@ -76,14 +80,21 @@ def decide(
         seeds = sorted({*first} & {*second})
         differences.append(_difference([first[s] for s in seeds], [second[s] for s in seeds]) if seeds else None)
     adjusted = holm([math.nan if found is None else found[0].p for found in differences])
-    return [
-        Outcome(claim, NOT_RUN)
-        if difference is None
-        else Outcome(
-            claim, _result(claim, scores[claim.score].effect, p, *difference[:2]), difference[0], p, *difference[1:]
-        )
-        for claim, difference, p in zip(claims, differences, adjusted)
-    ]
+    outcomes = []
+    for claim, difference, p in zip(claims, differences, adjusted):
+        if difference is None:
+            outcomes.append(Outcome(claim, NOT_RUN))
+            continue
+        paired, by_seed, sd = difference
+        arms = found[claim.score]
+        failed = [arm for arm in (claim.first, claim.second) if _has_failed(arms[arm])]
+        result = NOT_DECIDED if failed else _result(claim, scores[claim.score].effect, p, paired, by_seed)
+        outcomes.append(Outcome(claim, result, paired, p, by_seed, sd, failed))
+    return outcomes
+
+
+def _has_failed(seeds: Mapping[int, CaseScores]) -> bool:
+    return any(np.nanmean([*scores.values()]) < LEARNED for scores in seeds.values())
 
 
 def _difference(

@@ -69,6 +69,12 @@ def test_a_claim_without_a_finished_arm_is_not_run() -> None:
     assert outcome.result == NOT_RUN and outcome.difference is None and math.isnan(outcome.p_holm)
 
 
+def test_a_training_that_learned_nothing_decides_nothing() -> None:
+    found = {"arm": {0: {f"P{i}": 0.8 + i / 1000 for i in range(20)}}, "base": {0: {f"P{i}": 0.0 for i in range(20)}}}
+    (outcome,) = decide([Claim("it helps", "yes", "arm", "base", "Dice")], SCORES, {"Dice": found})
+    assert outcome.result == NOT_DECIDED and outcome.failed == ["base"]
+
+
 def test_few_cases_decide_nothing() -> None:
     assert outcomes(0.05, spread=0.01, cases=5)[0].result == NOT_DECIDED
 
