@@ -18,7 +18,7 @@ def names_by_values(named: Any) -> dict[tuple[int, ...], str]:
     """Return the names in ``labels`` of a ``dataset.json`` by the values in their label maps.
 
     Args:
-        named: object that maps values to names (Decathlon), names to values or to lists of values (nnU-Net v2, whose
+        named: object that maps values to names (Decathlon), names to values or to lists of values (nnU-Net v2; the
             lists are regions), or a list of names. Entries of another form are left out.
 
     Returns:

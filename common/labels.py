@@ -196,7 +196,7 @@ def suggest_label_map(found: Sequence[float], labels: Mapping[str, int], label_m
     """Return the option ``--label_map`` that gives each unknown value a label, as the end of a message."""
     values = [int(value) for value in found if math.isfinite(value) and value == int(value)]
     known = {**{value: value for value in labels.values()}, **label_map}
-    if len(found) > SHOWN or len(values) < len(found):
+    if max(len(found), len(labels)) > SHOWN or len(values) < len(found):
         return "; write the label map with whole numbers, one for each label"
     rest = next(iter(labels.values())) if len(labels) == 1 else 0
     pairs = ", ".join(f"{value}: {known.get(value, rest)}" for value in sorted({*values, *label_map}))

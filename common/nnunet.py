@@ -23,7 +23,8 @@ from tqdm import tqdm
 from .data import VolumeReader, load_cases
 from .data.folds import SECTIONS, TEST, VALIDATION_SHARE
 from .data.listed_cases import files_of, read_lists
-from .data.volumes import read_grid, write_nifti
+from .data.nifti_writer import write_nifti
+from .data.volumes import read_grid
 from .errors import InputError
 from .files import PARTIAL, make_folder
 from .geometry import same_grid
@@ -120,8 +121,8 @@ def label_values(
     """Return ``labels`` and ``regions_class_order`` of nnU-Net's ``dataset.json``.
 
     nnU-Net decides regions one after the other: a voxel in region i of the list gets the i-th value of the order, and
-    later regions overwrite earlier ones. So the regions stand from large to small, and the value of each is the label
-    that no later region has.
+    later regions overwrite earlier ones. So the regions are sorted from large to small, and the value of each is the
+    label that no later region has.
 
     Args:
         labels: mapping from names to values; the class of a label is its position, from 1.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -26,6 +28,8 @@ NEEDED = ("network_def", "stages", "loss", "optimizer", "inferer", "preprocessin
 COMPUTED = ("record", "network", "intensity")  # the configs compute these settings by an expression
 
 TEXTS = {*PATHS, *TRACKING, "cases", "series"}  # Fire would turn the case name 007 into a number
+
+logger = logging.getLogger(__name__)
 
 
 def used_settings(config: Mapping[str, Any]) -> set[str]:
@@ -61,6 +65,7 @@ def check_settings() -> None:
     parser, given = running_config()
     if given is not None:
         refuse_unknown_options(given.overrides, given.files, tracking_options(given.overrides.get("tracking")))
+        _check_overlays(given)
         _check_kinds(given)
         _check_support(parser, given)
     ruled = [name for name in RULES if name in parser.get("")]  # "in parser" is slow: it looks for a similar name
@@ -129,6 +134,35 @@ def _check_kinds(given: Given) -> None:
     for key, value in given.overrides.items():
         if (expected := _other_kind(before, key, value)) is not None:
             raise UsageError(f"--{key} {value}: expected {expected}")
+
+
+def _check_overlays(given: Given) -> None:
+    """Check that every setting of an overlay is one of the bundle, or that another setting refers to it.
+
+    Log a warning on a setting that changes nothing. A key that begins with ``_`` is a note.
+
+    Raises:
+        InputError: if such a setting has nearly the name of another.
+    """
+    files = [given.files] if isinstance(given.files, (str, os.PathLike)) else list(given.files)
+    folder = Path(files[0]).resolve().parent
+    overlays = [file for file in files if not Path(file).resolve().is_relative_to(folder)]
+    if not overlays:
+        return
+    own = {Path(file).resolve() for file in files if file not in overlays}
+    own |= {*folder.rglob("*.json")} if folder.name == "configs" else set()
+    known = {setting_of(key) for file in own for key in ConfigParser.load_config_file(str(file))} | {"reasons"}
+    merged = ConfigParser.load_config_files(files)
+    used, text = used_settings(merged), str(merged)
+    for file in overlays:
+        for key in map(setting_of, ConfigParser.load_config_file(file)):
+            if key in known or key in used or key.startswith("_") or f"%{key}" in text:
+                continue
+            if near := difflib.get_close_matches(key, known, n=1):
+                raise InputError(f"{file}: unknown setting {key!r}; did you mean {near[0]!r}?")
+            logger.warning(
+                "%s: %r is no setting of the bundle and no other refers to it; it changes nothing", file, key
+            )
 
 
 def _has_components(value: Any) -> bool:

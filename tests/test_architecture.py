@@ -55,8 +55,8 @@ IMPORTS: dict[str, set[str]] = {
         "rules", "transforms",
     },
     "planning": {
-        "data", "doctor", "errors", "files", "inferers", "label_names", "layers", "memory", "rules", "tensors",
-        "transforms",
+        "data", "doctor", "errors", "files", "inferers", "label_names", "labels", "layers", "memory", "rules",
+        "tensors", "transforms",
     },
     "packaging": {
         "engines", "errors", "files", "geometry", "labels", "memory", "options", "phantoms", "record", "reporting",

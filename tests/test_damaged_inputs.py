@@ -84,6 +84,7 @@ def outcome(one: Damaged) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_read_correctly_or_refused(damaged: list[Damaged]) -> None:
     assert len(damaged) == FILES
     assert [fault for one in damaged if (fault := outcome(one))] == []

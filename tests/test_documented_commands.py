@@ -17,6 +17,8 @@ from benchmarks import __main__ as benchmarks
 from common.__main__ import main
 from common.options import refuse_unknown_options
 from common.verbs import function_of
+from studies.__main__ import parser_of
+from studies.study import studies
 
 from .conftest import BUNDLES
 
@@ -28,6 +30,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\S*python|torchrun|make)\s[^`]*)`")
+MODULES = r"monai\.bundle|common|benchmarks|studies|pytest"
 PLACEHOLDER = re.compile(r"^[A-Z]+$|^<.*>$|\.\.\.")  # VERB, <bundle>, ...
 
 
@@ -60,7 +63,7 @@ def commands(page: Path) -> Iterator[Command]:
             if assignment:
                 variables[assignment[1]] = assignment[2].strip('"')
                 continue
-            if re.match(r"\s*(make\b|(\S*python|torchrun)\b.* -m (monai\.bundle|common|benchmarks|pytest)\b)", line):
+            if re.match(rf"\s*(make\b|(\S*python|torchrun)\b.* -m ({MODULES})\b)", line):
                 yield Command(page, shlex.split(line, comments=True))
 
 
@@ -123,6 +126,13 @@ def test_a_verb_and_its_options_exist(command: Command) -> None:
         bind(*given, **options)
 
 
+@pytest.mark.parametrize("command", those("-m", "studies"), ids=named)
+def test_a_study_and_its_options_exist(command: Command) -> None:
+    verb, *rest = command.after("-m", "studies") or []
+    assert verb in (*studies(), "report", "page") or not command.whole or PLACEHOLDER.search(verb)
+    parser_of(verb).parse_args(rest)
+
+
 @pytest.mark.parametrize("command", those("-m", "pytest"), ids=named)
 def test_a_part_of_the_tests_exists(command: Command) -> None:
     for word in command.after("-m", "pytest") or []:
@@ -176,5 +186,5 @@ def test_the_page_quotes_the_refusal_of_omnet(typed: Callable) -> None:
 
 
 def test_the_pages_have_commands_of_every_kind() -> None:
-    for words in (("monai.bundle", "run"), ("common",), ("benchmarks",), ("pytest",)):
+    for words in (("monai.bundle", "run"), ("common",), ("benchmarks",), ("studies",), ("pytest",)):
         assert those("-m", *words), words

@@ -294,6 +294,22 @@ def test_an_overlay_with_null_is_refused(tmp_path: Path, key: str) -> None:
         overlay_error(tmp_path, {key: None})
 
 
+@pytest.mark.parametrize("key", ["learningrate", "max_epoch", "networkdef::channels"])
+def test_a_misspelt_setting_of_an_overlay_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InputError, match=rf"mine\.json: unknown setting '{key.split('::')[0]}'; did you mean '"):
+        overlay_error(tmp_path, {"networkdef": {"channels": []}, key: 3} if "::" in key else {key: 3})
+
+
+def test_a_setting_that_nothing_reads_gets_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    overlay = tmp_path / "mine.json"
+    overlay.write_text(json.dumps({"my_epochs": 3, "max_epochs": "@my_epochs", "qqq": 1, "_note": "", "reasons": {}}))
+    with pytest.warns(UserWarning, match="parsing config_file"):
+        create_workflow(
+            config_file=[str(CONFIG / "train.json"), str(overlay)], logging_file=False, workflow_type="train"
+        )
+    assert [record.args[1] for record in caplog.records if "changes nothing" in record.message] == ["qqq"]
+
+
 def test_an_option_for_the_record_is_refused() -> None:
     with pytest.raises(RuntimeError) as error:
         workflow(CONFIG / "train.json", record="null")

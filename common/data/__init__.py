@@ -5,8 +5,9 @@ from .foreground import check_foreground
 from .found_cases import find_cases
 from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .listed_cases import load_cases, shard_for_rank
+from .nifti_writer import AtomicNibabelWriter
 from .spacing import CheckSpacingd, grid_summary
-from .volumes import AtomicNibabelWriter, VolumeReader
+from .volumes import VolumeReader
 
 __all__ = [
     "AtomicNibabelWriter",

@@ -49,7 +49,7 @@ def find_series(root: str | Path, skipped: Path | None = None) -> list[list[Seri
     """Return the series of each study in a tree, ordered by number.
 
     Args:
-        root: folder at any level of an export; or a file of it such as ``DICOMDIR``, which stands for its folder.
+        root: folder at any level of an export; or a file in it such as ``DICOMDIR``, which means its folder.
         skipped: folder to leave out.
 
     Raises:
@@ -90,7 +90,7 @@ def find_series(root: str | Path, skipped: Path | None = None) -> list[list[Seri
 
 
 def fits(series: Series, modality: str | None) -> bool:
-    """Return whether a network of a DICOM modality, such as CT, can use a series; None stands for any modality."""
+    """Return whether a network of a DICOM modality, such as CT, can use a series; None means any modality."""
     return not series.reason and modality in (None, series.about.modality)
 
 

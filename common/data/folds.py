@@ -37,8 +37,8 @@ def split_by_fold(
 
     Raises:
         UsageError: the share is out of range.
-        InputError: a case has no fold or order, a patient is in several folds, the fold is empty, or too few patients
-            are in the other folds.
+        InputError: a case has no fold or order, an image is listed twice, a patient is in several folds, the fold is
+            empty, or too few patients are in the other folds.
     """
     check_share(validation_share)
     listed = [item for section in SECTIONS for item in listing.get(section) or []]
@@ -47,6 +47,11 @@ def split_by_fold(
     for key in ("fold", "order"):
         if not all(isinstance(item, dict) and type(item.get(key)) is int for item in items):
             raise InputError(f"{path}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`")
+    images = Counter(str(item["image"]) for item in listed if isinstance(item, dict) and "image" in item)
+    if twice := [image for image, times in images.items() if times > 1]:
+        raise InputError(
+            f"{path}: {twice[0]} is listed {images[twice[0]]} times, so it may train and test; list it once"
+        )
     patients: dict[int, Patient] = {}
     for item in sorted(items, key=lambda item: item["order"]):
         patients.setdefault(item["order"], []).append(item)

@@ -43,14 +43,15 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
     for label in labels:
         name = stem(label)
         images, numbered = whole.get(name, []), channels.get(name, {})
-        if not images and len(numbered) == 1:
-            images = list(numbered.values())
-        elif not images and set(order) <= set(numbered) and (described or len(numbered) == len(order)):
+        if not images and set(order) <= set(numbered) and max(numbered) < (described or len(order)):
             images = [numbered[number] for number in order]
+        elif not images and len(numbered) == 1 and not (described and len(order) == 1):
+            images = list(numbered.values())
         elif len(images) != 1 or numbered:
             found = ", ".join(path.name for path in (*images, *numbered.values())) or "none"
             raise InputError(
-                f"{label}: found images {found} in {root / 'imagesTr'}; expected one, or one for each of --modalities"
+                f"{label}: found images {found} in {root / 'imagesTr'}; expected one, or one for each of "
+                f"{'the channels in dataset.json' if described else '--modalities'}"
             )
         if len(images) == 1 and order != sorted(order):
             raise InputError(
@@ -61,21 +62,21 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
     return cases
 
 
-def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], bool]:
-    """Return the channel index of each modality, and whether it comes from the data set's ``dataset.json``."""
+def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], int]:
+    """Return the channel index of each modality, and the number of channels that ``dataset.json`` names, or 0."""
     path, content = _description(root)
     names = [modality_of(name)[0] or name for name in named_channels(path, content)]
     wanted = [name.lower() for name in modalities]
     known = [name.lower() for name in names]
     if wanted and set(wanted) <= set(known):
-        return [known.index(name) for name in wanted], True
+        return [known.index(name) for name in wanted], len(known)
     if len(wanted) > 1 and names and set(names) <= set(MODALITY_NAMES):
         missing = [name for name in modalities if name.lower() not in known]
         raise InputError(
             f"{path}: channels {', '.join(named_channels(path, content))}, expected {', '.join(missing)} too; correct "
             "--modalities"
         )
-    return list(range(max(len(modalities), 1))), False
+    return list(range(max(len(modalities), 1))), 0
 
 
 def _description(root: Path) -> tuple[Path, dict[str, Any]]:

@@ -195,7 +195,7 @@ def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
             maps numbers to names or names to numbers.
 
     Raises:
-        InputError: the names have another form.
+        InputError: the names have another form, or two are equal.
     """
     key = "modality" if listing.get("modality") else "channel_names"
     named = listing.get(key) or []
@@ -209,4 +209,6 @@ def named_channels(path: Path, listing: Mapping[str, Any]) -> list[str]:
         named = [named[number] for number in sorted(named, key=int)]
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise InputError(f'{path}: {key} is {named!r}; expected names, such as {{"0": "CT"}}')
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InputError(f"{path}: {key} names {named.count(twice[0])} channels {twice[0]!r}; give each its own name")
     return named

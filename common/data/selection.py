@@ -38,8 +38,8 @@ def fixed_test_set(cases: Sequence[dict], test: str, option: str = "--test") -> 
 
     Args:
         cases: each with ``case``, its name, and possibly ``patient``.
-        test: names of cases with commas, or a text file with a name in each line. ``27-46`` takes the cases whose names
-            end with these numbers.
+        test: names of cases with commas, or a text file with a name in each line. ``27-46`` takes the cases with names
+            that end with these numbers.
         option: option with ``test``, for messages.
 
     Raises:

@@ -102,7 +102,7 @@ def examine_data(
     for what, estimate, config in (("caching", _caching, train), ("inference", _inference, infer)):
         try:
             lines += estimate(findings, config, headers)
-        except Exception as error:  # for instance a network whose layers depend on values
+        except Exception as error:  # for instance a network with layers that depend on values
             lines.append(f"{what}: not estimated, shapes alone do not suffice ({why(error)})")
     return lines
 

@@ -34,7 +34,7 @@ def batch_maker(stage: Stage) -> Callable[..., tuple]:
 
 
 class Sample(NamedTuple):
-    """Hold a trainer whose lists have one case.
+    """Hold a trainer with one case in each list.
 
     - ``trainer``: trainer of the config, which is not run.
     - ``batches``: loader of some batches of the training case.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, failure_of_case
 
-SHOWN = 3  # failed cases whose reasons stand in the last line of a run; the log has all
+SHOWN = 3  # failed cases with a reason in the last line of a run; the log has all
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -14,7 +14,7 @@ from ..data.dicom_trees import series_uid
 from ..errors import InputError
 from ..files import read_json
 from ..options import running_config
-from ..reporting import own_table
+from ..reporting import check_table, own_table
 
 TABLE = "cases.csv"
 # Settings of a run that do not change a result, or that name folders of the machine.
@@ -89,6 +89,15 @@ def origin_of_case(
         **({"volumes_ml": dict(volumes)} if volumes else {}),
         "output_files": list(files),
     }
+
+
+def check_case_table(folder: Path) -> None:
+    """Check that :func:`write_case_table` may write its table, before the first case.
+
+    Raises:
+        InputError: another file has this name.
+    """
+    check_table(folder / TABLE)
 
 
 def write_case_table(records: Iterable[Mapping[str, Any]], labels: Mapping[str, int], folder: Path) -> None:

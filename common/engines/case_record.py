@@ -27,7 +27,9 @@ def read_case_record(path: Path) -> dict[str, Any]:
     content = read_json(path)
     parts = {"case": str, "state": str, "input": dict, "weights": str, "record": str, "results": dict}
     right = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in parts.items())
-    if not right or "sha256" not in content["input"] or not isinstance(content.get("before", {}), dict):
+    before = content.get("before", {"results": {}}) if right else None
+    before_is_right = isinstance(before, dict) and isinstance(before.get("results"), dict)
+    if not before_is_right or "sha256" not in content["input"] or not isinstance(content.get("channels", {}), dict):
         raise InputError(
             f"{path}: not a record of a result, so it is not replaced; move it, or choose another --output_dir"
         )

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..files import sha256, whole_file
 from ..record import digest_of, made_by
 from ..rules import parse_bool
-from .case_origin import about_run, origin_of_case, write_case_table
+from .case_origin import about_run, check_case_table, origin_of_case, write_case_table
 from .case_record import can_name_files, read_case_record
 from .case_status import InProgress, StatusFile, killed_with
 
@@ -96,7 +96,7 @@ class CaseResults:
         self.done_before = 0
         self._status: StatusFile | None = None
         self._in_progress: InProgress | None = None
-        self._begun: dict[str, str | None] = {}  # digests of the scans whose results are being written
+        self._begun: dict[str, str | None] = {}  # digests of the scans with results that are being written
         self._kept: dict[str, dict[str, Any]] = {}  # results of earlier runs that this run does not write, by case
 
     @cached_property
@@ -116,6 +116,7 @@ class CaseResults:
         if idist.get_rank() == 0:
             suspects = self._suspects()
             left = [case for name, case in self.cases.items() if self._is_left(name, case)]
+            check_case_table(self.output_dir)
             left.sort(key=lambda case: case["case"] in suspects)  # the others first
             found = [(left, self.failed_before, any(case["case"] in suspects for case in left))]
             if self.status is not None:
@@ -205,6 +206,10 @@ class CaseResults:
             return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
+        if folders := [file for file in there if file.is_dir()]:
+            raise InputError(
+                f"{folders[0]}: a folder, expected no or an own file; move it, or choose another --output_dir"
+            )
         record = self._file(name, f"{self.mark}.json")
         if not record.exists():
             if there:

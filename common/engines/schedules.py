@@ -59,7 +59,7 @@ class Plateau(ReduceLROnPlateau):
         self.mean_loss: float | None = None
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Take in the training loss of an epoch."""
+        """Lower the learning rate if the smoothed training loss stops falling."""
         loss = float(metrics)
         before = loss if self.mean_loss is None else self.mean_loss
         self.mean_loss = self.smoothing * before + (1 - self.smoothing) * loss

@@ -55,7 +55,7 @@ def draw_outlines(
         columns: largest number of slices.
         heat: map of 0 to 1 on that grid, such as a class activation; it colours the first image in a row of its own.
         result: JSON of the case's class and probabilities, for the caption.
-        modalities: names of the rows in their order. They order files whose names have a modality. Default: file names.
+        modalities: names of the rows in their order. They order files that name a modality. Default: file names.
 
     Returns:
         path of the picture.

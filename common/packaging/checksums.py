@@ -10,6 +10,7 @@ from ..files import sha256, whole_file
 from .archive import leaves_folder
 
 LIST = "SHA256SUMS"
+SIGNATURE = "model.sig"  # signs the list, which therefore cannot name it
 # Using a package adds these to its folder: results, data, and files of the Hugging Face Hub.
 ADDED_BY_USE = ("eval", "data", "demo", "README.md", ".gitattributes", ".cache", ".huggingface")
 ADDED_BY_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -50,11 +51,17 @@ def check_checksums(folder: Path, may_lack: Collection[str] = ()) -> None:
 
 
 def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
-    """Return the files of a folder that are neither listed, nor the list, nor files that a desktop writes."""
-    known = {*listed, LIST}
+    """Return the files of a folder that are neither listed, nor list or signature, nor files that a desktop writes."""
+    known = {*listed, LIST, SIGNATURE}
     return [
         p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in ADDED_BY_DESKTOP
     ]
+
+
+def unlisted_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that its list does not name, except for the list."""
+    known = {*read_checksums(folder), LIST}
+    return [path for path in _files(folder) if path.relative_to(folder).as_posix() not in known]
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from .contents import read_contents
 from .large_files import check_url
 from .rewrite import rewrite_for_package
 from .settings import apply_training_settings
+from .signature import read_private_key
 from .write import write_package
 
 CODE_PLACES = ("folder", "wheel")
@@ -23,6 +24,7 @@ def pack_bundle(
     scores: str | Path | None = None,
     code: str = "folder",
     large_files: str | None = None,
+    sign: str | Path | None = None,
 ) -> Path:
     """Make a folder and a zip of a bundle that run without this repository, and try them in a clean process.
 
@@ -33,7 +35,7 @@ def pack_bundle(
     - the weights as ``model.pt``, and scripted as ``model.ts`` with configs and code inside;
     - the record of the training, licence, model card, data licence and ``SHA256SUMS``.
 
-    The same input gives the same bytes.
+    The same input gives the same bytes, except for a signature.
 
     Args:
         bundle: folder of the bundle.
@@ -49,6 +51,7 @@ def pack_bundle(
         code: ``"folder"``, or ``"wheel"`` for a package without code and a wheel beside it, which pip installs.
         large_files: URL of the folder that will have ``model.pt`` and ``model.ts``. The zip then lacks both and has
             ``large_files.yml``.
+        sign: PEM file of the private key that signs the package; None leaves it unsigned.
 
     Returns:
         path of the zip.
@@ -62,6 +65,7 @@ def pack_bundle(
         raise UsageError(f"--code {code}: expected {' or '.join(CODE_PLACES)}")
     if large_files is not None:
         check_url(large_files)
+    signer = None if sign is None else read_private_key(Path(sign))
     contents = read_contents(
         Path(bundle).resolve(),
         None if weights is None else Path(weights),
@@ -70,4 +74,4 @@ def pack_bundle(
     )
     contents = apply_training_settings(contents)
     contents = rewrite_for_package(replace(contents, large_files=large_files), code == "wheel")
-    return write_package(contents, Path(out).resolve())
+    return write_package(contents, Path(out).resolve(), signer)

@@ -25,7 +25,7 @@ from .statements import with_weights
 
 # Paths belong to a machine. An overlay changes them in a run, never in a package.
 PATHS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "weights", "init_weights", "log_file")
-KNOWN = "known_"  # before the name of a setting whose value a training takes that goes on from the weights
+KNOWN = "known_"  # before the name of a setting that a training takes over if it goes on from the weights
 GRID = ("spacing", "in_plane", "slice_thickness")
 
 logger = logging.getLogger(__name__)

@@ -18,13 +18,14 @@ from .checksums import LIST, check_checksums, foreign_files, read_checksums, wri
 from .contents import Contents
 from .large_files import LARGE, large_files, write_large_files
 from .process import in_clean_process
+from .signature import sign_package
 from .trial import try_package
 from .wheel import installed_wheel, is_unchanged_wheel, wheel_file
 
 logger = logging.getLogger(__name__)
 
 
-def write_package(contents: Contents, out: Path) -> Path:
+def write_package(contents: Contents, out: Path, signer: Any = None) -> Path:
     """Write the folder and the zip of a package, and its wheel if it has one, once it has passed its trial.
 
     Everything is made under a temporary name in ``out``. A failure leaves ``out`` as it was.
@@ -32,6 +33,7 @@ def write_package(contents: Contents, out: Path) -> Path:
     Args:
         contents: what goes into the package.
         out: folder for ``NAME/``, ``NAME_vVERSION.zip`` and the wheel; an unchanged package there is replaced.
+        signer: return value of ``read_private_key``; None leaves the package unsigned.
 
     Returns:
         path of the zip.
@@ -69,6 +71,8 @@ def write_package(contents: Contents, out: Path) -> Path:
             if contents.large_files is not None:
                 write_large_files(folder, contents.large_files)
             write_checksums(folder)
+            if signer is not None:
+                sign_package(folder, signer)
             files = {f.relative_to(folder.parent).as_posix(): f for f in folder.rglob("*") if f.is_file()}
             write_zip(archive, files)
             logger.info(

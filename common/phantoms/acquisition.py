@@ -14,7 +14,14 @@ CT_GRAIN = 0.6  # voxels, standard deviation of the smoothing of the noise
 CT_TEXTURE = 0.008  # standard deviation, relative to the attenuation: 8 HU in water, 0 in air
 
 
-def acquire_mr(rng: np.random.Generator, signal: np.ndarray, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def acquire_mr(
+    rng: np.random.Generator,
+    signal: np.ndarray,
+    points: np.ndarray,
+    spacing: np.ndarray,
+    noise: float = 1.0,
+    bias_field: float = 1.0,
+) -> np.ndarray:
     """Return the magnitude image, with tissue texture, receive gain, bias field and Rician noise.
 
     Args:
@@ -22,23 +29,26 @@ def acquire_mr(rng: np.random.Generator, signal: np.ndarray, points: np.ndarray,
         signal: noise-free signal of each point, ``(x, y, z)``.
         points: ``(3, x, y, z)`` in mm.
         spacing: mm along x, y, z.
+        noise: factor of the standard deviation of the noise.
+        bias_field: factor of the bias field.
     """
     texture = ndimage.gaussian_filter(rng.normal(size=signal.shape), 4 / spacing)
     texture *= MR_TEXTURE / texture.std()
     p = points / 90
     bias = np.tensordot(rng.uniform(-0.08, 0.08, 3), p, 1) + np.tensordot(rng.uniform(-0.08, 0.08, 3), p**2, 1)
-    signal = rng.uniform(0.85, 1.15) * signal * (1 + texture) * np.exp(bias)
-    noise = rng.normal(0, MR_NOISE, (2, *signal.shape))
-    return np.hypot(signal + noise[0], noise[1]).round().astype(np.float32)
+    signal = rng.uniform(0.85, 1.15) * signal * (1 + texture) * np.exp(bias_field * bias)
+    real, imaginary = rng.normal(0, noise * MR_NOISE, (2, *signal.shape))
+    return np.hypot(signal + real, imaginary).round().astype(np.float32)
 
 
-def acquire_ct(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def acquire_ct(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray, noise: float = 1.0) -> np.ndarray:
     """Return the reconstructed image in HU, with blur in plane, tissue texture and correlated Gaussian noise.
 
     Args:
         rng: source of randomness.
         hu: noise-free HU of each point, ``(x, y, z)``.
         spacing: mm along x, y, z.
+        noise: factor of the standard deviation of the noise.
 
     Returns:
         float32 ``(x, y, z)``, whole numbers from -1024 to 3071.
@@ -46,7 +56,7 @@ def acquire_ct(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) ->
     in_plane = CT_BLUR / spacing * (1, 1, 0)
     attenuation = 1 + ndimage.gaussian_filter(hu, in_plane) / 1000  # relative to water
     texture = ndimage.gaussian_filter(rng.normal(size=hu.shape), 4 / spacing)
-    noise = ndimage.gaussian_filter(rng.normal(size=hu.shape), (CT_GRAIN, CT_GRAIN, 0))
+    grain = ndimage.gaussian_filter(rng.normal(size=hu.shape), (CT_GRAIN, CT_GRAIN, 0))
     attenuation *= 1 + texture * (CT_TEXTURE / texture.std())
-    image = 1000 * (attenuation - 1) + noise * (CT_NOISE / noise.std())
+    image = 1000 * (attenuation - 1) + grain * (noise * CT_NOISE / grain.std())
     return np.clip(image.round(), -1024, 3071).astype(np.float32)

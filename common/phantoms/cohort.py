@@ -40,7 +40,7 @@ def write_cohort(phantom: PhantomRecipe, out: str | Path, cases: int | None = No
     if cases < 3:
         raise InputError(f"--cases {cases}: expected at least 3, one each for training, validation and test")
     out = Path(out)
-    description = f"Synthetic phantom cohort, not for clinical use: {cases} cases of {phantom}, seed {seed}"
+    description = f"Synthetic phantom cohort, not for clinical use: {cases} cases of {phantom.description}, seed {seed}"
     _check_free(out, description)
     make_folder(out / "images")
     make_folder(out / "labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import numpy as np
@@ -34,14 +34,16 @@ class PhantomRecipe:
         modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
+        noise: factor of the noise; more of it makes a cohort harder.
 
     Raises:
-        InputError: a modality is unknown or repeated, or the field of view is too small.
+        InputError: a modality is unknown or repeated, the field of view is too small, or a factor is negative.
     """
 
     modalities: Sequence[str]
     size: Sequence[int]
     spacing: Sequence[float]
+    noise: float = field(default=1.0, repr=False)
 
     all_modalities: ClassVar[tuple[str, ...]] = ()  # empty where any name is one
     labels: ClassVar[Mapping[int, str]]
@@ -67,6 +69,18 @@ class PhantomRecipe:
                 f"size {self.size} with spacing {self.spacing}: expected three numbers each and a field of view of at "
                 f"least {' x '.join(f'{s:g}' for s in smallest)} mm"
             )
+
+        for name, factor in self._factors().items():
+            if not factor >= 0:
+                raise InputError(f"{name} {factor}: expected a factor of at least 0")
+
+    def _factors(self) -> dict[str, float]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if not entry.repr}
+
+    @property
+    def description(self) -> str:
+        """Return what identifies a cohort of the recipe: the recipe, and its factors that are not 1."""
+        return str(self) + "".join(f", {name} {factor:g}" for name, factor in self._factors().items() if factor != 1)
 
     def __call__(self, rng: np.random.Generator, class_name: str | None = None) -> Phantom:
         """Draw one case.

@@ -10,7 +10,10 @@ from ..data.names import named_channels
 from ..errors import InputError
 from ..files import read_json
 from ..label_names import names_in_list, regions_in_list
+from ..labels import check_labels
 from .cases import CaseFacts
+
+IGNORE = "ignore"  # name of nnU-Net for voxels without annotation
 
 
 def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str, int], dict[str, list[str]], str]:
@@ -20,12 +23,21 @@ def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str
     [1, 2], "core": 2}``, become regions of labels that are named after their values. Without names, a label is named
     after its value.
 
+    nnU-Net's label ``ignore`` is left out if no case has it.
+
     Raises:
-        InputError: a label map has a value without a name, in a data set that names others.
+        InputError: a label map has a value without a name, in a data set that names others, or voxels to ignore; or a
+            name cannot be that of a label.
     """
     found = sorted({value for fact in facts for value in fact.values})
-    regions = regions_in_list(dataset_dir)
+    regions = {name: values for name, values in regions_in_list(dataset_dir).items() if name != IGNORE}
     named = names_in_list(dataset_dir)
+    if ignored := [value for value, name in named.items() if name == IGNORE and value in found]:
+        raise InputError(
+            f"{dataset_dir / 'dataset.json'}: the label maps have the value {ignored[0]}, {IGNORE}, for voxels without "
+            f"annotation, which a training here cannot leave out; give these voxels a label or 0, and remove {IGNORE!r}"
+        )
+    named = {value: name for value, name in named.items() if name != IGNORE}
     if regions:
         labels = {f"label {value}": value for value in sorted({v for values in regions.values() for v in values})}
         source = "labels are the values, regions those of dataset.json"
@@ -35,6 +47,10 @@ def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str
     else:
         labels = {f"label {value}": value for value in found}
         source = "the values of the label maps; dataset.json names none"
+    try:
+        check_labels(labels)
+    except InputError as error:
+        raise InputError(f"{dataset_dir / 'dataset.json'}: {error}") from error
     unnamed = [value for value in found if value not in labels.values()]
     if unnamed:
         raise InputError(

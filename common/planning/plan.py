@@ -22,7 +22,7 @@ from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
 from ..memory import main_memory
-from ..rules import setting_of
+from ..rules import RULES, check_setting, setting_of
 from .cases import measure_cases
 from .choices import (
     LEAST_UPDATES,
@@ -72,8 +72,9 @@ def plan_training(
     """
     recipe = _read_recipe(bundle)
     train = read_json(bundle / "configs" / "train.json")
-    cases = load_cases(dataset_dir, "training", (), fold, validation_share)
-    held = load_cases(dataset_dir, "validation", (), fold, validation_share)
+    given = {} if overlay is None else _read_overlay(overlay, bundle)
+    cases = load_cases(dataset_dir, "training", modalities, fold, validation_share)
+    held = load_cases(dataset_dir, "validation", modalities, fold, validation_share)
     channels = list(modalities) or name_channels(dataset_dir, cases[0], _count_channels(cases[0]))
     facts = measure_cases(cases, channels)
     labels, regions, naming = name_labels(dataset_dir, facts)
@@ -84,7 +85,7 @@ def plan_training(
         "labels": Choice(labels, naming),
         "regions": Choice(regions, naming),
         "label_map": Choice({}, "the label maps have the values of labels"),
-        **_classes(train, cases, read_lists(dataset_dir, (), fold, validation_share)),
+        **_classes(train, cases, read_lists(dataset_dir, modalities, fold, validation_share)),
         "check": check,
         **({"spacing": Choice(spacing.value, _grid(spacing))} if "spacing" in train else {}),
         "normalize": Choice(
@@ -109,7 +110,6 @@ def plan_training(
     }
     reasons = recipe.get("reasons", {})
     plan |= {key: Choice(value, reasons.get(key, "the method's")) for key, value in recipe["overlay"].items()}
-    given = {} if overlay is None else read_json(overlay)
     plan = {key: choice for key, choice in plan.items() if setting_of(key) not in given}
     plan |= {key: Choice(value, f"given by {overlay}") for key, value in given.items()}
     values = {key: choice.value for key, choice in plan.items()}
@@ -124,7 +124,8 @@ def plan_training(
         )
     divisors = getattr(network, "divisors", recipe.get("divisors", ()))
     patch, batch, cost = _choose_patch(parser, divisors, median_shape(facts, spacing.value), hours, device)
-    plan |= {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
+    chosen = {"roi_size": patch, "batch_size": batch, **choose_length(hours, cost, batch.value, len(held))}
+    plan |= {key: choice for key, choice in chosen.items() if key not in given}
     return {
         **{key: choice.value for key, choice in plan.items()},
         "_meta_": _metadata(read_json(bundle / "configs" / "metadata.json"), labels, channels, len(cases)),
@@ -149,6 +150,19 @@ def _read_recipe(bundle: Path) -> dict[str, Any]:
             f"{path}: no such file, so this bundle has no plan for other labels than its own; choose another bundle"
         )
     return read_json(path)
+
+
+def _read_overlay(path: Path, bundle: Path) -> dict[str, Any]:
+    given = read_json(path)
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: expected a JSON object with settings, found {str(given)[:60]!r}")
+    known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
+    for key, value in given.items():
+        check_setting(key, known, f"{bundle.name}, in {path}")
+        is_expression = isinstance(value, str) and value.startswith(("$", "@"))
+        if key in RULES and not is_expression and not RULES[key].holds(value):
+            raise InputError(f"{path}: {key} is {value!r}, expected {RULES[key].expected}")
+    return given
 
 
 def _count_channels(case: Mapping[str, Any]) -> int:
@@ -179,9 +193,12 @@ def _classes(
 
 def _network(parser: ConfigParser) -> nn.Module:
     try:
-        return parser.get_parsed_content("network_def")
+        network = parser.get_parsed_content("network_def")
     except Exception as error:  # MONAI wraps an error of a component in several others
         raise root_cause(error) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f'network_def is {parser["network_def"]!r}, expected a network, {{"_target_": ...}}')
+    return network
 
 
 def _grid(spacing: Choice) -> str:

@@ -40,7 +40,7 @@ def digest_of(files: Any) -> str | None:
     if not isinstance(files, (str, Path)):
         return None
     path = Path(files)
-    if path.is_dir() or series_in_path(path) is not None:  # a DICOM series, whose files may have any names
+    if path.is_dir() or series_in_path(path) is not None:  # the files of a DICOM series may have any names
         return combined_digest(sorted(map(sha256, files_of_series(path))) or [""])
     return _content_digest(path) if path.is_file() else None
 

@@ -93,7 +93,7 @@ def _jpeg(plane: np.ndarray, window: tuple[float, float], aspect: float, largest
 
 
 def _path(mask: np.ndarray, aspect: float) -> str:
-    """Return the outline of a mask ``(x, y)`` as the path of an SVG whose unit is a voxel along x."""
+    """Return the outline of a mask ``(x, y)`` as the path of an SVG; its unit is a voxel along x."""
     if not mask.any():
         return ""
     padded = np.pad(mask.T[::-1, ::-1], 1).astype(np.float32)

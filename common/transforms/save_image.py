@@ -10,7 +10,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
-from ..data.volumes import AtomicNibabelWriter
+from ..data.nifti_writer import AtomicNibabelWriter
 from ..tensors import affine_of, as_tensor
 from .label_table import label_table, write_colours
 

@@ -30,7 +30,7 @@ def crossval(
             once; ensemble.json, which goes over inference.json with --ckpt_dir OUT; and the ensemble as one model.pt.
         overlay: JSON file with settings that replace the bundle's, or several, such as plan.json,unet.json.
         folds: folds to train, such as 0,2. Several machines or GPUs can share the folds. Default: all.
-        evaluation_overlay: JSON file over the configs of every evaluation, such as configs/evaluate_roi.json, whose
+        evaluation_overlay: JSON file over the configs of every evaluation, such as configs/evaluate_roi.json. Its
             scores go to scores_roi in OUT and in each fold. Trained folds are only evaluated.
         options: further options of the training and the evaluation.
     """

@@ -16,6 +16,7 @@ def pack(
     scores: str | None = None,
     code: str = "folder",
     large_files: str | None = None,
+    sign: str | None = None,
 ) -> None:
     """Pack a bundle and its weights into a folder and a zip file that run without this repository.
 
@@ -29,13 +30,14 @@ def pack(
             nnU-Net. Its scores go into metadata.json.
         code: folder puts the code into the package. wheel writes a wheel beside a package without code.
         large_files: URL of a folder for model.pt and model.ts. The zip lacks both, and large_files.yml lists them.
+        sign: PEM file of your private key, to sign the package. Needs the extra "sign".
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores, code, large_files)
+    archive = pack_bundle(bundle_folder(bundle), weights, out, overlay, scores, code, large_files, sign)
     print(f"{archive} and the folder beside it")
 
 
-def verify(package: str, load: bool = True) -> None:
+def verify(package: str, load: bool = True, key: str | None = None) -> None:
     """Check a packed bundle: compare every file with its SHA-256, and load the weights strictly.
 
     Loading the weights builds the network, which runs the package's code.
@@ -43,6 +45,8 @@ def verify(package: str, load: bool = True) -> None:
     Args:
         package: folder or zip file of the packed bundle.
         load: load the weights. false only checks the files and runs no code of the package.
+        key: PEM file of the maker's public key, which the signature must fit. Needs the extra "sign".
     """
+    signed = "" if key is None else f", {key} fits its signature"
     loaded = "the weights load" if load else "nothing of it was run"
-    print(f"{verify_package(package, load)}: every file is as it was packed, {loaded}")
+    print(f"{verify_package(package, load, key)}: every file is as it was packed{signed}, {loaded}")

@@ -30,6 +30,7 @@ from monai.bundle import (
 from monai.bundle import scripts as monai_bundle
 from monai.data import MetaTensor
 
+from common.__main__ import main
 from common.methods.mpunet import MPUNet
 from common.packaging import pack_bundle, write
 
@@ -38,6 +39,7 @@ from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mpunet.tiny import MPUNET
 from ..methods.multirnet.tiny import MULTIRNET
 from ..packaging.grammar import violations
+from ..packaging.keys import key_pair
 from ..workflows import TINY, assert_label_maps
 from .packed import files, pack_tiny, parser_of
 from .test_metadata import SCHEMA
@@ -123,6 +125,21 @@ def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(write, "try_package", lambda *_: None)
     again = pack_tiny(MULTIRNET, tmp_path / "again", {})
     assert again.read_bytes() == (made / again.name).read_bytes()
+
+
+def test_signed_package_passes_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("model_signing")
+    monkeypatch.setattr(write, "try_package", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    key_pair(tmp_path / "maker.key")
+    for _ in range(2):  # the second replaces the first
+        archive = pack_tiny(MULTIRNET, tmp_path / "dist", {}, sign="maker.key")
+    for package in (archive, archive.parent / MULTIRNET.name):
+        monkeypatch.setattr(sys, "argv", f"common verify {package} --load false --key maker.pub".split())
+        main()
+        assert "every file is as it was packed, maker.pub fits its signature, nothing of it" in capsys.readouterr().out
 
 
 # MONAI's functions, in a foreign working directory

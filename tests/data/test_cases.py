@@ -202,7 +202,7 @@ def test_layout_that_cannot_be_used(tmp_path: Path, touch: Callable) -> None:
     with pytest.raises(InputError, match="labelsTr: no label files"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
     touch("imagesTr/a.nii", "labelsTr/a.nii")
-    with pytest.raises(InputError, match="1 labelled cases in"):
+    with pytest.raises(InputError, match="1 patient, expected at least 2"):
         write_datalist("nnunet", tmp_path, tmp_path / "dataset.json")
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(InputError, match="exists and is not an unchanged list"):

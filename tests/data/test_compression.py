@@ -21,7 +21,7 @@ LIBRARIES = {"gzip": "zlib", "isal.igzip": "isal.isal_zlib"}
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = pytest.importorskip(request.param, reason="isal is optional")
-    monkeypatch.setattr("common.data.volumes.gzip", module)
+    monkeypatch.setattr("common.data.nifti_writer.gzip", module)
     monkeypatch.setattr("common.data.content.inflate", pytest.importorskip(LIBRARIES[request.param]))
     return module
 

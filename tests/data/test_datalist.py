@@ -80,6 +80,22 @@ def test_numbers_of_cases_and_of_channels_are_distinguished(tmp_path: Path) -> N
         write_datalist("nnunet", tmp_path / "in", tmp_path / "dataset.json", NAMES, 3)
 
 
+def test_channels_that_do_not_fit_their_names_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    touch(root, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "imagesTr/b_0000.nii.gz")
+    touch(root, "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    description = {"channel_names": {"0": "T1", "1": "T2"}}
+    for names, modalities, message in (
+        (["T1", "T2"], ("T2",), r"b.nii.gz: found images b_0000.nii.gz in .*one for each of the channels"),
+        (["T1"], ("T1",), r"a.nii.gz: found images a_0000.nii.gz, a_0001.nii.gz in .*one for each of the channels"),
+        (["T1", "T1"], ("T1",), "channel_names names 2 channels 'T1'; give each its own name"),
+    ):
+        description["channel_names"] = {str(number): name for number, name in enumerate(names)}
+        (root / "dataset.json").write_text(json.dumps(description))
+        with pytest.raises(InputError, match=message):
+            write_datalist("nnunet", root, tmp_path / "dataset.json", modalities, folds=2)
+
+
 def test_only_a_list_that_nobody_edited_is_replaced(livers: Path) -> None:
     out = livers.parent / "dataset.json"
     for seed in range(2):

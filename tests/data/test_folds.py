@@ -133,3 +133,11 @@ def test_a_fixed_test_set_is_that_of_every_fold() -> None:
     assert [len(without[section]) for section in ("training", "validation", "test")] == [192, 0, 83]
     with pytest.raises(InputError, match="no patients for training beside fold 0 and the test set; write more folds"):
         split_by_fold(LIST, {"training": [*cases[::4], *fixed]}, 0)
+
+
+def test_an_image_that_is_listed_twice_is_refused() -> None:
+    """Expect no case in training and test at once."""
+    items = [{"case": name, "image": f"{name[0]}.nii.gz", "fold": i % 2, "order": i} for i, name in enumerate("abc")]
+    items.append({**items[0], "fold": 1, "order": 3})
+    with pytest.raises(InputError, match=r"a\.nii\.gz is listed 2 times"):
+        split_by_fold(Path("dataset.json"), {"training": items}, 0)

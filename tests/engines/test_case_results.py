@@ -163,3 +163,28 @@ def test_record_names_scan_weights_and_results(batch: Any, tmp_path: Path) -> No
     assert record["record"] == "none"
     assert set(record["results"]) == {"a_seg.nii.gz", "a_class.json"}
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_folder_in_the_place_of_a_result_is_reported(batch: Any, tmp_path: Path) -> None:
+    finish(batch(), "b")
+    (tmp_path / "out" / "b_seg.nii.gz").unlink()
+    (tmp_path / "out" / "b_seg.nii.gz").mkdir()
+    for options in ({}, {"resume": True}):
+        with pytest.raises(InputError, match=r"b_seg.nii.gz: a folder, expected no or an own file"):
+            left(batch(**options))
+
+
+def test_foreign_table_is_reported_before_the_first_case(batch: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cases.csv").write_text("a table of mine")
+    with pytest.raises(InputError, match=r"cases.csv: another file of this name"):
+        left(batch())
+
+
+@pytest.mark.parametrize("entry", [{"before": {"results": 5}}, {"before": {}}, {"channels": 5}])
+def test_record_with_a_wrong_part_is_reported(batch: Any, tmp_path: Path, entry: dict) -> None:
+    finish(batch(), "a")
+    record = tmp_path / "out" / "a_seg.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **entry}))
+    with pytest.raises(InputError, match=r"a_seg.json: not a record of a result"):
+        left(batch())

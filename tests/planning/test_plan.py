@@ -154,6 +154,41 @@ def test_names_of_labels_and_regions(tmp_path: Path) -> None:
         named({"0": "background", "1": "a"})
 
 
+def test_voxels_to_ignore_are_refused(tmp_path: Path) -> None:
+    def named(labels: Any) -> tuple:
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        return name_labels(tmp_path, [fact(values=(1, 2))])[:2]
+
+    assert named({"background": 0, "a": 1, "b": 2, "ignore": 3}) == ({"a": 1, "b": 2}, {})
+    for labels in ({"background": 0, "a": 1, "ignore": 2}, {"background": 0, "a": [1], "all": [1, 3], "ignore": 2}):
+        with pytest.raises(InputError, match="the value 2, ignore, for voxels without annotation"):
+            named(labels)
+    with pytest.raises(InputError, match=r"dataset.json: labels: .*expected different names"):
+        named({"background": 0, "a": 1, "A": 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "expected a JSON object with settings"),
+        ({"learningrate": 0.1}, "unknown setting 'learningrate' of .*; did you mean 'learning_rate'"),
+        ({"learning_rate": "x"}, "learning_rate is 'x', expected a number above 0"),
+        ({"network_def": 3}, "network_def is 3, expected a network"),
+    ],
+)
+def test_a_wrong_overlay_of_a_plan_is_refused(data_set: Callable, tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        plan_training(BUNDLES / "liver_ct_mpunet", data_set(NNUNET), overlay=tmp_path / "mine.json")
+
+
+def test_a_plan_takes_channels_and_settings_that_are_given(data_set: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps({"max_epochs": 7, "roi_size": [16, 8, 8]}))
+    bundle = BUNDLES / "liver_ct_mpunet"
+    plan = plan_training(bundle, data_set(None), 0.01, modalities=("A", "B"), overlay=tmp_path / "mine.json")
+    assert plan["modalities"] == ["A", "B"] and plan["max_epochs"] == 7 and plan["roi_size"] == [16, 8, 8]
+
+
 def test_channels_have_the_names_of_the_list_or_numbers(tmp_path: Path) -> None:
     assert name_channels(tmp_path, {"case": "a"}, 1) == ["image"]
     assert name_channels(tmp_path, {"case": "a"}, 2) == ["channel 0", "channel 1"]

@@ -33,9 +33,11 @@ def test_levels_follow_the_patch_and_the_spacing(
 
 
 def test_width_doubles_up_to_320_channels() -> None:
-    with torch.device("meta"):
-        assert dynunet(1, 2, (256, 256, 48)).filters == [32, 64, 128, 256, 320, 320, 320]
-        assert not hasattr(dynunet(1, 2, (256, 256, 48), deep_supervision=False), "deep_supervision_heads")
+    assert dynunet(1, 2, (32, 32, 16), width=90).filters == [90, 180, 320, 320]
+
+
+def test_without_deep_supervision_there_are_no_heads() -> None:
+    assert not hasattr(dynunet(1, 2, (64, 64, 16), width=2, deep_supervision=False), "deep_supervision_heads")
 
 
 def test_three_levels_have_no_head() -> None:

@@ -114,7 +114,7 @@ class MAMTLN(TwoForms):
         if len(planes) != SCALES or len(blocks) != SCALES:
             raise ValueError(f"planes={planes!r}, blocks={blocks!r}: expected {SCALES} numbers each")
         if asa_refine and not use_asa:
-            raise ValueError("asa_refine=True: expected use_asa=True, whose result it refines")
+            raise ValueError("asa_refine=True: expected use_asa=True, since it refines the result of the ASA modules")
         self.in_channels = in_channels
         self.strides = [8 * pool_stride[0], 8 * pool_stride[1], pool_stride[2]]  # of the coarsest features
 

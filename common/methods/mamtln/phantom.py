@@ -71,6 +71,7 @@ class StomachPhantom(PhantomRecipe):
     Args:
         size: voxels along x, y, z; the number of slices varies by up to 1 either way.
         spacing: mm along x, y, z; the slice distance varies, by default from 5 to 8 mm.
+        noise: factor of the noise.
 
     Raises:
         InputError: the field of view is smaller than 220 x 180 x 80 mm.
@@ -92,7 +93,7 @@ class StomachPhantom(PhantomRecipe):
         first = [*rng.uniform(-4, 4, 2), 0] - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
         tissue = draw_abdomen(rng, vary_size(rng, points), spacing, positive=class_name == "positive")
-        image = acquire_ct(rng, attenuation(rng, tissue, STOMACH_HU), spacing)
+        image = acquire_ct(rng, attenuation(rng, tissue, STOMACH_HU), spacing, self.noise)
         label = np.isin(tissue, [tuple(STOMACH_HU).index(name) for name in ("tumour", "tumour vessel")])
         return Phantom({"CT": image}, label.astype(np.uint8), affine)
 

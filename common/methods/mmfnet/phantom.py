@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -93,6 +93,8 @@ class HeadPhantom(PhantomRecipe):
         modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z; the number of slices varies by up to 2 either way.
         spacing: mm along x, y, z; varies by up to 10 % in plane and 15 % between slices.
+        noise: factor of the noise.
+        bias_field: factor of the bias field.
 
     Raises:
         InputError: a modality is unknown or repeated, or the field of view is smaller than 64 mm along an axis.
@@ -101,6 +103,7 @@ class HeadPhantom(PhantomRecipe):
     modalities: Sequence[str] = ("T1", "T2", "CET1")
     size: Sequence[int] = (84, 96, 20)
     spacing: Sequence[float] = (2.0, 2.0, 4.5)
+    bias_field: float = field(default=1.0, repr=False)
 
     all_modalities = ("T1", "T2", "CET1")
     labels: ClassVar[Mapping[int, str]] = {1: "tumour"}
@@ -120,7 +123,7 @@ class HeadPhantom(PhantomRecipe):
             tissue[mask] = tissues.index(name)
         images = {}
         for modality, signal in zip(self.all_modalities, np.array(list(HEAD_SIGNALS.values()), float).T):
-            images[modality] = acquire_mr(rng, signal[tissue], points, spacing)
+            images[modality] = acquire_mr(rng, signal[tissue], points, spacing, self.noise, self.bias_field)
         return Phantom({m: images[m] for m in self.modalities}, tumour.astype(np.uint8), affine)
 
 

@@ -77,6 +77,7 @@ class LiverPhantom(PhantomRecipe):
     Args:
         size: voxels along x, y, z; the number of slices varies by up to a fifth either way.
         spacing: mm along x, y, z.
+        noise: factor of the noise.
 
     Raises:
         InputError: the field of view is smaller than 240 x 200 x 140 mm.
@@ -98,7 +99,7 @@ class LiverPhantom(PhantomRecipe):
         first = rng.uniform(-4, 4, 3) - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
         tissue = draw_upper_abdomen(rng, vary_size(rng, points), spacing)
-        image = acquire_ct(rng, attenuation(rng, tissue, LIVER_HU), spacing)
+        image = acquire_ct(rng, attenuation(rng, tissue, LIVER_HU), spacing, self.noise)
         label = np.zeros(tissue.shape, np.uint8)
         for name, value in (("liver", 1), ("hepatic vessel", 1), ("tumour", 2)):
             label[tissue == tuple(LIVER_HU).index(name)] = value

@@ -67,6 +67,7 @@ class LungPhantom(PhantomRecipe):
     Args:
         size: voxels along x, y, z.
         spacing: mm along x, y, z; the slice distance varies by up to 10 %.
+        noise: factor of the noise.
 
     Raises:
         InputError: the field of view is smaller than 240 x 200 x 140 mm.
@@ -94,7 +95,7 @@ class LungPhantom(PhantomRecipe):
             lesion = _add_ground_glass(rng, hu, tissue, points, spacing)
         elif class_name == "CAP":
             lesion = _add_consolidations(rng, hu, tissue, points, spacing)
-        return Phantom({"CT": acquire_ct(rng, hu, spacing)}, lesion.astype(np.uint8), affine)
+        return Phantom({"CT": acquire_ct(rng, hu, spacing, self.noise)}, lesion.astype(np.uint8), affine)
 
 
 def draw_chest(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray) -> np.ndarray:

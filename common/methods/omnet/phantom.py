@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -68,6 +68,8 @@ class BrainPhantom(PhantomRecipe):
         modalities: names of the modalities to return, in order; each is the same as in the full set.
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
+        noise: factor of the noise.
+        bias_field: factor of the bias field.
 
     Raises:
         InputError: a modality is unknown or repeated, or the field of view is smaller than 128 mm along an axis.
@@ -76,6 +78,7 @@ class BrainPhantom(PhantomRecipe):
     modalities: Sequence[str] = ("FLAIR", "T1", "CET1", "T2")
     size: Sequence[int] = (64, 72, 56)
     spacing: Sequence[float] = (2.5, 2.5, 2.5)
+    bias_field: float = field(default=1.0, repr=False)
 
     all_modalities = ("FLAIR", "T1", "CET1", "T2")
     labels: ClassVar[Mapping[int, str]] = {1: "necrosis and non-enhancing tumour", 2: "oedema", 4: "enhancing tumour"}
@@ -98,7 +101,7 @@ class BrainPhantom(PhantomRecipe):
             tissue[label == value] = tissues.index(name)
         images = {}
         for modality, signal in zip(self.all_modalities, np.array(list(BRAIN_SIGNALS.values()), float).T):
-            acquired = acquire_mr(rng, signal[tissue], points, spacing)
+            acquired = acquire_mr(rng, signal[tissue], points, spacing, self.noise, self.bias_field)
             images[modality] = np.where(brain, np.maximum(acquired, 1), 0).astype(np.float32)
         return Phantom({m: images[m] for m in self.modalities}, label, affine)
 
