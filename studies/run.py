@@ -19,7 +19,7 @@ from monai.bundle.utils import merge_kv
 from common.crossval import cross_validate
 from common.doctor.measuring import measure_updates, sample_training
 from common.errors import InputError
-from common.files import is_own_json, make_folder, read_json, write_own_json
+from common.files import MARK, is_own_json, make_folder, read_json, write_own_json
 from common.planning import plan_training, write_plan
 
 from .cases import FOLD, write_cases
@@ -124,8 +124,7 @@ def read_state(out: Path) -> dict[str, Any]:
     file = out / STATE
     if not is_own_json(file):
         raise InputError(f"{file}: not written by a study, or changed since; choose another --out")
-    state: dict[str, Any] = read_json(file)
-    return state
+    return {key: value for key, value in read_json(file).items() if key != MARK}
 
 
 def say_power(study: Study, cases: Cases) -> None:
