@@ -32,15 +32,17 @@ if is_bundle_command():  # here, since the imports of a config take seconds in w
     end_in_one_line()
 
 
-def start_session(log_file: str | Path, distributed: bool | str = False) -> None:
+def start_session(log_file: str | Path, distributed: bool | str = False, folder: str | Path | None = None) -> None:
     """Begin a run of a bundle.
 
     Args:
         log_file: file for the messages of the first process.
         distributed: whether to join the process group of ``torchrun``, with NCCL if there is CUDA and else with gloo.
+        folder: folder of the results. No second process may write there meanwhile, nor into the folder of the log file.
 
     Raises:
-        InputError: if ``distributed`` is set without ``torchrun``, or if the log file cannot be written.
+        InputError: if ``distributed`` is set without ``torchrun``, if the log file cannot be written, or if another
+            process writes into one of the folders.
     """
     show_input_errors_in_one_line()
     show_any_text()
@@ -55,6 +57,8 @@ def start_session(log_file: str | Path, distributed: bool | str = False) -> None
         return
     log_to(Path(log_file))
     claim_folder(Path(log_file).parent)
+    if folder is not None:
+        claim_folder(folder)
 
 
 def _join_process_group() -> None:

@@ -50,6 +50,17 @@ def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
     return show
 
 
+def test_a_second_process_is_refused_wherever_its_log_is(tmp_path: Path) -> None:
+    start_session(tmp_path / "one" / "run.log", folder=tmp_path / "results")
+    second = f"""
+from common.session import start_session
+start_session({str(tmp_path / "two" / "run.log")!r}, folder={str(tmp_path / "results")!r})
+"""
+    ended = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "results: another process is writing there" in ended.stderr.splitlines()[-1]
+
+
 def test_the_log_file_has_the_log_messages(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "run.log"
     start_session(path)

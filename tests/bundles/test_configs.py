@@ -211,3 +211,15 @@ def test_evaluation_and_inference_come_to_the_same_label_map(bundle: Path) -> No
     assert [step for step in steps[0] if step.get("output") != "probabilities"] == steps[1]
     switches = {r for r in references(steps[1]) if "::" not in r}
     assert {key: evaluation[key] for key in switches} == {key: inference[key] for key in switches}
+
+
+@each_bundle
+def test_a_run_locks_the_folder_of_its_results(bundle: Path) -> None:
+    """Expect so wherever the log file is, since two processes would mix their results."""
+    for names, folder in (
+        (("train",), "ckpt_dir"),
+        (("train", "evaluate"), "output_dir"),
+        (("inference",), "output_dir"),
+    ):
+        (session,) = (step for step in parsed(bundle, names).get("run") if "start_session" in str(step))
+        assert session["folder"] == f"@{folder}"

@@ -9,12 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tomllib
 
 from ..workflows import PLAIN
 
