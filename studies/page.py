@@ -29,8 +29,8 @@ mean over the test cases, of seeds averaged, with its 95 % bootstrap interval. A
   every seed has a positive difference. A claim "as well as" is supported if the interval lies above minus the effect
   asked for;
 - **not supported**: the interval lies below the effect asked for (below minus the effect for "as well as");
-- **not decided by this much data**: otherwise, and if a training learned nothing (mean score below 0.1). Such a training
-  failed, which does not show what its arm can do. This rule came after the first study had such a training;
+- **not decided by this much data**: otherwise, and if a training learned nothing (mean score below 0.1). It failed,
+  which does not show what its arm can do. This rule came after the first study had such a training;
 - **not run**: nobody has run it yet.
 
 The intervals cover cases, and not trainings. With one seed, another training of the same arm may differ by as much.
@@ -112,4 +112,5 @@ def _ours(score: str, noted: Mapping[str, Any]) -> str:
     interval = "no interval" if noted["low"] is None else f"{noted['low']:+.4f} to {noted['high']:+.4f}"
     seeds = len(noted["by_seed"])
     failed = f"; a training of {' and of '.join(noted['failed'])} learned nothing" if "failed" in noted else ""
-    return f"{score} {noted['difference']:+.4f} ({interval}; {noted['cases']} cases, {seeds} seed{'s' * (seeds > 1)}{failed})"
+    size = f"{noted['cases']} cases, {seeds} seed{'s' * (seeds > 1)}"
+    return f"{score} {noted['difference']:+.4f} ({interval}; {size}{failed})"

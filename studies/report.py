@@ -162,7 +162,8 @@ def sentence(study: Study, outcome: Outcome, claims: int) -> str:
     return (
         f"{text}. {claim.score} of {claim.first} minus {claim.second}: {difference.mean:+.4f}, 95 % interval "
         f"{difference.low:+.4f} to {difference.high:+.4f}, p Holm {outcome.p_holm:.2g}; effect asked for: {effect:g}. "
-        f"By seed: {by_seed}. The measured standard deviation over cases, {outcome.sd:.4f}, detects {least:.4f}.{failed}"
+        f"By seed: {by_seed}. The measured standard deviation over cases, {outcome.sd:.4f}, detects {least:.4f}."
+        f"{failed}"
     )
 
 
