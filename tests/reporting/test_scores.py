@@ -31,7 +31,7 @@ def test_the_folder_or_the_file_gives_the_scores(tmp_path: Path) -> None:
     write_scores(SCORES[:1], tmp_path / "scores.csv")
     for place in (tmp_path, tmp_path / "scores.csv", str(tmp_path)):
         assert [row["case"] for row in read_case_scores(place)] == ["one"]
-    with pytest.raises(InputError, match=r"other/scores\.csv: not a table of scores"):
+    with pytest.raises(InputError, match=r"other/scores\.csv: no such file"):
         read_case_scores(tmp_path / "other")
 
 
