@@ -161,7 +161,7 @@ def _check_overlays(given: Given) -> None:
             if near := difflib.get_close_matches(key, known, n=1):
                 raise InputError(f"{file}: unknown setting {key!r}; did you mean {near[0]!r}?")
             logger.warning(
-                "%s: %r is no setting of the bundle and no other refers to it; it changes nothing", file, key
+                "%s: the bundle does not have the setting %r, and no other refers to it; it changes nothing", file, key
             )
 
 

@@ -119,7 +119,7 @@ def read_state(out: Path) -> dict[str, Any]:
     """Return what is noted of a study in its folder.
 
     Raises:
-        InputError: there is no study, or its file was changed.
+        InputError: the folder does not have a study, or its file was changed.
     """
     file = out / STATE
     if not is_own_json(file):

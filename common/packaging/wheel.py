@@ -62,7 +62,7 @@ def is_unchanged_wheel(path: Path) -> bool:
             content = {name: archive.read(name) for name in archive.namelist()}
         (record,) = (name for name in content if name.endswith(".dist-info/RECORD"))
         listed = {row[0]: row[1] for row in csv.reader(io.StringIO(content[record].decode()))}
-    except Exception:  # zipfile raises various errors for content that is no zip, or damaged
+    except Exception:  # zipfile raises various errors for a damaged zip, or another file
         return False
     return listed == {name: "" if name == record else _recorded_hash(data) for name, data in content.items()}
 

@@ -11,17 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.packaging.checksums import LIST, check_checksums, write_checksums
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    (folder / "models").mkdir(parents=True)
-    (folder / "LICENSE").write_text("free")
-    (folder / "models" / "model.pt").write_bytes(b"weights")
-    write_checksums(folder)
-    return folder
+from common.packaging.checksums import LIST, check_checksums
 
 
 def test_list_has_the_format_of_sha256sum(folder: Path) -> None:

@@ -19,16 +19,6 @@ from .keys import key_pair
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    (folder / "models").mkdir(parents=True)
-    (folder / "LICENSE").write_text("free")
-    (folder / "models" / "model.pt").write_bytes(b"weights")
-    write_checksums(folder)
-    return folder
-
-
-@pytest.fixture
 def maker(tmp_path: Path) -> Path:
     """Make the maker's pair of keys, maker.key and maker.pub."""
     pytest.importorskip("model_signing")

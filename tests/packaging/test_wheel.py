@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,24 +20,11 @@ FILE = "lung-0.2.0-py3-none-any.whl"
 
 
 @pytest.fixture
-def wheel(tmp_path: Path) -> Path:
+def wheel(tmp_path: Path, contents_with: Callable[..., Contents]) -> Path:
     """Write a wheel of two small modules."""
-    contents = Contents(
-        bundle=tmp_path / "lung",
-        configs={},
-        metadata={
-            "version": "0.2.0", "monai_version": "1.6.1", "pytorch_version": "2.13.0", "numpy_version": "2.4.6",
-            "required_packages_version": {"nibabel": "5.4.2"},
-        },
-        files={"LICENSE": b"free"},
-        weights=tmp_path / "model.pt",
-        state={},
-        record=None,
-        changes={},
-        scores=None,
-        eval_metrics={},
-        phantom={},
-    )  # fmt: skip
+    versions = {"monai_version": "1.6.1", "pytorch_version": "2.13.0", "numpy_version": "2.4.6"}
+    metadata = {"version": "0.2.0", **versions, "required_packages_version": {"nibabel": "5.4.2"}}
+    contents = contents_with(metadata, {"LICENSE": b"free"})
     path = tmp_path / wheel_file("lung", "0.2.0")
     path.write_bytes(wheel_bytes(contents, CODE))
     assert wheel_bytes(contents, dict(reversed(CODE.items()))) == path.read_bytes()

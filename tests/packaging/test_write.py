@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,11 @@ from common.packaging.contents import Contents
 
 
 @pytest.fixture
-def contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contents:
+def contents(contents_with: Callable[..., Contents], monkeypatch: pytest.MonkeyPatch) -> Contents:
     """Return small contents; scripting and trial are left out."""
     monkeypatch.setattr(write, "try_package", lambda *_: None)
     monkeypatch.setattr(write, "script_network", lambda *_: None)
-    return Contents(
-        bundle=tmp_path / "lung",
-        configs={},
-        metadata={"version": "0.1.0"},
-        files={"LICENSE": b"free", "configs/inference.json": b"{}"},
-        weights=tmp_path / "model.pt",
-        state={},
-        record=None,
-        changes={},
-        scores=None,
-        eval_metrics={},
-        phantom={},
-    )
+    return contents_with({"version": "0.1.0"}, {"LICENSE": b"free", "configs/inference.json": b"{}"})
 
 
 def test_folder_and_zip_appear(contents: Contents, tmp_path: Path) -> None:
