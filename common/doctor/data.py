@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform
+from monai.transforms import DeleteItemsd, EnsureChannelFirstd, LoadImaged, MapTransform
 from tqdm import tqdm
 
 from ..data import CheckSpacingd
@@ -38,7 +38,7 @@ from .machine import cuda_memory
 from .memory import cache_bytes, inference_memory, network_memory
 from .preprocessing import Prepared, Preprocessing, is_copy_of, transform_classes
 
-READING = (LoadImaged, EnsureChannelFirstd, CheckHounsfieldd, CheckLabeld, CheckMRId, CheckSpacingd)
+READING = (LoadImaged, EnsureChannelFirstd, DeleteItemsd, CheckHounsfieldd, CheckLabeld, CheckMRId, CheckSpacingd)
 
 Headers = dict[str, dict[str, Header]]  # section to case to its first file's header; cases without a failure
 

@@ -179,12 +179,23 @@ def test_train_and_inference_agree(bundle: Path) -> None:
     train, inference = parser_of(bundle, "train").get(), parser_of(bundle, "inference").get()
     # training also loads the label, computes statistics that inference reads beside the weights, and may go on from
     # the weights in a folder of its own
-    own = {"_meta_", "ckpt_dir", "imports", "initialize", "intensity", "load", "log_file", "network", "run"}
+    own = {"_meta_", "ckpt_dir", "imports", "initialize", "intensity", "log_file", "network", "run"}
     shared = train.keys() & inference.keys() - own
     assert shared >= {"bundle_root", "dataset_dir", "network_def", "output_dir"}
     assert {key: train[key] for key in shared} == {key: inference[key] for key in shared}
     inferer = train["validate"]["inferer"]
     assert (train["inferer"] if inferer == "@inferer" else inferer) == inference["inferer"]
+
+
+@each_bundle
+def test_a_host_finds_each_step_of_inference_by_its_class(bundle: Path) -> None:
+    # A program that reads and writes the images itself leaves out LoadImaged and the writers. It finds them in the
+    # config, without building anything, so both lists have to be written out.
+    config = parser_of(bundle, "inference")
+    for key in ("preprocessing", "postprocessing"):
+        steps = config[f"{key}::transforms"]
+        assert isinstance(steps, list) and all(isinstance(step, dict) and "_target_" in step for step in steps)
+    assert config["preprocessing::transforms::0::_target_"] == "LoadImaged"
 
 
 @each_bundle
