@@ -22,6 +22,7 @@ from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
 from ..memory import main_memory
+from ..overlays import known_settings
 from ..rules import RULES, check_setting, setting_of
 from .cases import measure_cases
 from .choices import (
@@ -156,7 +157,7 @@ def _read_overlay(path: Path, bundle: Path) -> dict[str, Any]:
     given = read_json(path)
     if not isinstance(given, dict):
         raise InputError(f"{path}: expected a JSON object with settings, found {str(given)[:60]!r}")
-    known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
+    known = known_settings(bundle / "configs")
     for key, value in given.items():
         check_setting(key, known, f"{bundle.name}, in {path}")
         is_expression = isinstance(value, str) and value.startswith(("$", "@"))

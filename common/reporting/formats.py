@@ -1,4 +1,4 @@
-"""Lay out rows of cells as a table: text for the eye, Markdown for a page, CSV for other programs; read a CSV."""
+"""Write rows of cells as a table (text, Markdown or CSV), and read a CSV file."""
 
 from __future__ import annotations
 

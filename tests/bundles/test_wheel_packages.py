@@ -1,4 +1,4 @@
-"""A package without code runs wherever its wheel is installed, and its zip can lack the weights."""
+"""Test that a package without code runs where its wheel is installed, and that its zip can lack the weights."""
 
 from __future__ import annotations
 

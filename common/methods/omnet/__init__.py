@@ -1,4 +1,4 @@
-"""OM-Net: segmentation of gliomas in brain MRI (Zhou et al., doi:10.1109/TIP.2020.2973510).
+"""Segment gliomas in brain MRI by OM-Net (Zhou et al., doi:10.1109/TIP.2020.2973510).
 
 - ``classes``: the classes and the three tasks (section III-A).
 - ``brain``: normalisation over the brain and the crop to it (IV).

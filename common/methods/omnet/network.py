@@ -1,4 +1,4 @@
-"""OM-Net: one-pass multi-task network with cross-task guided attention for brain tumours.
+"""Define OM-Net, a one-pass multi-task network with cross-task guided attention for brain tumours.
 
 C. Zhou, C. Ding, X. Wang, Z. Lu, D. Tao, "One-pass Multi-task Networks with Cross-task Guided Attention for Brain
 Tumor Segmentation", IEEE Transactions on Image Processing 29 (2020), doi:10.1109/TIP.2020.2973510.
