@@ -18,13 +18,13 @@ from ..figures import (
     bland_altman_figure,
     distribution_figure,
     label_dice,
+    names_of_values,
     paired_figure,
     read_mask,
     read_on_grid,
     roc_figure,
 )
 from ..files import check_replaceable, whole_file
-from ..label_names import names_in_list
 from ..reporting import (
     compare_paired,
     deviation,
@@ -161,11 +161,10 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
     if missing:
         raise InputError(f"{root / 'dataset.json'}: no case {missing[0]}, which has a mask; give its data list")
     modalities = [str(name) for name in (listing.get("modality") or listing.get("channel_names") or {}).values()]
-    known = names_in_list(root)
     cases = []
     for name in names:
         files = {run: found[name] for run, found in masks.items() if name in found}
-        cases.append(_case(listed[name], files, modalities, known, BUDGET // len(names)))
+        cases.append(_case(listed[name], files, modalities, root, BUDGET // len(names)))
     return sorted(cases, key=lambda case: min((min(d) for d in case["dice"] if d), default=2.0))  # the worst first
 
 
@@ -173,11 +172,12 @@ def _case(
     case: Mapping[str, Any],
     files: Mapping[str, Path],
     modalities: Sequence[str],
-    known: Mapping[int, str],
+    root: Path,
     budget: int,
 ) -> dict[str, Any]:
     """Return a case as values for the template."""
     first = next(iter(files.values()))
+    known = names_of_values(first, root / "dataset.json")
     reference, affine = read_mask(first)
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     rows = []

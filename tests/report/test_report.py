@@ -9,12 +9,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from common.errors import InputError
 from common.report import write_report
 from common.reporting import write_scores
+from common.transforms.label_table import label_table
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -48,6 +50,15 @@ def test_page_makes_no_request_and_escapes_names(results: tuple[Path, Path], tmp
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)\w""", page)
     assert page.index("&lt;script&gt;") < page.index('data-v="a"')  # the worst first
     assert "1.000" in page  # Dice of equal masks
+
+
+def test_page_has_the_names_in_the_mask(results: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = results
+    mask = nib.load(run / "a_seg.nii.gz")
+    mask.header.extensions.append(label_table({"spleen & more": 1}))
+    nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, mask.header), run / "a_seg.nii.gz")
+    (data / "dataset.json").write_text((data / "dataset.json").read_text().replace('"labels"', '"names"'))
+    assert "spleen &amp; more" in write_report({"run": run}, tmp_path / "report.html", data).read_text()
 
 
 def test_page_replaces_only_a_page(results: tuple[Path, Path], tmp_path: Path) -> None:
