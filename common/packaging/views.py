@@ -25,21 +25,15 @@ def view_configs(name: str) -> dict[str, dict[str, Any]]:
         "out": "$@output_dir + '/report.html'",
         "dataset_dir": "@dataset_dir",
     }
-    drawn = {
+    drawing = {
         "_target_": "common.report.draw_cases",
         "output_dir": "@output_dir",
         "dataset_dir": "@dataset_dir",
         "names": "@cases",
         "limit": "@limit",
     }
-    pictures = {"cases": None, "limit": None, "pictures": drawn, "run": ["$print(*@pictures, sep='\\n')"]}
+    pictures = {"cases": None, "limit": None, "pictures": drawing, "run": ["$print(*@pictures, sep='\\n')"]}
     return {
         "report.json": {**COMMON, "page": page, "run": ["$print(@page)"]},
-        "picture.json": {
-            **COMMON,
-            "cases": None,
-            "limit": None,
-            "pictures": pictures,
-            "run": ["$print(*@pictures, sep='\\n')"],
-        },
+        "picture.json": {**COMMON, **pictures},
     }

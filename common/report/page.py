@@ -28,6 +28,7 @@ from ..reporting import (
     compare_paired,
     deviation,
     mean,
+    missing_results,
     read_case_scores,
     read_classes,
     read_classification,
@@ -65,8 +66,6 @@ def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: s
     classes: dict[str, list[dict[str, Any]]] = {}
     masks: dict[str, dict[str, Path]] = {}
     for name, folder in ((name, Path(folder)) for name, folder in runs.items()):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give folders of evaluations or inferences")
         if scores_file(folder).is_file():
             scores[name] = read_case_scores(folder)
         if (folder / "classes.csv").exists():
@@ -74,7 +73,7 @@ def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: s
         if found := masks_in(folder):
             masks[name] = found
         if name not in {*scores, *classes, *masks}:
-            raise InputError(f"{folder}: no scores.csv, classes.csv or *{ENDING}; give an evaluation or an inference")
+            raise missing_results(folder, "scores.csv", "classes.csv", f"*{ENDING}")
     if masks and dataset_dir is None:
         raise InputError(f"{runs[next(iter(masks))]}: has masks; add --dataset_dir, the folder with their scans")
     cases = _cases(masks, dataset_dir)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.selection import select_cases
-from ..errors import InputError
 from ..figures import draw_outlines
+from ..reporting import missing_results
 from .cases import ENDING, cases_of_masks, masks_in
 
 
@@ -33,7 +33,7 @@ def draw_cases(
     folder = Path(output_dir)
     masks = masks_in(folder)
     if not masks:
-        raise InputError(f"{folder}: no *{ENDING}; give the --output_dir of an inference")
+        raise missing_results(folder, f"*{ENDING}")
     chosen = select_cases([{"case": name} for name in masks], names, limit, f"output_dir={folder}")
     pictures = []
     for case in cases_of_masks({case["case"]: masks[case["case"]] for case in chosen}, dataset_dir):
