@@ -75,6 +75,12 @@ def test_masks_without_their_scans_are_refused(results: tuple[Path, Path], tmp_p
         write_report({"run": results[0]}, tmp_path / "report.html")
 
 
+def test_missing_jinja2_is_named(results: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jinja2" else name)
+    with pytest.raises(InputError, match=r"^report: jinja2 is not installed; pip install jinja2 matplotlib"):
+        write_report({"run": results[0]}, tmp_path / "report.html", results[1])
+
+
 def test_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no scores\.csv or classes\.csv or \*_seg\.nii\.gz; found an empty folder;"):
         write_report({"run": tmp_path}, tmp_path / "report.html")
