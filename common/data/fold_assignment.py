@@ -55,6 +55,11 @@ def assign_folds(
                 "expected one; correct the splits, or the patients"
             )
     folds = dealt if folds is None else folds
+    if by == "site" and len(groups) == 1:
+        raise UsageError(
+            f"--by site: {classes or root} has one site, {cases[0]['site']}, expected at least 2; leave --by out for "
+            "folds of patients"
+        )
     if len(groups) < 2:
         where = " outside --test" if fixed else ""
         raise InputError(f"{root}: {len(groups)} {by}{where}, expected at least 2, one for each fold; add cases")

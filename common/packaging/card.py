@@ -44,10 +44,13 @@ describes the bundle as its collection has it. Not for clinical use.
 {download}sha256sum --check {LIST}
 pip install {" ".join(f"{name}=={version}" for name, version in contents.requirements.items())}
 {install}{run} --dataset_dir SCANS --output_dir OUT
+{run.replace("inference", "report")} --dataset_dir SCANS --output_dir OUT
 ```
 
-{where} (macOS: `shasum -a 256 --check`), the last line from any folder. `SCANS` holds the
-scans, `OUT` gets the results. DICOM also needs `itk` and `pydicom`, and DICOM segmentations need `highdicom`.
+{where} (macOS: `shasum -a 256 --check`), the last two from any folder. `SCANS` holds the
+scans, `OUT` gets the results. The last line writes `OUT/report.html`, which shows them in a browser. The same line
+with `picture.json` draws a picture of each mask. Both need `matplotlib`; the page also needs `jinja2`. DICOM also needs
+`itk` and `pydicom`, and DICOM segmentations need `highdicom`.
 `models/model.pt` has the SHA-256 `{weights_digest}`.{code}
 
 {labels_table(contents.inference)}

@@ -27,7 +27,7 @@ from .scores import (
     scores_file,
     write_scores,
 )
-from .tables import check_table, own_table
+from .tables import check_table, missing_results, own_table
 
 __all__ = [
     "calibration",
@@ -42,6 +42,7 @@ __all__ = [
     "holm",
     "mean",
     "mean_scores",
+    "missing_results",
     "named_class_scores",
     "own_table",
     "paired_difference",

@@ -69,6 +69,7 @@ def _truncated(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+@pytest.mark.usefixtures("warm_packing")
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -152,6 +152,13 @@ def test_cases_of_one_site_stay_in_one_fold(sited: Path) -> None:
         assert [site for site, of_site in folds.items() if of_site == {north}] == ["north"]  # 6 cases, 5 others
 
 
+def test_a_single_site_is_named(sited: Path) -> None:
+    table = sited.parent / "classes.csv"
+    table.write_text("case,site\n" + "".join(f"c{i},north\n" for i in range(11)))
+    with pytest.raises(UsageError, match=r"--by site: .*classes\.csv has one site, north, .*leave --by out"):
+        with_classes(sited, by="site")
+
+
 def test_each_site_is_a_fold_unless_there_are_more_than_five(sited: Path) -> None:
     folds = folds_by_site(sited)
     assert sorted(folds.values(), key=min) == [{0}, {1}, {2}, {3}]
