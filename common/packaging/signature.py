@@ -61,7 +61,7 @@ def check_signature(folder: Path, key: Path) -> None:
     if not signature.is_file():
         raise InputError(f"{signature}: no such file; the package is not signed; leave --key out, or ask its maker")
     unsigned = [path.relative_to(folder) for path in unlisted_files(folder, read_checksums(folder))]
-    files = hashing.Config().set_ignored_paths(paths=unsigned).set_allow_symlinks(True)  # of data beside the package
+    files = hashing.Config().set_ignored_paths(paths=unsigned).set_allow_symlinks(True)  # data beside it may be links
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key).set_hashing_config(files)
     except Exception as error:
