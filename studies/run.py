@@ -29,7 +29,7 @@ from .study import Cases, Study
 
 STATE, PLAN = "study.json", "plan.json"
 START_UP = 15.0  # s of a command
-PLANNED_HOURS = 24.0  # so many that memory alone limits the patch, whatever else the machine does
+PLANNED_HOURS = 24.0  # so long that only the memory limits the patch, even on a busy machine
 HOUR = 3600.0
 
 

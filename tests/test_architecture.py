@@ -221,15 +221,15 @@ Adapt Add Adjust Advance Align Append Apply Assign Attach Augment Average Begin 
 Check Choose Claim Classify Clip Close Collect Combine Compare Complete Compute Continue Convert Convolve Copy Correct
 Count Cover Create Crop Cross-validate Cut Decide Decode Define Deform Depend Derive Describe Detect Distinguish
 Divide Double Draw Drop Encode End Erase Estimate Evaluate Examine Exchange Expand Explain Extend Extract Fail Fill
-Find Fire Fit Flip Follow Forward Freeze Fuse Gather Get Give Group Guide Halve Hash Hold Identify Ignore Implement
-Infer Initialise Initialize Install Interpolate Iterate Join Keep Label Leave Let Limit Lint List Load Locate Lock Log
-Look Lower Make Map Mark Mask Match Measure Merge Mix Move Multiply Name Normalise Normalize Note Open Order Pack Pad
-Parse Pass Pick Place Plan Plot Pool Post-process Predict Prepare Print Process Project Provide Put Raise Randomise
-Read Rebuild Recognise Record Reduce Refine Refuse Register Release Remove Rename Replace Report Represent Resample
-Rescale Reset Resize Resolve Restore Resume Return Rewrite Rotate Round Run Sample Save Say Scale Score Script Search
-Segment Select Send Separate Set Share Shift Show Shuffle Silence Simulate Skip Sort Split Stack Standardise Start
-Stop Store Sum Summarise Supervise Take Tell Test Track Train Transform Translate Trim Turn Unpack Unstack Up-sample
-Update Upsample Use Validate Verify Wait Warn Weigh Weight Widen Work Wrap Write Yield
+Find Fire Fit Flip Follow Fork Forward Freeze Fuse Gather Get Give Group Guide Halve Hash Hold Identify Ignore
+Implement Import Infer Initialise Initialize Install Interpolate Iterate Join Keep Label Leave Let Limit Lint List
+Load Locate Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mix Move Multiply Name Normalise Normalize Note
+Open Order Pack Pad Parse Pass Pick Place Plan Plot Pool Post-process Predict Prepare Print Process Project Provide
+Put Raise Randomise Read Rebuild Recognise Record Reduce Refine Refuse Register Release Remove Rename Replace Report
+Represent Resample Rescale Reset Resize Resolve Restore Resume Return Rewrite Rotate Round Run Sample Save Say Scale
+Score Script Search Segment Select Send Separate Set Share Shift Show Shuffle Silence Simulate Skip Sort Split Stack
+Stand Standardise Start Stop Store Sum Summarise Supervise Take Tell Test Track Train Transform Translate Trim Turn
+Unpack Unstack Up-sample Update Upsample Use Validate Verify Wait Warn Weigh Weight Widen Work Wrap Write Yield
 """  # the first words of docstrings; add one where it reads well
 
 

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from common.engines import Stage
 from common.files import CLAIM
 from common.phantoms import write_cohort
-from common.transforms.label_table import ITK_SNAP, SLICER
+from common.transforms.colour_files import ITK_SNAP, SLICER
 
 from .tiny import TinyBundle
 

@@ -119,7 +119,7 @@ def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) ->
         return {"case": f"test item {number}", "error": str(error)}
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     broken = [line for image in images for line in broken_links(Path(image))]
-    # inference ignores the label, and its transforms shall not find one that nobody has read
+    # inference ignores the label: without its entry, no transform takes the path for a label map
     return {"case": case["case"], **({"error": broken[0]} if broken else {"image": case["image"]})}
 
 

@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 
 from ...errors import InputError
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 
