@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.folds import SECTIONS
 from ..data.found_cases import find_cases
-from ..data.listed_cases import read_lists, resolve_case
+from ..data.listed_cases import has_list, read_lists, resolve_case
 from ..errors import InputError
 from ..figures import record_beside
 
@@ -34,10 +34,10 @@ def cases_of_masks(masks: Mapping[str, Path], dataset_dir: str | Path) -> list[d
     """
     root = Path(dataset_dir)
     modalities = next((named for mask in masks.values() if (named := _modalities_of(mask))), [])
-    if (root / "dataset.json").exists() or (root / "imagesTr").is_dir():
+    if has_list(root):
         listing = read_lists(root, validation_share=0)
-        named = listing.get("modality") or listing.get("channel_names") or {}
-        modalities = [str(name) for name in named.values()] or modalities
+        channels = listing.get("modality") or listing.get("channel_names") or {}
+        modalities = [str(name) for name in channels.values()] or modalities
         items = [item for section in SECTIONS for item in listing.get(section) or []]
         found = [resolve_case(root, item, (), isinstance(item, dict) and "label" in item) for item in items]
     else:
