@@ -51,7 +51,7 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
                 mask[:, :, z] = bright
     packed = np.packbits(mask, axis=2)
     close_slices(packed, closing_radius)
-    return np.unpackbits(packed, axis=2, count=mask.shape[2]).view(bool)
+    return np.unpackbits(packed, axis=2, count=len(slices)).view(bool)
 
 
 def _mean_within(image: torch.Tensor, mask: torch.Tensor) -> float:
