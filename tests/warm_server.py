@@ -1,4 +1,4 @@
-"""Serve requests of ``warm_python.py``: import PyTorch and MONAI, then fork a process of Python for each."""
+"""Run requests of ``warm_python.py``: import PyTorch and MONAI, then fork a process of Python for each."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
         raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
     if fold is not None and not has_list(path):
         raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
-    if path.name.upper() == "DICOMDIR":
+    if path.name.upper() == "DICOMDIR" and path.is_file():
         raise InputError(f"dataset_dir={path}: the index of a DICOM export; {WITH_SERIES}")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)

@@ -90,7 +90,7 @@ def test_bytes_after_the_stream_are_left_out(
         (image().to_bytes()[:300], "not a NIfTI file"),
         (gzip.compress(image().to_bytes())[:-40], "not a complete NIfTI file"),
         (image().to_bytes()[:344] + b"\0\0\0\0" + image().to_bytes()[348:], "found the header of a pair"),
-        (image().to_bytes() + bytes(1 << 21), "more than 1 MB after the 7 x 6 x 5 voxels of its header"),
+        (image().to_bytes() + bytes(600), "600 bytes after the 7 x 6 x 5 voxels of its header"),
     ],
 )
 def test_the_reason_says_what_the_file_is(tmp_path: Path, content: bytes, reason: str) -> None:
