@@ -1,4 +1,4 @@
-"""Render the published results as docs/reference/reproduce.md and as the tables of the model cards."""
+"""Write the published results into docs/reference/reproduce.md and into the tables of the model cards."""
 
 from __future__ import annotations
 

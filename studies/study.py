@@ -17,7 +17,7 @@ BETTER, AS_GOOD = "better", "as good"
 
 @dataclass(frozen=True)
 class Score:
-    """Define a score of a case, of which more is better.
+    """Define a score of a case; a larger value is better.
 
     Args:
         columns: beginning of the columns of ``scores.csv`` whose mean counts, or ``"true class"`` for the probability

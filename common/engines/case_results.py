@@ -208,7 +208,8 @@ class CaseResults:
         there = [file for file in files if file.exists()]
         if folders := [file for file in there if file.is_dir()]:
             raise InputError(
-                f"{folders[0]}: a folder, expected no or an own file; move it, or choose another --output_dir"
+                f"{folders[0]}: a folder, expected a result of this project or nothing; move it, or choose another "
+                "--output_dir"
             )
         record = self._file(name, f"{self.mark}.json")
         if not record.exists():

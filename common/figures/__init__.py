@@ -1,7 +1,7 @@
 """Draw pictures and plots of results."""
 
-from .label_names import names_of_values, record_beside
 from .marks import save_png
+from .names_in_masks import names_of_values, record_beside
 from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 from .pictures import draw_outlines, outline_figure, window_of
 from .plots import (

@@ -14,8 +14,8 @@ from ..data.folders import images_of_case
 from ..data.names import scan_name
 from ..errors import InputError
 from ..reporting import read_result
-from .label_names import names_of_values
 from .marks import check_png, save_png
+from .names_in_masks import names_of_values
 from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 
 if TYPE_CHECKING:

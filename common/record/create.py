@@ -16,8 +16,9 @@ from ..data.foreground import check_foreground
 from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
-from ..options import running_config, used_settings
+from ..overlays import used_settings
 from ..processes import gather
+from ..running_config import running_config
 from .identity import case_identities
 from .run_record import RunRecord
 from .settings import resolved_setting

@@ -122,11 +122,13 @@ def test_configs_have_the_settings_of_the_training(made: Path) -> None:
 
 
 def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Script the network in a process of its own, where Python gets its hash seed anew."""
     monkeypatch.setattr(write, "try_package", lambda *_: None)
     again = pack_tiny(MULTIRNET, tmp_path / "again", {})
     assert again.read_bytes() == (made / again.name).read_bytes()
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_signed_package_passes_with_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -262,7 +264,7 @@ def test_package_shows_its_results(
 
 
 @pytest.fixture
-def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def next_version(made: Path, warm_packing: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Pack MPU-Net once more, with a later version and other channels."""
     with monkeypatch.context() as patch:
         patch.setattr(write, "try_package", lambda *_: None)

@@ -22,7 +22,11 @@ from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mpunet.tiny import MPUNET
 from .packed import pack_tiny, parser_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("warm_packing"),
+    pytest.mark.filterwarnings("ignore:parsing config_file"),  # MONAI's, of any config
+]
 
 
 def test_packing_again_replaces_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from common.data import load_cases
-from common.data.datalist import read_case_classes, write_datalist
+from common.data.case_table import read_case_classes
+from common.data.datalist import write_datalist
 from common.errors import InputError, UsageError
 
 from .layouts import touch

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.label_table import label_table
 from common.errors import InputError
 from common.figures import draw_outlines
 from common.reporting import write_result
-from common.transforms.label_table import label_table
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 matplotlib_colors = pytest.importorskip("matplotlib.colors")

@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.label_table import label_table
 from common.errors import InputError
 from common.report import draw_cases, write_report
 from common.reporting import write_scores
-from common.transforms.label_table import label_table
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from common.methods.omnet import OMNet
-from common.methods.omnet.network import Backbone, CrossTaskGuidedAttention, ResidualBlock
+from common.methods.omnet.attention import CrossTaskGuidedAttention
+from common.methods.omnet.network import Backbone, ResidualBlock
 
 from ..networks import TwoFormsTests, set_trained
 
