@@ -27,7 +27,7 @@ from .scores import (
     scores_file,
     write_scores,
 )
-from .tables import check_table, own_table
+from .tables import check_table, noted_tables, own_table
 
 __all__ = [
     "calibration",
@@ -43,6 +43,7 @@ __all__ = [
     "mean",
     "mean_scores",
     "named_class_scores",
+    "noted_tables",
     "own_table",
     "paired_difference",
     "read_case_scores",
