@@ -89,7 +89,9 @@ def test_a_header_that_does_not_say_it_is_refused(tmp_path: Path, kind: str, cha
 @pytest.mark.parametrize("kind", ["mha", "nrrd"])
 def test_voxels_that_are_cut_are_refused(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path, kind, voxels=VOLUME.tobytes(order="F")[:-2])
-    with pytest.raises(InputError, match=rf"a\.{kind}: truncated, .* voxels need 1920 bytes, but the file has 1918 bytes"):
+    with pytest.raises(
+        InputError, match=rf"a\.{kind}: truncated, .* voxels need 1920 bytes, but the file has 1918 bytes"
+    ):
         read_volume(path)
 
 
