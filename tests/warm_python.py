@@ -21,7 +21,7 @@ SERVER = Path(__file__).with_name("warm_server.py")
 
 
 class WarmPython:
-    """Stand in for the module ``subprocess`` where it starts Python; the first call starts the server."""
+    """Replace the module ``subprocess`` where it starts Python; the first call starts the server."""
 
     DEVNULL = subprocess.DEVNULL  # packing names it; there is never any standard input
 
@@ -76,7 +76,7 @@ class WarmPython:
         return done
 
     def run_child(self, command: Sequence[str]) -> Ended:
-        """Stand in for :func:`common.child.run_child`, but show standard output at the end."""
+        """Replace :func:`common.child.run_child`, but show standard output at the end."""
         done = self.run(command)
         sys.stdout.write(done.stdout)
         errors = [line.removeprefix(ERROR) for line in done.stderr.splitlines() if line.startswith(ERROR)]

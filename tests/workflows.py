@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from importlib import import_module
@@ -64,21 +65,22 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     return folder
 
 
+def write_tiny_overlay(folder: Path, bundle: Path, *names: str) -> list[str]:
+    """Write the tiny overlay of a bundle; return the paths of the named configs and of the overlay."""
+    overlay = folder / f"tiny_{bundle.name}.json"
+    tiny = dict(TINY[bundle.name])
+    if "train" not in names:
+        tiny = {k: v for k, v in tiny.items() if not k.startswith(METHOD[bundle].only_in_train)}
+    if "ensemble" in names:
+        tiny = {k.replace("network_def::", "member::"): v for k, v in tiny.items()}
+    overlay.write_text(json.dumps(tiny))
+    return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
+
+
 @pytest.fixture
 def config_files(tmp_path: Path) -> Callable[..., list[str]]:
     """Return the paths of the named configs of a bundle and of the tiny overlay."""
-
-    def files(bundle: Path, *names: str) -> list[str]:
-        overlay = tmp_path / f"tiny_{bundle.name}.json"
-        tiny = dict(TINY[bundle.name])
-        if "train" not in names:
-            tiny = {k: v for k, v in tiny.items() if not k.startswith(METHOD[bundle].only_in_train)}
-        if "ensemble" in names:
-            tiny = {k.replace("network_def::", "member::"): v for k, v in tiny.items()}
-        overlay.write_text(json.dumps(tiny))
-        return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
-
-    return files
+    return functools.partial(write_tiny_overlay, tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError
 from ..memory import check_memory, size
-from .content import BLOCK, MOST_EXPANDED, opened
+from .content import BLOCK, MOST_EXPANDED, opened, refuse_surplus
 
 SUFFIXES = (".nii", ".nii.gz")
 KIND = "NIfTI"
@@ -81,13 +81,8 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
             with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
                 values[start : start + PIECE] = apply_read_scaling(part, np.float32(slope), np.float32(inter))
         surplus = _rest(stream)
-        if surplus > BLOCK:
-            raise InputError(
-                f"{path}: more than {size(BLOCK)} after the {' x '.join(map(str, shape))} voxels of its header, "
-                "expected none; correct the header, or convert the file again"
-            )
         if surplus or (packed is not None and packed.surplus()):
-            logger.warning("%s: ignored extra bytes after its voxels", path)
+            refuse_surplus(path, surplus, " x ".join(map(str, shape)), math.prod(shape[:2]) * dtype.itemsize)
     return values.reshape(shape, order="F"), header.affine
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.folds import SECTIONS
 from ..data.found_cases import find_cases
-from ..data.listed_cases import read_lists, resolve_case
+from ..data.listed_cases import has_list, read_lists, resolve_case
 from ..data.names import named_channels
 from ..errors import InputError
 from ..figures import record_beside
@@ -35,8 +35,8 @@ def cases_of_masks(masks: Mapping[str, Path], dataset_dir: str | Path) -> list[d
     """
     root = Path(dataset_dir)
     modalities = next((named for mask in masks.values() if (named := _modalities_of(mask))), [])
-    if (root / "dataset.json").exists() or (root / "imagesTr").is_dir():
-        listing = read_lists(root, validation_share=0)
+    if has_list(root):
+        listing: dict[str, Any] = read_lists(root, validation_share=0)
         modalities = named_channels(root / "dataset.json", listing) or modalities
         items = [item for section in SECTIONS for item in listing.get(section) or []]
         found = [resolve_case(root, item, (), isinstance(item, dict) and "label" in item) for item in items]

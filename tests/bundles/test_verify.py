@@ -26,6 +26,7 @@ from ..methods.multirnet.tiny import MULTIRNET
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_unchanged_package_passes(
     packed: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
