@@ -151,6 +151,19 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
+def mask_of(path: Path) -> np.ndarray:
+    """Return where a label map is foreground, which is a part of the volume."""
+    mask = np.asarray(nib.load(path).dataobj) > 0
+    assert 0.01 < mask.mean() < 0.99
+    return mask
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights ``model.pt`` of a folder."""
+    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
+    return state
+
+
 def assert_class_maps(folder: Path, labels: Path, names: list[str]) -> None:
     """Check that the folder holds the class activation maps of these cases alone, on the grids of their labels."""
     maps = sorted(folder.glob("*_cam.nii.gz"))
