@@ -21,19 +21,19 @@ SERVER = Path(__file__).with_name("warm_server.py")
 
 
 class WarmPython:
-    """Stand in for the module ``subprocess`` where it starts Python; the first call starts the server."""
+    """Replace the module ``subprocess`` where it starts Python; the first call starts the server."""
 
     DEVNULL = subprocess.DEVNULL  # packing names it; there is never any standard input
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[str] | None = None
+        self.server: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> WarmPython:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._server is not None:
-            self._server.communicate()
+        if self.server is not None:
+            self.server.communicate()
 
     def run(
         self,
@@ -48,10 +48,10 @@ class WarmPython:
         Only the variables of the environment that Python reads as it starts have no effect.
         """
         assert command[0] == sys.executable
-        if self._server is None:
+        if self.server is None:
             # the same seed as packing gives its processes; one thread, since a process with more cannot be forked
             fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-            self._server = subprocess.Popen(
+            self.server = subprocess.Popen(
                 [sys.executable, str(SERVER)],
                 env={**os.environ, **fixed},
                 stdin=subprocess.PIPE,
@@ -65,10 +65,10 @@ class WarmPython:
                 "environment": dict(os.environ if env is None else env),
                 "outputs": [out.name, err.name],
             }
-            assert self._server.stdin is not None and self._server.stdout is not None
-            self._server.stdin.write(json.dumps(request) + "\n")
-            self._server.stdin.flush()
-            status = int(self._server.stdout.readline())
+            assert self.server.stdin is not None and self.server.stdout is not None
+            self.server.stdin.write(json.dumps(request) + "\n")
+            self.server.stdin.flush()
+            status = int(self.server.stdout.readline())
             texts = [Path(file.name).read_text(encoding="utf-8") for file in (out, err)]
         done = subprocess.CompletedProcess(command, status, *texts)
         if check:
@@ -76,7 +76,7 @@ class WarmPython:
         return done
 
     def run_child(self, command: Sequence[str]) -> Ended:
-        """Stand in for :func:`common.child.run_child`, but show standard output at the end."""
+        """Replace :func:`common.child.run_child`, but show standard output at the end."""
         done = self.run(command)
         sys.stdout.write(done.stdout)
         errors = [line.removeprefix(ERROR) for line in done.stderr.splitlines() if line.startswith(ERROR)]

@@ -1,4 +1,4 @@
-"""Import PyTorch and MONAI, then fork a process of Python for each request of ``warm_python.py``. This is a script."""
+"""Run requests of ``warm_python.py``: import PyTorch and MONAI, then fork a process of Python for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 600  # after which a process is killed
 
 
 def next_request() -> dict[str, Any]:
-    """Fork a process for each request and return the request there; answer with the status of the process."""
+    """Return a request in a process forked for it; answer with the status of the process."""
     for line in sys.stdin:
         process = os.fork()
         if not process:

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from common.engines import Stage
 from common.files import CLAIM
 from common.phantoms import write_cohort
-from common.transforms.label_table import ITK_SNAP, SLICER
+from common.transforms.colour_files import ITK_SNAP, SLICER
 
 from .tiny import TinyBundle
 
@@ -149,6 +149,19 @@ def rates_of(stage: Stage, epochs: int) -> list[float]:
 
 def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
+
+
+def mask_of(path: Path) -> np.ndarray:
+    """Return where a label map is foreground, which is a part of the volume."""
+    mask = np.asarray(nib.load(path).dataobj) > 0
+    assert 0.01 < mask.mean() < 0.99
+    return mask
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights ``model.pt`` of a folder."""
+    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
+    return state
 
 
 def assert_class_maps(folder: Path, labels: Path, names: list[str]) -> None:

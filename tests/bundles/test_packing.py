@@ -155,7 +155,8 @@ def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.M
     card = (folder / "docs" / "README.md").read_text()
     assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
     assert re.match(r"---\nlicense: apache-2.0\n(.+\n)+---\n\n# MA-MTLN.*\n\n## This package\n", card)
-    assert "![" not in card
+    assert "![" not in card and "python -m common" not in card
+    assert not [line for line in re.findall(r"```\n(.*?)```", card, re.DOTALL)[0].splitlines() if len(line) > 98]
     assert "none are shipped. The terms of your data" not in card and "- **Weights:** `models/model.pt`" in card
     (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
     with pytest.raises(InputError, match=r"scores\.csv: no score for region tumour; found Dice liver"):

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from common.engines import StagedTrainer
 from common.engines.training_folder import STATE_FILE
 from common.errors import InputError, root_cause
 
-from ..workflows import BUNDLES, FOUND, METHOD, MODALITIES, PLAIN, TINY, bundles
+from ..workflows import BUNDLES, FOUND, METHOD, MODALITIES, PLAIN, TINY, bundles, mask_of
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -32,12 +31,6 @@ def assert_same_weights(one: Path, other: Path) -> None:
     for name in a:
         assert a[name].keys() == b[name].keys()
         assert all(torch.equal(a[name][k], b[name][k]) for k in a[name]), name
-
-
-def mask_of(path: Path) -> np.ndarray:
-    mask = np.asarray(nib.load(path).dataobj) > 0
-    assert 0.01 < mask.mean() < 0.99
-    return mask
 
 
 @pytest.fixture

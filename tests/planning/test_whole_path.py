@@ -19,10 +19,10 @@ from monai.bundle import run
 from common.child import Ended
 from common.crossval import cross_validate
 from common.labels import channel_def
-from common.options import command_line_texts
 from common.packaging import pack_bundle
 from common.planning import plan_training, write_plan
 from common.reporting import read_classes, read_scores
+from common.typed_texts import command_line_texts
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mamtln.tiny import TINY as MAMTLN

@@ -1,4 +1,4 @@
-"""Two arms from the command to the page: in full, resumed, interrupted."""
+"""Test a study of two arms from the command to the page: complete, resumed and interrupted."""
 
 from __future__ import annotations
 
