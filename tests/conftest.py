@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from .trainers import trainer  # noqa: F401  (fixtures)
+from .warm_python import WarmPython
 from .workflows import BUNDLES as BUNDLES
 from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
-RUNS_A_BUNDLE = {"cohort", "busy_weights", "packed", "made", "command"}  # fixtures
+RUNS_A_BUNDLE = {"cohort", "busy_weights", "packed", "made", "command", "warm_python"}  # fixtures
 EXPORTS = ("script", "onnx", "compile")  # in names of tests
 
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more
@@ -45,6 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Run processes of Python that start with PyTorch and MONAI imported."""
+    with WarmPython() as python:
+        yield python
+
+
+@pytest.fixture
+def warm_packing(warm_python: WarmPython) -> Iterator[None]:
+    """Save packing and verifying the imports of their processes."""
+    with warm_python.in_packing():
+        yield
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def split_by_fold(
         path: data list, for messages.
         listing: content of the list; each case has ``fold`` and ``order``, which the cases of a patient share.
         fold: fold to test on, or to validate on if the list has a fixed test set.
-        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty. Beside
-            0, a fixed test set leaves it unused.
+        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty.
+            With a fixed test set, any other value has no effect.
 
     Raises:
         UsageError: the share is out of range.

@@ -44,7 +44,9 @@ def load_file(path: str | Path) -> Any:
         InputError: the file is missing or damaged, or it holds other objects.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; train first, or give another one")
+        raise InputError(
+            f"{path}: no such file; train the bundle, or give the weights of a training with --ckpt_dir or --weights"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many types for a damaged or foreign file

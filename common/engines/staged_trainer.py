@@ -64,8 +64,8 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
-            finite, or if no parameter has a gradient any more.
+            is not resumed, or if the state does not fit the config. It also ends a training with it if the training
+            loss or the validation score is not finite, or if every gradient has become 0.
     """
 
     is_built = False

@@ -42,8 +42,8 @@ class TrainingFolder:
     Args:
         ckpt_dir: path of the folder.
         resume: whether to continue the training with its state in the folder.
-        record: record of the training, written to ``run.json`` before the first weights, so that a training that is
-            refused at its start leaves none, and compared with the file when the training resumes; None writes none.
+        record: record of the training. It is written to ``run.json`` just before the first weights, so a training that
+            is refused at its start leaves no file. A resumed training is compared with the file. None writes none.
         replaces: file of weights in the folder that the complete training replaces, see :func:`replace_weights`. The
             files of the training are then in ``training`` below the folder, where they overwrite an earlier training.
             None, and a file in another folder, replaces nothing.

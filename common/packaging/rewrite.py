@@ -17,6 +17,7 @@ from .card import package_card
 from .code import code_of
 from .configs import WHEEL_IMPORTS, Rewriting, find_wheel
 from .contents import CARD, Contents
+from .views import view_configs
 from .wheel import ENTRY, wheel_bytes, wheel_file
 
 CODE = Path(__file__).parents[1]
@@ -26,7 +27,8 @@ WEIGHTS = "model.pt"
 def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Contents:
     """Return contents with every file of the package, except for the scripted network and the check sums.
 
-    The code becomes the package ``NAME_vVERSION``, and the configs use it under that name.
+    The code becomes the package ``NAME_vVERSION``, and the configs use it under that name. Two more configs show
+    results.
 
     Args:
         contents: what goes into the package.
@@ -34,6 +36,7 @@ def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Cont
             installed.
     """
     package = f"{contents.name}_v{re.sub('[^0-9a-zA-Z]', '_', contents.version)}"
+    contents = replace(contents, configs={**contents.configs, **view_configs(contents.name)})
     rewriting = Rewriting(contents.configs, CODE.name, package)
     wheel = wheel_file(contents.name, contents.version)
     if code_in_wheel:

@@ -9,11 +9,9 @@ from typing import Any
 from ..data.names import named_channels
 from ..errors import InputError
 from ..files import read_json
-from ..label_names import names_in_list, regions_in_list
+from ..label_names import IGNORE, names_in_list, regions_in_list
 from ..labels import check_labels
 from .cases import CaseFacts
-
-IGNORE = "ignore"  # name of nnU-Net for voxels without annotation
 
 
 def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str, int], dict[str, list[str]], str]:

@@ -15,8 +15,9 @@ from ..data.folds import SECTIONS
 from ..data.names import first_names
 from ..errors import InputError, show_input_errors_in_one_line
 from ..files import read_json
-from ..options import Given, running_config, used_settings
+from ..overlays import used_settings
 from ..rules import RULES, parse_bool, setting_of
+from ..running_config import Given, running_config
 from .create import read_cases
 from .identity import case_identities, digest_of
 from .run_record import RunRecord, read_records, record_path

@@ -18,8 +18,9 @@ from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
 from ..errors import InputError
-from ..options import running_config, used_settings
+from ..overlays import used_settings
 from ..processes import gather
+from ..running_config import running_config
 from .identity import case_identities, first_shared
 from .run_record import RunRecord
 from .settings import resolved_setting

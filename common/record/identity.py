@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.content import DAMAGED, gzip
 from ..data.dicom_trees import files_of_series, series_in_path
+from ..data.itk_data import scan_files
 from ..files import sha256
 
 
@@ -48,6 +49,7 @@ def first_shared(cases: Sequence[Mapping], others: Sequence[Mapping]) -> str:
 def digest_of(files: Any) -> str | None:
     """Return the SHA-256 of a file, of several files in their order, or of a folder's files; None if one is missing.
 
+    A header of MetaImage or NRRD counts together with the files that have its voxels.
     For a ``.gz`` file it is the SHA-256 of the content, so that it does not depend on the compression.
     """
     if isinstance(files, (list, tuple)):
@@ -58,7 +60,10 @@ def digest_of(files: Any) -> str | None:
     path = Path(files)
     if path.is_dir() or series_in_path(path) is not None:  # the files of a DICOM series may have any names
         return combined_digest(sorted(map(sha256, files_of_series(path))) or [""])
-    return _content_digest(path) if path.is_file() else None
+    files = scan_files(path)
+    if not all(file.is_file() for file in files):
+        return None
+    return combined_digest([_content_digest(path), *map(sha256, files[1:])])
 
 
 def _content_digest(path: Path) -> str:
