@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import is_own_json, make_folder, read_json, write_own_json
 from ..record import made_by
 from ..record.identity import case_identities
-from ..reporting import check_table
+from ..reporting import check_table, noted_tables
 from .settings import EVALUATE, OWN, SCORES, WEIGHTS, Settings
 
 STATE_FILE = "crossval.json"  # in the folder of the results, and in that of each fold
@@ -125,12 +125,15 @@ def is_evaluated(folder: Path, name: str = SCORES) -> bool:
     """Return whether an evaluation of a fold has ended; its scores are in the folder ``name`` of the fold.
 
     Raises:
-        InputError: the weights or the scores were changed since.
+        InputError: the weights or a table were changed since.
     """
-    scores = folder / name / "scores.csv"
-    if not (is_trained(folder) and name in _evaluated(folder) and scores.exists()):
+    if not (is_trained(folder) and name in _evaluated(folder)):
         return False
-    check_table(scores, made_by(folder / WEIGHTS))
+    tables = noted_tables(folder / name)
+    if not tables or not all(table.exists() for table in tables):
+        return False
+    for table in tables:
+        check_table(table, made_by(folder / WEIGHTS))
     return True
 
 

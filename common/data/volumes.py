@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import stat
@@ -16,7 +17,8 @@ from monai.transforms import SpatialResample
 from ..errors import InputError, os_failure
 from ..geometry import check_voxel_size, grid_difference, turn_onto
 from .dicom import ordered_slices, read_series, series_affine
-from .dicom_trees import is_dicom, series_in_path
+from .dicom_headers import read_identity
+from .dicom_trees import first_of_series, is_dicom, series_in_path
 from .itk_files import SUFFIXES as ITK_SUFFIXES
 from .itk_files import read_itk, read_itk_header
 from .nifti import SUFFIXES as NIFTI_SUFFIXES
@@ -258,6 +260,7 @@ def read_aligned(
     Raises:
         InputError: see :func:`read_volume`; or a file has several channels, or does not overlap the first in space.
     """
+    _check_one_patient(paths, names)
     volumes = [read_volume(path, integers) for path in paths]
     for path, (volume, _) in zip(paths, volumes):
         if volume.ndim != 3:
@@ -267,7 +270,39 @@ def read_aligned(
             )
     first, affine = volumes[0]
     moved = [_resample(p, v, a, paths[0], first.shape, affine) for p, (v, a) in zip(paths[1:], volumes[1:])]
-    return [first, *moved], affine
+    aligned = [first, *moved]
+    for i, j in itertools.combinations(range(len(aligned)), 2):
+        if np.array_equal(aligned[i], aligned[j]):
+            logger.warning(
+                "%s: the same voxels as %s; expected different ones for %s and %s, so check the files",
+                paths[j], paths[i].name, names[i], names[j],
+            )  # fmt: skip
+    return aligned, affine
+
+
+def _check_one_patient(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Check that the DICOM series among the files are of one patient; warn if their positions are not comparable.
+
+    Raises:
+        InputError: two series name different patients.
+    """
+    about = {}
+    for path, name in zip(paths, names):
+        if (first := first_of_series(path)) is not None:
+            about[name] = read_identity(first)
+    for name, other in itertools.combinations(about, 2):
+        one, two = about[name], about[other]
+        if one.patient and two.patient and one.patient != two.patient:
+            raise InputError(
+                f"{paths[0].parent}: {name} is of patient {one.patient}, but {other} of {two.patient}; expected series "
+                "of one patient, so give each patient its own folder"
+            )
+        if one.reference and two.reference and one.reference != two.reference:
+            logger.warning(
+                "%s: %s and %s have different frames of reference, so their positions may not fit each other; check "
+                "the result, or register them",
+                paths[0].parent, name, other,
+            )  # fmt: skip
 
 
 def _resample(

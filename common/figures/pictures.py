@@ -225,9 +225,12 @@ def _outline(ax: Any, mask: np.ndarray, colour: str, width: float) -> None:
 
 def _scale(ax: Any, spacing: Sequence[float], width: int) -> None:
     """Draw R and L, and a bar of a round number of millimetres, at most a third of the width."""
+    from matplotlib.patheffects import withStroke  # here, because it is slow to import
+
     length = scale_bar(width * spacing[0])
-    end, text = 0.04 + length / spacing[0] / width, {"color": "white", "fontsize": 7, "transform": ax.transAxes}
-    ax.plot([0.04, end], [0.04, 0.04], color="white", linewidth=2, transform=ax.transAxes)
+    seen = {"color": "white", "transform": ax.transAxes, "path_effects": [withStroke(linewidth=3, foreground="black")]}
+    end, text = 0.04 + length / spacing[0] / width, {"fontsize": 7, **seen}  # the dark rim, where the image is bright
+    ax.plot([0.04, end], [0.04, 0.04], linewidth=2, **seen)
     ax.text(0.04, 0.06, f"{length} mm", **text)
     ax.text(0.02, 0.5, "R", **text)
     ax.text(0.98, 0.5, "L", ha="right", **text)

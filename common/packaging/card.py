@@ -38,8 +38,8 @@ def package_card(contents: Contents, weights_digest: str) -> str:
     download = "" if contents.large_files is None else "python -m monai.bundle download_large_files --bundle_path .\n"
     content = "configs, code, and weights" if wheel is None else "configs and weights"
     pip = "pip install " + " ".join(f"{name}=={version}" for name, version in contents.requirements.items())
-    run = f"python -m monai.bundle run --config_file {contents.name}/configs"
-    evaluate = f"\"['{contents.name}/configs/train.json','{contents.name}/configs/evaluate.json']\""
+    run = "python -m monai.bundle run --config_file"
+    evaluate = "\"['$P/configs/train.json','$P/configs/evaluate.json']\""
     about = f"""
 ## This package
 
@@ -50,12 +50,13 @@ describes the bundle as its collection has it. Not for clinical use.
 # once, in this folder (macOS: shasum -a 256 --check)
 {download}sha256sum --check {LIST}
 {_wrapped(pip)}
-{install}# infer, then look at the results; from the folder above this one
-{_wrapped(f"{run}/inference.json --dataset_dir SCANS --output_dir OUT")}
-{_wrapped(f"{run}/report.json --dataset_dir SCANS --output_dir OUT")}
+{install}# infer, then look at the results; in the folder above this one
+P={contents.name}
+{run} $P/configs/inference.json --dataset_dir SCANS --output_dir OUT
+{run} $P/configs/report.json --dataset_dir SCANS --output_dir OUT
 # score labelled cases; train on them
-{_wrapped(f"{run.removesuffix(f' {contents.name}/configs')} {evaluate} --dataset_dir DATA --output_dir SCORES")}
-{_wrapped(f"{run}/train.json --dataset_dir DATA --ckpt_dir RUN")}
+{_wrapped(f"{run} {evaluate} --dataset_dir DATA --output_dir SCORES")}
+{run} $P/configs/train.json --dataset_dir DATA --ckpt_dir RUN
 ```
 
 `SCANS` holds the scans. `DATA` holds a `dataset.json`, which lists image and label of each case under `training`,

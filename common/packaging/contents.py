@@ -14,7 +14,7 @@ from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
 from ..overlays import known_settings
-from ..record import RunRecord, read_record, record_path
+from ..record import RunRecord, record_of, record_path
 from ..reporting import mean_scores, named_class_scores, read_case_scores, read_class_scores, scores_file
 from ..rules import check_setting
 from .checksums import LIST
@@ -126,9 +126,8 @@ def read_contents(
         raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
     files = {name: (bundle / name).read_text(encoding="utf-8").encode() for name in TEXTS}
-    record = None
-    if record_path(weights).is_file():
-        record = read_record(record_path(weights))
+    record = record_of(weights)
+    if record is not None:
         files["models/run.json"] = record_path(weights).read_bytes()
     return Contents(
         bundle=bundle,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..files import dense_json
+from ..record import RECORD_FILE
 from .archive import zip_bytes
 from .card import package_card
 from .code import code_of
@@ -20,6 +21,7 @@ from .views import view_configs
 from .wheel import ENTRY, wheel_bytes, wheel_file
 
 CODE = Path(__file__).parents[1]
+WEIGHTS = "model.pt"
 
 
 def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Contents:
@@ -49,12 +51,16 @@ def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Cont
     weights = io.BytesIO()
     torch.save({key: value.contiguous().clone() for key, value in contents.state.items()}, weights)
     digest = hashlib.sha256(weights.getbuffer()).hexdigest()
+    record = contents.record
+    if record is not None and record.weights is not None:  # this file of the weights has other bytes
+        record = replace(record, weights={WEIGHTS: [digest]})
+        contents = replace(contents, files={**contents.files, f"models/{RECORD_FILE}": record.as_bytes()})
     files = {
         **contents.files,
         **({} if code_in_wheel else code),
         **{f"configs/{name}": f"{dense_json(config)}\n".encode() for name, config in configs.items()},
         "configs/metadata.json": f"{dense_json(contents.metadata)}\n".encode(),
-        "models/model.pt": weights.getvalue(),
+        f"models/{WEIGHTS}": weights.getvalue(),
         CARD: package_card(contents, digest).encode(),
     }
     inference = configs["inference.json"]

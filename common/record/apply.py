@@ -99,6 +99,7 @@ def apply_settings(
     """
     for key, value in settings.items():
         _check_range(key, value, path)
+        _check_list(parser, key, value, path)
         if _is_the_same(parser, key, value, settings):
             continue
         if key in parser.get(""):
@@ -125,6 +126,13 @@ def _check_range(key: str, value: Any, path: Path) -> None:
         raise InputError(
             f"{path}: 'settings': {key} is {json.dumps(value)}; expected {RULES[key].expected}; use the file that the "
             "training wrote"
+        )
+
+
+def _check_list(parser: ConfigParser, key: str, value: Any, path: Path) -> None:
+    if isinstance(parser.get("").get(key), list) and not isinstance(value, list):
+        raise InputError(
+            f"{path}: 'settings': {key} is {json.dumps(value)}; expected a list; use the file that the training wrote"
         )
 
 

@@ -81,6 +81,16 @@ def missing_results(folder: Path, *patterns: str) -> InputError:
     return InputError(f"{folder}: no {' or '.join(patterns)}; found {shown or 'an empty folder'}; {fix}")
 
 
+def noted_tables(folder: str | Path) -> list[Path]:
+    """Return the paths of the tables that this project has written into a folder; a user may have removed some.
+
+    Raises:
+        InputError: the record of the tables was changed.
+    """
+    check_replaceable(Path(folder) / RECORD, is_own_json)
+    return [Path(folder) / name for name in _noted(Path(folder))]
+
+
 def _noted(folder: Path) -> dict[str, Any]:
     return read_json(folder / RECORD)["tables"] if (folder / RECORD).exists() else {}
 

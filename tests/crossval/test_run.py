@@ -184,6 +184,19 @@ def test_changed_files_of_a_fold_are_refused(validate: Callable, tmp_path: Path)
         validate()
 
 
+@pytest.mark.parametrize("table", ["classes.csv", "class_scores.csv"])
+def test_every_table_of_a_fold_is_checked(validate: Callable, tmp_path: Path, table: str) -> None:
+    validate(FakeRuns(classes=True), MAMTLN_CT)
+    file = tmp_path / "runs" / "fold1" / "scores" / table
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"0.5", b"0.9").replace(b"0.7", b"0.9"))
+    with pytest.raises(InputError, match=rf"{table}: another file of this name, or one that was changed"):
+        validate(FakeRuns(classes=True), MAMTLN_CT)
+    file.unlink()
+    done, _ = validate(FakeRuns(classes=True), MAMTLN_CT)
+    assert done == ["evaluate 1"] and file.read_bytes() == content
+
+
 def test_weights_of_another_training_are_kept(validate: Callable, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "model.pt").touch()

@@ -116,6 +116,39 @@ def test_a_state_without_all_its_entries_is_refused(trainer: Callable, tmp_path:
         run(trainer, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("epoch", "2"), ("epoch", 0), ("stage", 5), ("stages", None), ("loss", None), ("settings", [])]
+)
+def test_a_state_that_no_training_writes_is_refused(trainer: Callable, tmp_path: Path, key: str, value: Any) -> None:
+    run(trainer, tmp_path)
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    torch.save({**state, key: value}, tmp_path / STATE_FILE)
+    with pytest.raises(InputError, match=f"{key} is .*, which no training writes; put a copy"):
+        run(trainer, tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_refused_with_what_to_do(trainer: Callable, tmp_path: Path) -> None:
+    run(trainer, tmp_path)
+    (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:900])
+    with pytest.raises(InputError, match=r"not a complete file .*; put a copy .* or train into another --ckpt_dir"):
+        run(trainer, tmp_path, resume=True)
+
+
+def test_damaged_weights_of_the_last_epoch_are_written_again(trainer: Callable, tmp_path: Path) -> None:
+    levelled(trainer, [3.0, 2.0], ckpt_dir=tmp_path)
+    whole = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(whole[:100])
+    levelled(trainer, [3.0, 2.0], ckpt_dir=tmp_path, resume=True)
+    assert (tmp_path / "model.pt").read_bytes() == whole
+
+
+def test_a_complete_training_misses_its_removed_weights(trainer: Callable, tmp_path: Path) -> None:
+    levelled(trainer, [2.0, 3.0], ckpt_dir=tmp_path)
+    (tmp_path / "model.pt").unlink()
+    with pytest.raises(InputError, match=r"model.pt: no such file, but the training is complete"):
+        levelled(trainer, [2.0, 3.0], ckpt_dir=tmp_path, resume=True)
+
+
 def test_a_state_of_another_loss_is_refused(trainer: Callable, tmp_path: Path) -> None:
     weighed(trainer, tmp_path)
     with pytest.raises(InputError, match=r"expected the loss parameters none, found log_variance; resume with"):

@@ -93,7 +93,7 @@ def test_scans_without_a_list_are_found(results: tuple[Path, Path], tmp_path: Pa
     for name in ("a_label.nii.gz", "dataset.json"):
         (data / name).unlink()
     page = write_report({"run": run}, tmp_path / "report.html", data).read_text()
-    assert 'data-case="a"' in page and "ground truth</th>" not in page
+    assert 'data-case="a"' in page and "ground truth</th>" not in page and 'id="truth"' not in page
     (data / "a.nii.gz").rename(data / "b.nii.gz")
     with pytest.raises(InputError, match=r"data: no case a, which has the mask .*a_seg\.nii\.gz; give the folder of"):
         write_report({"run": run}, tmp_path / "report.html", data)
