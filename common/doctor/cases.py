@@ -17,7 +17,7 @@ from ..data.found_cases import find_cases
 from ..data.itk_data import scan_files
 from ..data.listed_cases import files_of, has_list, read_lists, resolve_case
 from ..data.names import modality_of, stem, with_distinct_names
-from ..data.volumes import coverage
+from ..data.volume_reader import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
 from ..logs import silence_notices

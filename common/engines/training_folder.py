@@ -200,7 +200,7 @@ class TrainingFolder:
             save_whole(cpu_state(stage.network), self.path / name, lambda digest: self._note_weights(name, digest))
 
     def complete(self, stage: Stage) -> None:
-        """Check the weights of the last stage of a complete training, and replace those that they shall replace.
+        """Check the weights of the last stage of a complete training, and put them in the place of older ones.
 
         Raises:
             InputError: the file of the weights is missing, as if it was removed before the training resumed.

@@ -99,6 +99,16 @@ def test_scans_without_a_list_are_found(results: tuple[Path, Path], tmp_path: Pa
         write_report({"run": run}, tmp_path / "report.html", data)
 
 
+@pytest.mark.parametrize("named", ["MR", ["MR"], {"0": "MR"}])
+def test_a_data_list_may_name_its_modality_in_any_form(
+    results: tuple[Path, Path], tmp_path: Path, named: str | list[str] | dict[str, str]
+) -> None:
+    run, data = results
+    listing = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(listing | {"modality": named}))
+    assert 'data-case="a"' in write_report({"run": run}, tmp_path / "report.html", data).read_text()
+
+
 def test_modalities_in_the_record_join_the_scans(write_nifti: Callable, tmp_path: Path) -> None:
     mask = np.zeros((8, 8, 4), np.uint8)
     mask[2:5, 2:5, 1:3] = 1
