@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import InputError
+from ..memory import size
 
 try:
     from isal import igzip as gzip  # isal is two to three times as fast
@@ -27,6 +29,9 @@ except ImportError:
 GZIP = b"\x1f\x8b\x08"
 MOST_EXPANDED = 1032  # bytes that a byte of a gzip stream unpacks to at most
 BLOCK = 1 << 20  # bytes that are read or unpacked at a time
+FEW = 512  # bytes; programs append as many to a file, for alignment
+
+logger = logging.getLogger(__name__)
 
 POINTERS = {
     b"version https://git-lfs": "a Git LFS pointer; get the file itself with `git lfs pull`",
@@ -153,3 +158,23 @@ def check_content(path: Path, head: bytes, kind: str) -> None:
             raise InputError(f"{path}: {name}, expected {kind}; unpack, convert or copy it again")
     if head.startswith(GZIP):
         raise InputError(f"{path}: compressed twice, expected {kind}; decompress it once")
+
+
+def refuse_surplus(path: Path, surplus: int, voxels: str, plane: int) -> None:
+    """Check the bytes after the voxels of a file: a few are ignored with a warning.
+
+    Args:
+        path: file, for the message.
+        surplus: number of the bytes.
+        voxels: shape in the header, as text.
+        plane: bytes of a slice; as many bytes come from a header with too few slices or too small voxels.
+
+    Raises:
+        InputError: the bytes are a slice or more.
+    """
+    if surplus >= min(max(plane, FEW), BLOCK):
+        raise InputError(
+            f"{path}: {size(surplus)} after the {voxels} voxels of its header, expected none; correct the header, or "
+            "convert the file again"
+        )
+    logger.warning("%s: ignored extra bytes after its voxels", path)

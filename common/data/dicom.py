@@ -111,6 +111,7 @@ def ordered_slices(folder: Path) -> list[Slice]:
     paths = _slices_in(folder) if series_in_path(folder) is None else files_of_series(folder)
     slices = [one for path in paths for one in read_slices(path)]
     _check_one_series(folder, slices)
+    _check_one_scan(folder, slices)
     _check_same_plane(folder, slices)
     for one in slices:
         check_decoder(one)
@@ -160,6 +161,25 @@ def _check_one_series(folder: Path, slices: Sequence[Slice]) -> None:
             f"{folder}: {len(series)} DICOM series ({found}); put each into its own folder and "
             "remove localizers, dose reports and the like, or choose one in inference with --series NUMBER"
         )
+
+
+def _check_one_scan(folder: Path, slices: Sequence[Slice]) -> None:
+    """Check that slices of one series are of one patient, study, modality and frame of reference."""
+    for keyword, entry in {
+        "PatientID": "patient",
+        "StudyInstanceUID": "study",
+        "Modality": "modality",
+        "FrameOfReferenceUID": "reference",
+    }.items():
+        found: dict[str, str] = {}
+        for one in slices:
+            found.setdefault(getattr(one, entry), one.path.name)
+        if len(found) > 1:
+            shown = " and ".join(f"{value or 'none'} in {name}" for value, name in list(found.items())[:2])
+            raise InputError(
+                f"{folder}: {len(found)} different {keyword} in its {len(slices)} slices ({shown}), expected 1; put "
+                "the slices of each scan into their own folder, or export the series again"
+            )
 
 
 def _check_same_plane(folder: Path, slices: Sequence[Slice]) -> None:

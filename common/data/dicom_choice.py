@@ -13,6 +13,7 @@ from ..errors import InputError
 from .dicom_series import Series, best_of, find_series, fits
 
 BEST = "best"
+MODALITIES = {"CT": "CT", "PET": "PT", "PT": "PT", "US": "US"}  # names of channels to DICOM's
 CONTRAST = {
     "gd",
     "gad",
@@ -45,7 +46,7 @@ def cases_of_export(
     Args:
         root: see :func:`find_series`.
         choice: ``best``; the number of a series; a pattern of its description such as ``*thorax*``; or a choice for
-            each modality, such as ``T1=4,CET1=*t1*gd*``. Each counts in every study.
+            each modality, such as ``T1=4,CET1=*t1*gd*``. The choice applies to every study.
         modalities: channels of a case, in the network's order.
         skipped: folder to leave out, such as that of the results, resolved.
 
@@ -76,8 +77,9 @@ def cases_of_export(
 
 
 def dicom_modality(modalities: Sequence[str]) -> str | None:
-    """Return the DICOM modality of a network's channels: CT, else MR; None without channels."""
-    return None if not modalities else "CT" if "CT" in modalities else "MR"
+    """Return the DICOM modality of a network's channels: CT, PT or US, else MR; None without channels."""
+    found = [MODALITIES[name.upper()] for name in modalities if name.upper() in MODALITIES]
+    return None if not modalities else next(iter(found), "MR")
 
 
 def parse_choice(choice: str, modalities: Sequence[str]) -> str | dict[str, str]:

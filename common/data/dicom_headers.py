@@ -18,6 +18,7 @@ from ..memory import size
 pydicom, has_pydicom = optional_import("pydicom")
 
 DEFERRED = 4096  # bytes; larger elements, mainly the pixels, are skipped
+NO_SCANS = {"SEG": "a segmentation", "RTDOSE": "a dose"}  # Modality of objects with pixels that are not a scan
 ALLOCATED = (8, 16, 32)  # bits of a pixel that the decoder supports
 # Exceptions of pydicom for damaged files; it has no common base class for them.
 DAMAGED = (
@@ -43,6 +44,10 @@ class Slice(NamedTuple):
     slope: float = 1.0
     intercept: float = 0.0
     frame: int | None = None  # place in a file of several frames
+    patient: str = ""  # these three are the same in all slices of a series
+    study: str = ""
+    reference: str = ""
+    marked: bool = True  # whether the file begins with the preamble and the mark DICM
 
 
 class Identity(NamedTuple):
@@ -57,6 +62,7 @@ class Identity(NamedTuple):
     description: str
     modality: str
     kind: str  # ImageType, such as ORIGINAL\\PRIMARY\\AXIAL
+    reference: str = ""  # FrameOfReferenceUID; positions are comparable within one
 
 
 class _Header:
@@ -144,6 +150,7 @@ def _identity(path: Path, length: int, changed: int) -> Identity:
         description=header.decoded("SeriesDescription"),
         modality=header.text("Modality"),
         kind=header.text("ImageType"),
+        reference=header.text("FrameOfReferenceUID"),
     )
 
 
@@ -155,6 +162,10 @@ def read_slice(path: Path) -> Slice:
             not follow from the pixels by a slope and an intercept.
     """
     header = _Header(path)
+    if (what := NO_SCANS.get(header.text("Modality"))) is not None:
+        raise InputError(
+            f"{path}: {what} (Modality {header.text('Modality')}), expected a scan; give the series of the scan"
+        )
     columns, rows = header.integer("Columns", 0), header.integer("Rows", 0)
     components = header.integer("SamplesPerPixel", 1)
     try:
@@ -204,6 +215,10 @@ def read_slice(path: Path) -> Slice:
         syntax=_syntax_of(header),
         slope=header.numbers("RescaleSlope", 1)[0] if header.text("RescaleSlope") else 1.0,
         intercept=header.numbers("RescaleIntercept", 1)[0] if header.text("RescaleIntercept") else 0.0,
+        patient=header.decoded("PatientID"),
+        study=header.text("StudyInstanceUID"),
+        reference=header.text("FrameOfReferenceUID"),
+        marked=getattr(header.elements, "preamble", None) is not None,
     )
 
 

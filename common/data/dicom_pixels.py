@@ -19,7 +19,7 @@ READ_BY_ITK = frozenset(
 
 def needs_pydicom(one: Slice) -> bool:
     """Return whether ITK cannot decode the pixels of a slice as they are."""
-    return one.frame is not None or not _is_read_by_itk(one.syntax)
+    return one.frame is not None or not one.marked or not _is_read_by_itk(one.syntax)
 
 
 def check_decoder(one: Slice) -> None:

@@ -69,8 +69,15 @@ def series_uid(path: Path) -> str | None:
     """Return the ``SeriesInstanceUID`` of a scan; None if it is not DICOM or has none."""
     if (uid := series_in_path(path)) is not None:
         return uid or None
-    first = next(filter(is_dicom, sorted(path.iterdir())), None) if path.is_dir() else None
+    first = first_of_series(path)
     return None if first is None else read_identity(first).series or None
+
+
+def first_of_series(path: Path) -> Path | None:
+    """Return the first file of a scan that is a DICOM series, or None for another scan."""
+    if series_in_path(path) is not None:
+        return files_of_series(path)[0]
+    return next(filter(is_dicom, sorted(path.iterdir())), None) if path.is_dir() else None
 
 
 def files_of_series(path: Path) -> list[Path]:

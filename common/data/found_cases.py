@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,20 @@ from .folders import (
     entries,
     images_of_case,
     is_scan,
+    others_in,
     scans_in,
     warn_of_unused,
 )
-from .listed_cases import read_lists, resolve_case
-from .names import modality_of, scan_name, stem, with_distinct_names
+from .listed_cases import has_list, read_lists, resolve_case
+from .names import first_names, modality_of, scan_name, stem, with_distinct_names
 from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 FOUND = "found scans"  # entry of a case: the scans from which its image was chosen
 WITH_SERIES = "with --series best, inference finds a series in each study (list: python -m common series DIR)"
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
+
+logger = logging.getLogger(__name__)
 
 
 def find_cases(
@@ -76,13 +80,13 @@ def find_cases(
 def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclude: str | Path | None) -> list[dict]:
     if not path.exists():
         raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
-    if fold is not None and not (path / "dataset.json").exists():
+    if fold is not None and not has_list(path):
         raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
-    if path.name.upper() == "DICOMDIR":
+    if path.name.upper() == "DICOMDIR" and path.is_file():
         raise InputError(f"dataset_dir={path}: the index of a DICOM export; {WITH_SERIES}")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
-    if (path / "dataset.json").exists():
+    if has_list(path):
         listing = read_lists(path, modalities, fold, validation_share=0)
         if not listing.get("test"):
             raise InputError(
@@ -104,8 +108,15 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
                 cases += _case_of_folder(folder, modalities, beside_slices=is_series(path))
             except OSError as error:
                 cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
+    others = others_in(path)
     if not cases:
-        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json")
+        found = f"; found {first_names(others)}, so convert or unpack them" if others else ""
+        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json{found}")
+    if others:
+        logger.warning(
+            "%s: %d files are not read: %s; expected %s, so convert or unpack them",
+            path, len(others), first_names(others), KINDS,
+        )  # fmt: skip
     found_scans = [scan for case in cases for scan in case.pop(FOUND, ())]
     warn_of_unused(path, found_scans, [case["image"] for case in cases if "image" in case], modalities)
     return with_distinct_names(cases, path)
@@ -119,7 +130,7 @@ def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) ->
         return {"case": f"test item {number}", "error": str(error)}
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     broken = [line for image in images for line in broken_links(Path(image))]
-    # inference ignores the label, and its transforms shall not find one that nobody has read
+    # inference ignores the label: without its entry, no transform takes the path for a label map
     return {"case": case["case"], **({"error": broken[0]} if broken else {"image": case["image"]})}
 
 

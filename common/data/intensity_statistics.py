@@ -18,8 +18,9 @@ from ..errors import InputError
 from ..files import read_json, sha256, whole_file
 from ..labels import check_labels, read_label_map
 from .folds import VALIDATION_SHARE
+from .itk_data import scan_files
 from .listed_cases import load_cases
-from .volumes import VolumeReader
+from .volume_reader import VolumeReader
 
 logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")
@@ -150,7 +151,7 @@ def keep_intensity(steps: Iterable[Any], ckpt_dir: str | Path) -> None:
 
 def _digest_of_label(path: Path) -> str:
     """Return the SHA-256 of a label's file, or of the files of its folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(path.iterdir()) if path.is_dir() else scan_files(path)
     return " ".join(sha256(file) for file in files if file.is_file())
 
 

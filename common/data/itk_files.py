@@ -12,14 +12,13 @@ import numpy as np
 from monai.utils import optional_import
 
 from ..errors import InputError, is_out_of_memory
-from ..memory import check_memory, size
-from .content import MOST_EXPANDED, check_content
+from ..memory import check_memory
+from .content import check_content
+from .itk_data import DATA_FILE, KINDS, NRRD, check_voxels, header_fields, read_head, unit_of
 
 itk, has_itk = optional_import("itk", allow_namespace_pkg=True)
 
-KINDS = {".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD"}
-LONGEST_HEADER = 1 << 16  # bytes
-MARKS = (b"NRRD0", b"ObjectType")  # first bytes of these formats
+MARKS = (NRRD, b"ObjectType")  # first bytes of these formats
 SUFFIXES = tuple(KINDS)
 SPACE = "left-posterior-superior"  # ITK converts the three spaces of NRRD to this one
 INTEGERS = {"unsigned_char": "UC", "short": "SS", "unsigned_short": "US", "int": "SI", "unsigned_int": "UI"}
@@ -35,21 +34,24 @@ class ItkHeader(NamedTuple):
     integer: str | None  # ITK's name of an integer type that it reads without conversion
 
 
-def read_itk_header(path: Path) -> ItkHeader:
+def read_itk_header(path: Path, unpack: bool = False) -> ItkHeader:
     """Read the header of a file without its voxels.
 
+    Args:
+        path: file to read.
+        unpack: whether to unpack compressed voxels to count them.
+
     Raises:
-        InputError: itk is not installed, the file has another format, its header is damaged, or a voxel has several
-            values.
+        InputError: itk is not installed, the file has another format, its header is damaged, a voxel has several
+            values, or the number of voxels differs from the header; see :func:`common.data.itk_data.check_voxels`.
     """
     if not has_itk:
         raise InputError(f"{path}: reading this format needs the package itk (pip install itk), or convert it to NIfTI")
     kind = KINDS[path.suffix.lower()]
-    with path.open("rb") as file:
-        head = file.read(LONGEST_HEADER)
+    head = read_head(path)
     if not head.startswith(MARKS):
         check_content(path, head[:512], kind)
-    if kind == "MetaImage" and head.lstrip().startswith((b"ObjectType", b"NDims")):
+    if kind == "MetaImage" and not head.startswith(NRRD) and DATA_FILE in head:
         _check_metaimage(path, head)
     reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
     if reader is None:
@@ -75,13 +77,12 @@ def read_itk_header(path: Path) -> ItkHeader:
     if kind == "NRRD":
         tags = reader.GetMetaDataDictionary()
         _check_nrrd(path, head, str(tags["NRRD_space"]) if tags.HasKey("NRRD_space") else "", len(shape))
-    held = path.stat().st_size * MOST_EXPANDED
-    if path.suffix.lower() in (".mha", ".nrrd") and math.prod(shape) * itemsize > held:
-        raise InputError(
-            f"{path}: truncated, or its header is wrong: {' x '.join(map(str, shape))} voxels need "
-            f"{size(math.prod(shape) * itemsize)}, but the file has at most {size(held)}, unpacked; copy it again"
-        )
-    return ItkHeader(shape, _affine(reader, len(shape)), itemsize, INTEGERS.get(name))
+    check_voxels(path, head, shape, itemsize, unpack)
+    affine = _affine(reader, len(shape))
+    if np.linalg.det(affine) == 0:  # ITK would refuse to read the voxels, without the reason
+        raise InputError(f"{path}: a spacing of 0 or directions that lie in a plane in its header; correct the header")
+    affine[:3] *= unit_of(path, header_fields(head))
+    return ItkHeader(shape, affine, itemsize, INTEGERS.get(name))
 
 
 def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +95,7 @@ def read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: see :func:`read_itk_header`; or the voxels are truncated, damaged or larger than the memory.
     """
-    shape, affine, itemsize, integer = read_itk_header(path)
+    shape, affine, itemsize, integer = read_itk_header(path, unpack=True)
     reading = f"reading {' x '.join(map(str, shape))} voxels"
     kept = integer if integers else None
     need = math.prod(shape) * max(itemsize + 4, 8)  # bytes: ITK's array and the converted one, or that and its copy
@@ -119,9 +120,7 @@ def _check_metaimage(path: Path, head: bytes) -> None:
     Raises:
         InputError: a field is missing, or has another count of numbers.
     """
-    text, _, _ = head.partition(b"ElementDataFile")
-    pairs = (line.partition("=") for line in text.decode("latin-1").splitlines())
-    fields = {key.strip(): value.split() for key, _, value in pairs}
+    fields = {key: value.split() for key, value in header_fields(head).items()}
     fix = "correct the header, or convert the scan again"
     try:
         (axes,) = map(int, fields.get("NDims", []))
@@ -147,6 +146,12 @@ def _check_metaimage(path: Path, head: bytes) -> None:
     for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB", "BinaryData", "CompressedData"):
         if (word := " ".join(fields.get(name, ["False"]))).lower() not in ("true", "false"):
             raise InputError(f"{path}: {name} is {word}, expected True or False; {fix}")
+    for name, unscaled in {"ElementToIntensityFunctionSlope": "1", "ElementToIntensityFunctionOffset": "0"}.items():
+        if (word := " ".join(fields.get(name, [unscaled]))).removesuffix(".0") != unscaled:
+            raise InputError(
+                f"{path}: {name} is {word}, expected {unscaled}, because ITK does not apply it; convert the scan with "
+                "a tool that does"
+            )
     if not " ".join(fields.get("ElementType", [])).startswith("MET_"):
         raise InputError(f"{path}: no ElementType such as MET_SHORT in its header; {fix}")
 
@@ -157,8 +162,7 @@ def _check_nrrd(path: Path, head: bytes, space: str, axes: int) -> None:
     Raises:
         InputError: a field is missing, or the space is none of the three that ITK converts.
     """
-    text, _, _ = head.replace(b"\r", b"").partition(b"\n\n")
-    fields = {line.partition(":")[0] for line in text.decode("latin-1").splitlines()}
+    fields = header_fields(head)
     missing = [name for name in ("space directions", "space origin") if name not in fields]
     if space != SPACE and (space or axes < 4):  # for four axes, ITK itself returns no space
         missing.insert(0, f"space ({space or 'none'} found)")
@@ -167,6 +171,11 @@ def _check_nrrd(path: Path, head: bytes, space: str, axes: int) -> None:
             f"{path}: {', '.join(missing)} missing in its header, expected a space of left-posterior-superior, "
             "right-anterior-superior or left-anterior-superior with its directions and origin; add them, or convert "
             "the scan to NIfTI"
+        )
+    if (count := fields["space directions"].count("(")) != 3:
+        raise InputError(
+            f"{path}: space directions {fields['space directions']}, expected 3 vectors, found {count}; add the "
+            "direction of each axis of the scan, or convert the scan to NIfTI"
         )
 
 

@@ -16,7 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from ..errors import InputError
 from ..memory import check_memory, size
-from .content import BLOCK, MOST_EXPANDED, opened
+from .content import BLOCK, MOST_EXPANDED, opened, refuse_surplus
 
 SUFFIXES = (".nii", ".nii.gz")
 KIND = "NIfTI"
@@ -81,13 +81,8 @@ def read_nifti(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
             with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
                 values[start : start + PIECE] = apply_read_scaling(part, np.float32(slope), np.float32(inter))
         surplus = _rest(stream)
-        if surplus > BLOCK:
-            raise InputError(
-                f"{path}: more than {size(BLOCK)} after the {' x '.join(map(str, shape))} voxels of its header, "
-                "expected none; correct the header, or convert the file again"
-            )
         if surplus or (packed is not None and packed.surplus()):
-            logger.warning("%s: ignored extra bytes after its voxels", path)
+            refuse_surplus(path, surplus, " x ".join(map(str, shape)), math.prod(shape[:2]) * dtype.itemsize)
     return values.reshape(shape, order="F"), header.affine
 
 
@@ -109,9 +104,16 @@ def _parsed(path: Path, stream: io.BufferedReader) -> nib.Nifti1Header:
             f"{path}: found the header of a pair .hdr and .img, expected a single NIfTI file; convert the pair"
         )
     try:
-        return kind(head[: kind.sizeof_hdr])
+        header = kind(head[: kind.sizeof_hdr])
+        spacing = kind(head[: kind.sizeof_hdr], check=False)["pixdim"][1:4]
     except (HeaderDataError, WrapStructError) as error:
         raise InputError(f"{path}: its NIfTI header is damaged ({error}); copy or convert it again") from error
+    if not header["sform_code"] and (spacing == 0).any():  # nibabel makes it 1
+        shown = " x ".join(f"{side:g}" for side in spacing)
+        raise InputError(
+            f"{path}: pixdim {shown} in its header without sform, expected sizes above 0; correct the header"
+        )
+    return header
 
 
 def _begins_with(head: bytes, number: int, order: str) -> bool:
@@ -139,6 +141,8 @@ def _header(path: Path, stream: io.BufferedReader, packed: bool) -> NiftiHeader:
             f"{path}: truncated, or its header is wrong: {' x '.join(map(str, shape))} voxels need "
             f"{size(promised)}, but the file has {size(held)}{most}; copy it again"
         )
+    if math.isinf(header["scl_slope"].item()):  # nibabel takes it for no slope
+        raise InputError(f"{path}: scl_slope is infinite in its header, expected a number; copy or convert it again")
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter or 0.0)
     return NiftiHeader(shape, _affine(path, header), dtype, offset, slope, inter, header.sizeof_hdr)
 
@@ -167,6 +171,14 @@ def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
         )
     elif qform is not None and sform is not None and (gap := np.abs(qform - sform).max() * factor) > 0.1:
         logger.warning("%s: sform and qform differ by up to %.3g mm; the sform is used", path, gap)
+    else:
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        steps = np.abs(header["pixdim"][1:4].astype(np.float64)) * factor
+        if sides.all() and not np.allclose(sides, steps, rtol=0.01, atol=0):  # else the affine is refused
+            logger.warning(
+                "%s: voxels of %s mm by its sform, but %s mm by its pixdim; the sform is used",
+                path, *(" x ".join(f"{side:.4g}" for side in shown) for shown in (sides, steps)),
+            )  # fmt: skip
     return affine
 
 

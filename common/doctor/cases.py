@@ -14,9 +14,10 @@ from monai.transforms import Compose, MapTransform
 from ..data.folds import SECTIONS
 from ..data.foreground import has_foreground
 from ..data.found_cases import find_cases
-from ..data.listed_cases import files_of, read_lists, resolve_case
+from ..data.itk_data import scan_files
+from ..data.listed_cases import files_of, has_list, read_lists, resolve_case
 from ..data.names import modality_of, stem, with_distinct_names
-from ..data.volumes import coverage
+from ..data.volume_reader import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
 from ..logs import silence_notices
@@ -37,7 +38,7 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     Raises:
         InputError: the folder does not exist or holds no scans, or the data list cannot be used.
     """
-    if not (dataset_dir / "dataset.json").exists():
+    if not has_list(dataset_dir):
         cases = find_cases(dataset_dir, modalities, fold)
         for case in cases:
             if "error" in case:
@@ -245,12 +246,14 @@ def _equal_files(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Yield groups of files with equal content; a folder of DICOM slices is a group of its own."""
     groups: dict[object, list[Path]] = {}
     for path in paths:
-        groups.setdefault(path.stat().st_size if path.is_file() else path, []).append(path)
+        sizes = [file.stat().st_size for file in scan_files(path) if file.is_file()]
+        groups.setdefault(tuple(sizes) if path.is_file() else path, []).append(path)
     for group in groups.values():
         same: dict[object, list[Path]] = {}
         for path in group:
             compared = len(group) > 1 and os.access(path, os.R_OK) and path.is_file()
-            same.setdefault(sha256(path) if compared else path, []).append(path)
+            digests = [sha256(file) for file in scan_files(path) if file.is_file()] if compared else []
+            same.setdefault(tuple(digests) if compared else path, []).append(path)
         yield from same.values()
 
 

@@ -15,15 +15,14 @@ from ..data.intensity_statistics import SOFT_TISSUE
 from ..engines import Stage, StagedTrainer
 from ..engines.epoch_clock import count_validations, duration
 from ..layers import training_form_of
-from ..memory import main_memory, size
+from ..memory import device_memory, size
 from .bundle import read_config, why
 from .findings import Findings
-from .machine import cuda_memory
 from .measuring import BUDGET, Clock, batch_maker, measure_part, measure_updates, measure_validation, sample_training
 from .memory import PROCESS, update_memory
 
 SLOW_UPDATE = 60.0  # s
-HOPELESS = 14 * 86400.0  # s
+TOO_LONG = 14 * 86400.0  # s
 PARTS = "an update is slow: its time is that of a part of the patch, in proportion to the voxels"
 LESS = "fewer epochs or updates, a smaller --roi_size or a narrower network"
 
@@ -179,7 +178,7 @@ def describe(
     at_most: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[str]:
-    """Return the lines of an estimate, and note a training that is hopeless on this machine.
+    """Return the lines of an estimate, and note a training that takes too long on this machine.
 
     Args:
         findings: gets the note.
@@ -206,9 +205,11 @@ def describe(
     lines.append(f"of it preparing the cases first: {duration(preparation)}")
     if update > SLOW_UPDATE:
         findings.note("training", f"one update takes {duration(update)}, so few were measured; use {LESS}")
-    if total > HOPELESS:
+    if total > TOO_LONG:
         faster = "another GPU" if device.type == "cuda" else "a GPU"
-        findings.note("training", f"{most}{duration(total)} on this machine are hopeless; use {faster}, {LESS}")
+        findings.note(
+            "training", f"the training would take {most}{duration(total)} on this machine; use {faster}, {LESS}"
+        )
     return lines
 
 
@@ -225,9 +226,9 @@ def _lacking(stage: Stage, trainer: StagedTrainer, batch: dict[str, Any]) -> str
         need = update_memory(training_form_of(stage.network), image, *args, **kwargs)
     except Exception:  # layers that depend on values
         return None
-    on_cpu = trainer.state.device.type == "cpu"
-    memory = main_memory() if on_cpu else cuda_memory()
-    need += int(PROCESS) if on_cpu else 0
+    device = torch.device(trainer.state.device)
+    memory = device_memory(device)
+    need += int(PROCESS) if device.type == "cpu" else 0
     if memory is None or need <= memory.free:
         return None
     return f"an update takes about {size(need)}, but {size(memory.free)} of {size(memory.total)} memory are free"

@@ -14,11 +14,11 @@ from monai.utils import optional_import
 
 from ..data.dicom import is_series, ordered_slices
 from ..data.dicom_headers import Slice
+from ..data.label_table import label_colours
 from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import as_tensor
-from .label_table import label_colours
 
 if TYPE_CHECKING:
     import pydicom
@@ -173,7 +173,7 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
     """Read the headers of the slices, and make them fit for the segmentation.
 
     Raises:
-        InputError: if a header lacks an entry that a segmentation refers to, or if the slices contradict each other.
+        InputError: if a header lacks an entry that a segmentation refers to, or if two slices have the same UID.
     """
     import pydicom
 
@@ -192,13 +192,11 @@ def _headers(slices: Sequence[Slice], folder: Path) -> list[pydicom.Dataset]:
                 f"{one.path}: no {', '.join(missing)} in its header, to which a DICOM segmentation refers; "
                 "export the series with all of its UIDs"
             )
-    for keyword, expected in {"StudyInstanceUID": 1, "FrameOfReferenceUID": 1, "SOPInstanceUID": len(images)}.items():
-        found = len({image[keyword].value for image in images})
-        if found != expected:
-            raise InputError(
-                f"{folder}: {found} different {keyword} in its {len(images)} slices, expected {expected}; "
-                "export the series again"
-            )
+    if (found := len({image.SOPInstanceUID for image in images})) < len(images):
+        raise InputError(
+            f"{folder}: {found} different SOPInstanceUID in its {len(images)} slices, expected {len(images)}; "
+            "export the series again"
+        )
     for keyword in MAY_BE_EMPTY:
         if keyword not in images[0]:  # an anonymisation may remove it
             setattr(images[0], keyword, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_bytes_after_the_stream_are_left_out(
         (image().to_bytes()[:300], "not a NIfTI file"),
         (gzip.compress(image().to_bytes())[:-40], "not a complete NIfTI file"),
         (image().to_bytes()[:344] + b"\0\0\0\0" + image().to_bytes()[348:], "found the header of a pair"),
-        (image().to_bytes() + bytes(1 << 21), "more than 1 MB after the 7 x 6 x 5 voxels of its header"),
+        (image().to_bytes() + bytes(600), "600 bytes after the 7 x 6 x 5 voxels of its header"),
     ],
 )
 def test_the_reason_says_what_the_file_is(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -106,7 +107,7 @@ def test_memory_is_asked_for_before_voxels_are_read(
 ) -> None:
     path = write_nifti("a.nii.gz", np.zeros((300, 200, 100), np.uint8))
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(40_000_000, 10**9))
-    with pytest.raises(InputError, match=r"a\.nii\.gz: reading 300 x 200 x 100 voxels needs 48 MB .* 40 MB are at"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: reading 300 x 200 x 100 voxels needs 48 MB .* 40 MB are free"):
         read_volume(path)
     assert read_volume(path, integers=True)[0].nbytes == 6_000_000  # in their own type
     assert read_grid(path)[0] == (300, 200, 100)
@@ -157,3 +158,38 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.nii")
     with pytest.raises(InputError, match=r"a\.nii: a device or a pipe, expected a file"):
         read_volume(tmp_path / "a.nii")
+
+
+def patched(place: int, form: str, *values: float) -> bytes:
+    content = bytearray(image().to_bytes())
+    struct.pack_into(f"<{form}", content, place, *values)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "values", "message"),
+    [
+        (112, "2f", (float("inf"), 0), "scl_slope is infinite in its header"),
+        (80, "f", (0,), "pixdim 0 x 2 x 4.00125 in its header without sform, expected sizes above 0"),
+    ],
+)
+def test_a_header_that_nibabel_would_guess_is_refused(
+    tmp_path: Path, place: int, form: str, values: tuple, message: str
+) -> None:
+    content = bytearray(patched(place, form, *values))
+    struct.pack_into("<h", content, 254, 0)  # no sform
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.nii: {message}"):
+        read_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("steps", "said"), [((1.5, 2, 4), False), ((1, 1, 1), True)])
+def test_pixdim_that_contradicts_the_sform_is_said(
+    tmp_path: Path, steps: tuple, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytearray(patched(80, "3f", *steps))
+    struct.pack_into("<h", content, 252, 0)  # no qform
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii")[1], AFFINE, rtol=1e-6)
+    warning = "voxels of 1.5 x 2 x 4.001 mm by its sform, but 1 x 1 x 1 mm by its pixdim; the sform is used"
+    assert (warning in caplog.text) == said

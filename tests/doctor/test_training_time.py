@@ -72,14 +72,14 @@ def test_the_line_has_update_epoch_and_training(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_a_hopeless_training_is_noted() -> None:
+def test_a_training_that_takes_too_long_is_noted() -> None:
     findings = Findings()
     describe(findings, [StageTime(600, 0, 70.0, 0.0)], PLAN, 0.0)
-    slow, hopeless = findings.found
-    assert slow[:2] == hopeless[:2] == ("note", "training")
+    slow, too_long = findings.found
+    assert slow[:2] == too_long[:2] == ("note", "training")
     assert slow.what.startswith("one update takes 70 s")
-    assert hopeless.what.startswith(
-        "18 days on this machine are hopeless; use a GPU, fewer epochs or updates, a smaller"
+    assert too_long.what.startswith(
+        "the training would take 18 days on this machine; use a GPU, fewer epochs or updates, a smaller"
     )
 
 
