@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.listed_cases import read_lists, resolve_case
+from ..data.names import named_channels
 from ..errors import InputError
 from ..figures import (
     bland_altman_figure,
@@ -160,7 +161,7 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
     missing = [name for name in names if name not in listed]
     if missing:
         raise InputError(f"{root / 'dataset.json'}: no case {missing[0]}, which has a mask; give its data list")
-    modalities = [str(name) for name in (listing.get("modality") or listing.get("channel_names") or {}).values()]
+    modalities = named_channels(root / "dataset.json", listing)
     known = names_in_list(root)
     cases = []
     for name in names:
@@ -189,7 +190,7 @@ def _case(
         rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)]
     labelled = {TRUTH: Path(case["label"])} if "label" in case else {}
     layers = {
-        name: read_on_grid(path, first, reference, affine, labels=True, channels=True)
+        name: read_on_grid(path, first, reference, affine, labels=True)
         for name, path in (labelled | dict(files)).items()
     }
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
