@@ -69,11 +69,11 @@ release: $(INSTALLED)
 
 ## the tests that need no more than 90 s on 2 cores: no training, no inference by a bundle's configs, no other process
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile -m "not slow and not ddp"
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow and not ddp"
 
 ## the whole test suite
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 ## style and types
 lint: $(INSTALLED)

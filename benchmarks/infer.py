@@ -170,7 +170,7 @@ def side_by_side(workload: Workload, work: Path, device: torch.device, repeats: 
         figure = f"{workload.title}: {name.removeprefix('ours, ')}"
         if "float32" in name:
             different = int((labels["zoo"] != labels[name]).sum())
-            gate = row(f"{figure}: voxels whose label differs", different, "<= 0")
+            gate = row(f"{figure}: voxels with another label", different, "<= 0")
         elif "equal" in name:
             agreement = mean_dice(labels[name], labels["zoo"], workload.classes)
             gate = row(f"{figure}: Dice with zoo's labels", agreement, ">= 0.999")
@@ -210,7 +210,7 @@ def inverse_resampling(workload: Workload, work: Path, device: torch.device, rep
     figures.print(f"{workload.title}, inverse resampling")
     zoo_labels, our_labels = (np.asarray(results[name].cpu()).astype(np.uint8) for name in ("zoo", "ours"))
     figure = f"{workload.title}: inverse resampling and decision"
-    gate = row(f"{figure}: voxels whose label differs", int((zoo_labels != our_labels).sum()), "<= 0")
+    gate = row(f"{figure}: voxels with another label", int((zoo_labels != our_labels).sum()), "<= 0")
     goal = ">= 10" if workload.classes == 2 else ">= 5"
     return [gate, *figures.ratio(f"{figure}: zoo / ours", ("zoo", "all"), ("ours", "all"), goal, bool(gate.met))]
 

@@ -61,7 +61,7 @@ def pipeline_rows(image: Path, label: Path, repeats: int) -> list[Row]:
     different = int((_on_grid_of(zoo_case, our_case, "label") != zoo_case["label"]).sum())
     gates = [
         row("cached case: largest relative error of the image", float(error), "<= 1e-3"),
-        row("cached case: voxels whose label differs", different, "<= 0"),
+        row("cached case: voxels with another label", different, "<= 0"),
     ]
     valid = all(gate.met for gate in gates)
     ratio = _bytes(zoo_case) / _bytes(our_case)

@@ -18,6 +18,7 @@ from .component_errors import TRACEBACK_VARIABLE, component_failure
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
 
 TOO_MANY_FILES = ("Too many open files", "items of ancdata")  # the second comes from a DataLoader worker
+WORKER_ENDED = ("killed by signal", "exited unexpectedly")
 NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory", "not enough memory")  # in RuntimeErrors of torch and ITK
 
 
@@ -217,11 +218,17 @@ def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _limit_of_the_system(error: BaseException) -> str | None:
-    """Return a one-line message if an error came from the limit on shared memory or open files, else None."""
+    """Return a one-line message if an error came from a limit on shared memory, memory or open files, else None."""
     for link in _chain(error):
         text = str(link)
         if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE) or any(sign in text for sign in TOO_MANY_FILES):
             return "too many open files; raise the limit (ulimit -n 4096) or lower --num_workers"
         if "DataLoader worker" in text and any(sign in text for sign in ("Bus error", "shared memory", "/torch_")):
             return "/dev/shm is too small for the workers; enlarge it (docker run --shm-size 8g) or lower --num_workers"
+    texts = [str(link) for link in _chain(error)]
+    if any("DataLoader worker" in text and any(sign in text for sign in WORKER_ENDED) for text in texts):
+        return (
+            "a worker that reads the cases was killed, most often for lack of memory; lower --num_workers, or use a "
+            "machine with more memory"
+        )
     return None

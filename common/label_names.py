@@ -11,6 +11,7 @@ from .errors import InputError
 from .files import read_json
 
 BACKGROUND = "background"
+IGNORE = "ignore"  # name of nnU-Net for voxels without annotation
 SPELLINGS = {"tumor": "tumour", "tumors": "tumour", "tumours": "tumour", "cancer": "tumour", "edema": "oedema"}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from .errors import InputError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -46,6 +48,13 @@ def main_memory() -> Memory | None:
     return Memory(max(free, 0), total)
 
 
+def device_memory(device: torch.device) -> Memory | None:
+    """Return the free and the total memory for computations on a device, or None if the system does not report it."""
+    if device.type == "cpu":
+        return main_memory()
+    return Memory(*torch.cuda.mem_get_info(device)) if device.type == "cuda" else None
+
+
 def check_memory(
     where: str, what: str, need: int, fix: str = "use a machine with more memory, or a smaller scan"
 ) -> None:
@@ -62,7 +71,7 @@ def check_memory(
     """
     memory = main_memory()
     if memory is not None and need > memory.free:
-        raise InputError(f"{where}: {what} needs {size(need)} of memory, but {size(memory.free)} are at hand; {fix}")
+        raise InputError(f"{where}: {what} needs {size(need)} of memory, but {size(memory.free)} are free; {fix}")
 
 
 def size(count: float) -> str:

@@ -69,7 +69,7 @@ def write_nnunet(
         label_map: as for :func:`common.labels.read_label_map`.
         regions: mapping from names to lists of labels; nnU-Net then trains on regions.
         validation_share: fraction of the patients outside a fold that are held out, as in a training; 0 for none.
-            A list with a fixed test set leaves it unused.
+            With a fixed test set, any other value has no effect.
 
     Returns:
         number of cases, those of a fixed test set included, and the splits.

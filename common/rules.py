@@ -239,13 +239,22 @@ def check_setting(key: str, known: Collection[str], where: str, mark: str = "") 
     setting = setting_of(key)
     if setting in known:
         return
-    near = [mark + name if mark else repr(name) for name in difflib.get_close_matches(setting, known, n=1)]
-    hint = f"did you mean {near[0]}?" if near else "leave it out"
-    if setting in RENAMED:
-        hint = f"use {RENAMED[setting]}"
+    fix = fix_of_unknown(setting, known, mark) or "leave it out"
     if mark:
-        raise UsageError(f"unknown option {mark}{key} of {where}; {hint}")
-    raise InputError(f"unknown setting {key!r} of {where}; {hint}")
+        raise UsageError(f"unknown option {mark}{key} of {where}; {fix}")
+    raise InputError(f"unknown setting {key!r} of {where}; {fix}")
+
+
+def fix_of_unknown(setting: str, known: Collection[str], mark: str = "") -> str | None:
+    """Return what to write instead of an unknown setting, or None if no known one has nearly its name.
+
+    Args:
+        setting, known, mark: as for :func:`check_setting`.
+    """
+    if setting in RENAMED:
+        return f"use {RENAMED[setting]}"
+    near = [mark + name if mark else repr(name) for name in difflib.get_close_matches(setting, known, n=1)]
+    return f"did you mean {near[0]}?" if near else None
 
 
 def setting_of(key: str) -> str:

@@ -14,8 +14,9 @@ import torch.distributed as dist
 from .errors import InputError, end_in_one_line, show_input_errors_in_one_line
 from .files import claim_folder
 from .logs import LOG_FILE, QUIET_LOGGERS, log_to, show_any_text, silence_notices
-from .options import check_settings, is_bundle_command, literal
+from .options import check_settings
 from .rules import check_setting, parse_bool, setting_of
+from .typed_texts import is_bundle_command, literal
 
 __all__ = [  # configs take these from here
     "LOG_FILE",

@@ -1,4 +1,4 @@
-"""Lay out the diagram of each network; numbers come from the network itself."""
+"""Draw the diagram of each network, with numbers from the network itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Render the published results as docs/reference/reproduce.md and as the tables of the model cards."""
+"""Write the published results into docs/reference/reproduce.md and into the tables of the model cards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def page(results: Sequence[Results]) -> str:
 def card(text: str, results: Results) -> str:
     """Return the text of a model card with its short tables, which stand between two comments.
 
-    A short table has the rows that can be repeated, of a table of the paper that is marked for the card.
+    A short table has the rows that can be repeated, of a table of the paper that is marked for the card. It has the
+    column ``ours`` where one of these rows was run.
 
     Raises:
         ValueError: the comments are missing.
@@ -48,9 +49,12 @@ def card(text: str, results: Results) -> str:
     if not (begin and end):
         raise ValueError(f"{results.bundle}/docs/README.md: expected the comments {BEGIN} and {END}")
     parts = []
-    for table in (table for table in results.tables if table.on_card):
+    for table in results.tables:
+        if table.on_card is None:
+            continue
         repeated = [row for row in table.rows if row.commands]
-        parts += [_prose(f"{table.name}: {table.about}"), _summary(table, repeated)]
+        short = _summary(table, repeated, table.on_card, any(row.ours for row in repeated))
+        parts += [_prose(f"{table.name}: {table.about}"), short]
     return "\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"])
 
 
@@ -98,13 +102,15 @@ def _differs(title: str, differs: Sequence[str]) -> list[str]:
     return [f"{title}:\n\n" + "".join(_prose(f"- {text}", "  ") for text in differs)] if differs else []
 
 
-def _summary(table: Table, rows: Sequence[Row]) -> str:
-    head = ["row", "overlay, options", *table.columns, "ours"]
+def _summary(table: Table, rows: Sequence[Row], columns: Sequence[str] | None = None, with_ours: bool = True) -> str:
+    shown = table.columns if columns is None else columns
+    head = ["row", "overlay, options", *shown, *(["ours"] if with_ours else [])]
     lines = []
     for row in rows:
-        values = ["" if value == "-" else value for value in row.published]
+        published = dict(zip(table.columns, row.published))
+        values = ["" if published[name] == "-" else published[name] for name in shown]
         ours = (row.ours or "not run") if row.commands else ""
-        lines.append([row.name, row.how or row.why_not or "", *values, ours])
+        lines.append([row.name, row.how or row.why_not or "", *values, *([ours] if with_ours else [])])
     return _markdown(head, lines)
 
 

@@ -1,8 +1,8 @@
 """Read ``docs/results.yaml`` of a bundle: every published row, and the commands that repeat it.
 
 A file has ``paper``, ``differs``, ``lists`` and ``tables``. A table has ``table``, ``about``, ``columns``, ``rows``,
-``note``, and ``card``: whether the model card shows its rows that can be repeated. A row has the following keys. A
-table may have them too, as defaults for its rows:
+``note``, and ``card``: true if the model card shows its rows that can be repeated, or the names of the columns that it
+shows. A row has the following keys. A table may have them too, as defaults for its rows:
 
 - ``published``: the printed values, with a spread where printed, in the order of ``columns``; ``-`` for none.
 - ``parameters``: trainable parameters of the network that the configs build. A row without them cannot be repeated.
@@ -71,7 +71,7 @@ class Row:
 class Table:
     """Hold a table of a paper: its name, what it shows, its columns and rows, and what differs in all rows.
 
-    ``on_card`` is true if the model card shows its rows that can be repeated.
+    ``on_card`` has the columns that the model card shows of the rows that can be repeated, or None.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Table:
     rows: list[Row]
     differs: list[str]
     note: str
-    on_card: bool
+    on_card: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _table(bundle: Path, lists: Mapping[str, str], content: Mapping[str, Any]) -
         rows=rows,
         differs=content.get("differs", []),
         note=content.get("note", ""),
-        on_card=content.get("card", False),
+        on_card=columns if content.get("card") is True else content.get("card"),
     )
 
 

@@ -150,7 +150,7 @@ def _unfit(cases: Cases, found: Mapping[str, Mapping[str, Mapping[int, CaseScore
 
 
 def sentence(study: Study, outcome: Outcome, claims: int) -> str:
-    """Return the outcome of a claim, one of so many, in words."""
+    """Return the outcome of a claim in words; ``claims`` is the number of claims of the study."""
     claim, difference = outcome.claim, outcome.difference
     text = f"{claim.text}: **{outcome.result}**"
     if difference is None:

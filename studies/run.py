@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -19,7 +20,7 @@ from monai.bundle.utils import merge_kv
 from common.crossval import cross_validate
 from common.doctor.measuring import measure_updates, sample_training
 from common.errors import InputError
-from common.files import MARK, is_own_json, make_folder, read_json, write_own_json
+from common.files import MARK, is_own_json, make_folder, read_json, whole_file, write_own_json
 from common.planning import plan_training, write_plan
 
 from .cases import FOLD, write_cases
@@ -28,7 +29,7 @@ from .study import Cases, Study
 
 STATE, PLAN = "study.json", "plan.json"
 START_UP = 15.0  # s of a command
-PLANNED_HOURS = 24.0  # so many that memory alone limits the patch, whatever else the machine does
+PLANNED_HOURS = 24.0  # so long that only the memory limits the patch, even on a busy machine
 HOUR = 3600.0
 
 
@@ -160,7 +161,8 @@ def _overlays(study: Study, cases: Cases, arm: str, base: Path, out: Path, per_e
         settings |= {} if isinstance(overlay, str) else overlay
     own = out / "overlays" / f"{arm}.json"
     make_folder(own.parent)
-    write_own_json(settings | dict(cases.arms.get(arm, {})), own)
+    with whole_file(own) as partial:  # plain, since a run warns of keys that are no setting
+        partial.write_text(json.dumps(settings | dict(cases.arms.get(arm, {})), indent=1) + "\n", encoding="utf-8")
     return [base, *files, own]
 
 

@@ -17,11 +17,11 @@ BETTER, AS_GOOD = "better", "as good"
 
 @dataclass(frozen=True)
 class Score:
-    """Define a score of a case, of which more is better.
+    """Define a score of a case; a larger value is better.
 
     Args:
-        columns: beginning of the columns of ``scores.csv`` whose mean counts, or ``"true class"`` for the probability
-            of the true class.
+        columns: beginning of the names of columns in ``scores.csv``, of which the mean counts; or ``"true class"`` for
+            the probability of the true class.
         effect: smallest difference that counts.
         sd: stated standard deviation over cases of the difference between two arms.
     """

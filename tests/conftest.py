@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ComponentLocator
 
 from .trainers import trainer  # noqa: F401  (fixtures)
+from .warm_python import WarmPython
 from .workflows import BUNDLES as BUNDLES
 from .workflows import busy_weights, cohort, config_files, workflow  # noqa: F401
 
-RUNS_A_BUNDLE = {"cohort", "busy_weights", "packed", "made", "command"}  # fixtures
+RUNS_A_BUNDLE = {"cohort", "busy_weights", "packed", "made", "command", "warm_python"}  # fixtures
 EXPORTS = ("script", "onnx", "compile")  # in names of tests
 
 torch.set_num_threads(1)  # the tests' networks are too small to gain from more
@@ -25,6 +29,14 @@ torch.set_num_threads(1)  # the tests' networks are too small to gain from more
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_search() -> Iterator[None]:
+    """Share MONAI's table of its components, for which every parser of a config else searches all modules of MONAI."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai.bundle.config_parser.ComponentLocator", functools.cache(ComponentLocator))
+        yield
 
 
 def pytest_unconfigure() -> None:
@@ -42,9 +54,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector skip what stays until the end: the modules and the list of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Run processes of Python that start with PyTorch and MONAI imported."""
+    with WarmPython() as python:
+        yield python
+
+
+@pytest.fixture
+def warm_packing(warm_python: WarmPython) -> Iterator[None]:
+    """Save packing and verifying the imports of their processes."""
+    with warm_python.in_packing():
+        yield
 
 
 @pytest.fixture

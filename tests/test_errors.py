@@ -152,6 +152,8 @@ def test_an_interruption_ends_in_one_line(name: str, moment: str) -> None:
         (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many open files"),
         (RuntimeError("received 0 items of ancdata"), "too many open files"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. "), "/dev/shm is too small"),
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "), "a worker that reads the cases was"),
+        (RuntimeError("DataLoader worker (pid(s) 3) exited unexpectedly"), "a worker that reads the cases was killed"),
         (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n</torch_1_2>: No space"), "/dev/shm is"),
     ],
 )

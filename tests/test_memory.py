@@ -67,7 +67,7 @@ def test_an_address_space_limit_limits_the_memory(monkeypatch: pytest.MonkeyPatc
 def test_an_allocation_above_the_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(3_000_000_000, 8_000_000_000))
     check_memory("a.nii", "reading", 3_000_000_000)
-    with pytest.raises(InputError, match=r"^a\.nii: reading needs 3\.2 GB of memory, but 3\.0 GB are at hand; use"):
+    with pytest.raises(InputError, match=r"^a\.nii: reading needs 3\.2 GB of memory, but 3\.0 GB are free; use"):
         check_memory("a.nii", "reading", 3_200_000_000)
     monkeypatch.setattr(memory, "main_memory", lambda: None)
     check_memory("a.nii", "reading", 10**18)

@@ -15,14 +15,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.bundle.__main__ import __file__ as monai_command
 
 from common.errors import InputError, UsageError, root_cause
-from common.options import (
-    command_line_texts,
-    is_bundle_command,
-    literal,
-    refuse_unknown_options,
-    used_settings,
-)
+from common.options import refuse_unknown_options
+from common.overlays import used_settings
 from common.rules import PATHS, RULES, check_value, parse_bool
+from common.typed_texts import command_line_texts, is_bundle_command, literal
 
 from .conftest import BUNDLES
 

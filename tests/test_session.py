@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,8 @@ from tqdm import tqdm
 
 from common.errors import InputError, failure_of_case, root_cause, tracebacks
 from common.session import LOG_FILE, QUIET_LOGGERS, start_session
+
+from .warm_python import WarmPython
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +51,13 @@ def shown(capsys: pytest.CaptureFixture) -> Callable[[BaseException], str]:
     return show
 
 
-def test_a_second_process_is_refused_wherever_its_log_is(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_wherever_its_log_is(tmp_path: Path, warm_python: WarmPython) -> None:
     start_session(tmp_path / "one" / "run.log", folder=tmp_path / "results")
     second = f"""
 from common.session import start_session
 start_session({str(tmp_path / "two" / "run.log")!r}, folder={str(tmp_path / "results")!r})
 """
-    ended = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, check=False)
+    ended = warm_python.run([sys.executable, "-c", second])
     assert ended.returncode == 1
     assert "results: another process is writing there" in ended.stderr.splitlines()[-1]
 
@@ -189,8 +190,7 @@ def test_root_cause_without_an_input_error_is_the_origin() -> None:
     assert root_cause(outer) is origin
 
 
-@pytest.mark.slow
-def test_a_process_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_process_ends_in_one_line(tmp_path: Path, warm_python: WarmPython) -> None:
     program = f"""
 from common.errors import InputError
 from common.session import start_session
@@ -200,10 +200,7 @@ try:
 except InputError as error:
     raise RuntimeError("applying transform") from error
 """
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = warm_python.run([sys.executable, "-c", program], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.nii.gz: no such file\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from importlib import import_module
@@ -17,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from common.engines import Stage
 from common.files import CLAIM
 from common.phantoms import write_cohort
-from common.transforms.label_table import ITK_SNAP, SLICER
+from common.transforms.colour_files import ITK_SNAP, SLICER
 
 from .tiny import TinyBundle
 
@@ -64,21 +65,22 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     return folder
 
 
+def write_tiny_overlay(folder: Path, bundle: Path, *names: str) -> list[str]:
+    """Write the tiny overlay of a bundle; return the paths of the named configs and of the overlay."""
+    overlay = folder / f"tiny_{bundle.name}.json"
+    tiny = dict(TINY[bundle.name])
+    if "train" not in names:
+        tiny = {k: v for k, v in tiny.items() if not k.startswith(METHOD[bundle].only_in_train)}
+    if "ensemble" in names:
+        tiny = {k.replace("network_def::", "member::"): v for k, v in tiny.items()}
+    overlay.write_text(json.dumps(tiny))
+    return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
+
+
 @pytest.fixture
 def config_files(tmp_path: Path) -> Callable[..., list[str]]:
     """Return the paths of the named configs of a bundle and of the tiny overlay."""
-
-    def files(bundle: Path, *names: str) -> list[str]:
-        overlay = tmp_path / f"tiny_{bundle.name}.json"
-        tiny = dict(TINY[bundle.name])
-        if "train" not in names:
-            tiny = {k: v for k, v in tiny.items() if not k.startswith(METHOD[bundle].only_in_train)}
-        if "ensemble" in names:
-            tiny = {k.replace("network_def::", "member::"): v for k, v in tiny.items()}
-        overlay.write_text(json.dumps(tiny))
-        return [*(str(bundle / "configs" / f"{name}.json") for name in names), str(overlay)]
-
-    return files
+    return functools.partial(write_tiny_overlay, tmp_path)
 
 
 @pytest.fixture
@@ -147,6 +149,19 @@ def rates_of(stage: Stage, epochs: int) -> list[float]:
 
 def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
+
+
+def mask_of(path: Path) -> np.ndarray:
+    """Return where a label map is foreground, which is a part of the volume."""
+    mask = np.asarray(nib.load(path).dataobj) > 0
+    assert 0.01 < mask.mean() < 0.99
+    return mask
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights ``model.pt`` of a folder."""
+    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
+    return state
 
 
 def assert_class_maps(folder: Path, labels: Path, names: list[str]) -> None:

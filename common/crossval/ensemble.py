@@ -45,8 +45,8 @@ def write_ensemble(settings: Settings, folds: Sequence[int]) -> str:
     network = {**resolved_setting(parser, "options"), "build": member}
     states = [read_weights(settings.folder(fold) / WEIGHTS) for fold in folds]
     joined = {f"networks.{i}.{key}": value for i, state in enumerate(states) for key, value in state.items()}
-    save_whole(joined, settings.out / WEIGHTS)
-    _joined_record(settings, records, network).write(settings.out)
+    record = _joined_record(settings, records, network)
+    save_whole(joined, settings.out / WEIGHTS, lambda digest: record.with_weights(WEIGHTS, digest).write(settings.out))
     return ""
 
 
@@ -76,6 +76,8 @@ def _joined_record(settings: Settings, records: Sequence[RunRecord], network: di
         validation_cases=[case for name, case in validated.items() if name not in trained],
         test_cases=[case for name, case in tested.items() if name not in {*trained, *validated}],
         command="; ".join(record.command for record in records),
+        changes=None,
+        weights=None,
     )
 
 

@@ -16,7 +16,7 @@ from monai.bundle.utils import merge_kv
 from ..data.listed_cases import all_items, load_cases, read_lists
 from ..errors import InputError, UsageError
 from ..files import read_json
-from ..options import used_settings
+from ..overlays import used_settings
 from ..rules import check_setting, setting_of
 
 TRAIN, EVALUATE = ("train.json",), ("train.json", "evaluate.json")

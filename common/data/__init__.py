@@ -7,7 +7,7 @@ from .intensity_statistics import intensity_of, keep_intensity, read_intensity
 from .listed_cases import load_cases, shard_for_rank
 from .nifti_writer import AtomicNibabelWriter
 from .spacing import CheckSpacingd, grid_summary
-from .volumes import VolumeReader
+from .volume_reader import VolumeReader
 
 __all__ = [
     "AtomicNibabelWriter",

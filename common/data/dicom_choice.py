@@ -46,7 +46,7 @@ def cases_of_export(
     Args:
         root: see :func:`find_series`.
         choice: ``best``; the number of a series; a pattern of its description such as ``*thorax*``; or a choice for
-            each modality, such as ``T1=4,CET1=*t1*gd*``. Each counts in every study.
+            each modality, such as ``T1=4,CET1=*t1*gd*``. The choice applies to every study.
         modalities: channels of a case, in the network's order.
         skipped: folder to leave out, such as that of the results, resolved.
 

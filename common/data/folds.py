@@ -32,8 +32,8 @@ def split_by_fold(
         path: data list, for messages.
         listing: content of the list; each case has ``fold`` and ``order``, which the cases of a patient share.
         fold: fold to test on, or to validate on if the list has a fixed test set.
-        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty. Beside
-            0, a fixed test set leaves it unused.
+        validation_share: fraction of the other patients, 0 <= share < 1; with 0, the validation list is empty.
+            With a fixed test set, any other value has no effect.
 
     Raises:
         UsageError: the share is out of range.
@@ -45,8 +45,13 @@ def split_by_fold(
     fixed = [item for item in listed if isinstance(item, dict) and item.get("fold") == TEST]
     items = [item for item in listed if item not in fixed] if fixed else listed
     for key in ("fold", "order"):
-        if not all(isinstance(item, dict) and type(item.get(key)) is int for item in items):
-            raise InputError(f"{path}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`")
+        values = [item.get(key) if isinstance(item, dict) else None for item in items]
+        if wrong := [value for value in values if type(value) is not int]:
+            found = f"its cases have no {key}" if wrong[0] is None else f"a case has the {key} {wrong[0]!r}"
+            raise InputError(
+                f"{path}: --fold {fold}, but {found}; expected a whole number for each case, as `python -m common "
+                "datalist LAYOUT --folds 5` writes it"
+            )
     images = Counter(str(item["image"]) for item in listed if isinstance(item, dict) and "image" in item)
     if twice := [image for image, times in images.items() if times > 1]:
         raise InputError(

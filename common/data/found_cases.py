@@ -22,7 +22,7 @@ from .folders import (
     scans_in,
     warn_of_unused,
 )
-from .listed_cases import read_lists, resolve_case
+from .listed_cases import has_list, read_lists, resolve_case
 from .names import first_names, modality_of, scan_name, stem, with_distinct_names
 from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
@@ -80,13 +80,13 @@ def find_cases(
 def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclude: str | Path | None) -> list[dict]:
     if not path.exists():
         raise InputError(broken_link(path) or f"dataset_dir={path}: no such file or folder")
-    if fold is not None and not (path / "dataset.json").exists():
+    if fold is not None and not has_list(path):
         raise InputError(f"--fold {fold}, but dataset_dir={path} has no dataset.json; scans alone have no folds")
     if path.name.upper() == "DICOMDIR" and path.is_file():
         raise InputError(f"dataset_dir={path}: the index of a DICOM export; {WITH_SERIES}")
     if path.is_file():
         return with_distinct_names([{"case": scan_name(path), "image": str(path)}], path.parent)
-    if (path / "dataset.json").exists():
+    if has_list(path):
         listing = read_lists(path, modalities, fold, validation_share=0)
         if not listing.get("test"):
             raise InputError(
@@ -130,7 +130,7 @@ def _listed(root: Path, number: int, item: object, modalities: Sequence[str]) ->
         return {"case": f"test item {number}", "error": str(error)}
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     broken = [line for image in images for line in broken_links(Path(image))]
-    # inference ignores the label, and its transforms shall not find one that nobody has read
+    # inference ignores the label: without its entry, no transform takes the path for a label map
     return {"case": case["case"], **({"error": broken[0]} if broken else {"image": case["image"]})}
 
 

@@ -20,7 +20,7 @@ from ..labels import check_labels, read_label_map
 from .folds import VALIDATION_SHARE
 from .itk_data import scan_files
 from .listed_cases import load_cases
-from .volumes import VolumeReader
+from .volume_reader import VolumeReader
 
 logger = logging.getLogger(__name__)
 NUMBERS = ("low", "high", "mean", "sd")

@@ -170,6 +170,7 @@ def _of_metaimage(path: Path, head: bytes, fields: Mapping[str, str]) -> Voxels 
         return None
     skipped = int(fields.get("HeaderSize", "0")) if re.fullmatch(r"-?\d+", fields.get("HeaderSize", "0")) else 0
     start: int | None = None if skipped < 0 else skipped
+    files: tuple[Path, ...]
     if words[0].upper() == "LOCAL":
         after = head.find(b"\n", head.index(DATA_FILE)) + 1
         files, start = (path,), None if skipped < 0 else skipped or after
@@ -201,6 +202,7 @@ def _of_nrrd(path: Path, head: bytes, fields: Mapping[str, str]) -> Voxels | Non
     name = fields.get("data file", fields.get("datafile", ""))
     words = name.split()
     start: int | None = 0
+    files: tuple[Path, ...]
     if not words:
         end = re.search(rb"\r?\n\r?\n", head)
         files, start = (path,), None if end is None else end.end()

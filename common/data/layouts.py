@@ -64,7 +64,7 @@ def _nnunet(root: Path, modalities: Sequence[str]) -> list[dict]:
 
 def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], int]:
     """Return the channel index of each modality, and the number of channels that ``dataset.json`` names, or 0."""
-    path, content = _description(root)
+    path, content = description_of(root)
     names = [modality_of(name)[0] or name for name in named_channels(path, content)]
     wanted = [name.lower() for name in modalities]
     known = [name.lower() for name in names]
@@ -79,8 +79,12 @@ def _channel_order(root: Path, modalities: Sequence[str]) -> tuple[list[int], in
     return list(range(max(len(modalities), 1))), 0
 
 
-def _description(root: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the path and the content of the data set's own ``dataset.json``; empty if it has none."""
+def description_of(root: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the content of the data set's own ``dataset.json``; empty if it has none.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold an object.
+    """
     path = root / "dataset.json"
     content = read_json(path) if path.exists() else {}
     if not isinstance(content, dict):
@@ -150,7 +154,7 @@ def _brats(root: Path, modalities: Sequence[str], code: str) -> list[dict]:
 
 def _decathlon(root: Path, modalities: Sequence[str], layout: str, meanings: Mapping[str, Sequence[str]]) -> list[dict]:
     """Return the cases of a Decathlon data set; ``meanings`` maps each label value to possible words of its name."""
-    path, content = _description(root)
+    path, content = description_of(root)
     labels = content.get("labels")
     named = names_by_values(labels)
     if labels and not named:

@@ -144,8 +144,7 @@ def read_list(dataset_dir: str | Path, modalities: Sequence[str] = ()) -> tuple[
     """
     root = Path(dataset_dir)
     path = root / "dataset.json"
-    in_folders = (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
-    if not path.exists() and not in_folders:
+    if not has_list(root):
         raise InputError(
             f"{path}: no such file; give a data set's folder with --dataset_dir "
             "(`python -m common datalist` writes the list for known layouts)"
@@ -153,7 +152,7 @@ def read_list(dataset_dir: str | Path, modalities: Sequence[str] = ()) -> tuple[
     listing = read_json(path) if path.exists() else {}
     if not isinstance(listing, dict) or any(not isinstance(listing.get(k) or [], list) for k in SECTIONS):
         raise InputError(f"{path}: expected an object with the lists 'training', 'validation' and 'test'")
-    if in_folders and not any(listing.get(key) for key in SECTIONS):
+    if _is_nnunet(root) and not any(listing.get(key) for key in SECTIONS):
         found = LAYOUTS["nnunet"](root, tuple(modalities) or named_channels(path, listing))
         cases = [{**case, **{key: _below(root, case[key]) for key in ("image", "label")}} for case in found]
     elif _is_decathlon(listing):
@@ -163,6 +162,15 @@ def read_list(dataset_dir: str | Path, modalities: Sequence[str] = ()) -> tuple[
     places = np.random.default_rng(0).permutation(len(cases)).tolist()
     dealt = [{**case, "fold": place % FOLDS, "order": place} for case, place in zip(cases, places)]
     return {**listing, "training": dealt}, True
+
+
+def has_list(dataset_dir: Path) -> bool:
+    """Return whether a folder has a data list or the folders of nnU-Net, from which :func:`read_list` makes one."""
+    return (dataset_dir / "dataset.json").exists() or _is_nnunet(dataset_dir)
+
+
+def _is_nnunet(root: Path) -> bool:
+    return (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
 
 
 def _below(root: Path, paths: str | list[str]) -> str | list[str]:

@@ -14,7 +14,8 @@ from ..errors import InputError
 from .names import modality_of, stem
 from .nifti import read_description
 from .nifti_writer import write_nifti
-from .volumes import NIFTI_SUFFIXES, read_aligned, read_volume
+from .volume_reader import read_aligned
+from .volumes import NIFTI_SUFFIXES, read_volume
 
 MARK = "channels: "  # prefix of the names in the header, to tell them from other descriptions
 DESCRIPTION = 79  # characters of NIfTI's field descrip

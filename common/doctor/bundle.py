@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,9 @@ from ..engines import load_weights
 from ..errors import InputError, is_input_error, root_cause
 from ..files import read_json
 from ..labels import check_agreement, has_background
-from ..options import literal
+from ..overlays import known_settings, used_settings
 from ..rules import check_setting, setting_of
+from ..typed_texts import literal
 from .findings import Findings
 from .machine import installed
 
@@ -145,12 +144,10 @@ def _labels(findings: Findings, parser: ConfigParser, about: dict[str, Any] | No
 def _overlay(findings: Findings, folder: Path, overlay: Path) -> None:
     """Report entries of an overlay that no config has and no other entry uses; a run would ignore them."""
     settings = ConfigParser.load_config_file(str(overlay))
-    configs = [file for file in (folder / "configs").glob("*.json") if file.name != "metadata.json"]
-    known = {entry.lstrip("+") for file in configs for entry in read_json(file)}
-    used = set(re.findall(r"@(\w+)", json.dumps(settings)))
+    known = known_settings(folder / "configs") | used_settings(settings)
     for key in settings:
-        if not key.startswith("_meta_"):
+        if not key.startswith("_"):
             try:
-                check_setting(key, known | used, str(overlay))
+                check_setting(key, known, str(overlay))
             except InputError as error:
                 findings.fail("overlay", str(error))

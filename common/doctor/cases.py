@@ -15,9 +15,9 @@ from ..data.folds import SECTIONS
 from ..data.foreground import has_foreground
 from ..data.found_cases import find_cases
 from ..data.itk_data import scan_files
-from ..data.listed_cases import files_of, read_lists, resolve_case
+from ..data.listed_cases import files_of, has_list, read_lists, resolve_case
 from ..data.names import modality_of, stem, with_distinct_names
-from ..data.volumes import coverage
+from ..data.volume_reader import coverage
 from ..errors import InputError, failure_of_case
 from ..files import sha256
 from ..logs import silence_notices
@@ -38,7 +38,7 @@ def list_cases(findings: Findings, dataset_dir: Path, modalities: Sequence[str],
     Raises:
         InputError: the folder does not exist or holds no scans, or the data list cannot be used.
     """
-    if not (dataset_dir / "dataset.json").exists():
+    if not has_list(dataset_dir):
         cases = find_cases(dataset_dir, modalities, fold)
         for case in cases:
             if "error" in case:

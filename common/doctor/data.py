@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..data import CheckSpacingd
 from ..errors import InputError
-from ..memory import Memory, main_memory, size
+from ..memory import device_memory, size
 from ..transforms import CheckHounsfieldd, CheckLabeld, CheckMRId, ClassIndexd, ResampleAxesd
 from .anatomy import CheckAnatomyd
 from .bundle import read_config, why
@@ -34,7 +34,6 @@ from .cases import (
 )
 from .findings import Finding, Findings
 from .headers import Header
-from .machine import cuda_memory
 from .memory import cache_bytes, inference_memory, network_memory
 from .preprocessing import Prepared, Preprocessing, is_copy_of, transform_classes
 
@@ -231,7 +230,7 @@ def _reservations(crops: Collection[str], unknown: Collection[str]) -> str:
 
 def _compare(findings: Findings, what: str, need: int, device: str, at_most: bool, fix: str) -> None:
     """Note a need above the free memory; above all memory it is a failure, unless the need is an upper bound."""
-    memory: Memory | None = main_memory() if device == "cpu" else cuda_memory()
+    memory = device_memory(torch.device(device))
     if memory is None or need <= memory.free:
         return
     name = "main memory" if device == "cpu" else f"memory of {device}"

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ..inferers.windows import computes_bfloat16
-from ..memory import Memory, main_memory, size
+from ..memory import Memory, device_memory, main_memory, size
 from .findings import Findings
 
 FULL_DISK = 2e9  # bytes; a training's states and an inference's masks soon need more
@@ -38,10 +38,7 @@ def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
     fast = "bfloat16 in hardware" if computes_bfloat16(processor) else "no bfloat16 in hardware: float32"
     lines.append(f"CPU: {_cores()} cores for this process, {torch.get_num_threads()} threads, {fast}")
     lines += [_cuda(index) for index in range(torch.cuda.device_count())] or ["CUDA: no device"]
-    memory = main_memory()
-    lines.append(
-        f"memory: {size(memory.free)} free of {size(memory.total)}" if memory else "memory: unknown on this system"
-    )
+    lines.append(f"memory: {_free(main_memory())}")
     for folder in dict.fromkeys(path.resolve() for path in folders):
         while not folder.exists():
             folder = folder.parent
@@ -50,11 +47,6 @@ def examine_machine(findings: Findings, folders: Sequence[Path]) -> list[str]:
         if free < FULL_DISK:
             findings.note("disk", f"{size(free)} free at {folder}; free some space before a training")
     return lines
-
-
-def cuda_memory() -> Memory | None:
-    """Return the memory of the first CUDA device, or None without CUDA."""
-    return Memory(*torch.cuda.mem_get_info(0)) if torch.cuda.is_available() else None
 
 
 def installed(name: str) -> str | None:
@@ -102,6 +94,10 @@ def _cores() -> int:
 
 
 def _cuda(index: int) -> str:
-    free, total = torch.cuda.mem_get_info(index)
-    fast = "bfloat16" if computes_bfloat16(torch.device("cuda", index)) else "no bfloat16"
-    return f"CUDA {index}: {torch.cuda.get_device_name(index)}, {size(free)} free of {size(total)}, {fast}"
+    device = torch.device("cuda", index)
+    fast = "bfloat16" if computes_bfloat16(device) else "no bfloat16"
+    return f"CUDA {index}: {torch.cuda.get_device_name(index)}, {_free(device_memory(device))}, {fast}"
+
+
+def _free(memory: Memory | None) -> str:
+    return f"{size(memory.free)} free of {size(memory.total)}" if memory else "unknown on this system"

@@ -48,16 +48,17 @@ class CaseEvaluator(SupervisedEvaluator):
     written and scored too. Scores of the class are computed once, from all cases; they are not means over cases.
 
     Args:
-        metrics: per entry of the post-processed output, its metrics: name to a function of prediction and ground truth
-            ``(1, C, x, y, z)``, such as MONAI's metric objects. The function returns one value, or a dictionary of
-            names and values, which then replace its own name. ``state.metrics`` has the means over the cases where a
-            value is defined, NaN if no case has one. ``state.metric_details`` has the values of the cases, ``(N, 1)``.
+        metrics: mapping from entries of the post-processed output to their metrics. A metric is a name and a callable
+            (prediction, ground truth), both ``(1, C, x, y, z)``, such as MONAI's metric objects. It returns one value,
+            or a dictionary of names and values, which then replace its own name. ``state.metrics`` has the means over
+            the cases where a value is defined, NaN if no case has one. ``state.metric_details`` has the values of the
+            cases, ``(N, 1)``.
         truth_key: entry of the case with the ground truth for a finished case. Handlers find it in the output under
             this name and as ``label``.
         postprocessing: transform of the case and its output together, as MONAI's evaluators apply it.
         results_dir: folder for ``CASE_class.json``, the class and the probabilities of each case that has a result.
-        class_scores: function of the probabilities ``(N, classes)``, float32, and the true classes ``(N,)``, int64, of
-            all cases; returns names and values, which ``state.metrics`` has as ``class NAME``. The true class of a case
+        class_scores: callable (probabilities ``(N, classes)``, float32, true classes ``(N,)``, int64) -> values by name
+            over all N cases, which ``state.metrics`` has as ``class NAME``. The true class of a case
             is its ``class``, an index. Cases without a true class or without a result are left out.
         scores_dir: folder for tables. ``scores.csv`` has a row for each case. With class scores, ``classes.csv`` has
             the true and the predicted class and the probabilities of each case, and ``class_scores.csv`` has
@@ -147,7 +148,7 @@ class CaseEvaluator(SupervisedEvaluator):
             failed += self.case_results.failed_before
             done += self.case_results.done_before
         if failed:
-            idist.barrier()  # a process that ends has the others ended, the first one perhaps while it writes
+            idist.barrier()  # torchrun ends all processes when one ends; the first one may still write
             named = "; the first process names them" if idist.get_rank() else f": {failed_cases(failed, self.failures)}"
             raise CasesFailedError(f"{len(failed)} of {done + len(failed)} cases failed{named}", all_failed=not done)
 

@@ -13,8 +13,8 @@ import torch
 from ..data.dicom_trees import series_uid
 from ..errors import InputError
 from ..files import read_json
-from ..options import running_config
 from ..reporting import check_table, own_table
+from ..running_config import running_config
 
 TABLE = "cases.csv"
 # Settings of a run that do not change a result, or that name folders of the machine.

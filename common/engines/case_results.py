@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 class CaseResults:
     """Keep a record beside each result, ``CASE_seg.json`` beside ``CASE_seg.nii.gz``.
 
-    The record holds the case, its state ("begun", "done" or "failed"), the names and the SHA-256 of its input, the
-    SHA-256 of the weights and of their ``run.json``, the SHA-256 of each result, and the reason of a failure. A result
-    is thus recognised by its scan and not by its name. A file that somebody else wrote or changed is not replaced.
-    The record also says how the result was made; see :mod:`common.engines.case_origin`.
+    The record holds the case, its state ("begun", "done" or "failed") and the reason of a failure. It also holds the
+    names of the input files, and the SHA-256 of the input, of the weights, of their ``run.json`` and of each result. A
+    result is thus recognised by its scan and not by its name. A file that another program wrote, or that was changed,
+    is not replaced. The record also says how the result was made; see :mod:`common.engines.case_origin`.
 
     A run notes the cases in progress. After a run that was killed, as for lack of memory, ``resume`` counts a case as
     failed if it was in progress alone. Several such cases are done last, and the run then does one case at a time.
@@ -211,7 +211,8 @@ class CaseResults:
         there = [file for file in files if file.exists()]
         if folders := [file for file in there if file.is_dir()]:
             raise InputError(
-                f"{folders[0]}: a folder, expected no or an own file; move it, or choose another --output_dir"
+                f"{folders[0]}: a folder, expected a result of this project or nothing; move it, or choose another "
+                "--output_dir"
             )
         record = self._file(name, f"{self.mark}.json")
         if not record.exists():

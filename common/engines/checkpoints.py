@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ HALF_REPLACED = ".replacing"
 logger = logging.getLogger(__name__)
 
 
-def save_whole(content: Any, path: str | Path) -> None:
-    """Save with ``torch.save`` under a temporary name, then rename: an interruption leaves the old file unchanged."""
+def save_whole(content: Any, path: str | Path, note: Callable[[str], None] | None = None) -> None:
+    """Save with ``torch.save`` under a temporary name, then rename: an interruption leaves the old file unchanged.
+
+    Args:
+        content: tensors and plain values.
+        path: file to write.
+        note: callable that gets the SHA-256 of the file before the file is replaced; or None.
+    """
     buffer = io.BytesIO()  # on a full disk, torch's own writer raises an error without file and cause
     torch.save(content, buffer)
     with whole_file(path) as partial:
         partial.write_bytes(buffer.getbuffer())
+        if note is not None:
+            note(hashlib.sha256(buffer.getbuffer()).hexdigest())
 
 
 def load_file(path: str | Path) -> Any:
@@ -35,7 +44,9 @@ def load_file(path: str | Path) -> Any:
         InputError: the file is missing or damaged, or it holds other objects.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; train first, or give another one")
+        raise InputError(
+            f"{path}: no such file; train the bundle, or give the weights of a training with --ckpt_dir or --weights"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many types for a damaged or foreign file

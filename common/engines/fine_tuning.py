@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import sha256
-from ..record import RECORD_FILE, read_record, record_path
+from ..record import RECORD_FILE, record_of
 from .checkpoints import read_weights
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,12 @@ class FineTuning:
                 raise InputError(f"{name} is {getattr(self, name)}: expected a number of epochs from 0")
         if self.init_weights is not None:
             read_weights(self.init_weights)  # a wrong file is refused before the cases are cached
-            if not record_path(self.init_weights).is_file():
+            if record_of(self.init_weights) is None:
                 logger.warning(
                     "init weights %s: no %s beside it, so an evaluation cannot know which cases have trained it",
                     self.init_weights,
                     RECORD_FILE,
                 )
-            else:
-                read_record(record_path(self.init_weights))
 
     def rate_factor(self, epoch: int) -> float:
         """Return the factor on the learning rate in an epoch of the stage, from 1."""
@@ -64,8 +62,8 @@ class FineTuning:
         if self.init_weights is None:
             return {"init_weights": None, "init_cases": None}
         path = Path(self.init_weights)
-        beside = record_path(path)
-        cases = read_record(beside).seen_cases if beside.is_file() else None
+        record = record_of(path)
+        cases = None if record is None else record.seen_cases
         return {"init_weights": {"file": path.name, "sha256": sha256(path)}, "init_cases": cases}
 
 

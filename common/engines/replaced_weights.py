@@ -10,8 +10,8 @@ from pathlib import Path
 from monai.handlers import CheckpointLoader
 
 from ..files import failures_of_writing, whole_file
-from ..options import running_config
 from ..record import record_path
+from ..running_config import running_config
 from .checkpoints import HALF_REPLACED
 
 PREVIOUS = "previous_"  # folder beside the weights with those that were replaced; a number from 1 follows

@@ -64,8 +64,8 @@ class StagedTrainer(SupervisedTrainer):
 
     Raises:
         InputError: ``val_interval`` or ``max_epochs`` is below 1. ``run`` raises it if the folder holds a training that
-            is not resumed, if the state does not fit the config, if the training loss or the validation score is not
-            finite, or if no parameter has a gradient any more.
+            is not resumed, or if the state does not fit the config. It also ends a training with it if the training
+            loss or the validation score is not finite, or if every gradient has become 0.
     """
 
     is_built = False
@@ -226,9 +226,10 @@ class StagedTrainer(SupervisedTrainer):
         train_loss = self.state.metrics["train_loss"]
         if not math.isfinite(train_loss) or self.running.learns_nothing():
             sign = "every gradient is 0" if math.isfinite(train_loss) else f"its loss is {train_loss}"
+            kept = f" ({self.folder.path} holds the epoch before)" if epoch > 1 else ""
             raise InputError(
                 f"stage '{stage.name}', epoch {epoch}: the training diverged, {sign}; train again "
-                f"into another --ckpt_dir with a smaller --learning_rate ({self.folder.path} holds the epoch before)"
+                f"into another --ckpt_dir with a smaller --learning_rate{kept}"
             )
         rates = self.running.rates
         self.running.end_epoch(train_loss, may_end=not self.is_complete)

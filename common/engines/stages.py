@@ -46,9 +46,9 @@ class Stage:
         prepare: callable () -> None, called when the stage begins and, before the state is restored, when it resumes.
         parameter_groups: callable (network) -> parameters or parameter groups for ``optimizer``. The learning rate of a
             group with ``lr_scale`` is multiplied by it.
-        prepare_batch: callable that makes a training batch, as MONAI's argument of this name, with the keywords
-            ``epoch``, the epoch of the stage, and ``update``, the update of the epoch, both from 1. None makes image
-            and label, as validation does.
+        prepare_batch: callable that makes a training batch, as MONAI's argument of this name. It also gets the keywords
+            ``epoch``, the epoch of the stage, and ``update``, the update of the epoch; both count from 1. None makes
+            image and label, as validation does.
         find_unused_parameters: whether some updates leave parameters without a gradient, as for
             ``DistributedDataParallel``.
         fine_tuning: weights that the network begins from, epochs with a frozen encoder, epochs of warm-up.

@@ -20,12 +20,16 @@ from .replaced_weights import replace_weights
 from .stages import Stage
 
 STATE_FILE = "training_state.pt"
-STATE_KEYS = {
-    *("stages", "stage", "epoch", "first_epoch", "weights_epoch", "best_metric", "best_metric_epoch"),
-    *("network", "loss", "optimizer", "lr_scheduler", "settings"),
+STATE_KEYS: dict[str, type | tuple[type, ...]] = {  # kinds of the values
+    "stages": list,
+    **dict.fromkeys(["stage", "epoch", "first_epoch", "weights_epoch", "best_metric_epoch"], int),
+    "best_metric": float,
+    **dict.fromkeys(["network", "loss", "optimizer", "settings"], dict),
+    "lr_scheduler": (dict, type(None)),
 }
 RATES = ("lr", "initial_lr", "base_lrs", "_last_lr")  # follow from the learning rate of the first epoch
 OTHER_FOLDER = "resume with the config of that training, or train into another --ckpt_dir"
+UNUSABLE = "put a copy of the file in its place, or train into another --ckpt_dir"
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +42,8 @@ class TrainingFolder:
     Args:
         ckpt_dir: path of the folder.
         resume: whether to continue the training with its state in the folder.
-        record: record of the training, written to ``run.json`` before the first weights, so that a training that is
-            refused at its start leaves none, and compared with the file when the training resumes; None writes none.
+        record: record of the training. It is written to ``run.json`` just before the first weights, so a training that
+            is refused at its start leaves no file. A resumed training is compared with the file. None writes none.
         replaces: file of weights in the folder that the complete training replaces, see :func:`replace_weights`. The
             files of the training are then in ``training`` below the folder, where they overwrite an earlier training.
             None, and a file in another folder, replaces nothing.
@@ -59,7 +63,7 @@ class TrainingFolder:
         self.path = folder if self.replaces is None else folder / "training"
         self.resume = resume
         self.record = record
-        self.unwritten: RunRecord | None = None  # record of a new training that has no file yet
+        self.is_recorded = True  # whether run.json has the record
 
     @property
     def state_path(self) -> Path:
@@ -89,27 +93,44 @@ class TrainingFolder:
             record = dataclasses.replace(self.record, **tunings[0].origin()) if tunings else self.record
             record_file = self.path / RECORD_FILE
             if state is not None and record_file.exists():
-                record.check_resumes(read_record(record_file), record_file)
+                before = read_record(record_file)
+                record.check_resumes(before, record_file)
+                self.record = before.resumed(record, state["epoch"])
+                self.is_recorded = self.record == before
+                if not self.is_recorded:
+                    changed = self.record.changes[-1]["training"] if self.record.changes else {}
+                    logger.info("resuming with %s", ", ".join(f"{key} {value}" for key, value in changed.items()))
             else:
+                if state is not None:
+                    logger.warning(
+                        "%s: no such file, so nobody can check that settings and cases are those before", record_file
+                    )
                 check_replaceable(record_file, is_record)
-                self.unwritten = record
+                self.record, self.is_recorded = record, False
         return state
 
     def _read_state(self, stages: Sequence[Stage], loss: Mapping[str, Tensor]) -> dict[str, Any]:
         path = self.state_path
-        state = load_file(path)
-        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-            missing = STATE_KEYS - state.keys() if isinstance(state, dict) else STATE_KEYS
+        try:
+            state = load_file(path)
+        except InputError as error:
+            raise InputError(f"{path}: not a complete file of tensors and plain values; {UNUSABLE}") from error
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS.keys():
+            missing = STATE_KEYS.keys() - (state.keys() if isinstance(state, dict) else ())
             raise InputError(
                 f"{path}: expected a training state, found a file without {', '.join(sorted(missing))}; resume with "
                 "the version that wrote it, or train into another --ckpt_dir"
             )
+        wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(state[key], kind)]
         names = [stage.name for stage in stages]
-        if state["stages"] != names:
+        if not wrong and state["stages"] != names:
+            found = ", ".join(map(str, state["stages"]))
             raise InputError(
-                f"{path}: expected a training with the stages {', '.join(names)}, found {', '.join(state['stages'])}; "
-                f"{OTHER_FOLDER}"
+                f"{path}: expected a training with the stages {', '.join(names)}, found {found}; {OTHER_FOLDER}"
             )
+        if wrong or not (0 <= state["stage"] < len(names) and state["epoch"] > 0):
+            shown = wrong[0] if wrong else "stage" if state["epoch"] > 0 else "epoch"
+            raise InputError(f"{path}: {shown} is {str(state[shown])[:40]}, which no training writes; {UNUSABLE}")
         if state["loss"].keys() != loss.keys():
             expected, found = (", ".join(parameters) or "none" for parameters in (loss, state["loss"]))
             raise InputError(f"{path}: expected the loss parameters {expected}, found {found}; {OTHER_FOLDER}")
@@ -153,10 +174,19 @@ class TrainingFolder:
                 raise InputError(f"{key}: {own.get(key)} here, {saved.get(key)} in {self.state_path}; {OTHER_FOLDER}")
 
     def _write_record(self) -> None:
-        """Write the record of a new training, before its first weights and its first state."""
-        if self.unwritten is not None:
-            self.unwritten.write(self.path)
-            self.unwritten = None
+        """Write the record of a training, before its first weights and its first state, and when it changes."""
+        if not self.is_recorded:
+            assert self.record is not None
+            self.record.write(self.path)
+            self.is_recorded = True
+
+    def _note_weights(self, name: str, digest: str) -> None:
+        """Write the digest of weights into the record before they get their name."""
+        if self.record is not None:
+            record = self.record.with_weights(name, digest)
+            self.is_recorded = self.is_recorded and record == self.record
+            self.record = record
+        self._write_record()
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state."""
@@ -166,11 +196,20 @@ class TrainingFolder:
     def save_weights(self, stage: Stage) -> None:
         """Write the weights of a stage that has a file for them."""
         if stage.weights is not None:
-            self._write_record()
-            save_whole(cpu_state(stage.network), self.path / stage.weights)
+            name = stage.weights
+            save_whole(cpu_state(stage.network), self.path / name, lambda digest: self._note_weights(name, digest))
 
     def complete(self, stage: Stage) -> None:
-        """Put the weights of the last stage of a complete training in the place of those that it replaces."""
+        """Check the weights of the last stage of a complete training, and put them in the place of older ones.
+
+        Raises:
+            InputError: the file of the weights is missing, as if it was removed before the training resumed.
+        """
+        if stage.weights is not None and not (self.path / stage.weights).is_file():
+            raise InputError(
+                f"{self.path / stage.weights}: no such file, but the training is complete; put the removed file back, "
+                "or train again into another --ckpt_dir"
+            )
         if self.replaces is not None and stage.weights is not None:
             replace_weights(self.replaces, self.path / stage.weights)
 
@@ -178,7 +217,10 @@ class TrainingFolder:
         """Write the weights of a resumed stage if its training ended between the state and the weights."""
         if stage.weights is not None:
             path, own = self.path / stage.weights, cpu_state(stage.network)
-            kept = load_file(path) if path.exists() else {}
+            try:
+                kept = load_file(path)
+            except InputError:  # missing or damaged; the state has the same weights
+                kept = {}
             if kept.keys() != own.keys() or not all(torch.equal(kept[key], own[key]) for key in own):
                 self.save_weights(stage)
 

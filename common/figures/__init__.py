@@ -1,6 +1,7 @@
 """Draw pictures and plots of results."""
 
 from .marks import save_png
+from .names_in_masks import names_of_values, record_beside
 from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 from .pictures import draw_outlines, outline_figure, window_of
 from .plots import (
@@ -22,10 +23,12 @@ __all__ = [
     "draw_outlines",
     "draw_roc",
     "label_dice",
+    "names_of_values",
     "outline_figure",
     "paired_figure",
     "read_mask",
     "read_on_grid",
+    "record_beside",
     "roc_curve",
     "roc_figure",
     "save_png",

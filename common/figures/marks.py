@@ -6,6 +6,7 @@ A picture holds the SHA-256 of its other bytes in a text chunk.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import struct
 import zlib
@@ -22,8 +23,10 @@ def check_png(path: str | Path) -> None:
     """Check that a picture may be written: its name ends with .png, and it replaces no file but a picture of ours.
 
     Raises:
-        InputError: the name has another ending, or another file or a changed picture lies there.
+        InputError: matplotlib is missing, the name has another ending, or another file or a changed picture lies there.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(f"{path}: drawing needs matplotlib, which is not installed; pip install matplotlib")
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: expected the name of a picture to write, which ends with .png")
     check_replaceable(path, is_own_png)

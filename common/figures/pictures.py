@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..data.names import scan_name
 from ..errors import InputError
 from ..reporting import read_result
 from .marks import check_png, save_png
+from .names_in_masks import names_of_values
 from .on_one_grid import label_dice, read_mask, read_on_grid, scale_bar
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ HEAT_MARGIN = 1e-3  # for rounding beyond 0 and 1
 HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
 LUNG, SOFT_TISSUE = (-1350.0, 150.0), (-160.0, 240.0)  # windows of a CT in HU
 AIR = -500.0  # HU; a CT in which the outlines enclose darker tissue is shown with the window of the lungs
+CAPTION_WIDTH = 40  # characters under a slice
 LABEL_COLOURS = ("tab:red", "tab:cyan", "tab:olive", "tab:pink", "tab:green", "tab:orange", "tab:blue", "tab:purple")
 
 
@@ -42,7 +45,8 @@ def draw_outlines(
     """Draw axial slices of each image with the outlines of the prediction and, if given, of the ground truth.
 
     With a single label, prediction and ground truth have different colours. With several labels, each label has a
-    colour. The ground truth is a wide, pale line, so that both are visible where they agree.
+    colour. The ground truth is a wide, pale line, so that both are visible where they agree. The labels have their
+    names where :func:`names_of_values` finds them, else their values.
 
     The slices divide the area of prediction and ground truth into equal parts. Without either, they are spaced over
     those where the heat is at least half of its maximum. The patient's right side is on the left (radiological
@@ -95,12 +99,14 @@ def draw_outlines(
         shown = ", ".join(f"{name} {p:.2f}" for name, p in classified["probabilities"].items())
         note = f"class {classified['class']} ({shown})"
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    names = names_of_values(prediction, truth, *images)
     title = scan_name(Path(prediction)).removesuffix("_seg")
     if reference is not None:
         values = [value for value in np.union1d(mask, reference) if value]
-        dice = label_dice(mask, reference, values)
-        title += ", Dice " + ", ".join(f"{d:.3f}" for d in dice) if dice else ""
-    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note, title), out)
+        dice = zip(values, label_dice(mask, reference, values))
+        shown = ", ".join(f"{names.get(v, '')} {d:.3f}".strip() for v, d in dice)
+        title += f", Dice {shown}" if shown else ""
+    return save_png(outline_figure(rows, mask, spacing, reference, columns, warmth, note, title, names), out)
 
 
 def _ordered(images: Sequence[str | Path], modalities: Sequence[str]) -> list[Path]:
@@ -140,6 +146,7 @@ def outline_figure(
     warmth: np.ndarray | None = None,
     note: str = "",
     title: str = "",
+    names: Mapping[int, str] = {},
 ) -> Figure:
     """Return the figure of :func:`draw_outlines` for volumes in RAS+ orientation on one grid.
 
@@ -152,6 +159,7 @@ def outline_figure(
         warmth: map of 0 to 1 that colours the last row, or None.
         note: last line of the caption.
         title: line above the slices, or "".
+        names: name of each label value, as far as known.
     """
     from matplotlib.figure import Figure  # here, because it is slow to import
 
@@ -191,13 +199,21 @@ def outline_figure(
         ax.set_title(f"slice {z}", fontsize=8)
     if len(colours) == 1:
         caption = "prediction blue" + ("" if truth is None else ", thin; ground truth red, wide")
+        caption = f"{names[values[0]]}: {caption}" if values and values[0] in names else caption
     else:
-        caption = ", ".join(f"label {value:g} {colour[4:]}" for value, (colour, _) in colours.items())
+        named = {value: names.get(value, f"label {value:g}") for value in colours}
+        caption = ", ".join(f"{named[value]} {colour[4:]}" for value, (colour, _) in colours.items())
         caption += "" if truth is None else "; prediction thin, ground truth wide"
     if title:
-        figure.suptitle(title.replace("$", r"\$"), fontsize=9)
+        figure.suptitle(_wrapped(title, len(slices)), fontsize=9)
+    caption = _wrapped(caption, len(slices))
     figure.supxlabel(f"{caption}\n{note}" if note else caption, fontsize=8)
     return figure
+
+
+def _wrapped(text: str, columns: int) -> str:
+    """Return text in lines of the figure's width, in which matplotlib sees no formula."""
+    return textwrap.fill(text, CAPTION_WIDTH * columns, break_long_words=False).replace("$", r"\$")
 
 
 def _by_area(held: np.ndarray, foreground: np.ndarray, columns: int) -> np.ndarray:
@@ -218,9 +234,12 @@ def _outline(ax: Any, mask: np.ndarray, colour: str, width: float) -> None:
 
 def _scale(ax: Any, spacing: Sequence[float], width: int) -> None:
     """Draw R and L, and a bar of a round number of millimetres, at most a third of the width."""
+    from matplotlib.patheffects import withStroke  # here, because it is slow to import
+
     length = scale_bar(width * spacing[0])
-    end, text = 0.04 + length / spacing[0] / width, {"color": "white", "fontsize": 7, "transform": ax.transAxes}
-    ax.plot([0.04, end], [0.04, 0.04], color="white", linewidth=2, transform=ax.transAxes)
+    seen = {"color": "white", "transform": ax.transAxes, "path_effects": [withStroke(linewidth=3, foreground="black")]}
+    end, text = 0.04 + length / spacing[0] / width, {"fontsize": 7, **seen}  # the dark rim, where the image is bright
+    ax.plot([0.04, end], [0.04, 0.04], linewidth=2, **seen)
     ax.text(0.04, 0.06, f"{length} mm", **text)
     ax.text(0.02, 0.5, "R", **text)
     ax.text(0.98, 0.5, "L", ha="right", **text)

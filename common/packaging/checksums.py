@@ -50,18 +50,16 @@ def check_checksums(folder: Path, may_lack: Collection[str] = ()) -> None:
             raise InputError(f"{path}: not one of the package's files; {fix}")
 
 
-def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
-    """Return the files of a folder that are neither listed, nor list or signature, nor files that a desktop writes."""
-    known = {*listed, LIST, SIGNATURE}
-    return [
-        p for p in _files(folder) if p.relative_to(folder).as_posix() not in known and p.name not in ADDED_BY_DESKTOP
-    ]
-
-
-def unlisted_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that its list does not name, except for the list."""
-    known = {*read_checksums(folder), LIST}
+def unlisted_files(folder: Path, listed: Collection[str]) -> list[Path]:
+    """Return the files of a folder that its list does not name, without the list itself."""
+    known = {*listed, LIST}
     return [path for path in _files(folder) if path.relative_to(folder).as_posix() not in known]
+
+
+def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
+    """Return the unlisted files of a folder, without the signature and the files that a desktop writes."""
+    unlisted = unlisted_files(folder, listed)
+    return [path for path in unlisted if path != folder / SIGNATURE and path.name not in ADDED_BY_DESKTOP]
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

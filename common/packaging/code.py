@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+SUFFIXES = (".py", ".html")  # of code, and of a template beside it
 METHODS = "methods"  # each folder in it is a part of its own; elsewhere each folder or module of the code is
 
 Part = tuple[str, ...]
@@ -37,7 +38,8 @@ def code_of(code: Path, names: Iterable[str]) -> dict[str, str]:
         done.add(part)
         for path in _files(code, part):
             sources[path] = path.read_text(encoding="utf-8")
-            to_do += _imported_parts(path.relative_to(code).parent.parts, sources[path])
+            if path.suffix == ".py":
+                to_do += _imported_parts(path.relative_to(code).parent.parts, sources[path])
     for part in done:  # a folder is importable once those above it are
         for above in range(len(part)):
             path = code.joinpath(*part[:above], "__init__.py")
@@ -52,7 +54,9 @@ def _part_of(module: Iterable[str]) -> Part:
 
 def _files(code: Path, part: Part) -> list[Path]:
     folder = code.joinpath(*part)
-    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    files = [folder.with_suffix(".py")]
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
     if not files or not files[0].is_file():
         raise ValueError(f"{'.'.join((code.name, *part))}: no such module")
     return files

@@ -13,9 +13,10 @@ import torch
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
-from ..record import RunRecord, read_record, record_path
+from ..overlays import known_settings
+from ..record import RunRecord, record_of, record_path
 from ..reporting import mean_scores, named_class_scores, read_case_scores, read_class_scores, scores_file
-from ..rules import check_setting, setting_of
+from ..rules import check_setting
 from .checksums import LIST
 
 META = "_meta_::"  # before the keys of an overlay that change metadata.json; a run reads only the object "_meta_"
@@ -118,16 +119,15 @@ def read_contents(
     folder = bundle / "configs"
     configs = {path.relative_to(folder).as_posix(): read_json(path) for path in sorted(folder.rglob("*.json"))}
     metadata = configs.pop("metadata.json")
-    changes = {} if overlay is None else _read_overlay(bundle.name, overlay, configs, metadata)
+    changes = {} if overlay is None else _read_overlay(overlay, bundle, metadata)
     weights = bundle / "models" / "model.pt" if weights is None else weights
     if not weights.is_file():
         found = "a folder" if weights.is_dir() else "no such file"
         raise InputError(f"{weights}: {found}; train the bundle, or give --weights FILE, such as a training's model.pt")
     state = read_weights(weights)
     files = {name: (bundle / name).read_text(encoding="utf-8").encode() for name in TEXTS}
-    record = None
-    if record_path(weights).is_file():
-        record = read_record(record_path(weights))
+    record = record_of(weights)
+    if record is not None:
         files["models/run.json"] = record_path(weights).read_bytes()
     return Contents(
         bundle=bundle,
@@ -144,20 +144,18 @@ def read_contents(
     )
 
 
-def _read_overlay(
-    name: str, path: Path, configs: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, Any]
-) -> dict[str, Any]:
+def _read_overlay(path: Path, bundle: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an overlay file, of which each must be known to a config or to the metadata."""
     overlay = read_json(path)
     if not isinstance(overlay, dict) or not isinstance(overlay.get("_meta_", {}), dict):
         raise InputError(f"{path}: expected a JSON object of settings and values, with an object under '_meta_'")
     overlay |= {f"{META}{key}": value for key, value in overlay.pop("_meta_", {}).items()}
-    known = {setting_of(key) for config in configs.values() for key in config}
+    known = known_settings(bundle / "configs")
     for key in overlay:
         if key.startswith(META):
             check_setting(key.removeprefix(META), metadata, f"metadata.json, in {path}")
-        else:
-            check_setting(key, known, f"{name}, in {path}")
+        elif not key.startswith("_"):  # a note otherwise
+            check_setting(key, known, f"{bundle.name}, in {path}")
     return overlay
 
 

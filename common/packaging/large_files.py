@@ -17,7 +17,7 @@ def check_url(url: str) -> None:
     """Check that an option is the URL of a folder.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the option is not such a URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https", "file") or not (parts.netloc or parts.path) or '"' in url:

@@ -11,20 +11,24 @@ from pathlib import Path
 import torch
 
 from ..files import dense_json
+from ..record import RECORD_FILE
 from .archive import zip_bytes
 from .card import package_card
 from .code import code_of
 from .configs import WHEEL_IMPORTS, Rewriting, find_wheel
 from .contents import CARD, Contents
+from .views import view_configs
 from .wheel import ENTRY, wheel_bytes, wheel_file
 
 CODE = Path(__file__).parents[1]
+WEIGHTS = "model.pt"
 
 
 def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Contents:
     """Return contents with every file of the package, except for the scripted network and the check sums.
 
-    The code becomes the package ``NAME_vVERSION``, and the configs use it under that name.
+    The code becomes the package ``NAME_vVERSION``, and the configs use it under that name. Two more configs show
+    results.
 
     Args:
         contents: what goes into the package.
@@ -32,6 +36,7 @@ def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Cont
             installed.
     """
     package = f"{contents.name}_v{re.sub('[^0-9a-zA-Z]', '_', contents.version)}"
+    contents = replace(contents, configs={**contents.configs, **view_configs(contents.name)})
     rewriting = Rewriting(contents.configs, CODE.name, package)
     wheel = wheel_file(contents.name, contents.version)
     if code_in_wheel:
@@ -46,12 +51,16 @@ def rewrite_for_package(contents: Contents, code_in_wheel: bool = False) -> Cont
     weights = io.BytesIO()
     torch.save({key: value.contiguous().clone() for key, value in contents.state.items()}, weights)
     digest = hashlib.sha256(weights.getbuffer()).hexdigest()
+    record = contents.record
+    if record is not None and record.weights is not None:  # this file of the weights has other bytes
+        record = replace(record, weights={WEIGHTS: [digest]})
+        contents = replace(contents, files={**contents.files, f"models/{RECORD_FILE}": record.as_bytes()})
     files = {
         **contents.files,
         **({} if code_in_wheel else code),
         **{f"configs/{name}": f"{dense_json(config)}\n".encode() for name, config in configs.items()},
         "configs/metadata.json": f"{dense_json(contents.metadata)}\n".encode(),
-        "models/model.pt": weights.getvalue(),
+        f"models/{WEIGHTS}": weights.getvalue(),
         CARD: package_card(contents, digest).encode(),
     }
     inference = configs["inference.json"]

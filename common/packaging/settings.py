@@ -14,10 +14,11 @@ from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, root_cause
 from ..labels import UNUSED
-from ..options import literal, used_settings
+from ..overlays import used_settings
 from ..record import RECORD_FILE, apply_settings
 from ..reporting import scores_file
 from ..rules import setting_of
+from ..typed_texts import literal
 from .contents import DATA_LICENSE, META, Contents
 from .labels import check_package_labels, check_scored_regions, relabelled
 from .modalities import described_input

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .checksums import SIGNATURE, unlisted_files
+from .checksums import SIGNATURE, read_checksums, unlisted_files
 
 
 def read_private_key(key: Path) -> Any:
@@ -60,8 +60,8 @@ def check_signature(folder: Path, key: Path) -> None:
     signature = folder / SIGNATURE
     if not signature.is_file():
         raise InputError(f"{signature}: no such file; the package is not signed; leave --key out, or ask its maker")
-    unsigned = [path.relative_to(folder) for path in unlisted_files(folder)]
-    files = hashing.Config().set_ignored_paths(paths=unsigned).set_allow_symlinks(True)  # of data beside the package
+    unsigned = [path.relative_to(folder) for path in unlisted_files(folder, read_checksums(folder))]
+    files = hashing.Config().set_ignored_paths(paths=unsigned).set_allow_symlinks(True)  # data beside it may be links
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key).set_hashing_config(files)
     except Exception as error:

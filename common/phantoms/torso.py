@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .geometry import draw_ellipsoids, ellipsoid
+from .bodies import draw_ellipsoids, ellipsoid
 
 TORSO_HU = {"air": -1000, "table": -550, "fat": -100, "muscle": 62, "bone": 420, "marrow": 190, "cord": 35}
 

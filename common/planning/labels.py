@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.layouts import description_of
 from ..data.names import named_channels
 from ..errors import InputError
-from ..files import read_json
-from ..label_names import names_in_list, regions_in_list
+from ..label_names import IGNORE, names_in_list, regions_in_list
 from ..labels import check_labels
 from .cases import CaseFacts
-
-IGNORE = "ignore"  # name of nnU-Net for voxels without annotation
 
 
 def name_labels(dataset_dir: Path, facts: Sequence[CaseFacts]) -> tuple[dict[str, int], dict[str, list[str]], str]:
@@ -76,16 +74,10 @@ def name_channels(dataset_dir: Path, case: dict[str, Any], count: int) -> list[s
     Raises:
         InputError: the data set names another number of channels.
     """
-    named = named_channels(dataset_dir / "dataset.json", _content(dataset_dir))
+    named = named_channels(*description_of(dataset_dir))
     if named and len(named) != count:
         raise InputError(
             f"{dataset_dir / 'dataset.json'}: names {len(named)} channels ({', '.join(named)}), but case "
             f"{case['case']} has {count}; correct the list"
         )
     return named or (["image"] if count == 1 else [f"channel {number}" for number in range(count)])
-
-
-def _content(dataset_dir: Path) -> dict[str, Any]:
-    path = dataset_dir / "dataset.json"
-    content = read_json(path) if path.exists() else {}
-    return content if isinstance(content, dict) else {}

@@ -17,11 +17,11 @@ from ..data import load_cases
 from ..data.folders import channels_in_header
 from ..data.folds import VALIDATION_SHARE
 from ..data.listed_cases import all_items, read_lists
-from ..doctor.machine import cuda_memory
 from ..errors import InputError, root_cause
 from ..files import dense_json, read_json, whole_file
 from ..inferers.windows import computes_bfloat16
-from ..memory import main_memory
+from ..memory import device_memory
+from ..overlays import known_settings
 from ..rules import RULES, check_setting, setting_of
 from .cases import measure_cases
 from .choices import (
@@ -156,7 +156,7 @@ def _read_overlay(path: Path, bundle: Path) -> dict[str, Any]:
     given = read_json(path)
     if not isinstance(given, dict):
         raise InputError(f"{path}: expected a JSON object with settings, found {str(given)[:60]!r}")
-    known = {setting_of(key) for file in (bundle / "configs").rglob("*.json") for key in read_json(file)}
+    known = known_settings(bundle / "configs")
     for key, value in given.items():
         check_setting(key, known, f"{bundle.name}, in {path}")
         is_expression = isinstance(value, str) and value.startswith(("$", "@"))
@@ -219,7 +219,7 @@ def _choose_patch(
         parser["roi_size"] = patch
         return update_cost(parser, patch, batch, most)
 
-    memory = cuda_memory() if device.type == "cuda" else main_memory()
+    memory = device_memory(device)
     most = int(SHARE_OF_MEMORY * (UNKNOWN_MEMORY if memory is None else memory.free))
     try:
         return choose_patch(shape, divisors, most, hours * PER_HOUR / LEAST_UPDATES, cost)

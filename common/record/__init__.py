@@ -3,7 +3,7 @@
 from .apply import apply_settings, check_unseen, use_record
 from .create import run_record
 from .identity import digest_of
-from .run_record import RECORD_FILE, UNTRAINED, RunRecord, made_by, read_record, record_path
+from .run_record import RECORD_FILE, UNTRAINED, RunRecord, made_by, read_record, record_of, record_path
 
 __all__ = [
     "RECORD_FILE",
@@ -14,6 +14,7 @@ __all__ = [
     "digest_of",
     "made_by",
     "read_record",
+    "record_of",
     "record_path",
     "run_record",
     "use_record",

@@ -15,8 +15,9 @@ from ..data.folds import SECTIONS
 from ..data.names import first_names
 from ..errors import InputError, show_input_errors_in_one_line
 from ..files import read_json
-from ..options import Given, running_config, used_settings
+from ..overlays import used_settings
 from ..rules import RULES, parse_bool, setting_of
+from ..running_config import Given, running_config
 from .create import read_cases
 from .identity import case_identities, digest_of
 from .run_record import RunRecord, read_records, record_path
@@ -98,6 +99,7 @@ def apply_settings(
     """
     for key, value in settings.items():
         _check_range(key, value, path)
+        _check_list(parser, key, value, path)
         if _is_the_same(parser, key, value, settings):
             continue
         if key in parser.get(""):
@@ -124,6 +126,13 @@ def _check_range(key: str, value: Any, path: Path) -> None:
         raise InputError(
             f"{path}: 'settings': {key} is {json.dumps(value)}; expected {RULES[key].expected}; use the file that the "
             "training wrote"
+        )
+
+
+def _check_list(parser: ConfigParser, key: str, value: Any, path: Path) -> None:
+    if isinstance(parser.get("").get(key), list) and not isinstance(value, list):
+        raise InputError(
+            f"{path}: 'settings': {key} is {json.dumps(value)}; expected a list; use the file that the training wrote"
         )
 
 

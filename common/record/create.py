@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,15 @@ from ..data.foreground import check_foreground
 from ..data.listed_cases import files_of, read_lists, resolve_case
 from ..data.spacing import grid_summary
 from ..data.volumes import read_grid
-from ..options import running_config, used_settings
+from ..errors import InputError
+from ..overlays import used_settings
 from ..processes import gather
-from .identity import case_identities
+from ..running_config import running_config
+from .identity import case_identities, first_shared
 from .run_record import RunRecord
 from .settings import resolved_setting
+
+logger = logging.getLogger(__name__)
 
 
 def run_record(
@@ -46,7 +51,8 @@ def run_record(
         the record; None in all but the first process of a distributed run.
 
     Raises:
-        InputError: no label of a data set has foreground, and the network only segments.
+        InputError: no label of a data set has foreground, and the network only segments; or a case or a patient both
+            trains and validates.
     """
     parser, _ = running_config()
     # A network that also classifies learns from cases without a lesion, too.
@@ -67,6 +73,9 @@ def run_record(
         and isinstance(value, (bool, int, float))
         and key not in ("resume", "distributed", "save_execute_config")
     }
+    trained, validated = case_identities(train_cases), case_identities(validation_cases)
+    tested = case_identities(_test_cases(Path(dataset_dir), fold))
+    _check_apart(trained, validated, tested)
     meta = parser.get("_meta_", {})
     return RunRecord(
         bundle={"name": str(meta.get("name", "")), "version": str(meta.get("version", ""))},
@@ -75,12 +84,30 @@ def run_record(
         fold=fold,
         seed=int(seed),
         scans=grid_summary(read_grid(files_of(case)[0])[1] for case in train_cases if _is_on_disk(case)),
-        train_cases=case_identities(train_cases),
-        validation_cases=case_identities(validation_cases),
-        test_cases=case_identities(_test_cases(Path(dataset_dir), fold)),
+        train_cases=trained,
+        validation_cases=validated,
+        test_cases=tested,
         versions={"monai-paper-bundles": _own_version(), "monai": monai.__version__, "torch": torch.__version__},
         command=_command(),
     )
+
+
+def _check_apart(trained: list[dict], validated: list[dict], tested: list[dict]) -> None:
+    """Check that no case and no patient is in two lists.
+
+    Raises:
+        InputError: one trains and validates, so the validation would choose the best epoch by a case that it has seen.
+    """
+    if shared := first_shared(validated, trained):
+        raise InputError(
+            f"the validation case {shared}, trains too; remove it from one list, name one patient in one list only, or "
+            "train without validation by --validation_share 0"
+        )
+    for name, seen in (("training", trained), ("validation", validated)):
+        if shared := first_shared(tested, seen):
+            logger.warning(
+                "the test case %s, is under %s too; an evaluation of these weights will refuse it", shared, name
+            )
 
 
 def _is_on_disk(case: Mapping) -> bool:

@@ -15,7 +15,10 @@ from ..files import sha256
 
 
 def case_identities(cases: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """Return name, patient and SHA-256 of image and label of each case, read in four threads."""
+    """Return name, patient and SHA-256 of image and label of each case, read in four threads.
+
+    A case with a ``class`` or a ``label_code`` keeps it, because a training learns from them too.
+    """
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(_identity, cases))
 
@@ -27,7 +30,20 @@ def _identity(case: Mapping) -> dict[str, Any]:
         "patient": None if patient is None else str(patient),
         "image": digest_of(case.get("image")),
         "label": digest_of(case.get("label")),
+        **{key: case[key] for key in ("class", "label_code") if isinstance(case.get(key), (str, int, float))},
     }
+
+
+def first_shared(cases: Sequence[Mapping], others: Sequence[Mapping]) -> str:
+    """Return text on the first of some cases that has the image or the patient of another case, or ""."""
+    images = {other["image"]: other["case"] for other in others if other.get("image")}
+    patients = {other["patient"]: other["case"] for other in others if other.get("patient") is not None}
+    for case in cases:
+        if case.get("image") in images:
+            return f"{case['case']}, with the same image as {images[case['image']]}"
+        if case.get("patient") in patients:
+            return f"{case['case']}, of the same patient {case['patient']} as {patients[case['patient']]}"
+    return ""
 
 
 def digest_of(files: Any) -> str | None:

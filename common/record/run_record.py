@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class RunRecord:
         init_weights: name and SHA-256 of the ``file`` of weights that the training began from, or None.
         init_cases: cases that trained or validated these weights or those before them, by the record beside the file;
             None without such a record.
+        changes: what changed each time that the training resumed: the ``epoch`` after which it resumed, and the new
+            values of ``training``; None if nothing changed.
+        weights: SHA-256 of each file of weights that the training wrote, the latest first and the one before it, by
+            the name of the file; None in a record of an earlier version.
     """
 
     bundle: dict[str, str]
@@ -51,11 +55,38 @@ class RunRecord:
     command: str
     init_weights: dict[str, str] | None = None
     init_cases: list[dict[str, Any]] | None = None
+    changes: list[dict[str, Any]] | None = None
+    weights: dict[str, list[str]] | None = None
 
     @property
     def seen_cases(self) -> list[dict[str, Any]]:
         """Return the cases that trained or validated the weights, or the weights that the training began from."""
         return [*self.train_cases, *self.validation_cases, *(self.init_cases or [])]
+
+    def resumed(self, now: RunRecord, epoch: int) -> RunRecord:
+        """Return this record of a training that resumes, with what has changed.
+
+        Args:
+            now: record of the training as it goes on.
+            epoch: last complete epoch.
+        """
+        used = dict(self.training)
+        for change in self.changes or ():
+            used |= change["training"]
+        changed = {key: value for key, value in now.training.items() if used.get(key) != value}
+        if not changed:
+            return self
+        return dataclasses.replace(self, changes=[*(self.changes or ()), {"epoch": epoch, "training": changed}])
+
+    def with_weights(self, name: str, digest: str) -> RunRecord:
+        """Return the record of a training that writes a file of weights.
+
+        The record keeps the digest of the file before, because a training may end before it replaces the file.
+        """
+        known = (self.weights or {}).get(name, [])
+        if known[:1] == [digest]:
+            return self
+        return dataclasses.replace(self, weights={**(self.weights or {}), name: [digest, *known[:1]]})
 
     def write(self, folder: str | Path) -> None:
         """Write ``folder/run.json``.
@@ -64,7 +95,11 @@ class RunRecord:
             InputError: a file lies there that is not a record.
         """
         with whole_file(Path(folder) / RECORD_FILE, is_record) as partial:
-            partial.write_text(dense_json(dataclasses.asdict(self)) + "\n", "utf-8", "backslashreplace")
+            partial.write_bytes(self.as_bytes())
+
+    def as_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return (dense_json(dataclasses.asdict(self)) + "\n").encode("utf-8", "backslashreplace")
 
     def check_resumes(self, before: RunRecord, path: Path) -> None:
         """Check that this training can continue the one recorded before.
@@ -94,15 +129,25 @@ class RunRecord:
                     "--ckpt_dir"
                 )
         for key in ("train_cases", "validation_cases"):
-            own, recorded = getattr(self, key), getattr(before, key)
-            changed = sorted(
-                {c["case"] for c in own if c not in recorded} | {c["case"] for c in recorded if c not in own}
-            )
-            if changed:
+            if changed := changed_cases(getattr(self, key), getattr(before, key)):
                 raise InputError(
                     f"{key}: {first_names(changed)} differ from the cases in {path}; resume with the same data, or "
                     "train into another --ckpt_dir"
                 )
+
+
+def changed_cases(own: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the cases that differ between two lists.
+
+    A record of an earlier version has fewer entries for each case. Only entries of both lists are compared.
+    """
+    ones, others = ({case["case"]: case for case in cases} for cases in (own, recorded))
+    changed = ones.keys() ^ others.keys()
+    for name in ones.keys() & others.keys():
+        one, other = ones[name], others[name]
+        if any(one[key] != other[key] for key in one.keys() & other.keys()):
+            changed.add(name)
+    return sorted(changed)
 
 
 def record_path(weights: str | Path) -> Path:
@@ -131,20 +176,19 @@ def read_record(path: Path) -> RunRecord:
         kind = {"dict": dict, "list": list, "str": str, "int": int}[str(field.type).split("[")[0].split(" ")[0]]
         if content[key] is None and str(field.type).endswith("| None"):
             continue
-        if not isinstance(content[key], kind):
+        if not isinstance(content[key], kind) or isinstance(content[key], bool):
             raise InputError(f"{path}: '{key}' is {content[key]!r}; expected {field.type}")
-        if kind is list and not all(
-            isinstance(case, dict) and isinstance(case.get("case"), str) for case in content[key]
-        ):
-            raise InputError(f"{path}: '{key}' is not a list of cases; use the file that the training wrote")
-        if kind is list and not all(
-            case.get(name) is None or isinstance(case[name], str)
-            for case in content[key]
-            for name in ("patient", "image", "label")
-        ):
-            raise InputError(f"{path}: '{key}': expected text or null as patient, image and label of a case")
+        if key.endswith("_cases"):
+            _check_cases(path, key, content[key])
+    if not all(
+        isinstance(change, dict) and isinstance(change.get("training"), dict) for change in content.get("changes") or ()
+    ):
+        raise InputError(f"{path}: 'changes' is {content['changes']!r}; use the file that the training wrote")
+    if not all(isinstance(digests, list) for digests in (content.get("weights") or {}).values()):
+        raise InputError(f"{path}: 'weights' is {content['weights']!r}; expected a list of SHA-256 for each file")
     spacing = content["scans"].get("spacing", {})
-    if not isinstance(spacing, dict) or not all(isinstance(v, list) and len(v) == 3 for v in spacing.values()):
+    is_summary = isinstance(spacing, dict) and (not spacing or {"min", "median", "max"} <= spacing.keys())
+    if not is_summary or not all(map(_are_three_numbers, spacing.values())):
         raise InputError(
             f"{path}: 'scans': spacing is {spacing!r}; expected three numbers for each of min, median and max"
         )
@@ -152,6 +196,18 @@ def read_record(path: Path) -> RunRecord:
     if not isinstance(network, dict) or not isinstance(network.get("_target_"), str):
         raise InputError(f"{path}: 'settings': network_def is {network!r}; expected a component with a _target_")
     return RunRecord(**content)
+
+
+def _check_cases(path: Path, key: str, cases: Sequence[Any]) -> None:
+    if not all(isinstance(case, dict) and isinstance(case.get("case"), str) for case in cases):
+        raise InputError(f"{path}: '{key}' is not a list of cases; use the file that the training wrote")
+    names = ("patient", "image", "label")
+    if not all(case.get(name) is None or isinstance(case[name], str) for case in cases for name in names):
+        raise InputError(f"{path}: '{key}': expected text or null as patient, image and label of a case")
+
+
+def _are_three_numbers(values: Any) -> bool:
+    return isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)
 
 
 def is_record(path: Path) -> bool:
@@ -164,10 +220,34 @@ def is_record(path: Path) -> bool:
 
 
 def read_records(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:
-    """Read the records beside files of weights; weights without a record are left out."""
+    """Read the records beside files of weights; weights without a record are left out.
+
+    Raises:
+        InputError: as :func:`record_of`.
+    """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
-    paths = [record_path(file) for file in files if str(file) != UNTRAINED]
-    return [read_record(path) for path in dict.fromkeys(paths) if path.is_file()]
+    records = {record_path(file): record_of(file) for file in files if str(file) != UNTRAINED}
+    return [record for record in records.values() if record is not None]
+
+
+def record_of(weights: str | Path) -> RunRecord | None:
+    """Read the record beside a file of weights; return None if there is none.
+
+    Raises:
+        InputError: as :func:`read_record`, or the record is that of other weights.
+    """
+    path, file = record_path(weights), Path(weights)
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    recorded = (record.weights or {}).get(file.name)
+    if recorded and file.is_file() and (found := sha256(file)) not in recorded:
+        raise InputError(
+            f"{path}: the record of other weights than {file.name} (SHA-256 {found[:8]} here, "
+            f"{' or '.join(str(digest)[:8] for digest in recorded)} in the record); put the {RECORD_FILE} of these "
+            "weights beside them, or remove it to use weights without a record"
+        )
+    return record
 
 
 def made_by(weights: str | Path | Sequence[str | Path]) -> dict[str, str]:

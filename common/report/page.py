@@ -12,36 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from ..data.listed_cases import read_lists, resolve_case
-from ..data.names import named_channels
 from ..errors import InputError
 from ..figures import (
     bland_altman_figure,
     distribution_figure,
     label_dice,
+    names_of_values,
     paired_figure,
     read_mask,
     read_on_grid,
     roc_figure,
 )
 from ..files import check_replaceable, whole_file
-from ..label_names import names_in_list
 from ..reporting import (
     compare_paired,
     deviation,
     mean,
+    missing_results,
     read_case_scores,
     read_classes,
     read_classification,
     scores_file,
 )
+from .cases import ENDING, cases_of_masks, masks_in
 from .slices import case_slices
 
 BUDGET = 7_000_000  # bytes of all images of a page
-ENDING = "_seg.nii.gz"
 TRUTH = "ground truth"
 MARK = "<!-- report of python -m common -->"
-SECTIONS = ("test", "validation", "training")
 
 
 def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: str | Path | None = None) -> Path:
@@ -50,14 +48,14 @@ def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: s
     Args:
         runs: name and folder of each evaluation or inference. A folder may have both scores and masks.
         out: HTML file; only a report is replaced.
-        dataset_dir: folder with the ``dataset.json`` of the cases, for scans and ground truth of the masks.
+        dataset_dir: folder of the scans of the masks; a ``dataset.json`` in it also names their ground truth.
 
     Raises:
         InputError: jinja2 or matplotlib is missing, a folder has no results, or ``out`` is another file.
     """
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"report: {package} is not installed; pip install 'monai-paper-bundles[pictures]'")
+            raise InputError(f"report: {package} is not installed; pip install jinja2 matplotlib")
     import jinja2  # here, because it is optional
 
     out = Path(out)
@@ -68,17 +66,14 @@ def write_report(runs: Mapping[str, str | Path], out: str | Path, dataset_dir: s
     classes: dict[str, list[dict[str, Any]]] = {}
     masks: dict[str, dict[str, Path]] = {}
     for name, folder in ((name, Path(folder)) for name, folder in runs.items()):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give folders of evaluations or inferences")
         if scores_file(folder).is_file():
             scores[name] = read_case_scores(folder)
         if (folder / "classes.csv").exists():
             classes[name] = read_classes(folder / "classes.csv")
-        found = {file.name.removesuffix(ENDING): file for file in sorted(folder.glob(f"*{ENDING}"))}
-        if found:
+        if found := masks_in(folder):
             masks[name] = found
         if name not in {*scores, *classes, *masks}:
-            raise InputError(f"{folder}: no scores.csv, classes.csv or *{ENDING}; give an evaluation or an inference")
+            raise missing_results(folder, "scores.csv", "classes.csv", f"*{ENDING}")
     if masks and dataset_dir is None:
         raise InputError(f"{runs[next(iter(masks))]}: has masks; add --dataset_dir, the folder with their scans")
     cases = _cases(masks, dataset_dir)
@@ -151,34 +146,25 @@ def _cases(masks: Mapping[str, Mapping[str, Path]], dataset_dir: str | Path | No
     """Return the cases with masks as values for the template."""
     if not masks or dataset_dir is None:
         return []
-    root = Path(dataset_dir)
-    listing = read_lists(root, validation_share=0)
-    items = [
-        resolve_case(root, item, (), labelled="label" in item) for name in SECTIONS for item in listing.get(name) or []
-    ]
-    listed = {item["case"]: item for item in items}
-    names = list(dict.fromkeys(case for found in masks.values() for case in found))
-    missing = [name for name in names if name not in listed]
-    if missing:
-        raise InputError(f"{root / 'dataset.json'}: no case {missing[0]}, which has a mask; give its data list")
-    modalities = named_channels(root / "dataset.json", listing)
-    known = names_in_list(root)
+    firsts: dict[str, Path] = {}
+    for found in masks.values():
+        firsts = {**found, **firsts}
     cases = []
-    for name in names:
-        files = {run: found[name] for run, found in masks.items() if name in found}
-        cases.append(_case(listed[name], files, modalities, known, BUDGET // len(names)))
+    for case in cases_of_masks(firsts, dataset_dir):
+        files = {run: found[case["case"]] for run, found in masks.items() if case["case"] in found}
+        cases.append(_case(case, files, Path(dataset_dir), BUDGET // len(firsts)))
     return sorted(cases, key=lambda case: min((min(d) for d in case["dice"] if d), default=2.0))  # the worst first
 
 
 def _case(
     case: Mapping[str, Any],
     files: Mapping[str, Path],
-    modalities: Sequence[str],
-    known: Mapping[int, str],
+    root: Path,
     budget: int,
 ) -> dict[str, Any]:
     """Return a case as values for the template."""
     first = next(iter(files.values()))
+    known = names_of_values(first, root / "dataset.json")
     reference, affine = read_mask(first)
     images = [case["image"]] if isinstance(case["image"], str) else case["image"]
     rows = []
@@ -186,8 +172,8 @@ def _case(
         volume = read_on_grid(path, first, reference, affine, channels=True)
         channels = [volume] if volume.ndim == 3 else [volume[..., c] for c in range(volume.shape[3])]
         rows += [(path.name, channel) for channel in channels]
-    if len(modalities) == len(rows):
-        rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)]
+    if len(case["modalities"]) == len(rows):
+        rows = [(name, volume) for name, (_, volume) in zip(case["modalities"], rows)]
     labelled = {TRUTH: Path(case["label"])} if "label" in case else {}
     layers = {
         name: read_on_grid(path, first, reference, affine, labels=True)

@@ -27,7 +27,7 @@ from .scores import (
     scores_file,
     write_scores,
 )
-from .tables import check_table, own_table
+from .tables import check_table, missing_results, noted_tables, own_table
 
 __all__ = [
     "calibration",
@@ -42,7 +42,9 @@ __all__ = [
     "holm",
     "mean",
     "mean_scores",
+    "missing_results",
     "named_class_scores",
+    "noted_tables",
     "own_table",
     "paired_difference",
     "read_case_scores",

@@ -29,8 +29,8 @@ def calibration(probabilities: ArrayLike, truth: Sequence[int]) -> dict[str, flo
 def brier_score(p: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean over the cases of ``sum_c (p_c - y_c)^2``, where y_c is 1 for the true class, else 0.
 
-    With two classes half of it, the usual ``(p - y)^2`` of the positive class, as scikit-learn's ``brier_score_loss``.
-    So the range is 0 to 1 with two classes, and 0 to 2 with more.
+    With two classes, the sum is halved. This gives the usual ``(p - y)^2`` of the positive class, as in scikit-learn's
+    ``brier_score_loss``. So the range is 0 to 1 with two classes, and 0 to 2 with more.
     """
     squares = ((p - np.eye(p.shape[1])[truth]) ** 2).sum(axis=1)
     return float(squares.mean() / (2 if p.shape[1] == 2 else 1))

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import read_json, whole_file
 from .calibration import calibration
 from .formats import Row, format_table, read_rows
-from .tables import own_table
+from .tables import missing_results, own_table
 
 PROBABILITY = "probability "
 SCORE_HEADER = ["name", "value"]
@@ -67,6 +67,8 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
             if not all(0 <= p <= 1 for p in values):
                 raise ValueError(f"case {row['case']}: a probability is not from 0 to 1")
         return rows
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing_results(Path(path).parent, Path(path).name) from error
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a table of classes as evaluation writes it ({error})") from error
 

@@ -67,7 +67,7 @@ def on_same_cases(runs: Mapping[str, Scores], common_cases: bool, other_fix: str
     Args:
         runs: scores of the cases of each run.
         common_cases: a run may have other cases too, which are left out.
-        other_fix: another way out for the end of the message.
+        other_fix: second remedy, for the end of the message.
 
     Raises:
         InputError: the runs have different cases and may not, or no case is common to all.

@@ -1,4 +1,4 @@
-"""Lay out rows of cells as a table: text for the eye, Markdown for a page, CSV for other programs; read a CSV."""
+"""Write rows of cells as a table (text, Markdown or CSV), and read a CSV file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def format_table(rows: Sequence[Row], format: str = "text") -> str:
         format: ``text``, ``markdown`` or ``csv``.
 
     Raises:
-        UsageError: the format is another word.
+        UsageError: the format is unknown.
     """
     check_format(format)
     decimals = 6 if format == "csv" else 4
@@ -54,10 +54,10 @@ def format_table(rows: Sequence[Row], format: str = "text") -> str:
 
 
 def check_format(format: str) -> None:
-    """Check that :func:`format_table` has a format.
+    """Check that :func:`format_table` knows a format.
 
     Raises:
-        UsageError: it has not.
+        UsageError: the format is unknown.
     """
     if format not in _FORMATS:
         raise UsageError(f"--format {format}: expected one of {', '.join(_FORMATS)}")

@@ -10,12 +10,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from ..label_names import names_by_values
+from ..label_names import BACKGROUND, IGNORE, names_by_values
 
 SUMMARY = "summary.json"
 SCORES = ("Dice", "IoU")  # the others in the file are numbers of voxels
 LEVELS_ABOVE = 3  # nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION/fold_N/validation
-NOT_SCORED = ("background", "ignore")
+NOT_SCORED = (BACKGROUND, IGNORE)
 
 
 def read_summary(path: str | Path) -> list[dict[str, Any]]:

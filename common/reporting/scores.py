@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from .formats import Row, format_table, read_rows
 from .nnunet_summary import SUMMARY, read_summary
-from .tables import own_table
+from .tables import missing_results, own_table
 
 TABLE = "scores.csv"
 
@@ -45,7 +45,7 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     try:
         return [{"case": row.pop("case"), **{k: float(v) for k, v in row.items()}} for row in read_rows(path)]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: no such file; give the folder of an evaluation, which holds scores.csv") from error
+        raise missing_results(Path(path).parent, Path(path).name) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of scores as evaluation writes it ({error})") from error
 

@@ -16,6 +16,7 @@ from ..files import MARK, check_replaceable, is_own_json, read_json, sha256, who
 
 RECORD = "made_by.json"
 SHOWN = 16  # characters of a value in a message
+SHOWN_FILES = 3  # in a message
 
 
 @contextmanager
@@ -61,6 +62,33 @@ def check_table(path: str | Path, made_by: Mapping[str, str] | None = None) -> N
                     f"{path}: made by another run ({name} {_shown(there.get(name))}, this run has "
                     f"{_shown(here.get(name))}); choose another folder for this run"
                 )
+
+
+def missing_results(folder: Path, *patterns: str) -> InputError:
+    """Return an error about a folder without results, which says what it has and which folder below it has results.
+
+    Args:
+        folder: folder that a user gave.
+        patterns: names of the files that were expected there, such as ``scores.csv``.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        return InputError(f"{folder}: {found}; give the folder of an evaluation or an inference")
+    names = sorted(path.name for path in folder.iterdir())
+    shown = ", ".join(names[:SHOWN_FILES]) + (", ..." if len(names) > SHOWN_FILES else "")
+    below = sorted(path.parent for pattern in patterns for path in folder.glob(f"*/{pattern}"))
+    fix = f"give {below[0]}, which has it" if below else "give the --output_dir of an evaluation or an inference"
+    return InputError(f"{folder}: no {' or '.join(patterns)}; found {shown or 'an empty folder'}; {fix}")
+
+
+def noted_tables(folder: str | Path) -> list[Path]:
+    """Return the paths of the tables that this project has written into a folder; a user may have removed some.
+
+    Raises:
+        InputError: the record of the tables was changed.
+    """
+    check_replaceable(Path(folder) / RECORD, is_own_json)
+    return [Path(folder) / name for name in _noted(Path(folder))]
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from monai.utils import optional_import
 
 from ..data.dicom import is_series, ordered_slices
 from ..data.dicom_headers import Slice
+from ..data.label_table import label_colours
 from ..errors import InputError, UsageError
 from ..files import read_json, whole_file
 from ..labels import check_labels, segments_of_labels
 from ..tensors import as_tensor
-from .label_table import label_colours
 
 if TYPE_CHECKING:
     import pydicom

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class CheckHounsfieldd(MapTransform):
 
 def _not_hounsfield(values: np.ndarray) -> str | None:
     """Return why values cannot come from a CT in Hounsfield units and what to do, or None if they can."""
-    if (different := len(np.unique(values))) <= FEW_VALUES:
+    if (different := _different(values)) <= FEW_VALUES:
         return f"{different} different values, {A_LABEL}"
     values = values[(values > PADDING_HU) & (values <= LARGEST_HU)]
 
@@ -129,7 +130,7 @@ class CheckMRId(MapTransform):
 
 def _not_mri(values: np.ndarray) -> str | None:
     """Return why values cannot come from MRI and what to do, or None if they can."""
-    if (different := len(np.unique(values))) <= FEW_VALUES:
+    if (different := _different(values)) <= FEW_VALUES:
         return f"{different} different values, {A_LABEL}"
     above = values[values > 0.01]
     if values.min() >= 0 and values.max() <= 1 and len(above) and float((above > 0.99).mean()) > 0.1:
@@ -138,6 +139,12 @@ def _not_mri(values: np.ndarray) -> str | None:
     if air > 0.01 and values.min() > -LARGEST_HU and _not_hounsfield(values) is None:
         return f"{air:.0%} of the voxels are air in Hounsfield units, as in a CT; give an MRI"
     return None
+
+
+def _different(values: np.ndarray) -> int:
+    """Return the number of different values, or one above :data:`FEW_VALUES` if the first thousand have as many."""
+    first = len(np.unique(values[:1000]))
+    return first if first > FEW_VALUES else len(np.unique(values))
 
 
 def without_hot_voxels(volume: Tensor, name: str) -> Tensor:
@@ -159,9 +166,10 @@ def without_hot_voxels(volume: Tensor, name: str) -> Tensor:
         return volume
     usual, large = np.quantile(distances, (0.5, 0.98))
     reach = HOT_FACTOR * min(float(large), 1000 * float(usual))
-    hot = (volume > median + reach) | (volume < median - reach)
-    if not hot.any():
+    lowest, highest = volume.aminmax()
+    if not (highest > median + reach or lowest < median - reach):
         return volume
+    hot = (volume > median + reach) | (volume < median - reach)
     kept = volume[~hot]
     logger.warning(
         "%s: %d voxels lie far beyond all others, such as %g; limited to the others' range, %g to %g",
@@ -174,9 +182,22 @@ def _sample(volume: Tensor) -> np.ndarray:
     """Return the values of a volume, float64: all of them, or :data:`SAMPLE` of them drawn uniformly."""
     array = as_tensor(volume).cpu().numpy()
     if array.size > SAMPLE:
-        rng = np.random.default_rng(0)
-        array = array[tuple(rng.integers(n, size=SAMPLE) for n in array.shape)]
+        axes = tuple(np.argsort(array.strides, kind="stable")[::-1].tolist())
+        array = array.transpose(axes).reshape(-1)[_places(array.shape, axes)]
     return array.ravel().astype(np.float64)
+
+
+@lru_cache(maxsize=1)  # the channels of a scan have one shape
+def _places(shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+    """Return :data:`SAMPLE` places drawn uniformly in a volume, counted in the order of its memory.
+
+    Args:
+        shape: size of the volume along each axis.
+        axes: its axes, that with the largest stride first.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(n, size=SAMPLE) for n in shape]
+    return np.ravel_multi_index([drawn[axis] for axis in axes], [shape[axis] for axis in axes])
 
 
 class ClipScaled(MapTransform):

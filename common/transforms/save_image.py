@@ -10,9 +10,10 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
+from ..data.label_table import label_table
 from ..data.nifti_writer import AtomicNibabelWriter
 from ..tensors import affine_of, as_tensor
-from .label_table import label_table, write_colours
+from .colour_files import write_colours
 
 VOLUMES = "volumes_ml"  # entry of a case: the volume of each label
 

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
-from benchmarks.volumes import CT_AFFINE, ORGANS, ensure_brain, ensure_ct, tumour_masks
+from benchmarks import volumes
+from benchmarks.volumes import CT_AFFINE, ORGANS, ct_volume, ensure_brain, ensure_ct, tumour_masks
+
+made_once = functools.cache(ct_volume)
+
+
+@pytest.fixture(autouse=True)
+def _one_ct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the CT once for all tests; it takes seconds."""
+    monkeypatch.setattr(volumes, "ct_volume", made_once)
 
 
 def test_a_ct_has_a_body_with_organs_in_air(tmp_path: Path) -> None:

@@ -12,25 +12,32 @@ from typing import Any
 import pytest
 
 from ..methods.mmfnet.tiny import MMFNET
+from ..warm_python import WarmPython
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs ``python -m`` with arguments in an empty folder."""
-    (tmp_path / "elsewhere").mkdir()
+    return _command(tmp_path, subprocess.run)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=tmp_path / "elsewhere",
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
 
-    return run
+@pytest.fixture
+def warm_command(tmp_path: Path, warm_python: WarmPython) -> Callable[..., subprocess.CompletedProcess]:
+    """Return the function of ``command`` for tests to which the imports of a process do not matter."""
+    return _command(tmp_path, warm_python.run)
+
+
+def _command(folder: Path, run: Callable) -> Callable[..., subprocess.CompletedProcess]:
+    (folder / "elsewhere").mkdir()
+    return lambda *arguments: run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder / "elsewhere",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 @pytest.fixture

@@ -20,12 +20,13 @@ from monai.bundle import ConfigWorkflow, create_workflow
 from common.logs import LOG_FILE
 
 from ..conftest import BUNDLES
-from .commands import bundle_run, command, weights  # noqa: F401  (fixtures)
+from ..warm_python import WarmPython
+from .commands import bundle_run, command, warm_command, weights  # noqa: F401  (fixtures)
 from .packed import pack_tiny
 
 
 @pytest.fixture(scope="session")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def packed(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> Callable[[Path], Path]:
     """Return a function that packs a bundle with a narrow network and returns the folder of its package.
 
     All processes of pytest-xdist share the packages, so no test may change them.
@@ -39,7 +40,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
         package = dist / bundle.name
         with FileLock(dist.parent / f"{bundle.name}.lock"):
             if not package.exists():
-                pack_tiny(bundle, dist, {})
+                with warm_python.in_packing():
+                    pack_tiny(bundle, dist, {})
         return package
 
     return pack

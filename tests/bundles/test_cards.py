@@ -25,6 +25,12 @@ def test_a_card_has_at_most_150_lines(bundle: Path) -> None:
 
 
 @of_bundles
+def test_the_commands_of_a_card_fit_a_page(bundle: Path) -> None:
+    blocks = re.findall(r"^```\n(.*?)^```$", card_of(bundle), re.MULTILINE | re.DOTALL)
+    assert blocks and not [line for block in blocks for line in block.splitlines() if len(line) > 98]
+
+
+@of_bundles
 def test_the_sections_of_a_card_begin_with_its_use(bundle: Path) -> None:
     sections = re.findall(r"^## (.+)$", card_of(bundle), re.MULTILINE)
     shipped = (bundle / "models" / "model.pt").exists() and (bundle / "sample").exists()

@@ -30,7 +30,7 @@ def test_inference(command: Callable, bundle_run: Callable, weights: Path, cohor
 
 
 @pytest.mark.slow
-def test_ensemble_inference(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
+def test_ensemble_inference(warm_command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
     """Give lists and words as text, as a shell does."""
     for seed in (0, 5):
         torch.save(sure_of_parts(seed=seed).state_dict(), tmp_path / f"{seed}.pt")
@@ -42,7 +42,7 @@ def test_ensemble_inference(command: Callable, bundle_run: Callable, cohort: Cal
         "clean": "false",
         "label_code": "brats2023",
     }
-    done = command(*bundle_run("inference", "ensemble", bundle=OMNET, dataset_dir=cohort(OMNET), **options))
+    done = warm_command(*bundle_run("inference", "ensemble", bundle=OMNET, dataset_dir=cohort(OMNET), **options))
     assert done.returncode == 0, done.stderr
     maps = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out").glob("*_seg.nii.gz")]
     assert len(maps) == 2
@@ -53,7 +53,7 @@ def test_ensemble_inference(command: Callable, bundle_run: Callable, cohort: Cal
 
 @pytest.mark.slow
 def test_case_names_keep_their_text(
-    command: Callable, bundle_run: Callable, busy_weights: Callable, cohort: Callable, tmp_path: Path
+    warm_command: Callable, bundle_run: Callable, busy_weights: Callable, cohort: Callable, tmp_path: Path
 ) -> None:
     busy_weights(MPUNET)
     scan = (cohort(MPUNET) / "images" / "case_004.nii.gz").read_bytes()
@@ -61,32 +61,34 @@ def test_case_names_keep_their_text(
     for name in ("007", "12", "1e3"):
         (tmp_path / "scans" / f"{name}.nii.gz").write_bytes(scan)
     options = {"bundle": MPUNET, "dataset_dir": tmp_path / "scans", "probabilities": "true"}
-    done = command(*bundle_run("inference", cases="007,1e3", **options))
+    done = warm_command(*bundle_run("inference", cases="007,1e3", **options))
     assert done.returncode == 0, done.stderr
     names = {f"{name}_{kind}.nii.gz" for name in ("007", "1e3") for kind in ("seg", "prob")}
     assert results_in(tmp_path / "out") == {*names, "inference.log"}
-    done = command(*bundle_run("inference", cases="12", resume="true", **options))
+    done = warm_command(*bundle_run("inference", cases="12", resume="true", **options))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "12_prob.nii.gz").exists()
-    done = command(*bundle_run("inference", cases="7,12", **options))
+    done = warm_command(*bundle_run("inference", cases="7,12", **options))
     assert_ends_in_one_line(done, "--cases 7: no such case in dataset_dir=", "which has 3: 007, 12, 1e3")
 
 
 @pytest.mark.slow
 def test_inference_without_data_ends_in_one_line(
-    command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path
+    warm_command: Callable, bundle_run: Callable, weights: Path, tmp_path: Path
 ) -> None:
-    done = command(*bundle_run("inference", dataset_dir=tmp_path / "nowhere"))
+    done = warm_command(*bundle_run("inference", dataset_dir=tmp_path / "nowhere"))
     assert_ends_in_one_line(done, str(tmp_path / "nowhere"))
 
 
 @pytest.mark.slow
-def test_training_without_a_data_list_ends_in_one_line(command: Callable, bundle_run: Callable, tmp_path: Path) -> None:
-    done = command(*bundle_run("train", dataset_dir=tmp_path / "elsewhere"))
+def test_training_without_a_data_list_ends_in_one_line(
+    warm_command: Callable, bundle_run: Callable, tmp_path: Path
+) -> None:
+    done = warm_command(*bundle_run("train", dataset_dir=tmp_path / "elsewhere"))
     assert_ends_in_one_line(done, str(tmp_path / "elsewhere" / "dataset.json"), "python -m common datalist")
 
 
 @pytest.mark.slow
-def test_a_verb_fails_in_one_line(command: Callable) -> None:
-    done = command("common", "phantoms", MMFNET.name, "--out=data", "--cases=1")
+def test_a_verb_fails_in_one_line(warm_command: Callable) -> None:
+    done = warm_command("common", "phantoms", MMFNET.name, "--out=data", "--cases=1")
     assert_ends_in_one_line(done, "--cases 1: expected at least 3")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ..warm_python import WarmPython
 from ..workflows import PLAIN
 
 ROOT = Path(__file__).parents[2]
@@ -143,10 +144,12 @@ def test_the_entry_point_infers_as_a_user_without_name(
     assert len((results / "status.csv").read_text().splitlines()) == 1 + len(scans)
 
 
-def test_the_check_of_the_package_passes(packed: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_the_check_of_the_package_passes(
+    packed: Callable[[Path], Path], tmp_path: Path, warm_python: WarmPython
+) -> None:
     (verify,) = (shlex.split(value) for value in values("RUN") if "verify" in value)
     bundle = shutil.copytree(packed(PLAIN), tmp_path / "bundle")
     command = [sys.executable, *verify[1:-1], str(bundle)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables(), "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = warm_python.run(command, tmp_path, environment)
     assert done.returncode == 0, done.stderr

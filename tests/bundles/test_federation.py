@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
+from ..warm_python import WarmPython
 from ..workflows import PLAIN, TINY
 
 pytestmark = [
@@ -28,14 +28,14 @@ SCRIPT = PLAIN.parents[1] / "examples" / "federation" / "make_job.py"
 
 
 @pytest.fixture
-def job(cohort: Callable, tmp_path: Path) -> Path:
+def job(cohort: Callable, tmp_path: Path, warm_python: WarmPython) -> Path:
     """Write the job of two clients with a narrow network; return its folder."""
     overlay = tmp_path / "tiny.json"
     overlay.write_text(json.dumps({**TINY[PLAIN.name], "device": "cpu"}))
     for site in ("site-1", "site-2"):
         shutil.copytree(cohort(PLAIN), tmp_path / "fed" / site / "data")
     options = ["--overlay", str(overlay), "--settings", '{"updates_per_epoch": 1}', "--rounds", "3"]
-    subprocess.run([sys.executable, str(SCRIPT), str(PLAIN), str(tmp_path / "fed"), *options], check=True)
+    warm_python.run([sys.executable, str(SCRIPT), str(PLAIN), str(tmp_path / "fed"), *options], check=True)
     return tmp_path / "fed" / "job"
 
 
@@ -87,9 +87,9 @@ def test_two_rounds_of_the_job_train_and_score(job: Path, tmp_path: Path) -> Non
     assert not (PLAIN / "models").exists() and not (PLAIN / "eval").exists()
 
 
-def test_one_client_is_refused(tmp_path: Path) -> None:
+def test_one_client_is_refused(tmp_path: Path, warm_python: WarmPython) -> None:
     (tmp_path / "site-1" / "data").mkdir(parents=True)
     command = [sys.executable, str(SCRIPT), str(PLAIN), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm_python.run(command)
     assert done.returncode == 2
     assert "has cases of 1 clients; expected site-1/data and site-2/data at least" in done.stderr

@@ -15,7 +15,7 @@ from common.errors import InputError, root_cause
 from common.files import sha256
 
 from ..methods.mpunet.tiny import MPUNET
-from ..workflows import BUSY, bundles, config_of
+from ..workflows import BUSY, bundles, config_of, weights_in
 
 
 @pytest.fixture
@@ -27,11 +27,6 @@ def base(tmp_path: Path) -> Callable[[Path], Path]:
         return tmp_path / name
 
     return write
-
-
-def weights_in(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
-    return state
 
 
 @bundles

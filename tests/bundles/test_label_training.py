@@ -18,7 +18,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..conftest import BUNDLES
-from ..workflows import bundles
+from ..workflows import bundles, weights_in
 from .packed import parser_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
@@ -67,11 +67,6 @@ def train_as_label_does(package: Path, cases: list[dict[str, str]], epochs: int 
         config_file=str(package / "configs" / "train.json"),
         **overrides,
     )
-
-
-def weights_in(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "model.pt", weights_only=True)
-    return state
 
 
 def test_training_goes_on_and_keeps_the_weights_before(package: Path, cohort: Callable, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from common.reporting import read_class_scores, read_scores
 
 from ..conftest import BUNDLES
+from ..warm_python import WarmPython
 from .packed import files
 
 # The keys that MONAI's bundle specification calls mandatory. Its own schema is a download; this follows its text.
@@ -226,7 +226,9 @@ def test_network_matches_the_metadata(bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exported_network_equals_the_eager_one(bundle: Path, metadata: dict[str, Any], tmp_path: Path) -> None:
+def test_exported_network_equals_the_eager_one(
+    bundle: Path, metadata: dict[str, Any], tmp_path: Path, warm_python: WarmPython
+) -> None:
     parser = ConfigParser()
     parser.read_config(files(bundle)["config_file"])
     network = parser.get_parsed_content("network_def").eval()
@@ -234,7 +236,7 @@ def test_exported_network_equals_the_eager_one(bundle: Path, metadata: dict[str,
     options = [f"--{key}={value}" for key, value in files(bundle).items()]
     command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def", *options]
     command += ["--ckpt_file=weights.pt", "--filepath=exported.ts"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = warm_python.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
 
     extra = {"metadata.json": "", "inference.json": ""}

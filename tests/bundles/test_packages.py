@@ -121,12 +121,13 @@ def test_configs_have_the_settings_of_the_training(made: Path) -> None:
         assert formats["outputs"]["pred"]["channel_def"] == used  # MONAI Label lists these names
 
 
-def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "try_package", lambda *_: None)
+def test_same_input_gives_the_same_zip(made: Path, tmp_path: Path) -> None:
+    """Pack again in processes of their own, which import PyTorch and get their hash seed anew."""
     again = pack_tiny(MULTIRNET, tmp_path / "again", {})
     assert again.read_bytes() == (made / again.name).read_bytes()
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_signed_package_passes_with_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -240,11 +241,29 @@ def test_train_evaluate_infer(stranger: Callable, cohort: Callable, tmp_path: Pa
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_package_shows_its_results(
+    stranger: Callable, write_nifti: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    folder = stranger(MAMTLN_CT)
+    mask = np.zeros((12, 16, 6), np.uint8)
+    mask[3:7, 4:9, 1:4] = 1
+    write_nifti("scans/P1.nii.gz", np.random.default_rng(0).normal(0, 100, mask.shape).astype(np.float32))
+    write_nifti("out/P1_seg.nii.gz", mask)
+    options = {"dataset_dir": str(tmp_path / "scans"), "output_dir": str(tmp_path / "out")}
+    for name, result in (("report", "report.html"), ("picture", "P1_seg.png")):
+        monai_bundle.run(config_file=str(folder / "configs" / f"{name}.json"), logging_file=False, **options)
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / result)
+        assert (tmp_path / "out" / result).stat().st_size > 10_000
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 # Several packages in one process, and hosts that read one file
 
 
 @pytest.fixture
-def next_version(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def next_version(made: Path, warm_packing: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Pack MPU-Net once more, with a later version and other channels."""
     with monkeypatch.context() as patch:
         patch.setattr(write, "try_package", lambda *_: None)

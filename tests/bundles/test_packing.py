@@ -22,7 +22,11 @@ from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mpunet.tiny import MPUNET
 from .packed import pack_tiny, parser_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("warm_packing"),
+    pytest.mark.filterwarnings("ignore:parsing config_file"),  # MONAI's, of any config
+]
 
 
 def test_packing_again_replaces_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +155,8 @@ def test_metadata_and_card_have_the_scores(tmp_path: Path, monkeypatch: pytest.M
     card = (folder / "docs" / "README.md").read_text()
     assert "| class accuracy | 0.75 |" in card and "| 1 | tumour |" in card
     assert re.match(r"---\nlicense: apache-2.0\n(.+\n)+---\n\n# MA-MTLN.*\n\n## This package\n", card)
-    assert "![" not in card
+    assert "![" not in card and "python -m common" not in card
+    assert not [line for line in re.findall(r"```\n(.*?)```", card, re.DOTALL)[0].splitlines() if len(line) > 98]
     assert "none are shipped. The terms of your data" not in card and "- **Weights:** `models/model.pt`" in card
     (tmp_path / "scores.csv").write_text("case,Dice liver\na,0.5\n")
     with pytest.raises(InputError, match=r"scores\.csv: no score for region tumour; found Dice liver"):

@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from common.record import RECORD_FILE, read_record
 from ..conftest import BUNDLES
 from ..methods.mpunet.tiny import MPUNET
 from ..methods.omnet.tiny import OMNET
+from ..warm_python import WarmPython
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 
@@ -209,8 +209,9 @@ def test_weights_without_a_record_load_with_a_warning(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_packing")
 def test_package_has_settings_and_record_of_its_weights(
-    trained: Callable, workflow: Callable, cohort: Callable, tmp_path: Path
+    trained: Callable, workflow: Callable, cohort: Callable, warm_python: WarmPython, tmp_path: Path
 ) -> None:
     weights = trained(MPUNET)
     pack_bundle(MPUNET, weights, tmp_path / "dist")
@@ -225,9 +226,33 @@ def test_package_has_settings_and_record_of_its_weights(
     options = {"config_file": package / "configs" / "inference.json", "dataset_dir": cohort(MPUNET)}
     options["output_dir"] = tmp_path / "packed"
     command = [sys.executable, "-m", "monai.bundle", "run", *(f"--{key}={value}" for key, value in options.items())]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    warm_python.run(command, tmp_path, check=True)
     for mask in (tmp_path / "out").glob("*_seg.nii.gz"):
         assert mask.read_bytes() == (tmp_path / "packed" / mask.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("validation", "the validation case copy, with the same image as "),
+        ("test", "the test case copy, with the same"),
+    ],
+)
+def test_a_training_finds_a_case_in_two_lists(
+    workflow: Callable, cohort: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture, section: str, message: str
+) -> None:
+    shutil.copytree(cohort(MPUNET), tmp_path / "data")
+    file = tmp_path / "data" / "dataset.json"
+    listing = json.loads(file.read_text())
+    shutil.copy(tmp_path / "data" / listing["training"][0]["image"], tmp_path / "data" / "copy.nii.gz")
+    listing[section].append({**listing["training"][0], "case": "copy", "image": "copy.nii.gz"})
+    file.write_text(json.dumps(listing))
+    run = workflow(MPUNET, "train", dataset_dir=str(tmp_path / "data")).run
+    if section == "validation":
+        assert refusal(run).startswith(message)
+    else:
+        run()
+        assert message in caplog.text
 
 
 def test_overlay_against_the_record_is_not_packed(trained: Callable, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the configs of inference import: their own method and nothing heavy, since every start waits for it."""
+"""Test that the configs of inference import their own method and nothing heavy, for which a start would wait."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +22,10 @@ from ..methods.mmfnet.tiny import MMFNET
 from ..methods.mpunet.tiny import MPUNET
 from ..methods.multirnet.tiny import MULTIRNET
 from ..methods.omnet.tiny import OMNET
-from ..workflows import BUSY, results_in
+from ..warm_python import WarmPython
+from ..workflows import BUSY, results_in, write_tiny_overlay
+
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
 TRAINED = {  # files of weights and number of epochs
@@ -31,12 +35,6 @@ TRAINED = {  # files of weights and number of epochs
     MPUNET: ({"model.pt"}, 2),
     MULTIRNET: ({"model.pt"}, 2),
 }
-
-
-@pytest.fixture
-def bundle() -> Path:
-    """Return the bundle of the tests with two processes, unless a test sets another one."""
-    return MMFNET
 
 
 def write_three_cases(source: Path, folder: Path) -> Path:
@@ -53,28 +51,64 @@ def write_three_cases(source: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def three_cases(cohort: Callable, tmp_path: Path, bundle: Path) -> Path:
-    """Return the folder of the tiny cohort with three cases in every list."""
-    return write_three_cases(cohort(bundle), tmp_path / "data")
+class Runs(NamedTuple):
+    """Hold what two processes did.
+
+    Args:
+        folder: holds a folder of each training, ``evaluated`` and ``inferred``, each with its ``data`` and results.
+        output: standard output of both processes.
+        errors: standard error of both processes.
+        status: exit status of ``torchrun``.
+    """
+
+    folder: Path
+    output: str
+    errors: str
+    status: int
 
 
-@pytest.mark.ddp
-@pytest.mark.slow
-def test_two_processes_train(command: Callable, bundle_run: Callable, cohort: Callable, tmp_path: Path) -> None:
-    """Train every bundle in the same two processes, since each of them imports for seconds."""
+@pytest.fixture(scope="module")
+def two_processes(cohort: Callable, tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> Runs:
+    """Train every bundle, evaluate one, and infer one with a broken case, all in the same two processes.
+
+    Each process imports for seconds. The broken case ends them.
+    """
+    folder = tmp_path_factory.mktemp("two_processes")
     runs = []
+
+    def add(bundle: Path, name: str, *configs: str, **options: Any) -> Path:
+        (folder / name / "models").mkdir(parents=True)
+        data = write_three_cases(cohort(bundle), folder / name / "data")
+        files = write_tiny_overlay(folder / name, bundle, *configs, "multi_gpu_train")
+        options |= {"bundle_root": bundle, "dataset_dir": data, "output_dir": folder / name / "out"}
+        options["ckpt_dir"] = folder / name / "models"
+        runs.append(["run", f"--config_file={files}", *(f"--{key}={value}" for key, value in options.items())])
+        return folder / name
+
     for bundle in TRAINED:
-        folder = tmp_path / bundle.name
-        data = write_three_cases(cohort(bundle), folder)
-        options = {"bundle": bundle, "dataset_dir": data, "ckpt_dir": folder / "models", "updates_per_epoch": 1}
-        runs.append(bundle_run("train", "multi_gpu_train", **options)[1:])  # without the name of MONAI's module
-    (tmp_path / "runs.json").write_text(json.dumps(runs))
-    done = command(*TORCHRUN, str(Path(__file__).with_name("bundle_runs.py")), str(tmp_path / "runs.json"))
-    assert done.returncode == 0, done.stderr
+        add(bundle, bundle.name, "train", updates_per_epoch=1)
+    for bundle, name, configs in (
+        (MMFNET, "evaluated", ("train", "evaluate")),
+        (MULTIRNET, "inferred", ("inference",)),
+    ):
+        place = add(bundle, name, *configs)
+        torch.save(BUSY[bundle.name]().state_dict(), place / "models" / "model.pt")
+    listing = json.loads((place / "data" / "dataset.json").read_text())
+    listing["test"] += listing["training"]
+    broken = place / "broken.nii.gz"
+    broken.write_bytes(Path(listing["test"][1]["image"]).read_bytes()[:3000])
+    listing["test"][1].update(case="broken", image=str(broken))
+    (place / "data" / "dataset.json").write_text(json.dumps(listing))
+    (folder / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, "-m", *TORCHRUN, str(Path(__file__).with_name("bundle_runs.py"))]
+    done = warm_python.run([*command, str(folder / "runs.json")], folder)
+    return Runs(folder, done.stdout, done.stderr, done.returncode)
+
+
+def test_two_processes_train(two_processes: Runs) -> None:
     for bundle, (files, epochs) in TRAINED.items():
-        models = tmp_path / bundle.name / "models"
-        assert {p.name for p in models.glob("*.pt")} == {*files, STATE_FILE}, bundle.name
+        models = two_processes.folder / bundle.name / "models"
+        assert {p.name for p in models.glob("*.pt")} == {*files, STATE_FILE}, two_processes.errors
         BUSY[bundle.name]().load_state_dict(torch.load(models / "model.pt", weights_only=True))
         log = (models / "train.log").read_text()
         assert log.count(f"training is complete after {epochs} epochs") == 1, log
@@ -82,44 +116,27 @@ def test_two_processes_train(command: Callable, bundle_run: Callable, cohort: Ca
         assert len(losses) == epochs and np.isfinite(np.array(losses, float)).all(), log
 
 
-@pytest.mark.ddp
-@pytest.mark.slow
-@pytest.mark.parametrize("bundle", [MULTIRNET], ids=lambda bundle: bundle.name)
-def test_two_processes_infer_as_one_does(
-    command: Callable,
-    bundle_run: Callable,
-    workflow: Callable,
-    busy_weights: Callable,
-    three_cases: Path,
-    tmp_path: Path,
-    bundle: Path,
-) -> None:
+def test_two_processes_infer_as_one_does(two_processes: Runs, workflow: Callable, tmp_path: Path) -> None:
     """Report a failed case once; the masks and classes of the others are equal, bit for bit."""
-    listing = json.loads((three_cases / "dataset.json").read_text())
-    listing["test"] += listing["training"]
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(Path(listing["test"][1]["image"]).read_bytes()[:3000])
-    listing["test"][1].update(case="broken", image=str(broken))
-    (three_cases / "dataset.json").write_text(json.dumps(listing))
-    busy_weights(bundle)
-    done = command(*TORCHRUN, "-m", *bundle_run("inference", "multi_gpu_train", bundle=bundle, dataset_dir=three_cases))
-    assert done.returncode == 1
-    assert done.stderr.count("1 of 6 cases failed: broken (") == 1
-    assert done.stderr.count("1 of 6 cases failed; the first process names them") == 1
-    assert (done.stdout + done.stderr).count("case broken: ") == 1
-    assert "5 of 6 cases done" in (tmp_path / "out" / "inference.log").read_text()
+    folder, output, errors, status = two_processes
+    folder = folder / "inferred"
+    assert status == 1
+    assert errors.count("1 of 6 cases failed: broken (") == 1
+    assert errors.count("1 of 6 cases failed; the first process names them") == 1
+    assert (output + errors).count("case broken: ") == 1
+    assert "5 of 6 cases done" in (folder / "out" / "inference.log").read_text()
 
     with pytest.raises(RuntimeError) as error:
-        workflow(bundle, "inference", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
+        workflow(MULTIRNET, "inference", dataset_dir=str(folder / "data"), ckpt_dir=str(folder / "models")).run()
     assert str(error.value.__cause__).startswith("1 of 6 cases failed: broken (")
     one, two = (
-        {name: tmp_path / folder / name for name in results_in(tmp_path / folder) if not name.endswith(".log")}
-        for folder in ("one", "out")
+        {name: place / name for name in results_in(place) if not name.endswith(".log")}
+        for place in (tmp_path / "out", folder / "out")
     )
     assert one.keys() == two.keys() and len(one) == 10
     records = [
-        {path.name: _without_times(json.loads(path.read_text())) for path in (tmp_path / folder).glob("*_seg.json")}
-        for folder in ("one", "out")
+        {path.name: _without_times(json.loads(path.read_text())) for path in place.glob("*_seg.json")}
+        for place in (tmp_path / "out", folder / "out")
     ]
     assert len(records[0]) == 6 and records[0] == records[1]
     for name, path in one.items():
@@ -133,15 +150,10 @@ def test_two_processes_infer_as_one_does(
     assert any(np.any(nib.load(path).dataobj) for name, path in one.items() if name.endswith("_seg.nii.gz"))
 
 
-@pytest.mark.ddp
-@pytest.mark.slow
-def test_two_processes_give_the_same_scores_as_one(
-    command: Callable, bundle_run: Callable, workflow: Callable, weights: Path, three_cases: Path, tmp_path: Path
-) -> None:
-    done = command(*TORCHRUN, "-m", *bundle_run("train", "evaluate", "multi_gpu_train", dataset_dir=three_cases))
-    assert done.returncode == 0, done.stderr
-    workflow(MMFNET, "train", "evaluate", dataset_dir=str(three_cases), output_dir=str(tmp_path / "one")).run()
-    one, two = (read_scores(tmp_path / folder / "scores.csv") for folder in ("one", "out"))
+def test_two_processes_give_the_same_scores_as_one(two_processes: Runs, workflow: Callable, tmp_path: Path) -> None:
+    folder = two_processes.folder / "evaluated"
+    workflow(MMFNET, "train", "evaluate", dataset_dir=str(folder / "data"), ckpt_dir=str(folder / "models")).run()
+    one, two = (read_scores(place / "out" / "scores.csv") for place in (tmp_path, folder))
     assert len(one) == 3
     assert two == one
 

@@ -26,6 +26,7 @@ from ..methods.multirnet.tiny import MULTIRNET
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:parsing config_file")]  # MONAI's, of any config
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_unchanged_package_passes(
     packed: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -69,6 +70,7 @@ def _truncated(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+@pytest.mark.usefixtures("warm_packing")
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

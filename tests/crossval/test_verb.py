@@ -15,6 +15,7 @@ from common.__main__ import main
 from common.reporting import read_class_scores, read_classes, read_scores
 
 from ..methods.mamtln.tiny import MAMTLN_CT
+from ..warm_python import WarmPython
 from ..workflows import TINY
 
 CASES = [f"case_00{number}" for number in range(4)]
@@ -49,12 +50,15 @@ def crossval(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     return run
 
 
-def test_a_cross_validation_and_its_ensemble(crossval: Callable, workflow: Callable, tmp_path: Path) -> None:
+def test_a_cross_validation_and_its_ensemble(
+    crossval: Callable, workflow: Callable, warm_python: WarmPython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = tmp_path / "runs"
     out = crossval("--folds", "1")
     assert "missing: fold 0" in out
     assert "stage 'training', epoch 1" in out  # the progress of the run
     trained = (runs / "fold1" / "model.pt").stat().st_mtime_ns
+    monkeypatch.setattr("common.crossval.run.run_child", warm_python.run_child)
     out = crossval()
     assert "fold 1: finished before" in out and "missing" not in out
     assert "Dice tumour" in out and "class accuracy" in out

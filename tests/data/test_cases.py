@@ -169,6 +169,12 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
         load_cases(path.parent, "test", fold=0)
 
 
+def test_nnunet_folders_without_a_list_have_folds(cohort: Path) -> None:
+    listed = [case["case"] for case in find_cases(cohort, ("T2", "T1", "CET1"), fold=1)]
+    (cohort / "dataset.json").unlink()
+    assert [case["case"] for case in find_cases(cohort, NAMES, fold=1)] == listed and len(listed) == 2
+
+
 def test_a_decathlon_folder_with_test_images_has_folds(cohort: Path) -> None:
     training = [{"image": f"imagesTr/c{i}_0000.nii.gz", "label": f"labelsTr/c{i}.nii.gz"} for i in range(10)]
     listing = {"modality": {"0": "MRI"}, "training": training, "test": ["./imagesTs/c90.nii.gz"]}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from common.data import load_cases
-from common.data.datalist import read_case_classes, write_datalist
+from common.data.case_table import read_case_classes
+from common.data.datalist import write_datalist
 from common.errors import InputError, UsageError
 
 from .layouts import touch
@@ -149,6 +150,13 @@ def test_cases_of_one_site_stay_in_one_fold(sited: Path) -> None:
         assert all(len(of_site) == 1 for of_site in folds.values())
         (north,) = folds["north"]
         assert [site for site, of_site in folds.items() if of_site == {north}] == ["north"]  # 6 cases, 5 others
+
+
+def test_a_single_site_is_named(sited: Path) -> None:
+    table = sited.parent / "classes.csv"
+    table.write_text("case,site\n" + "".join(f"c{i},north\n" for i in range(11)))
+    with pytest.raises(UsageError, match=r"--by site: .*classes\.csv has one site, north, .*leave --by out"):
+        with_classes(sited, by="site")
 
 
 def test_each_site_is_a_fold_unless_there_are_more_than_five(sited: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_table_of_values_is_refused(tmp_path: Path) -> None:
 def test_memory_is_asked_for_before_pixels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = series(tmp_path, np.zeros((6, 5, 4), np.int16))
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(900, 10**9))
-    with pytest.raises(InputError, match=r"P1: reading 6 x 5 x 4 voxels needs 960 bytes .* 900 bytes are at hand"):
+    with pytest.raises(InputError, match=r"P1: reading 6 x 5 x 4 voxels needs 960 bytes .* 900 bytes are free"):
         read_volume(path)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from common.data.dicom_choice import dicom_modality
-from common.data.volumes import VolumeReader, read_volume
+from common.data.volume_reader import VolumeReader
+from common.data.volumes import read_volume
 from common.errors import InputError
 
 pytest.importorskip("itk", reason="DICOM needs itk")

@@ -107,7 +107,7 @@ def test_memory_is_asked_for_before_voxels_are_read(
 ) -> None:
     path = write_nifti("a.nii.gz", np.zeros((300, 200, 100), np.uint8))
     monkeypatch.setattr(memory, "main_memory", lambda: Memory(40_000_000, 10**9))
-    with pytest.raises(InputError, match=r"a\.nii\.gz: reading 300 x 200 x 100 voxels needs 48 MB .* 40 MB are at"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: reading 300 x 200 x 100 voxels needs 48 MB .* 40 MB are free"):
         read_volume(path)
     assert read_volume(path, integers=True)[0].nbytes == 6_000_000  # in their own type
     assert read_grid(path)[0] == (300, 200, 100)

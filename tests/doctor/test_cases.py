@@ -323,6 +323,16 @@ def test_folder_of_scans_is_examined(bundle: Path, tmp_path: Path, listing: dict
     assert (kind, where) == ("failure", "scans test") and "T1, T2" in what
 
 
+def test_nnunet_folders_without_a_list_are_examined(bundle: Path, write_nifti: Callable, tmp_path: Path) -> None:
+    for number in range(5):
+        image = np.random.default_rng(number).normal(size=(8, 8, 4)).astype(np.float32)
+        for channel in range(2):
+            write_nifti(f"organ/imagesTr/c{number}_000{channel}.nii.gz", image + channel)
+        write_nifti(f"organ/labelsTr/c{number}.nii.gz", (image > 1).astype(np.uint8))
+    lines = examine_data(Findings(), bundle, tmp_path / "organ", fold=0)
+    assert "cases: 3 training, 1 validation, 1 test" in lines
+
+
 @pytest.mark.parametrize("section", ["training", "validation", "test"])
 def test_list_of_empty_labels_is_found(examine: Callable, write_nifti: Callable, section: str) -> None:
     write_nifti(f"data/{section}_gtv.nii.gz", np.zeros((12, 10, 6), np.uint8))

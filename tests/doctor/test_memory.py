@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.data import VolumeReader
-from common.data.volumes import coverage
+from common.data.volume_reader import coverage
 from common.doctor.headers import Header, read_header
 from common.doctor.memory import cache_bytes, inference_memory, network_memory, update_memory
 from common.doctor.preprocessing import Prepared

@@ -170,7 +170,7 @@ def test_folder_in_the_place_of_a_result_is_reported(batch: Any, tmp_path: Path)
     (tmp_path / "out" / "b_seg.nii.gz").unlink()
     (tmp_path / "out" / "b_seg.nii.gz").mkdir()
     for options in ({}, {"resume": True}):
-        with pytest.raises(InputError, match=r"b_seg.nii.gz: a folder, expected no or an own file"):
+        with pytest.raises(InputError, match=r"b_seg.nii.gz: a folder, expected a result of this project"):
             left(batch(**options))
 
 

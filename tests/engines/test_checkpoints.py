@@ -112,7 +112,7 @@ def test_a_cut_file_is_refused(path: Path, kept: float) -> None:
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "model.pt", tmp_path):
-        with pytest.raises(InputError, match=f"^{path}: no such file; train first"):
+        with pytest.raises(InputError, match=f"^{path}: no such file; train the bundle, or give"):
             load_file(path)
 
 

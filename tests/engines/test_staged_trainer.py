@@ -153,7 +153,7 @@ def test_a_loss_trains_on_in_the_next_stage_and_gets_epochs(trainer: Callable) -
 
 
 class Shared(Weighed):
-    """Also train a parameter on batches that only one of two processes gets."""
+    """Train also a parameter on batches that only one of two processes gets."""
 
     def __init__(self, start: float) -> None:
         super().__init__(start)

@@ -68,3 +68,9 @@ def test_link_to_another_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "missing.png")
     with pytest.raises(InputError, match=rf"link\.png{FOREIGN}"):
         check_png(tmp_path / "link.png")
+
+
+def test_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"drawing needs matplotlib, which is not installed; pip install matplotlib"):
+        check_png(tmp_path / "picture.png")

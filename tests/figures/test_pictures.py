@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.label_table import label_table
 from common.errors import InputError
 from common.figures import draw_outlines
 from common.reporting import write_result
@@ -111,6 +114,62 @@ def test_each_label_has_its_colour(write_nifti: Callable, image: np.ndarray, mas
         assert near.any(), colour
 
 
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record title and caption of the pictures."""
+    figure = pytest.importorskip("matplotlib.figure")
+    found: list[str] = []
+    for name in ("suptitle", "supxlabel"):
+        draw = getattr(figure.Figure, name)
+        monkeypatch.setattr(
+            figure.Figure, name, lambda self, text, d=draw, **options: found.append(text) or d(self, text, **options)
+        )
+    return found
+
+
+def test_legend_has_the_names_in_the_mask(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, texts: list[str]
+) -> None:
+    labels = np.where(mask, np.where(np.indices(SHAPE)[1] < 6, 2, 4), 0).astype(np.uint8)
+    for name, values, table in (("two", labels, {"core": 2, "$x$ & <y>": 4}), ("one", mask, {"liver": 1})):
+        (tmp_path / name).mkdir()
+        drawn = nib.Nifti1Image(values, np.diag([1.5, 0.75, 4.0, 1.0]))
+        drawn.header.extensions.append(label_table(table))
+        nib.save(drawn, tmp_path / name / "a_seg.nii.gz")
+        draw_outlines(
+            [write_nifti("image.nii.gz", image)],
+            tmp_path / name / "a_seg.nii.gz",
+            tmp_path / "picture.png",
+            truth=write_nifti("truth.nii.gz", values),
+        )
+    assert texts == [
+        r"a, Dice core 1.000, \$x\$ & <y> 1.000",
+        r"core red, \$x\$ & <y> cyan; prediction thin, ground truth wide",
+        "a, Dice liver 1.000",
+        "liver: prediction blue, thin; ground truth red, wide",
+    ]
+
+
+def test_legend_has_the_names_of_the_data_set(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, texts: list[str]
+) -> None:
+    labels = np.where(mask, np.where(np.indices(SHAPE)[1] < 6, 1, 2), 0).astype(np.uint8)
+    image_file, truth = write_nifti("data/imagesTr/a.nii.gz", image), write_nifti("data/labelsTr/a.nii.gz", labels)
+    prediction = write_nifti("masks/a_seg.nii.gz", labels)
+    draw_outlines([image_file], prediction, tmp_path / "picture.png", truth=truth)
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "anterior": 1}}))
+    draw_outlines([image_file], prediction, tmp_path / "picture.png", truth=truth)
+    draw_outlines([image_file], prediction, tmp_path / "picture.png")
+    assert texts == [
+        "a, Dice 1.000, 1.000",
+        "label 1 red, label 2 cyan; prediction thin, ground truth wide",
+        "a, Dice anterior 1.000, 1.000",
+        "anterior red, label 2 cyan; prediction thin, ground truth wide",
+        "a",
+        "anterior red, label 2 cyan",
+    ]
+
+
 def test_heat_map_has_a_row_of_its_own(
     write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
 ) -> None:
@@ -147,19 +206,13 @@ def test_empty_mask_shows_the_slices_with_heat(
 
 
 def test_caption_has_the_class(
-    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, texts: list[str]
 ) -> None:
-    figure = pytest.importorskip("matplotlib.figure")
-    captions = []
-    supxlabel = figure.Figure.supxlabel
-    monkeypatch.setattr(
-        figure.Figure, "supxlabel", lambda self, text, **k: captions.append(text) or supxlabel(self, text, **k)
-    )
     result = tmp_path / "P1_class.json"
     write_result("P1", {"class": "CAP", "probabilities": {"COVID-19": 0.234, "CAP": 0.766}}, result)
     files = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
     draw_outlines(files[:1], files[1], tmp_path / "picture.png", result=result)
-    assert captions == ["prediction blue\nclass CAP (COVID-19 0.23, CAP 0.77)"]
+    assert texts == ["mask", "prediction blue\nclass CAP (COVID-19 0.23, CAP 0.77)"]
 
 
 def test_heat_on_another_grid_is_refused(

@@ -94,6 +94,15 @@ def test_plots_are_written(verb: Callable, tmp_path: Path) -> None:
         verb("plots", "--out", "plots")
 
 
+@pytest.mark.usefixtures("folds")
+@pytest.mark.parametrize("arguments", [("scores", "."), ("plots", "--scores", ".", "--out", "p")])
+def test_folder_without_results_names_the_one_below(verb: Callable, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match=r"^error: \.: no scores\.csv; found fold0, fold1, seg; give fold0, which has"):
+        verb(*arguments)
+    with pytest.raises(SystemExit, match=r"^error: runs: no such folder; give the folder of an evaluation"):
+        verb(*(argument if argument != "." else "runs" for argument in arguments))
+
+
 def test_picture_shows_heat_and_class(verb: Callable, write_nifti: Callable, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     image = str(write_nifti("CT.nii.gz", np.random.default_rng(0).random((12, 10, 4), np.float32)))

@@ -15,6 +15,8 @@ FILES = {
     "__main__.py": "from .methods.round import Circle\n",
     "errors.py": "class Wrong(ValueError): ...\n",
     "shapes/__init__.py": '"""Shapes."""\n\nfrom .pi import PI\n',
+    "shapes/page.html": "<p>from . import missing</p>",
+    "shapes/notes.txt": "left out",
     "shapes/pi.py": "from ..errors import Wrong\n\nPI = 3\n",
     "shapes/deep/__init__.py": '"""Deep."""\n',
     "shapes/deep/root.py": "ROOT = 2\n",
@@ -27,7 +29,7 @@ FILES = {
     "methods/angular/__init__.py": "import unheard_of\n",
 }
 SHAPES = ["__init__.py", "errors.py", "shapes/__init__.py", "shapes/deep/__init__.py", "shapes/deep/root.py"]
-SHAPES += ["shapes/pi.py"]
+SHAPES += ["shapes/page.html", "shapes/pi.py"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A package can list its large files as the Model Zoo does, so that its zip lacks them."""
+"""Test that a package can list its large files as the Model Zoo does, so that its zip lacks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The signature of a package."""
+"""Test the signature of a package."""
 
 from __future__ import annotations
 

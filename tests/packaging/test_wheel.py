@@ -1,4 +1,4 @@
-"""A wheel has the code of a package; configs without code end with one line unless it is installed."""
+"""Test the wheel of a package, and that configs without code end with one line unless it is installed."""
 
 from __future__ import annotations
 

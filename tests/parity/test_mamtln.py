@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from common.methods.mamtln import MAMTLN
+
+from .axes import slices_last
 
 REPOSITORY = "infinite-tao/MA-MTLN"
 POSITIONS = ("conv", "norm", "act")  # of a convolution with its normalisation, by position in the released Sequential
@@ -112,11 +113,6 @@ def our_name(name: str) -> str:
         kind, _, last = rest.partition(".")
         return f"{place}.{NORMALISED[kind]}.{last}"
     return f"{place}.{rest}"
-
-
-def slices_last(tensor: Tensor) -> Tensor:
-    """Move the slice axis of a kernel or a volume from the first to the last place in space."""
-    return tensor.movedim(2, -1) if tensor.dim() == 5 else tensor
 
 
 @pytest.mark.filterwarnings("ignore")  # the release calls deprecated functions of PyTorch

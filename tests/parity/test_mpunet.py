@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from common.methods.mpunet import AdditiveUNet, MPUNet
 
+from .axes import slices_last
+
 REPOSITORY = "Stefan-Yu404/MP-UNet"
 UNUSED = ("up1.", "decoder5.", "map5.")  # the release registers them and never calls them
 # stage of our decoder for each number of the release; its widest stage comes first
@@ -49,11 +51,6 @@ def our_unet_name(name: str) -> str:
     if kind == "map":
         return f"{'head' if number == 3 else f'coarse_heads.{number}'}.conv.{rest[-1]}"
     return f"last.0.{rest[-1]}" if layer == "decoder4" else f"{kind}.{number}.0.{rest[-1]}"
-
-
-def slices_last(tensor: Tensor) -> Tensor:
-    """Move the slice axis of a kernel or a volume from the first to the last place in space."""
-    return tensor.movedim(2, -1) if tensor.dim() == 5 else tensor
 
 
 def our_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.methods.omnet import OMNet
 
+from .axes import slices_last
 from .prototxt import Layer, compute, convolution_shape, read_layers
 
 REPOSITORY = "chenhong-zhou/OM-Net"
@@ -38,11 +39,6 @@ def random_weights(layers: list[Layer]) -> dict[str, list[Tensor]]:
             weights[name] = [torch.rand(c) + 0.5, torch.rand(c) + 0.5]
         channels.update(dict.fromkeys(layer["top"], c))
     return {name: [values.double() for values in of_layer] for name, of_layer in weights.items()}
-
-
-def slices_last(tensor: Tensor) -> Tensor:
-    """Move the slice axis of a kernel or a volume from the first to the last place in space."""
-    return tensor.movedim(2, -1) if tensor.dim() == 5 else tensor
 
 
 def fill(module: nn.Module, **tensors: Tensor) -> None:

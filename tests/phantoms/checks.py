@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.phantoms import Phantom, PhantomRecipe
-from common.phantoms.geometry import grid
+from common.phantoms.bodies import grid
 
 
 def make(phantom: PhantomRecipe, seed: int | list[int], class_name: str | None = None) -> Phantom:

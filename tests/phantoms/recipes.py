@@ -10,7 +10,7 @@ import numpy as np
 
 from common.phantoms import Phantom, PhantomRecipe
 from common.phantoms.acquisition import acquire_mr
-from common.phantoms.geometry import grid, irregular
+from common.phantoms.bodies import grid, irregular
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Plan from made cases: labels, channels, grid, intensities, patch, length."""
+"""Test plans for made cases: labels, channels, grid, intensities, patch and length."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,15 +19,16 @@ from monai.bundle import run
 from common.child import Ended
 from common.crossval import cross_validate
 from common.labels import channel_def
-from common.options import command_line_texts
 from common.packaging import pack_bundle
 from common.planning import plan_training, write_plan
 from common.reporting import read_classes, read_scores
+from common.typed_texts import command_line_texts
 
 from ..methods.mamtln.tiny import MAMTLN_CT
 from ..methods.mamtln.tiny import TINY as MAMTLN
 from ..methods.mpunet.tiny import MPUNET
 from ..methods.mpunet.tiny import TINY as MPU
+from ..warm_python import WarmPython
 
 LABELS = {"core": 1, "rim": 2, "cyst": 5}
 CHANNELS = {"0": "T1", "1": "T2"}
@@ -69,16 +69,14 @@ def _save(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
     nib.save(nib.Nifti1Image(array, affine), path)
 
 
-def infer_by_package(package: Path, elsewhere: Path, **settings: Any) -> None:
+def infer_by_package(python: WarmPython, package: Path, elsewhere: Path, **settings: Any) -> None:
     """Infer by a package in a process of its own, in which this repository cannot be imported."""
     elsewhere.mkdir()
     files = {"config_file": f"{package}/configs/inference.json", "meta_file": f"{package}/configs/metadata.json"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # else sums have another order
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_PACKAGE, json.dumps({**files, "bundle_root": str(package), **settings})],
-        cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    options = json.dumps({**files, "bundle_root": str(package), **settings})
+    done = python.run([sys.executable, "-c", RUN_PACKAGE, options], elsewhere, environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -92,7 +90,7 @@ def run_here(command: Sequence[str]) -> Ended:
 
 @pytest.fixture
 def whole_path(
-    workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workflow: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: WarmPython
 ) -> Callable[..., tuple[Path, Path, Path]]:
     """Take a bundle through the whole path; return the results of the ensemble and of the package, and the package."""
     monkeypatch.setattr("common.crossval.run.run_child", run_here)
@@ -106,9 +104,10 @@ def whole_path(
         names = ["inference", str(plan.with_suffix("")), str(runs / "ensemble")]
         by_ensemble, by_package = tmp_path / "ensemble", tmp_path / "package"
         workflow(bundle, *names, tiny=False, ckpt_dir=str(runs), output_dir=str(by_ensemble), **inference).run()
-        pack_bundle(bundle, runs / "model.pt", tmp_path / "dist", plan, runs)
+        with warm_python.in_packing():
+            pack_bundle(bundle, runs / "model.pt", tmp_path / "dist", plan, runs)
         package = tmp_path / "dist" / bundle.name
-        infer_by_package(package, tmp_path / "elsewhere", output_dir=str(by_package), **inference)
+        infer_by_package(warm_python, package, tmp_path / "elsewhere", output_dir=str(by_package), **inference)
         return by_ensemble, by_package, package
 
     return take

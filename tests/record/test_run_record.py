@@ -13,10 +13,21 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.errors import InputError
-from common.record import RECORD_FILE, RunRecord, apply_settings, check_unseen, digest_of, made_by, read_record
+from common.record import (
+    RECORD_FILE,
+    RunRecord,
+    apply_settings,
+    check_unseen,
+    digest_of,
+    made_by,
+    read_record,
+    record_of,
+)
+from common.record.identity import first_shared
 from common.record.settings import difference, same_setting
 
 CASE = {"case": "a", "patient": None, "image": "0" * 64, "label": None}
+OTHER_CASE = {**CASE, "class": "tumour", "label_code": "brats"}
 
 
 def record(**changes: Any) -> RunRecord:
@@ -54,7 +65,12 @@ def test_written_record_is_read_back(tmp_path: Path, name: str) -> None:
         ({"settings": []}, r"'settings' is \[\]"),
         ({"train_cases": ["a"]}, "'train_cases' is not a list of cases"),
         ({"train_cases": [{**CASE, "image": ["a"]}]}, "'train_cases': expected text or null"),
+        ({"fold": True}, "'fold' is True"),
+        ({"changes": [3]}, r"'changes' is \[3\]"),
+        ({"weights": {"model.pt": "0"}}, "'weights' is .* expected a list"),
         ({"scans": {"spacing": 3}}, "'scans': spacing is 3"),
+        ({"scans": {"spacing": {"min": [1.0, 1.0, 1.0]}}}, "'scans': spacing is .* min, median and max"),
+        ({"scans": {"spacing": {"min": ["a"] * 3, "median": [], "max": []}}}, "expected three numbers"),
         ({"settings": {"network_def": []}}, r"network_def is \[\]; expected a component"),
     ],
 )
@@ -104,11 +120,61 @@ def test_record_before_init_weights_is_read(tmp_path: Path) -> None:
         ({"seed": 4}, "seed: 4 here, 3 in"),
         ({"train_cases": [{**CASE, "image": "1" * 64}]}, "train_cases: a differ"),
         ({"validation_cases": [CASE]}, "validation_cases: a differ"),
+        ({"train_cases": [{**CASE, "class": "normal"}]}, "train_cases: a differ"),
+        ({"train_cases": [{**CASE, "label_code": "brats2023"}]}, "train_cases: a differ"),
     ],
 )
 def test_resuming_another_training_is_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        record(**change).check_resumes(record(), Path("run.json"))
+        record(**change).check_resumes(record(train_cases=[OTHER_CASE]), Path("run.json"))
+
+
+def test_resuming_a_record_without_classes_is_allowed() -> None:
+    record(train_cases=[OTHER_CASE]).check_resumes(record(), Path("run.json"))
+
+
+def test_a_record_keeps_what_changes_at_each_resumption() -> None:
+    before = record(training={"learning_rate": 0.1, "max_epochs": 5})
+    other = record(training={"learning_rate": 0.2, "max_epochs": 5})
+    once = before.resumed(other, 3)
+    assert once.training == before.training
+    assert once.changes == [{"epoch": 3, "training": {"learning_rate": 0.2}}]
+    assert once.resumed(other, 4) == once
+    back = once.resumed(before, 4)
+    assert back.changes == [*once.changes, {"epoch": 4, "training": {"learning_rate": 0.1}}]
+
+
+def test_a_record_knows_its_weights_and_those_before(tmp_path: Path) -> None:
+    weights = tmp_path / "model.pt"
+    digests = []
+    for text in (b"first", b"second", b"third"):
+        weights.write_bytes(text)
+        digests.append(made_by(weights)["weights"])
+    first = record().with_weights("model.pt", digests[0])
+    second = first.with_weights("model.pt", digests[1])
+    assert second.with_weights("model.pt", digests[1]) == second
+    second.write(tmp_path)
+    for text in (b"first", b"second"):
+        weights.write_bytes(text)
+        assert record_of(weights) == second
+    weights.write_bytes(b"third")
+    with pytest.raises(InputError, match=r"run.json: the record of other weights than model.pt \(SHA-256 \w{8} here"):
+        record_of(weights)
+    second.with_weights("model.pt", digests[2]).write(tmp_path)
+    assert record_of(weights) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"image": "0" * 64}, "b, with the same image as a"),
+        ({"patient": "P1"}, "b, of the same patient P1 as a"),
+        ({}, ""),
+    ],
+)
+def test_a_case_in_two_lists_is_found(change: dict, shared: str) -> None:
+    case = {**CASE, "case": "b", "image": "1" * 64, **change}
+    assert first_shared([case], [{**CASE, "patient": "P1"}]) == shared
 
 
 def test_resuming_with_another_learning_rate_is_allowed() -> None:

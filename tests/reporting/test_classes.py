@@ -123,5 +123,8 @@ def test_another_file_is_refused(tmp_path: Path, read: Callable, kind: str, cont
     path = tmp_path / "file"
     if OTHERS[content] is not None:
         path.write_text(OTHERS[content])
-    with pytest.raises(InputError, match=f"^{path}: not (a|the) {kind}"):
+    expected = f"^{path}: not (a|the) {kind}"
+    if content == "no file" and read is read_classes:
+        expected = f"^{tmp_path}: no file; found an empty folder; give the --output_dir of an eval"
+    with pytest.raises(InputError, match=expected):
         read(path)

@@ -31,7 +31,7 @@ def test_the_folder_or_the_file_gives_the_scores(tmp_path: Path) -> None:
     write_scores(SCORES[:1], tmp_path / "scores.csv")
     for place in (tmp_path, tmp_path / "scores.csv", str(tmp_path)):
         assert [row["case"] for row in read_case_scores(place)] == ["one"]
-    with pytest.raises(InputError, match=r"other/scores\.csv: no such file"):
+    with pytest.raises(InputError, match=r"other: no such folder; give the folder of an evaluation"):
         read_case_scores(tmp_path / "other")
 
 
@@ -66,7 +66,7 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 )
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scores.csv"
-    with pytest.raises(InputError, match=f"^{path}: no such file; give the folder of an evaluation"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: no scores.csv; found an empty folder; give the --output"):
         read_scores(path)
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: not a table of scores"):

@@ -97,6 +97,7 @@ def test_rival_trains_and_is_evaluated_and_infers(
     assert_label_maps(tmp_path / "masks", cohort(bundle) / "labels", names, {0, 1})
 
 
+@pytest.mark.usefixtures("warm_packing")
 @pytest.mark.parametrize(("bundle", "rival"), PACKED, ids=lambda value: getattr(value, "name", value))
 def test_package_of_trained_rivals_brings_network_and_code(
     workflow: Callable, tmp_path: Path, bundle: Path, rival: str

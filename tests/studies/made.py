@@ -1,4 +1,4 @@
-"""A study of two arms that trains in seconds, and runs of it that end at once."""
+"""Make a study of two arms that trains in seconds, and runs of it that end at once."""
 
 from __future__ import annotations
 

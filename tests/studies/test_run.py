@@ -1,4 +1,4 @@
-"""Two arms from the command to the page: in full, resumed, interrupted."""
+"""Test a study of two arms from the command to the page: complete, resumed and interrupted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from common.reporting import read_scores
 from studies import page
 from studies.__main__ import run
 
+from ..warm_python import WarmPython
 from .made import FakeRuns, write_study
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,10 @@ def test_the_page_takes_the_outcome_of_a_study(fake: Callable, tmp_path: Path, m
     assert "--seeds 1 --updates 4`" in text
 
 
-def test_two_arms_train_and_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_two_arms_train_and_are_compared(
+    tmp_path: Path, warm_python: WarmPython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("common.crossval.run.run_child", warm_python.run_child)
     out = tmp_path / "out"
     run([write_study(tmp_path), "--out", str(out), "--seeds", "1", "--updates", "2"])
     for arm in ("full", "no_gates"):
@@ -105,4 +109,4 @@ def test_two_arms_train_and_are_compared(tmp_path: Path, capfd: pytest.CaptureFi
             arm == "full"
         )
     assert claim_of(out)["cases"] == 8
-    assert "outside 0.75 to 0.92" in capfd.readouterr().out
+    assert "outside 0.75 to 0.92" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The outcome of a claim on made-up scores."""
+"""Test the outcome of a claim on made-up scores."""
 
 from __future__ import annotations
 

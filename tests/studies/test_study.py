@@ -1,4 +1,4 @@
-"""The definitions of the studies, their command line and their page."""
+"""Test the definitions of the studies, their command line and their page."""
 
 from __future__ import annotations
 

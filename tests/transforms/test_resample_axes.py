@@ -120,7 +120,7 @@ def test_a_grid_that_does_not_fit_the_memory_is_refused(options: dict, monkeypat
     affine = np.diag([100.0, 90.0, 80.0, 1.0])
     meta = {"original_affine": affine, "filename_or_obj": "P1.nii.gz"}
     volume = MetaTensor(torch.zeros(1, 12, 10, 8), affine=affine, meta=meta)
-    message = r"P1\.nii\.gz: resampling 12 x 10 x 8 voxels of 100 x 90 x 80 mm .* GB of memory, but 2\.0 GB are at hand"
+    message = r"P1\.nii\.gz: resampling 12 x 10 x 8 voxels of 100 x 90 x 80 mm .* GB of memory, but 2\.0 GB are free"
     with pytest.raises(InputError, match=message):
         ResampleAxesd("image", **options)({"image": volume})
 

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 
 from common.data.volumes import read_volume
 from common.transforms import AtomicSaveImaged
-from common.transforms.label_table import ITK_SNAP, SLICER
+from common.transforms.colour_files import ITK_SNAP, SLICER
 
 AFFINE = np.diag([-2.0, -2, 5, 1])
 

@@ -1,4 +1,4 @@
-"""MA-MTLN: segmentation of gastric tumours and classification of lymph nodes in CT (doi:10.1109/TMI.2021.3062902).
+"""Segment gastric tumours and classify lymph nodes in CT by MA-MTLN (doi:10.1109/TMI.2021.3062902).
 
 - ``patches``: training patches, a share of which is centred on the tumour (section V-A).
 - ``slice_deformation``: augmentation in the plane, the same for all slices, since slices are thick (V-A).

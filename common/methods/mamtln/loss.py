@@ -30,8 +30,8 @@ class JaccardFocalLoss(nn.Module):
     **Open question.** The paper prints ``alpha`` 0.2 as the weight of the foreground, although a focal loss is meant
     for its few voxels. The authors' released code weights the foreground with 0.8 and the background with 0.2. Their
     grid of ``alpha`` and ``gamma`` decides for neither. The default is the printed equation; ``alpha=0.8`` is the order
-    of the code. The code also sums the focal loss over the voxels, takes no squares in the Jaccard loss and leaves the
-    1 out, so that a learned task weight has no optimum. This class follows none of these;
+    of the code. The code also sums the focal loss over the voxels and takes no squares in the Jaccard loss. It leaves
+    the 1 out, so that a learned task weight has no optimum. This class follows none of these;
     :class:`ReleasedJaccardFocalLoss` follows the first three.
 
     MONAI's ``DiceLoss(jaccard=True, squared_pred=True)`` computes the same Jaccard loss, but takes ``sum q p`` as a

@@ -1,4 +1,4 @@
-"""MA-MTLN: multi-attention multi-task network for gastric tumours and lymph-node metastasis in abdominal CT.
+"""Define MA-MTLN, a multi-attention multi-task network for gastric tumours and lymph nodes in abdominal CT.
 
 Y. Zhang, H. Li, J. Du, J. Qin, T. Wang, Y. Chen, B. Liu, W. Gao, G. Ma, B. Lei, "3D Multi-Attention Guided Multi-Task
 Learning Network for Automatic Gastric Tumor Segmentation and Lymph Node Classification", IEEE Transactions on Medical

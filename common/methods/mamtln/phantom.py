@@ -10,8 +10,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
+from ...errors import InputError
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 
@@ -72,14 +73,19 @@ class StomachPhantom(PhantomRecipe):
         size: voxels along x, y, z; the number of slices varies by up to 1 either way.
         spacing: mm along x, y, z; the slice distance varies, by default from 5 to 8 mm.
         noise: factor of the noise.
+        nodes: smallest and largest number of large nodes beside the tumour of a positive case.
+        decoys: number of nodes as large and bright in every case, far from the tumour.
 
     Raises:
-        InputError: the field of view is smaller than 220 x 180 x 80 mm.
+        InputError: the field of view is smaller than 220 x 180 x 80 mm, or a number of nodes is below 1, or of decoys
+            below 0.
     """
 
     modalities: Sequence[str] = field(default=("CT",), init=False)
     size: Sequence[int] = (96, 80, 17)
     spacing: Sequence[float] = (3.0, 3.0, 6.5)
+    nodes: Sequence[int] = (10, 14)
+    decoys: int = 0
 
     all_modalities = ("CT",)
     labels: ClassVar[Mapping[int, str]] = {1: "tumour"}
@@ -87,25 +93,41 @@ class StomachPhantom(PhantomRecipe):
     default_cases = 48
     smallest_field_of_view = (220.0, 180.0, 80.0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.nodes
+        if not 1 <= low <= high or self.decoys < 0:
+            raise InputError(
+                f"nodes {list(self.nodes)}, decoys {self.decoys}: expected 1 <= smallest <= largest, and decoys >= 0"
+            )
+
     def draw(self, rng: np.random.Generator, class_name: str | None) -> Phantom:
         size = np.array([*self.size[:2], self.size[2] + rng.integers(-1, 2)])
         spacing = np.array(self.spacing) * (1, 1, 1 + rng.uniform(-1, 1) * SLICE_SPREAD)
         first = [*rng.uniform(-4, 4, 2), 0] - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
-        tissue = draw_abdomen(rng, vary_size(rng, points), spacing, positive=class_name == "positive")
+        nodes = (self.nodes[0], self.nodes[1]) if class_name == "positive" else None
+        tissue = draw_abdomen(rng, vary_size(rng, points), spacing, nodes, self.decoys)
         image = acquire_ct(rng, attenuation(rng, tissue, STOMACH_HU), spacing, self.noise)
         label = np.isin(tissue, [tuple(STOMACH_HU).index(name) for name in ("tumour", "tumour vessel")])
         return Phantom({"CT": image}, label.astype(np.uint8), affine)
 
 
-def draw_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarray, positive: bool) -> np.ndarray:
+def draw_abdomen(
+    rng: np.random.Generator,
+    points: np.ndarray,
+    spacing: np.ndarray,
+    nodes: tuple[int, int] | None = None,
+    decoys: int = 0,
+) -> np.ndarray:
     """Return the index into :data:`STOMACH_HU` of each point.
 
     Args:
         rng: source of randomness.
         points: ``(3, x, y, z)`` in mm.
         spacing: mm along x, y, z.
-        positive: whether large bright nodes lie beside the tumour.
+        nodes: smallest and largest number of large bright nodes beside the tumour; None draws none.
+        decoys: number of such nodes far from the tumour.
     """
     tissues = tuple(STOMACH_HU)
     tissue, cavity = draw_torso(rng, points, tissues, content="fat")
@@ -126,7 +148,7 @@ def draw_abdomen(rng: np.random.Generator, points: np.ndarray, spacing: np.ndarr
     vessels = within[:, rng.choice(within.shape[1], 3)].T
     tissue[tumour & (distance_to_balls(points, vessels, np.full(3, 4.5)) <= 0)] = tissues.index("tumour vessel")
     distance = ndimage.distance_transform_edt(~tumour, sampling=spacing)
-    _draw_nodes(rng, tissue, points, outside, distance, positive)
+    _draw_nodes(rng, tissue, points, outside, distance, nodes, decoys)
     return tissue
 
 
@@ -185,9 +207,10 @@ def _draw_nodes(
     points: np.ndarray,
     outside: np.ndarray,
     distance: np.ndarray,
-    positive: bool,
+    nodes: tuple[int, int] | None,
+    decoys: int,
 ) -> None:
-    """Draw lymph nodes: small dark ones and, in positive cases, large bright ones beside the tumour.
+    """Draw lymph nodes: small dark ones and large bright ones, beside the tumour and far from it.
 
     Args:
         rng: source of randomness.
@@ -195,7 +218,8 @@ def _draw_nodes(
         points: ``(3, x, y, z)`` in mm.
         outside: distance to the stomach in mm.
         distance: distance to the tumour in mm.
-        positive: whether to draw large bright nodes.
+        nodes: smallest and largest number of large bright nodes beside the tumour; None draws none.
+        decoys: number of such nodes far from the tumour.
     """
     tissues = tuple(STOMACH_HU)
     fat = tissue == tissues.index("fat")
@@ -213,7 +237,7 @@ def _draw_nodes(
             node = distance_to_balls(points, centre[None], np.array([diameter / 2])) <= 0
             tissue[node & (outside > 0) & (distance > 0)] = tissues.index(name)
 
-    for _ in range(rng.integers(10, 15) if positive else 0):
+    for _ in range(rng.integers(nodes[0], nodes[1] + 1) if nodes else 0):
         diameter = rng.uniform(18, 26)
         beside = (outside > diameter / 3) & (distance > diameter / 3) & (distance < diameter / 2 + BESIDE)
         beside &= fat if (beside & fat).any() else True
@@ -221,3 +245,6 @@ def _draw_nodes(
     for _ in range(4):
         diameter = rng.uniform(8, 10)
         add("small node", diameter, fat & (outside > diameter / 2) & (outside < 16) & (distance > 3))
+    for _ in range(decoys):
+        diameter = rng.uniform(18, 26)
+        add("bright node", diameter, fat & (outside > diameter / 3) & (distance > diameter + BESIDE))

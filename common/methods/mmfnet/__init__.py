@@ -1,4 +1,4 @@
-"""MMFNet: segmentation of nasopharyngeal carcinoma in multi-modality MRI (Chen et al., arXiv:1812.10033).
+"""Segment nasopharyngeal carcinoma in multi-modality MRI by MMFNet (Chen et al., arXiv:1812.10033).
 
 - ``body``: normalisation within the body and the crop around its centre (section IV-A).
 - ``channels``: clipping ranges of the modalities (IV-A), and the modalities that an ablation leaves out.

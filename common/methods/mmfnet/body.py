@@ -40,34 +40,47 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
     """
     slices = torch.as_tensor(volume).permute(2, 0, 1).contiguous()
     slices -= slices.min()
-    mask = np.zeros(slices.shape, dtype=bool)
+    mask = np.zeros(volume.shape, dtype=bool)
     if not slices.any():
-        return mask.transpose(1, 2, 0)
-    signal = SMALLEST_SIGNAL * float(slices[slices >= _otsu(slices)].mean())
-    for image, inside in zip(slices, mask):
-        highest = float(image.max())
-        if highest > float(image.min()):
+        return mask
+    signal = SMALLEST_SIGNAL * _mean_within(slices, slices >= _otsu(slices))
+    for z, image in enumerate(slices):
+        if image.max() > image.min():
             bright = image >= 0.5 * _otsu(image)
-            if float(image[bright].mean()) >= signal:
-                inside[:] = bright.numpy()
-                close_slice(inside, closing_radius)
-    return np.ascontiguousarray(mask.transpose(1, 2, 0))
+            if _mean_within(image, bright) >= signal:
+                mask[:, :, z] = bright.numpy()
+    packed = np.packbits(mask, axis=2)
+    close_slices(packed, closing_radius)
+    return np.unpackbits(packed, axis=2, count=len(slices)).view(bool)
+
+
+def _mean_within(image: torch.Tensor, mask: torch.Tensor) -> float:
+    return float(torch.from_numpy(image.numpy()[mask.numpy()]).mean())  # torch takes four times as long to index
 
 
 def _otsu(image: torch.Tensor) -> float:
-    low, high = float(image.min()), float(image.max())
+    counts, low, high = histogram(image)
     width = (high - low) / 256
-    counts = torch.histc(image, 256, low, high).numpy()
-    return threshold_otsu(hist=(counts, low + width * (np.arange(256) + 0.5)))
+    return threshold_otsu(hist=(counts.numpy(), low + width * (np.arange(256) + 0.5)))
 
 
-def close_slice(mask: np.ndarray, radius: float) -> None:
-    """Close the mask of one slice in place with an octagon.
+def histogram(image: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Return the counts in 256 bins of equal width, the lowest and the highest value of an image.
 
-    SciPy's closing takes ten times as long, half of the time that a case needs before the network.
+    The counts are those of ``torch.histc``, which takes ten times as long.
+    """
+    low, high = image.aminmax()
+    bins = (image - low).mul_(256).div_(high - low).clamp_(max=255)  # the highest value belongs to the last bin
+    return torch.bincount(bins.to(torch.uint8).flatten(), minlength=256), float(low), float(high)
+
+
+def close_slices(mask: np.ndarray, radius: float) -> None:
+    """Close each slice of a mask in place with an octagon.
+
+    SciPy's closing takes ten times as long. The operations are those of bits, so one byte may hold eight slices.
 
     Args:
-        mask: bool ``(x, y)``, changed in place.
+        mask: bool ``(x, y, z)``, or uint8 with the slices packed by ``numpy.packbits``; changed in place.
         radius: voxels.
     """
     square = round(radius * 0.4)
@@ -79,12 +92,12 @@ def close_slice(mask: np.ndarray, radius: float) -> None:
             mask[:-1] |= before[1:]
             mask[:, 1:] |= before[:, :-1]
             mask[:, :-1] |= before[:, 1:]
-        for along in (mask, mask.T):
+        for along in (mask, mask.swapaxes(0, 1)):
             for _ in range(square):
                 before = along.copy(order="K")
                 along[1:] |= before[:-1]
                 along[:-1] |= before[1:]
-        np.logical_not(mask, out=mask)
+        np.invert(mask, out=mask)
 
 
 def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,10 +109,9 @@ def body_box(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         first voxel and end (exclusive) along each axis.
     """
-    volume = np.ascontiguousarray(volume)
-    components = cc3d.largest_k(volume > _otsu(torch.from_numpy(volume)), k=1, connectivity=6)
-    box = cc3d.statistics(components)["bounding_boxes"][1]
-    return np.array([s.start for s in box]), np.array([s.stop for s in box])
+    body = cc3d.largest_k(volume > _otsu(torch.from_numpy(volume)), k=1, connectivity=6)
+    inside = [np.flatnonzero(body.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return np.array([line[0] for line in inside]), np.array([line[-1] + 1 for line in inside])
 
 
 class NormalizeBodyd(MapTransform):

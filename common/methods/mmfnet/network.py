@@ -1,4 +1,4 @@
-"""MMFNet: multi-modality MRI fusion network for nasopharyngeal carcinoma.
+"""Define MMFNet, a multi-modality MRI fusion network for nasopharyngeal carcinoma.
 
 H. Chen, Y. Qi, Y. Yin, T. Li, X. Liu, X. Li, G. Gong, L. Wang, "MMFNet: A multi-modality MRI fusion network for
 segmentation of nasopharyngeal carcinoma", Neurocomputing 394 (2020), doi:10.1016/j.neucom.2020.02.002,

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...phantoms.acquisition import acquire_mr
-from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import add_apart, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 
 # Signal in T1, T2 and CET1, before gain, bias field and noise.

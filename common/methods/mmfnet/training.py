@@ -1,4 +1,4 @@
-"""Train MMFNet by self-transfer (sections III-C and IV-C) or from scratch."""
+"""Train MMFNet by self-transfer (sections III-C and IV-C) or in one stage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def training_stages(
     fine_tuning_rate: float = 1e-4,
     fine_tuning: FineTuning = FROM_SCRATCH,
 ) -> list[Stage]:
-    """Return a stage for each modality, then warm-up and fine-tuning; or one stage from scratch.
+    """Return a stage for each modality, then warm-up and fine-tuning; or one stage alone.
 
     The warm-up trains fusion blocks and decoder with frozen encoders, and fine-tuning trains all. Each stage starts its
     own optimiser and schedule.
@@ -50,7 +50,8 @@ def training_stages(
         modalities: names of the modalities of a case.
         channels: indices of the modalities that the network sees, in the order of its input channels.
         ckpt_dir: folder of the trainer, which holds the single-modality weights.
-        self_transfer: whether to train by self-transfer; if not, the one stage trains ``network`` from scratch.
+        self_transfer: whether to train by self-transfer; if not, one stage trains ``network``, from scratch or
+            from the weights of ``fine_tuning``.
         lr_scheduler: callable (optimiser) -> scheduler, or None for a constant learning rate in each stage.
         max_epochs: largest number of epochs of each single-modality network, and of warm-up and fine-tuning together.
             If it is not above ``warm_up_epochs``, the warm-up takes all of them and writes the final weights.
@@ -68,7 +69,8 @@ def training_stages(
         UsageError: self-transfer with initial weights or with a number of epochs to freeze the encoder.
     """
     if not self_transfer:
-        stage = Stage("from scratch", network, optimizer, max_epochs, lr_scheduler, patience, "model.pt")
+        name = "from scratch" if fine_tuning.init_weights is None else "from other weights"
+        stage = Stage(name, network, optimizer, max_epochs, lr_scheduler, patience, "model.pt")
         return [dataclasses.replace(stage, fine_tuning=fine_tuning)]
     for name, given in (("init_weights", fine_tuning.init_weights), ("freeze_encoder", fine_tuning.freeze_encoder)):
         if given:

@@ -1,4 +1,4 @@
-"""MPU-Net: segmentation of the liver in CT (Yu et al., arXiv:2307.05799).
+"""Segment the liver in CT by MPU-Net (Yu et al., arXiv:2307.05799).
 
 - ``slab``: the slices with liver and 20 more on either side, as in the released code (section 4.1).
 - ``network``: the encoder and the position attention (3.2, eq. 6 to 9), the gates (3.3.1, eq. 10 to 13), the decoder

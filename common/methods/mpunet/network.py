@@ -1,4 +1,4 @@
-"""MPU-Net: multi-scale U-Net with position attention for organs and tumours in CT.
+"""Define MPU-Net, a multi-scale U-Net with position attention for organs and tumours in CT.
 
 Z. Yu, S. Han, Z. Song, "3D Medical Image Segmentation based on multi-scale MPU-Net", arXiv:2307.05799 (2023).
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import bumpy, distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import bumpy, distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 

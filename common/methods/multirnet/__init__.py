@@ -1,4 +1,4 @@
-"""MultiR-Net: segmentation of COVID-19 lesions and diagnosis in chest CT (doi:10.1016/j.compbiomed.2022.105340).
+"""Segment COVID-19 lesions and diagnose chest CT by MultiR-Net (doi:10.1016/j.compbiomed.2022.105340).
 
 - ``lungs``: the box of the lungs in a whole scan, and its place in the result; ours, since the paper has only patches.
 - ``patches``: patches centred on lesions, for training and for the published test protocol (section 4.1).

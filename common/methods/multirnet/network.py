@@ -1,4 +1,4 @@
-"""MultiR-Net: joint segmentation of COVID-19 lesions and diagnosis from chest CT, learnt iteratively.
+"""Define MultiR-Net, which segments COVID-19 lesions and diagnoses chest CT, and learns iteratively.
 
 C.-F. Li, Y.-D. Xu, X.-H. Ding, J.-J. Zhao, R.-Q. Du, L.-Z. Wu, W.-P. Sun, "MultiR-Net: A Novel Joint Learning Network
 for COVID-19 segmentation and classification", Computers in Biology and Medicine 144 (2022),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_ct
-from ...phantoms.geometry import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import distance_to_balls, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 from ...phantoms.torso import TORSO_HU, attenuation, draw_torso
 

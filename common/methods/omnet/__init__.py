@@ -1,10 +1,11 @@
-"""OM-Net: segmentation of gliomas in brain MRI (Zhou et al., doi:10.1109/TIP.2020.2973510).
+"""Segment gliomas in brain MRI by OM-Net (Zhou et al., doi:10.1109/TIP.2020.2973510).
 
 - ``classes``: the classes and the three tasks (section III-A).
 - ``brain``: normalisation over the brain and the crop to it (IV).
 - ``label_codes``: the label codes of BraTS and other public data as classes, and back (IV).
 - ``patches``: training patches of the three tasks, centred in the brain, around the tumour and in the core (III-A).
-- ``network``: OM-Net (III-B, fig. 2) and cross-task guided attention (III-C, fig. 3 and 4, eq. 3 to 9).
+- ``network``: OM-Net (III-B, fig. 2, and its guided heads, III-C, fig. 3).
+- ``attention``: cross-task guided attention (III-C, fig. 4, eq. 3 to 9).
 - ``tiling``: windows of a tile, over which the attention may take its statistics; ours.
 - ``cascade_network``: the model cascade, one network for each task (III-A, fig. 1).
 - ``loss``: softmax cross-entropy, summed over the tasks (III-B).

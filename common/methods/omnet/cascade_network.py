@@ -53,8 +53,8 @@ class Cascade(ThreeTasks):
 
     The three share no parameter and no layer, and each runs on its own patches only. A network without patches in an
     update does not change. Training them at once, with the sum of their losses, therefore gives each network the
-    updates that it would have alone. The checkpoint has all three of one epoch: the last, or without
-    ``validation_share 0`` the one with the best validation of the three together.
+    updates that it would have alone. The checkpoint has all three of one epoch: the one with the best
+    validation of the three together, or the last with ``validation_share 0``.
 
     Args:
         in_channels, num_classes, channels, dropout, bn_momentum, dense: as for :class:`OMNet`.

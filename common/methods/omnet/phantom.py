@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...phantoms.acquisition import acquire_mr
-from ...phantoms.geometry import add_apart, draw_ellipsoids, grid, irregular, vary_size
+from ...phantoms.bodies import add_apart, draw_ellipsoids, grid, irregular, vary_size
 from ...phantoms.recipe import Phantom, PhantomRecipe
 
 # Signal in FLAIR, T1, CET1 and T2, before gain, bias field and noise.

@@ -128,6 +128,7 @@ def test_a_list_without_classes_trains_the_segmentation(run: Callable, patients:
     assert_label_maps(tmp_path / "masks", patients / "labels", TESTS, {0, *LABELS.values()})
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_the_package_describes_the_other_data(run: Callable, tmp_path: Path) -> None:
     run("train")
     pack_bundle(MAMTLN_CT, tmp_path / "models" / "model.pt", tmp_path / "dist", tmp_path / "plan.json")

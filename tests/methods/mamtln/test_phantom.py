@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from common.errors import InputError
 from common.methods.mamtln import StomachPhantom
-from common.methods.mamtln.phantom import COELIAC_TRUNK, STOMACH_HU, draw_abdomen
+from common.methods.mamtln.phantom import BESIDE, COELIAC_TRUNK, STOMACH_HU, draw_abdomen
 
 from ...phantoms.checks import assert_is_a_ct, assert_seed_decides, best_threshold_dice, make, points_of
 
@@ -59,7 +59,7 @@ def test_masses_like_the_tumour_do_not_touch_the_stomach() -> None:
     names = tuple(STOMACH_HU)
     assert STOMACH_HU["mass"] == STOMACH_HU["tumour"]
     for seed in range(12):
-        tissue = draw_abdomen(np.random.default_rng(seed), points, spacing, positive=False)
+        tissue = draw_abdomen(np.random.default_rng(seed), points, spacing)
         stomach = np.isin(tissue, [names.index(f"stomach {part}") for part in ("wall", "fluid")])
         mass, tumour = (tissue == names.index(name) for name in ("mass", "tumour"))
         away = ndimage.distance_transform_edt(~stomach, sampling=spacing)
@@ -73,7 +73,8 @@ def test_positive_cases_have_bright_nodes_beside_the_tumour() -> None:
     to_trunk = np.linalg.norm(points - np.array(COELIAC_TRUNK)[:, None, None, None], axis=0)
     nearer = []
     for seed in range(8):
-        tissue = {p: draw_abdomen(np.random.default_rng(seed), points, spacing, positive=p) for p in (True, False)}
+        nodes = {True: (10, 14), False: None}
+        tissue = {p: draw_abdomen(np.random.default_rng(seed), points, spacing, nodes[p]) for p in nodes}
         of_tumour = [names.index(name) for name in ("tumour", "tumour vessel")]
         tumour = np.isin(tissue[True], of_tumour)
         np.testing.assert_array_equal(tumour, np.isin(tissue[False], of_tumour))
@@ -89,6 +90,22 @@ def test_positive_cases_have_bright_nodes_beside_the_tumour() -> None:
             sizes = np.bincount(small.ravel())[1:] * spacing.prod()
             assert count >= 2 and sizes.max() < 900
     assert np.mean(nearer) > 6, nearer
+
+
+def test_decoys_are_like_the_nodes_but_far_from_the_tumour() -> None:
+    points, spacing = points_of((48, 40, 17), (6.0, 6.0, 6.5))
+    names = tuple(STOMACH_HU)
+    counts = {}
+    for nodes in (None, (2, 3)):
+        tissue = draw_abdomen(np.random.default_rng(1), points, spacing, nodes, decoys=3)
+        tumour = np.isin(tissue, [names.index(name) for name in ("tumour", "tumour vessel")])
+        distance = ndimage.distance_transform_edt(~tumour, sampling=spacing)
+        bright, number = ndimage.label(tissue == names.index("bright node"))
+        nearest = ndimage.minimum(distance, bright, range(1, number + 1))
+        counts[nodes] = (int((np.array(nearest) < BESIDE).sum()), int((np.array(nearest) >= BESIDE).sum()))
+    assert counts == {None: (0, 3), (2, 3): (2, 3)}
+    with pytest.raises(InputError, match=r"nodes \[0, 2\]"):
+        replace(STOMACH, nodes=(0, 2))
 
 
 def test_other_classes_and_small_volumes_are_refused() -> None:

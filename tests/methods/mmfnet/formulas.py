@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.methods.mmfnet import MMFNet
 from common.methods.mmfnet.fusion import FusionBlock
 
+from ..naive import naive_convolution, naive_norm
 from ..networks import set_trained
 
 BATCH_NORM_RELU = {"norm": "batch", "act": "relu"}
@@ -26,25 +27,6 @@ def trained_batch_norms(module: nn.Module) -> nn.Module:
         if isinstance(m, nn.BatchNorm3d):
             set_trained(m)
     return module
-
-
-def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:
-    """Sum the shifted, zero-padded input times the weight over the offsets of the kernel."""
-    *_, k0, k1, k2 = conv.weight.shape
-    padded = nn.functional.pad(x, (k2 // 2, k2 // 2, k1 // 2, k1 // 2, k0 // 2, k0 // 2))
-    size_x, size_y, size_z = x.shape[2:]
-    total = torch.zeros(x.shape[0], conv.weight.shape[0], *x.shape[2:])
-    for i, j, k in itertools.product(range(k0), range(k1), range(k2)):
-        shifted = padded[:, :, i : i + size_x, j : j + size_y, k : k + size_z]
-        total += torch.einsum("oc,bcxyz->boxyz", conv.weight[:, :, i, j, k], shifted)
-    return total if conv.bias is None else total + conv.bias.view(1, -1, 1, 1, 1)
-
-
-def naive_batch_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    mean, var, weight, bias = (
-        v.view(1, -1, 1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (var + norm.eps) ** 0.5 * weight + bias
 
 
 def naive_mlp(x: Tensor, mlp: nn.Sequential) -> Tensor:
@@ -73,7 +55,7 @@ def naive_fusion(block: FusionBlock, f_ori: Tensor, shared_mlp: bool, std_pool: 
 
     first, second = block.residual_fusion.refine
     f_r = naive_convolution(f_ori + f_s, block.residual_fusion.reduce)  # (12)
-    refined = naive_batch_norm(naive_convolution(f_r, first.conv), first.adn.N).clamp(min=0)
+    refined = naive_norm(naive_convolution(f_r, first.conv), first.adn.N).clamp(min=0)
     return f_r + naive_convolution(refined, second)  # (6), (13)
 
 
@@ -81,7 +63,7 @@ def naive_mmfnet(network: MMFNet, x: Tensor) -> Tensor:
     """Compute figure 3 in eval mode, with plain skips if the network has no fusion blocks."""
 
     def convolution(x: Tensor, block: nn.Module) -> Tensor:
-        return naive_batch_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
+        return naive_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
 
     def halve(x: Tensor) -> Tensor:
         return x.unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2).amax((5, 6, 7))

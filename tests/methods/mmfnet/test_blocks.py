@@ -8,7 +8,8 @@ from torch import nn
 
 from common.methods.mmfnet.blocks import ConvolutionBlock
 
-from .formulas import naive_batch_norm, naive_convolution, trained_batch_norms
+from ..naive import naive_convolution, naive_norm
+from .formulas import trained_batch_norms
 
 
 @pytest.mark.parametrize("kernel_size", [3, (3, 3, 1)])
@@ -16,7 +17,7 @@ from .formulas import naive_batch_norm, naive_convolution, trained_batch_norms
 def test_block_follows_the_formula(kernel_size: int | tuple[int, int, int], layout: torch.memory_format) -> None:
     block = trained_batch_norms(ConvolutionBlock(3, 4, "batch", "relu", kernel_size)).eval()
     x = torch.randn(2, 3, 6, 5, 4).contiguous(memory_format=layout)
-    expected = naive_batch_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
+    expected = naive_norm(naive_convolution(x, block.conv), block.adn.N).clamp(min=0)
 
     torch.testing.assert_close(block(x), expected)
     with torch.no_grad():

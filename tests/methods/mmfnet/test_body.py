@@ -10,7 +10,7 @@ from skimage.filters import threshold_otsu
 
 from common.errors import InputError
 from common.methods.mmfnet import CropBodyd, NormalizeBodyd, body_box
-from common.methods.mmfnet.body import body_mask, close_slice
+from common.methods.mmfnet.body import body_mask, close_slices, histogram
 
 
 def head(shape: tuple[int, int, int] = (60, 50, 12), offset: float = 0.0) -> np.ndarray:
@@ -151,12 +151,28 @@ def test_prediction_returns_through_invertd() -> None:
 def test_closing_is_scipys(radius: int) -> None:
     square = round(radius * 0.4)
     steps = [(ndimage.generate_binary_structure(2, 1), radius - square), (np.ones((3, 3), bool), square)]
-    mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(70, 53)), 3) > 0.02  # reaches the border
+    noise = np.random.default_rng(0).normal(size=(70, 53, 11))
+    mask = ndimage.gaussian_filter(noise, (3, 3, 0)) > 0.02  # reaches the border
     expected = mask.copy()
-    for structure, n in steps:
-        expected = ndimage.binary_dilation(expected, structure, iterations=n) if n else expected
-    for structure, n in steps:
-        expected = ndimage.binary_erosion(expected, structure, iterations=n, border_value=1) if n else expected
+    for image in np.moveaxis(expected, 2, 0):
+        for structure, n in steps:
+            image[:] = ndimage.binary_dilation(image, structure, iterations=n) if n else image
+        for structure, n in steps:
+            image[:] = ndimage.binary_erosion(image, structure, iterations=n, border_value=1) if n else image
     assert (expected != mask).any() == (radius > 0)
-    close_slice(mask, radius)
+    packed = np.packbits(mask, axis=2)
+    close_slices(packed, radius)
+    close_slices(mask, radius)
     np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(np.unpackbits(packed, axis=2, count=11), expected)
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (-7.3, 1e6), (1e-6, 3e-6)])
+def test_the_histogram_is_that_of_pytorch(values: tuple[float, float]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.empty(40, 50, 6).uniform_(*values, generator=generator)
+    image.view(-1)[:256] = torch.linspace(*values, 257)[1:]  # the ends of the bins
+    for layout in (image, image.permute(2, 0, 1)):
+        counts, low, high = histogram(layout)
+        assert (low, high) == (float(image.min()), float(image.max()))
+        assert torch.equal(counts, torch.histc(image, 256, low, high).long())

@@ -16,7 +16,7 @@ import torch
 from common.engines.training_folder import STATE_FILE
 from common.reporting import read_scores
 
-from ...workflows import assert_label_maps, results_in
+from ...workflows import assert_label_maps, mask_of, results_in
 from .tiny import MMFNET, TINY
 
 
@@ -49,12 +49,6 @@ def test_train_evaluate_infer(workflow: Callable, trained: Path, cohort: Callabl
 
     workflow(MMFNET, "inference", output_dir=str(tmp_path / "masks")).run()
     assert_label_maps(tmp_path / "masks", cohort(MMFNET) / "labels", tests, {0, 1})
-
-
-def mask_of(path: Path) -> np.ndarray:
-    mask = np.asarray(nib.load(path).dataobj) > 0
-    assert 0.01 < mask.mean() < 0.99
-    return mask
 
 
 def test_scores_follow_from_the_masks(workflow: Callable, busy: Path, cohort: Callable, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config
     return run_configs
 
 
+@pytest.mark.usefixtures("warm_packing")
 @pytest.mark.parametrize("modalities", [["FLAIR", "DWI"], ["bold"]], ids=["two modalities", "one modality"])
 def test_one_overlay_serves_a_task_of_three_labels(run: Callable, tmp_path: Path, modalities: list[str]) -> None:
     data = write_task(tmp_path / "data", modalities)
@@ -136,6 +137,7 @@ def test_one_overlay_serves_a_task_of_three_labels(run: Callable, tmp_path: Path
     assert {name: int(value) for value, name in written.items() if name in LABELS} == LABELS
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_a_package_of_one_modality_passes_its_trial(tmp_path: Path) -> None:
     """The preprocessing is the published one."""
     torch.save(MMFNet(1, channels=(2, 4), reduction=2).state_dict(), tmp_path / "model.pt")

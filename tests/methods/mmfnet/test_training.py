@@ -73,6 +73,7 @@ def test_self_transfer_refuses_other_beginnings(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"with self-transfer.* give --self_transfer false"):
             stages_of(tmp_path, fine_tuning=tuning)
         (stage,) = stages_of(tmp_path, fine_tuning=tuning, self_transfer=False)
+        assert stage.name == ("from other weights" if tuning.init_weights else "from scratch")
         assert stage.fine_tuning == tuning
 
 

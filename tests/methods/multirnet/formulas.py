@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from common.methods.multirnet import MultiRNet
 
+from ..naive import naive_norm
 from ..networks import set_trained
 
 MODES = ("shared", "own", "off")
@@ -43,11 +44,6 @@ def inputs_of(module: nn.Module) -> list[Tensor]:
 
 def broadcast(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1, 1)
-
-
-def naive_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    x = (x - broadcast(norm.running_mean)) / (broadcast(norm.running_var) + 1e-5) ** 0.5
-    return x * broadcast(norm.weight) + broadcast(norm.bias)
 
 
 def naive_prelu(x: Tensor, act: nn.Module) -> Tensor:

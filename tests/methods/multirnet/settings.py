@@ -1,4 +1,4 @@
-"""State the scores and ablations of MultiR-Net's bundle for its tests."""
+"""Give the scores and ablations of MultiR-Net's bundle to its tests."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from common.methods.multirnet.network import ClassifierModule
 
-from .formulas import inputs_of, naive_norm, narrow, outputs_of, trained
+from ..naive import naive_norm
+from .formulas import inputs_of, narrow, outputs_of, trained
 
 
 @pytest.mark.parametrize("stride", [1, 2])

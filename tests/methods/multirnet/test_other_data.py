@@ -129,6 +129,7 @@ def test_a_list_without_classes_trains_the_segmentation(run: Callable, patients:
         assert (decided == mask).mean() > 0.999  # rounding may decide between equals
 
 
+@pytest.mark.usefixtures("warm_packing")
 def test_the_package_describes_the_other_data(run: Callable, tmp_path: Path) -> None:
     run("train")
     pack_bundle(MULTIRNET, tmp_path / "models" / "model.pt", tmp_path / "dist", tmp_path / "plan.json")

@@ -14,7 +14,8 @@ from common.methods.multirnet.segmentation import (
     reverse_attention,
 )
 
-from .formulas import MODES, naive_norm, naive_prelu, naive_unit, narrow, outputs_of, trained
+from ..naive import naive_norm
+from .formulas import MODES, naive_prelu, naive_unit, narrow, outputs_of, trained
 
 
 def copy_unit(ours: nn.Module, conv: nn.Module, norm: nn.Module, act: nn.Module | None) -> None:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from common.methods.omnet import OMNet
-from common.methods.omnet.network import Backbone, CrossTaskGuidedAttention, ResidualBlock
+from common.methods.omnet.attention import CrossTaskGuidedAttention
+from common.methods.omnet.network import Backbone, ResidualBlock
 
+from ..naive import naive_convolution, naive_norm
 from ..networks import TwoFormsTests, set_trained
 
 CONVOLUTIONS = (nn.Conv3d, nn.ConvTranspose3d)
@@ -33,29 +35,11 @@ def trained(network: nn.Module) -> nn.Module:
     return network
 
 
-def naive_convolution(x: Tensor, conv: nn.Module) -> Tensor:
-    """Sum the shifted, zero-padded input times the weight over the offsets of the kernel, and add the bias."""
-    size, (x_size, y_size, z_size) = conv.weight.shape[2], x.shape[2:]
-    padded = nn.functional.pad(x, 6 * [size // 2])
-    total = conv.bias.view(1, -1, 1, 1, 1).repeat(x.shape[0], 1, *x.shape[2:])
-    for i, j, k in itertools.product(range(size), repeat=3):
-        shifted = padded[:, :, i : i + x_size, j : j + y_size, k : k + z_size]
-        total = total + torch.einsum("oc,bcxyz->boxyz", conv.weight[:, :, i, j, k], shifted)
-    return total
-
-
 def naive_double(x: Tensor, up: nn.Module) -> Tensor:
     larger = torch.zeros(x.shape[0], up.weight.shape[1], *(2 * size for size in x.shape[2:]))
     for i, j, k in itertools.product((0, 1), repeat=3):
         larger[:, :, i::2, j::2, k::2] = torch.einsum("co,bcxyz->boxyz", up.weight[:, :, i, j, k], x)
     return larger + up.bias.view(1, -1, 1, 1, 1)
-
-
-def naive_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    mean, var, weight, bias = (
-        v.view(1, -1, 1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (var + 1e-5) ** 0.5 * weight + bias
 
 
 def naive_unit(x: Tensor, unit: nn.Module) -> Tensor:

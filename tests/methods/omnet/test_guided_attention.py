@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.methods.omnet import OMNet
-from common.methods.omnet.network import CrossTaskGuidedAttention, channel_importance
+from common.methods.omnet.attention import CrossTaskGuidedAttention, channel_importance
 
 from .formulas import POSITIVE, TASKS, naive_cga, narrow, trained
 
@@ -64,7 +64,7 @@ def test_channel_importance_is_a_share() -> None:
 def test_guide_maps_sum_to_1(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     maps = []
     monkeypatch.setattr(
-        "common.methods.omnet.network.channel_importance", lambda f, p: maps.append(p) or channel_importance(f, p)
+        "common.methods.omnet.attention.channel_importance", lambda f, p: maps.append(p) or channel_importance(f, p)
     )
     features, guide = features_and_guide()
     cga(task)(features, 5 * guide)

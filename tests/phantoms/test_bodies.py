@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.phantoms.geometry import add_apart, distance_to_balls, draw_ellipsoids, irregular
+from common.phantoms.bodies import add_apart, distance_to_balls, draw_ellipsoids, irregular
 
 from .checks import points_of
 
