@@ -23,6 +23,7 @@ from .names import (
     named_channels,
     own_name,
     safe_name,
+    stem,
     with_distinct_names,
     without_detours,
 )
@@ -196,7 +197,8 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
         labelled: require a label. Otherwise a label stays unchanged.
 
     Raises:
-        InputError: the image or label is missing, a path is not a string, or the name cannot be a file name.
+        InputError: the image or label is missing, a path is not a string, the names of the files tell another order of
+            the modalities, or the name cannot be a file name.
     """
     path = root / "dataset.json"
     case = {"image": item} if isinstance(item, (str, list)) else item
@@ -208,6 +210,11 @@ def resolve_case(root: Path, item: object, modalities: Sequence[str], labelled: 
     images = case["image"] if isinstance(case["image"], list) else [case["image"]]
     if not images or not all(isinstance(image, str) and image for image in images):
         raise InputError(f"{path}: {item}: image is {case['image']!r}; expected a path, or one for each modality")
+    named = [modality_of(stem(image))[0] for image in images]  # numbers count the data set's own channels
+    if named != list(modalities) and sorted(map(str, named)) == sorted(modalities):
+        raise InputError(
+            f"{path}: image {', '.join(images)}; expected the files of {', '.join(modalities)} in this order"
+        )
     if "case" in case:
         name = case["case"]
     elif "order" in case:

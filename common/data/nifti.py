@@ -174,7 +174,8 @@ def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
     else:
         sides = np.linalg.norm(affine[:3, :3], axis=0)
         steps = np.abs(header["pixdim"][1:4].astype(np.float64)) * factor
-        if sides.all() and not np.allclose(sides, steps, rtol=0.01, atol=0):  # else the affine is refused
+        valid = np.isfinite(sides).all() and sides.all()  # others are refused later
+        if valid and not np.allclose(sides, steps, rtol=0.01, atol=0):
             logger.warning(
                 "%s: voxels of %s mm by its sform, but %s mm by its pixdim; the sform is used",
                 path, *(" x ".join(f"{side:.4g}" for side in shown) for shown in (sides, steps)),

@@ -122,22 +122,17 @@ def check_headers(
 
 
 def check_names(findings: Findings, where: str, case: Mapping, modalities: Sequence[str]) -> None:
-    """Check that files with names of modalities are in the order of the modalities.
+    """Note files with the name of another modality than that of their place in the list.
 
-    Another order of all modalities is a failure: a run would not stop, and its results would be wrong. A single other
-    name is a note, because it may name something else, such as the image that this one was registered to.
+    The name may mean something else, such as the image that this one was registered to. A run refuses another order of
+    all modalities.
     """
     images = case["image"]
     if isinstance(images, str) or len(images) != len(modalities):
         return
-    named = [modality_of(stem(path), modalities)[0] for path in images]
-    known = [name if name in modalities else None for name in named]
-    if known == list(modalities) or not any(known):
-        return
-    what = f"files {', '.join(Path(path).name for path in images)} where {', '.join(modalities)} are expected"
-    if sorted(map(str, known)) == sorted(modalities):
-        findings.fail(where, f"{what}; put them in this order")
-    elif any(name not in (None, expected) for name, expected in zip(known, modalities)):
+    named = [modality_of(stem(path))[0] for path in images]
+    if any(name in modalities and name != expected for name, expected in zip(named, modalities)):
+        what = f"files {', '.join(Path(path).name for path in images)} where {', '.join(modalities)} are expected"
         findings.note(where, f"{what}; check that each is the right one")
 
 

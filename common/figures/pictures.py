@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PREDICTION_COLOUR = "deepskyblue"
 TRUTH_COLOUR = "red"
 PREDICTION_WIDTH, TRUTH_WIDTH = 1.0, 3.5  # of the outlines, in points
+HEAT_MARGIN = 1e-3  # for rounding beyond 0 and 1
 HEAT_OPACITY = 0.7  # opacity of the heat map where it is 1; it is transparent where it is 0
 LUNG, SOFT_TISSUE = (-1350.0, 150.0), (-160.0, 240.0)  # windows of a CT in HU
 AIR = -500.0  # HU; a CT in which the outlines enclose darker tissue is shown with the window of the lungs
@@ -65,9 +66,12 @@ def draw_outlines(
         path of the picture.
 
     Raises:
-        InputError: a file cannot be read or has another grid; ``out`` does not end with .png or is another file.
+        InputError: a file cannot be read, has another grid, or is not the kind of map that it should be; there is no
+            image; ``out`` does not end with .png or is another file.
     """
     check_png(out)
+    if not images:
+        raise InputError("no image; give the scan, or one file for each modality, before the options")
     mask, affine = read_mask(Path(prediction))
     reference = None if truth is None else read_on_grid(Path(truth), prediction, mask, affine, labels=True)
     rows = []
@@ -82,6 +86,11 @@ def draw_outlines(
         raise InputError(f"--modalities: {len(modalities)} names, but the images have {len(rows)} channels")
     rows = [(name, volume) for name, (_, volume) in zip(modalities, rows)] if modalities else rows
     warmth = None if heat is None else read_on_grid(Path(heat), prediction, mask, affine)
+    if warmth is not None and (warmth.min() < -HEAT_MARGIN or warmth.max() > 1 + HEAT_MARGIN):
+        raise InputError(
+            f"{heat}: values from {warmth.min():g} to {warmth.max():g}, expected a map of 0 to 1; scale it, or give "
+            "another file"
+        )
     if heat is not None:
         rows.append((Path(heat).name, rows[0][1]))
     note = ""

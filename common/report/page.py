@@ -176,7 +176,7 @@ def _case(
         rows = [(name, volume) for name, (_, volume) in zip(case["modalities"], rows)]
     labelled = {TRUTH: Path(case["label"])} if "label" in case else {}
     layers = {
-        name: read_on_grid(path, first, reference, affine, labels=True, channels=True)
+        name: read_on_grid(path, first, reference, affine, labels=True)
         for name, path in (labelled | dict(files)).items()
     }
     spacing = np.linalg.norm(affine[:3, :3], axis=0)

@@ -139,6 +139,18 @@ def test_channels_are_put_in_the_networks_order(cohort: Path) -> None:
         write_datalist("nnunet", cohort, cohort / "list" / "dataset.json", ("T1", "FLAIR"))
 
 
+def test_a_list_in_another_order_than_its_file_names_is_refused(tmp_path: Path) -> None:
+    def cases(*names: str) -> list[dict]:
+        item = {"case": "a", "image": [f"a_{name}.nii" for name in names]}
+        (tmp_path / "dataset.json").write_text(json.dumps({"test": [item]}))
+        return find_cases(tmp_path, ["T1", "T2"])
+
+    (case,) = cases("T2", "T1")
+    assert case["error"].endswith("image a_T2.nii, a_T1.nii; expected the files of T1, T2 in this order")
+    for names in (("T1", "T2"), ("0001", "0000"), ("T1", "T2_on_T1")):  # numbers are those of the data set
+        assert "error" not in cases(*names)[0]
+
+
 def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
     path = cohort / "list" / "dataset.json"
     held_out = write_datalist("nnunet", cohort, path, NAMES, fold=3)["test"]

@@ -70,7 +70,7 @@ def test_swapped_modalities_are_a_failure(examine: Callable, listing: dict, head
     listing["test"][0]["image"].reverse()
     ((kind, where, what),) = examine(headers_only=headers_only)
     assert (kind, where) == ("failure", "test t")
-    assert "test_T2.nii.gz, test_T1.nii.gz where T1, T2 are expected" in what
+    assert "image test_T2.nii.gz, test_T1.nii.gz; expected the files of T1, T2 in this order" in what
 
 
 def test_one_name_of_another_modality_is_a_note(examine: Callable, listing: dict, tmp_path: Path) -> None:

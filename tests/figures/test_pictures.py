@@ -224,3 +224,36 @@ def test_heat_on_another_grid_is_refused(
             InputError, match=r"heat\.nii\.gz: its grid differs .*mask\.nii\.gz: shape .*, expected \[12, 16, 6\]"
         ):
             draw_outlines(files[:1], files[1], tmp_path / "x.png", heat=write_nifti("heat.nii.gz", heat))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda mask: mask * 0.5, "values from 0 to 0.5"),
+        (lambda mask: np.where(mask, -1.0, 0.0), "values from -1 to 0"),
+        (lambda mask: np.stack([mask, mask], 3), "2 channels"),
+        (lambda mask: np.arange(mask.size, dtype=np.float32).reshape(SHAPE), "1152 different values"),
+    ],
+)
+def test_volume_that_is_no_label_map_is_refused(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path, change: Callable, found: str
+) -> None:
+    image_file, mask_file = write_nifti("image.nii.gz", image), write_nifti("mask.nii.gz", mask)
+    other = write_nifti("other.nii.gz", change(mask))
+    for prediction, truth in ((other, None), (mask_file, other)):
+        with pytest.raises(InputError, match=rf"other\.nii\.gz: {found}, expected a label map, which has one channel"):
+            draw_outlines([image_file], prediction, tmp_path / "picture.png", truth=truth)
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_heat_beyond_0_to_1_is_refused(
+    write_nifti: Callable, image: np.ndarray, mask: np.ndarray, tmp_path: Path
+) -> None:
+    mask_file, heat = write_nifti("mask.nii.gz", mask), write_nifti("heat.nii.gz", mask * 30)
+    with pytest.raises(InputError, match=r"heat\.nii\.gz: values from 0 to 30, expected a map of 0 to 1"):
+        draw_outlines([write_nifti("image.nii.gz", image)], mask_file, tmp_path / "picture.png", heat=heat)
+
+
+def test_picture_without_an_image_is_refused(write_nifti: Callable, mask: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image; give the scan"):
+        draw_outlines([], write_nifti("mask.nii.gz", mask), tmp_path / "picture.png")

@@ -149,3 +149,19 @@ def test_page_sorts_scrolls_and_switches_in_a_browser(results: tuple[Path, Path]
     )
     assert "<title>a|slice 0|none|true</title>" in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.parametrize("modality", [["<i>"], "<i>", {"0": "<i>"}, {"<i>": 0}])
+def test_modalities_in_each_form_of_a_list_are_shown(
+    results: tuple[Path, Path], tmp_path: Path, modality: object
+) -> None:
+    path = results[1] / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modality": modality}))
+    page = write_report({"run": results[0]}, tmp_path / "report.html", results[1]).read_text()
+    assert "&lt;i&gt;" in page or r"\u003ci\u003e" in page
+
+
+def test_a_scan_in_the_place_of_a_mask_is_refused(results: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copy(results[1] / "a.nii.gz", results[0] / "a_seg.nii.gz")
+    with pytest.raises(InputError, match=r"a_seg\.nii\.gz: values from .*, expected a label map"):
+        write_report({"run": results[0]}, tmp_path / "report.html", results[1])
