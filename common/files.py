@@ -64,7 +64,7 @@ def whole_file(path: str | Path, is_own: Callable[[Path], bool] | None = None) -
 
 @contextmanager
 def failures_of_writing(path: Path) -> Iterator[None]:
-    """Turn a system error about a temporary path into an ``InputError`` that names the final file or folder.
+    """Turn a system error about a path, or about a temporary one, into an ``InputError`` that names the path.
 
     Raises:
         InputError: if the block raises an ``OSError`` that names no other file.
@@ -72,7 +72,8 @@ def failures_of_writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and PARTIAL not in str(error.filename):
+        named = None if error.filename is None else str(error.filename)
+        if named not in (None, str(path)) and PARTIAL not in str(named):
             raise
         raise InputError(
             f"{path}: cannot be written ({os_reason(error)}); choose another place, or free disk space"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import io
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -23,6 +24,7 @@ QUIET_LOGGERS = {
 }
 # This name distinguishes the handler of a run's log file from a host program's handlers, also in packed copies.
 LOG_FILE = "log file of a bundle's run"
+LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")  # how a log begins
 
 
 def silence_notices() -> None:
@@ -49,7 +51,7 @@ def log_to(path: Path) -> None:
         path: log file; this function makes its folder, and the first message makes the file.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: if the file cannot be written, or is not a log.
     """
     root = logging.getLogger()
     if any(type(h) is logging.StreamHandler and h.stream in (sys.stdout, sys.stderr) for h in root.handlers):
@@ -63,7 +65,10 @@ def log_to(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
-        path.open("a").close()
+        with path.open("ab" if is_new or not path.is_file() else "r+b") as file:
+            head = file.read(30) if file.readable() else b""
+        if head and not LINE.match(head):
+            raise InputError(f"--log_file {path}: another file, not the log of an earlier run; choose another name")
         if is_new:
             path.unlink()  # the first message makes the file: a run that is refused before it leaves none
     except OSError as error:

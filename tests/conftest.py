@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ComponentLocator
 
 from .trainers import trainer  # noqa: F401  (fixtures)
 from .warm_python import WarmPython
@@ -28,6 +31,14 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_search() -> Iterator[None]:
+    """Share MONAI's table of its components, for which every parser of a config else searches all modules of MONAI."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai.bundle.config_parser.ComponentLocator", functools.cache(ComponentLocator))
+        yield
+
+
 def pytest_unconfigure() -> None:
     """Keep a table of itk, which itk uses once more after its end."""
     table = getattr(sys.modules.get("swig_runtime_data4"), "type_pointer_capsule", None)
@@ -41,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         runs = RUNS_A_BUNDLE & {*getattr(item, "fixturenames", ())} or "benchmarks" in item.path.parts
         if runs or any(word in item.name.partition("[")[0] for word in EXPORTS):
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: the modules and the list of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from common.__main__ import main
 from common.options import refuse_unknown_options
+from common.packaging.views import view_configs
 from common.verbs import function_of
 from studies.__main__ import parser_of
 from studies.study import studies
@@ -105,12 +107,16 @@ def config_files(command: Command, text: str) -> Iterator[list[Path]]:
 
 
 @pytest.mark.parametrize("command", those("-m", "monai.bundle", "run"), ids=named)
-def test_a_bundle_run_names_files_and_options_that_exist(command: Command) -> None:
+def test_a_bundle_run_names_files_and_options_that_exist(command: Command, tmp_path: Path) -> None:
+    views = view_configs("package")  # configs that only packages have
+    for name, config in views.items():
+        (tmp_path / name).write_text(json.dumps(config))
     given, options = options_of(command.after("-m", "monai.bundle", "run") or [])
     assert not [word for word in given if not PLACEHOLDER.search(word)]
     if not command.whole and "config_file" not in options:
         return
-    for files in config_files(command, options["config_file"]):
+    for paths in config_files(command, options["config_file"]):
+        files = [tmp_path / path.name if path.name in views else path for path in paths]
         assert files and not [file for file in files if not file.is_file()]
         refuse_unknown_options({*options}, [str(file) for file in files])
 

@@ -75,9 +75,10 @@ def test_the_log_file_has_the_log_messages(tmp_path: Path) -> None:
 def test_a_run_without_a_message_leaves_no_log_file(tmp_path: Path) -> None:
     start_session(tmp_path / "run.log")
     assert not (tmp_path / "run.log").exists()
-    (tmp_path / "old.log").write_text("old\n")
+    old = "2026-01-02 03:04:05,678 INFO old\n"
+    (tmp_path / "old.log").write_text(old)
     start_session(tmp_path / "old.log")
-    assert (tmp_path / "old.log").read_text() == "old\n"
+    assert (tmp_path / "old.log").read_text() == old
 
 
 def test_only_the_log_file_has_the_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,3 +202,11 @@ except InputError as error:
 """
     done = warm_python.run([sys.executable, "-c", program], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.nii.gz: no such file\n")
+
+
+def test_a_file_that_is_no_log_is_not_appended_to(tmp_path: Path) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(b"\x1f\x8b voxels")
+    with pytest.raises(InputError, match=r"--log_file .*scan\.nii\.gz: another file, not the log of an earlier run"):
+        start_session(scan)
+    assert scan.read_bytes() == b"\x1f\x8b voxels"

@@ -11,7 +11,15 @@ from ..files import make_folder
 from .ensemble import ENSEMBLE
 from .results import TABLE, join_results, summary
 from .settings import Settings, shown_command
-from .state import check_evaluation, check_unchanged, is_evaluated, is_trained, note_evaluated, note_trained
+from .state import (
+    check_evaluation,
+    check_settings,
+    check_unchanged,
+    is_evaluated,
+    is_trained,
+    note_evaluated,
+    note_trained,
+)
 
 
 class FoldError(InputError):
@@ -88,6 +96,7 @@ def cross_validate(
         try:
             if not is_trained(folder):
                 _run(settings.training(fold), f"fold {fold}, training", say)
+                check_settings(settings)  # another process may have begun with other settings meanwhile
                 note_trained(folder)
             _run(settings.evaluation(fold), f"fold {fold}, evaluation", say)
             note_evaluated(folder, settings.scores)

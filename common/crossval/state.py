@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.names import first_names
+from ..engines.training_folder import STATE_FILE as TRAINING_STATE
 from ..errors import InputError
-from ..files import is_own_json, make_folder, read_json, write_own_json
+from ..files import CLAIM, is_own_json, make_folder, read_json, write_own_json
 from ..record import made_by
 from ..record.identity import case_identities
 from ..reporting import check_table, noted_tables
@@ -24,20 +25,34 @@ SHOWN = 60  # characters of a value in a message
 def check_unchanged(settings: Settings) -> None:
     """Check that settings and cases are those that the cross-validation began with; note them if it begins.
 
+    A cross-validation begins again if no fold has saved an epoch, as after a wrong value of an option.
+
     Raises:
         InputError: a setting or a case differs, or the file of the state was changed.
     """
-    file = settings.out / STATE_FILE
-    config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
-    own = {"bundle": settings.bundle.name, "settings": config, "cases": _case_digests(settings)}
-    own = json.loads(json.dumps(own))
-    if not file.exists():
-        if (settings.out / WEIGHTS).exists():
-            raise InputError(f"--out {settings.out}: holds {WEIGHTS} of another training; choose another folder")
-        write_own_json(own, file)
+    file, cases = settings.out / STATE_FILE, _case_digests(settings)
+    if not file.exists() and (settings.out / WEIGHTS).exists():
+        raise InputError(f"--out {settings.out}: holds {WEIGHTS} of another training; choose another folder")
+    if not file.exists() or (is_own_json(file) and not _has_begun(settings)):
+        write_own_json({**_settings_of(settings), "cases": cases}, file)
         return
-    before = _read(file)
-    elsewhere = f"continue with the values that it began with, or choose another folder than --out {settings.out}"
+    check_settings(settings)
+    others = _read(file)["cases"]
+    if changed := sorted(case for case in {*cases, *others} if cases.get(case) != others.get(case)):
+        raise InputError(
+            f"{settings.dataset_dir / 'dataset.json'}: {first_names(changed)} differ from the cases in {file} (fold, "
+            f"class, image or label); {_elsewhere(settings)}"
+        )
+
+
+def check_settings(settings: Settings) -> None:
+    """Check that bundle and settings are those of the cross-validation in the folder of the results.
+
+    Raises:
+        InputError: a setting differs, or the file of the state was changed.
+    """
+    file, own = settings.out / STATE_FILE, _settings_of(settings)
+    before, elsewhere = _read(file), _elsewhere(settings)
     if before["bundle"] != own["bundle"]:
         raise InputError(f"{file}: a cross-validation of {before['bundle']}, not of {own['bundle']}; {elsewhere}")
     given, noted = dict(_values(own["settings"])), dict(_values(before["settings"]))
@@ -45,16 +60,29 @@ def check_unchanged(settings: Settings) -> None:
         if given.get(key) != noted.get(key):
             shown = ", ".join(f"{_shown(values, key)} {where}" for values, where in ((given, "here"), (noted, "in")))
             raise InputError(f"{key}: {shown} {file}; {elsewhere}")
-    cases, others = own["cases"], before["cases"]
-    if changed := sorted(case for case in {*cases, *others} if cases.get(case) != others.get(case)):
-        raise InputError(
-            f"{settings.dataset_dir / 'dataset.json'}: {first_names(changed)} differ from the cases in {file} (fold, "
-            f"class, image or label); {elsewhere}"
-        )
+
+
+def _settings_of(settings: Settings) -> dict[str, Any]:
+    config = {key: value for key, value in settings.config(EVALUATE).items() if key not in {*OWN, *MAY_DIFFER}}
+    own: dict[str, Any] = json.loads(json.dumps({"bundle": settings.bundle.name, "settings": config}))
+    return own
+
+
+def _elsewhere(settings: Settings) -> str:
+    return f"continue with the values that it began with, or choose another folder than --out {settings.out}"
+
+
+def _has_begun(settings: Settings) -> bool:
+    """Return whether a fold has saved an epoch, or another process works on one."""
+    return _any_fold_has(settings, (TRAINING_STATE, WEIGHTS, STATE_FILE, CLAIM))
+
+
+def _any_fold_has(settings: Settings, names: Sequence[str]) -> bool:
+    return any((folder / name).exists() for folder in settings.out.glob("fold*") for name in names)
 
 
 def check_evaluation(settings: Settings) -> None:
-    """Check that the overlay of the evaluation is that of its earlier folds; note it if the evaluation begins.
+    """Check that the overlay of the evaluation is that of its earlier folds; note it if no fold has scores yet.
 
     Raises:
         InputError: the overlay or the file of the state was changed.
@@ -62,7 +90,8 @@ def check_evaluation(settings: Settings) -> None:
     if settings.evaluation_overlay is None:
         return
     file, overlay = settings.tables / STATE_FILE, read_json(settings.evaluation_overlay)
-    if not file.exists():
+    has_begun = _any_fold_has(settings, [f"{settings.scores}/{name}" for name in ("scores.csv", CLAIM)])
+    if not file.exists() or (is_own_json(file) and not has_begun):
         make_folder(settings.tables)
         write_own_json({"evaluation": overlay}, file)
     elif _read(file)["evaluation"] != overlay:

@@ -26,6 +26,12 @@ SYSTEM_FILES = (
     "system volume information", "thumbs.db", "desktop.ini", "@recycle", "@recently-snapshot",
 )  # fmt: skip
 
+# Files of volumes and archives that are not read; in lower case.
+OTHER_FORMATS = (
+    ".img", ".hdr", ".img.gz", ".hdr.gz", ".mgz", ".mgh", ".mnc", ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip",
+    ".dcm.gz", ".gipl", ".gipl.gz", ".vtk", ".par", ".npy", ".npz", ".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz",
+)  # fmt: skip
+
 
 def entries(folder: Path) -> list[Path]:
     """List a folder in order, without hidden files and files of the operating system.
@@ -42,10 +48,10 @@ def entries(folder: Path) -> list[Path]:
 def is_scan(path: Path) -> bool:
     """Return whether a path is an image file by its suffix, or a folder that contains DICOM files.
 
-    A broken link with such a suffix counts as a scan, so that reading it raises an error; see :func:`broken_link`.
+    A broken link or a pipe with such a suffix counts as a scan, so that reading it raises an error.
     """
     try:
-        if path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES) and (path.is_file() or broken_link(path)):
+        if path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES) and os.path.lexists(path) and not path.is_dir():
             return not path.name.startswith(".")
         return is_series(path)
     except OSError:  # permission denied; listing the folder reports it
@@ -62,6 +68,11 @@ def scans_below(root: Path) -> list[Path]:
     return sorted(path for path in _walk(root, {root.resolve()}) if is_scan(path))
 
 
+def others_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that may be scans in a format or an archive that is not read."""
+    return [path.name for path in entries(folder) if path.name.lower().endswith(OTHER_FORMATS) and not path.is_dir()]
+
+
 def broken_link(path: Path) -> str | None:
     """Return the error message for a broken link, or None for every other path."""
     if not path.is_symlink() or path.exists():
@@ -76,7 +87,7 @@ def broken_links(path: Path) -> list[str]:
 
 def channels_in_header(path: Path) -> int:
     """Return the length of the fourth axis of a NIfTI file; 1 for other files and for damaged ones."""
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+    if not path.name.lower().endswith(NIFTI_SUFFIXES) or not path.is_file():
         return 1
     try:
         shape = nib.load(path).shape

@@ -45,8 +45,13 @@ def split_by_fold(
     fixed = [item for item in listed if isinstance(item, dict) and item.get("fold") == TEST]
     items = [item for item in listed if item not in fixed] if fixed else listed
     for key in ("fold", "order"):
-        if not all(isinstance(item, dict) and type(item.get(key)) is int for item in items):
-            raise InputError(f"{path}: --fold {fold}, but its cases have no {key}; write it with `--folds 5`")
+        values = [item.get(key) if isinstance(item, dict) else None for item in items]
+        if wrong := [value for value in values if type(value) is not int]:
+            found = f"its cases have no {key}" if wrong[0] is None else f"a case has the {key} {wrong[0]!r}"
+            raise InputError(
+                f"{path}: --fold {fold}, but {found}; expected a whole number for each case, as `python -m common "
+                "datalist LAYOUT --folds 5` writes it"
+            )
     images = Counter(str(item["image"]) for item in listed if isinstance(item, dict) and "image" in item)
     if twice := [image for image, times in images.items() if times > 1]:
         raise InputError(

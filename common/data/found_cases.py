@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,20 @@ from .folders import (
     entries,
     images_of_case,
     is_scan,
+    others_in,
     scans_in,
     warn_of_unused,
 )
 from .listed_cases import has_list, read_lists, resolve_case
-from .names import modality_of, scan_name, stem, with_distinct_names
+from .names import first_names, modality_of, scan_name, stem, with_distinct_names
 from .selection import select_cases
 from .volumes import ITK_SUFFIXES, NIFTI_SUFFIXES
 
 FOUND = "found scans"  # entry of a case: the scans from which its image was chosen
 WITH_SERIES = "with --series best, inference finds a series in each study (list: python -m common series DIR)"
 KINDS = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, "DICOM"))
+
+logger = logging.getLogger(__name__)
 
 
 def find_cases(
@@ -104,8 +108,15 @@ def _found_cases(path: Path, modalities: Sequence[str], fold: int | None, exclud
                 cases += _case_of_folder(folder, modalities, beside_slices=is_series(path))
             except OSError as error:
                 cases.append({"case": folder.name, "error": os_failure(error, str(folder))})
+    others = others_in(path)
     if not cases:
-        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json")
+        found = f"; found {first_names(others)}, so convert or unpack them" if others else ""
+        raise InputError(f"dataset_dir={path}: no scans ({KINDS}), no sub-folders and no dataset.json{found}")
+    if others:
+        logger.warning(
+            "%s: %d files are not read: %s; expected %s, so convert or unpack them",
+            path, len(others), first_names(others), KINDS,
+        )  # fmt: skip
     found_scans = [scan for case in cases for scan in case.pop(FOUND, ())]
     warn_of_unused(path, found_scans, [case["image"] for case in cases if "image" in case], modalities)
     return with_distinct_names(cases, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,8 @@ from ..layers import training_form_of
 
 UPDATES = 4  # measured updates of a network; the first, which is slower, does not count
 BUDGET = 30.0  # s, after which no further update of a network is measured
+LARGE = 1_000_000  # voxels of a batch, above which an update may be slow
+GRAIN = 32  # voxels; a part of a patch has a multiple of them along x and y, since networks halve the size five times
 WINDOW_BUDGET = 10.0  # s, after which further windows of a validation are not computed
 
 Clock = Callable[[], float]
@@ -86,6 +90,46 @@ def measure_updates(sample: Sample, stage: Stage, now: Clock) -> tuple[float, fl
         stage: stage that trains; its network and the loss are changed.
         now: callable () -> time in s.
     """
+    return mean_step(_steps(sample, stage, sample.batches, now))
+
+
+def measure_part(sample: Sample, stage: Stage, now: Clock) -> tuple[float, float] | None:
+    """Return the times of :func:`measure_updates` from two updates on a part of each patch; None for small patches.
+
+    The part has about half of the patch along x and y. The time of the update grows in proportion to the voxels.
+    """
+    image = next(iter(sample.batches))["image"]
+    size = [min(n, math.ceil(n / 2 / GRAIN) * GRAIN) for n in image.shape[2:4]]
+    share = math.prod(size) / math.prod(image.shape[2:4])
+    if image.shape[0] * image.shape[2:].numel() < LARGE or share == 1:
+        return None
+    computing, sampling = mean_step(_steps(sample, stage, PartialBatches(sample.batches, size), now))
+    return computing / share, sampling
+
+
+class PartialBatches:
+    """Iterate over two batches of patches that are cut along x and y.
+
+    Args:
+        batches: batches, dictionaries; each tensor ``(B, C, x, y, z)`` is cut.
+        size: size (x, y) of the part, in voxels.
+    """
+
+    def __init__(self, batches: Iterable[dict[str, Any]], size: Sequence[int]) -> None:
+        self.batches = batches
+        self.size = size
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        x, y = self.size
+        for batch in islice(self.batches, len(self)):
+            yield {k: v[:, :, :x, :y] if isinstance(v, Tensor) and v.dim() == 5 else v for k, v in batch.items()}
+
+
+def _steps(sample: Sample, stage: Stage, batches: Iterable[dict[str, Any]], now: Clock) -> list[list[float]]:
+    """Return for each update the times of :func:`mean_step`."""
     trainer = sample.trainer
     device, loss = trainer.state.device, trainer.loss_function
     stage.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -98,7 +142,7 @@ def measure_updates(sample: Sample, stage: Stage, now: Clock) -> tuple[float, fl
     engine = SupervisedTrainer(
         device=device,
         max_epochs=1,
-        train_data_loader=sample.batches,
+        train_data_loader=batches,
         network=training_form_of(stage.network),
         optimizer=stage.start_optimizer(parameters)[0],
         loss_function=loss,
@@ -124,8 +168,7 @@ def measure_updates(sample: Sample, stage: Stage, now: Clock) -> tuple[float, fl
         engine.add_event_handler(event, mark)
     engine.add_event_handler(Events.ITERATION_COMPLETED, stop)
     engine.run()
-    steps = [marks[n : n + 3] for n in range(0, len(marks) - 2, 3)]
-    return mean_step(steps)
+    return [marks[n : n + 3] for n in range(0, len(marks) - 2, 3)]
 
 
 def mean_step(steps: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -18,11 +18,12 @@ from ..layers import training_form_of
 from ..memory import device_memory, size
 from .bundle import read_config, why
 from .findings import Findings
-from .measuring import Clock, batch_maker, measure_updates, measure_validation, sample_training
+from .measuring import BUDGET, Clock, batch_maker, measure_part, measure_updates, measure_validation, sample_training
 from .memory import PROCESS, update_memory
 
 SLOW_UPDATE = 60.0  # s
 TOO_LONG = 14 * 86400.0  # s
+PARTS = "an update is slow: its time is that of a part of the patch, in proportion to the voxels"
 LESS = "fewer epochs or updates, a smaller --roi_size or a narrower network"
 
 
@@ -141,13 +142,19 @@ def _estimate(findings: Findings, lists: ConfigParser, sample: ConfigParser, now
     sample["updates_per_epoch"] = plan.updates
     training = sample_training(sample, plan.batch_size, now)
     trainer, preparing = training.trainer, training.preparing
+    on_parts = False
     networks: dict[Any, tuple[float, float]] = {}  # times of an update and of a validation by kind of network
     for stage in reversed(trainer.stages):  # the later stages of a network train most of it
         if (kind := _kind(stage)) not in networks:
             if (need := _lacking(stage, trainer, next(iter(training.batches)))) is not None:
                 findings.note("training", f"{need}; use a machine with more memory, or {LESS}")
                 return [f"training: not measured, {need}"]
-            computing, sampling = measure_updates(training, stage, now)
+            times = measure_part(training, stage, now)
+            if times is None or times[0] <= BUDGET:
+                times = measure_updates(training, stage, now)
+            else:
+                on_parts = True
+            computing, sampling = times
             validating = measure_validation(stage, trainer, now) if plan.validation_cases else 0.0
             networks[kind] = plan.update_time(computing, sampling, preparing), validating * plan.validation_cases
     stages, planned = [], 0
@@ -159,7 +166,8 @@ def _estimate(findings: Findings, lists: ConfigParser, sample: ConfigParser, now
     patient = plan.validation_cases > 0 and any(stage.patience is not None for stage in trainer.stages)
     at_most = patient or any(hasattr(stage.start_optimizer()[1], "is_finished") for stage in trainer.stages)
     preparation = preparing * (plan.cache_rate * plan.train_cases + plan.validation_cases)
-    return describe(findings, stages, plan, preparation, at_most, trainer.state.device)
+    lines = describe(findings, stages, plan, preparation, at_most, trainer.state.device)
+    return [*lines, PARTS] if on_parts else lines
 
 
 def describe(

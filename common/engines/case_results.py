@@ -20,7 +20,7 @@ from ..record import digest_of, made_by
 from ..rules import parse_bool
 from .case_origin import about_run, check_case_table, origin_of_case, write_case_table
 from .case_record import can_name_files, read_case_record
-from .case_status import InProgress, StatusFile, killed_with
+from .case_status import InProgress, StatusFile, check_status_name, killed_with
 
 BEGUN, DONE, FAILED = "begun", "done", "failed"
 
@@ -114,6 +114,9 @@ class CaseResults:
         """
         found: list[Any] = [None]
         if idist.get_rank() == 0:
+            if self.status is not None:
+                endings = (*self.endings, f"{self.mark}.json")
+                check_status_name(self.status, [self._file(name, end) for name in self.cases for end in endings])
             suspects = self._suspects()
             left = [case for name, case in self.cases.items() if self._is_left(name, case)]
             check_case_table(self.output_dir)

@@ -7,15 +7,33 @@ import io
 import json
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..files import failures_of_writing, make_folder, read_json, whole_file
+from ..reporting.tables import RECORD
+from .case_origin import TABLE
 
 COLUMNS = ("case", "state", "reason", "seconds", "peak_mb")
 IN_PROGRESS = "in_progress_{}.json"  # for each process
+
+
+def check_status_name(path: str | Path, results: Sequence[Path]) -> None:
+    """Check that a status file and the results of a run have different names, since one would replace the other.
+
+    Args:
+        path: status file.
+        results: files of the cases in the folder of the results, which also gets tables.
+
+    Raises:
+        InputError: a result has the name.
+    """
+    tables = [folder / name for folder in {result.parent for result in results} for name in (TABLE, RECORD)]
+    if Path(path).resolve() in {result.resolve() for result in (*results, *tables)}:
+        raise InputError(f"--status {path}: the name of a result of this run; choose another name")
 
 
 class StatusFile:

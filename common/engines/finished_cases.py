@@ -21,6 +21,7 @@ class FinishedCases:
         self.evaluator = evaluator
         self.loader = loader
         self.cases: Generator[tuple[dict, dict]] | None = None
+        self._given_up: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -42,6 +43,7 @@ class FinishedCases:
 
     def _read_ahead(self) -> Generator[dict]:
         batches, names = iter(self.loader), iter(self._names_in_order())
+        self._given_up = set()
         ahead = not self.evaluator.one_at_a_time
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self._read, batches, names)
@@ -62,10 +64,14 @@ class FinishedCases:
         """Read the next case; a case that takes too long has an error."""
         name = next(names, None)
         if name is None:
-            return next(batches, None)
+            return next((batch for batch in batches if batch["case"][0] not in self._given_up), None)
         self.evaluator.start(name)
         try:
             with self.evaluator.clock.working(name):
-                return next(batches, None)
+                batch = next(batches, None)
+                while batch is not None and batch["case"][0] in self._given_up:
+                    batch = next(batches, None)  # the limit ended an earlier try before the loader had counted it
+                return batch
         except InputError as error:
+            self._given_up.add(name)
             return {"case": [name], "error": [str(error)]}

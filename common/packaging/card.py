@@ -39,7 +39,16 @@ def package_card(contents: Contents, weights_digest: str) -> str:
     content = "configs, code, and weights" if wheel is None else "configs and weights"
     pip = "pip install " + " ".join(f"{name}=={version}" for name, version in contents.requirements.items())
     run = "python -m monai.bundle run --config_file"
-    evaluate = "\"['$P/configs/train.json','$P/configs/evaluate.json']\""
+    evaluation = "\"['$P/configs/train.json','$P/configs/evaluate.json']\""
+    infer, report, evaluate, train = (
+        _wrapped(f"{run} {config} {options}")
+        for config, options in (
+            ("$P/configs/inference.json", "--dataset_dir SCANS --output_dir OUT"),
+            ("$P/configs/report.json", "--dataset_dir SCANS --output_dir OUT"),
+            (evaluation, "--dataset_dir DATA --output_dir SCORES"),
+            ("$P/configs/train.json", "--dataset_dir DATA --ckpt_dir RUN"),
+        )
+    )
     about = f"""
 ## This package
 
@@ -52,11 +61,11 @@ describes the bundle as its collection has it. Not for clinical use.
 {_wrapped(pip)}
 {install}# infer, then look at the results; in the folder above this one
 P={contents.name}
-{run} $P/configs/inference.json --dataset_dir SCANS --output_dir OUT
-{run} $P/configs/report.json --dataset_dir SCANS --output_dir OUT
+{infer}
+{report}
 # score labelled cases; train on them
-{_wrapped(f"{run} {evaluate} --dataset_dir DATA --output_dir SCORES")}
-{run} $P/configs/train.json --dataset_dir DATA --ckpt_dir RUN
+{evaluate}
+{train}
 ```
 
 `SCANS` holds the scans. `DATA` holds a `dataset.json`, which lists image and label of each case under `training`,

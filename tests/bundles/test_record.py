@@ -231,6 +231,30 @@ def test_package_has_settings_and_record_of_its_weights(
         assert mask.read_bytes() == (tmp_path / "packed" / mask.name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("validation", "the validation case copy, with the same image as "),
+        ("test", "the test case copy, with the same"),
+    ],
+)
+def test_a_training_finds_a_case_in_two_lists(
+    workflow: Callable, cohort: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture, section: str, message: str
+) -> None:
+    shutil.copytree(cohort(MPUNET), tmp_path / "data")
+    file = tmp_path / "data" / "dataset.json"
+    listing = json.loads(file.read_text())
+    shutil.copy(tmp_path / "data" / listing["training"][0]["image"], tmp_path / "data" / "copy.nii.gz")
+    listing[section].append({**listing["training"][0], "case": "copy", "image": "copy.nii.gz"})
+    file.write_text(json.dumps(listing))
+    run = workflow(MPUNET, "train", dataset_dir=str(tmp_path / "data")).run
+    if section == "validation":
+        assert refusal(run).startswith(message)
+    else:
+        run()
+        assert message in caplog.text
+
+
 def test_overlay_against_the_record_is_not_packed(trained: Callable, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps({"in_plane": 48}))
     with pytest.raises(InputError, match="in_plane: 48 here, 32 in the record"):

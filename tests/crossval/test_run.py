@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from common.__main__ import main
 from common.crossval import cross_validate
 from common.errors import InputError
+from common.files import MARK, read_json, write_own_json
 from common.record import RECORD_FILE, read_record
 from common.reporting import read_scores, write_scores
 
@@ -154,6 +156,43 @@ def test_another_setting_is_refused(validate: Callable, tmp_path: Path, change: 
         change["overlays"] = [tmp_path / "overlay.json"]
     with pytest.raises(InputError, match=message):
         validate(**change)
+
+
+def test_a_refused_first_training_leaves_the_settings_free(validate: Callable) -> None:
+    with pytest.raises(InputError, match=r"^fold 0, training"):
+        validate(FakeRuns(failing=["train 0"]), options={"max_epochs": "0"})
+    assert validate(options={"max_epochs": "3"})[0] == ALL
+
+
+def test_a_refused_evaluation_leaves_its_overlay_free(validate: Callable, tmp_path: Path) -> None:
+    validate()
+    overlay = tmp_path / "evaluate_roi.json"
+    for content, failing in (({"overlap": 0.1}, ["evaluate 0"]), ({"overlap": 0.2}, [])):
+        overlay.write_text(json.dumps(content))
+        with contextlib.ExitStack() as stack:
+            if failing:
+                stack.enter_context(pytest.raises(InputError, match=r"^fold 0, evaluation"))
+            validate(FakeRuns(failing=failing), evaluation_overlay=overlay)
+    overlay.write_text("{}")
+    with pytest.raises(InputError, match="changed since the evaluations"):
+        validate(evaluation_overlay=overlay)
+
+
+class Exchanged(FakeRuns):
+    """Train while another process begins with other settings in the same folder."""
+
+    def train(self, folder: Path, fold: int) -> None:
+        super().train(folder, fold)
+        content = read_json(folder.parent / "crossval.json")
+        content.pop(MARK)
+        content["settings"]["max_epochs"] = 3
+        write_own_json(content, folder.parent / "crossval.json")
+
+
+def test_settings_of_another_process_are_found(validate: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^max_epochs: 600 here, 3 in .*crossval.json"):
+        validate(Exchanged())
+    assert not (tmp_path / "runs" / "fold0" / "crossval.json").exists()
 
 
 def test_a_setting_of_the_machine_may_differ(validate: Callable) -> None:

@@ -158,7 +158,7 @@ def test_fold_of_a_training_is_that_of_the_list(cohort: Path) -> None:
 
 
 def test_nnunet_folders_without_a_list_have_folds(cohort: Path) -> None:
-    listed = [case["case"] for case in find_cases(cohort, ("T2", "T1", "T1ce"), fold=1)]
+    listed = [case["case"] for case in find_cases(cohort, ("T2", "T1", "CET1"), fold=1)]
     (cohort / "dataset.json").unlink()
     assert [case["case"] for case in find_cases(cohort, NAMES, fold=1)] == listed and len(listed) == 2
 

@@ -11,6 +11,7 @@ import pytest
 from common.data import find_cases, load_cases
 from common.data.datalist import write_datalist
 from common.data.folders import scans_below
+from common.data.volumes import read_volume
 from common.errors import InputError
 
 from .layouts import touch
@@ -142,3 +143,20 @@ def test_links_that_lead_nowhere_cost_no_other_case(tmp_path: Path) -> None:
     (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
     cases = {case["case"]: case for case in find_cases(tmp_path, ["CT"])}
     assert {"good", "gone"} <= cases.keys() and "error" not in cases["good"]
+
+
+def test_files_in_other_formats_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("b.mgz", "c.hdr", "c.img", "d.nii.bz2", "notes.txt", ".e.mgz"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"dataset\.json; found b\.mgz, c\.hdr, c\.img and 1 more, so convert or"):
+        find_cases(tmp_path)
+    (tmp_path / "a.nii").write_bytes(b"x")
+    assert [case["case"] for case in find_cases(tmp_path)] == ["a"]
+    assert "4 files are not read: b.mgz, c.hdr, c.img and 1 more; expected .nii, .nii.gz" in caplog.text
+
+
+def test_a_pipe_named_like_a_scan_is_a_failed_case(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.nii.gz")
+    (case,) = find_cases(tmp_path, ["CT"])
+    with pytest.raises(InputError, match=r"a\.nii\.gz: a device or a pipe"):
+        read_volume(Path(case["image"]))

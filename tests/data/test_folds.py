@@ -141,3 +141,12 @@ def test_an_image_that_is_listed_twice_is_refused() -> None:
     items.append({**items[0], "fold": 1, "order": 3})
     with pytest.raises(InputError, match=r"a\.nii\.gz is listed 2 times"):
         split_by_fold(Path("dataset.json"), {"training": items}, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [({"fold": 1.0}, "a case has the fold 1.0"), ({"order": "2"}, "a case has the order '2'")]
+)
+def test_a_fold_that_is_no_whole_number_is_shown(change: dict, found: str) -> None:
+    items = [{"image": f"{i}.nii.gz", "fold": i % 2, "order": i} for i in range(4)]
+    with pytest.raises(InputError, match=f"{found}; expected a whole number for each case"):
+        split_by_fold(LIST, {"training": [*items, {**items[0], "image": "4.nii.gz", **change}]}, 0)

@@ -167,6 +167,7 @@ def test_4d_files_with_numbers_are_cases_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_names_beyond_ascii_in_any_locale(tmp_path: Path) -> None:
     items = [{"image": "Bild_\u00fc.nii", "case": "Fall_\u00fc"}]
     (tmp_path / "dataset.json").write_bytes(json.dumps({"test": items}, ensure_ascii=False).encode())

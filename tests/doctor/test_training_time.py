@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.doctor import Findings, estimate_training, training_time
-from common.doctor.measuring import SampledWindows, mean_step
+from common.doctor import Findings, estimate_training, measuring, training_time
+from common.doctor.measuring import PartialBatches, SampledWindows, mean_step
 from common.doctor.training_time import Plan, StageTime, describe, total_time
+from common.engines.epoch_clock import duration
 from common.memory import Memory
 
 from ..workflows import PLAIN, bundles
@@ -139,6 +141,31 @@ def test_the_measured_times_are_extrapolated(cohort: Callable, config_files: Cal
     cases = int(lines[1].split()[-2])
     assert cases >= 1 and validation > cases
     assert lines[0].startswith(f"training: 2 s per update, 7 updates per epoch: {7 * 2 + validation} s per epoch, 20")
+
+
+def test_a_slow_update_is_measured_on_a_part_of_the_patch(
+    cohort: Callable, config_files: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in ((measuring, "LARGE", 1), (measuring, "GRAIN", 8), (training_time, "BUDGET", 1.5)):
+        monkeypatch.setattr(module, name, value)
+    overlay = overlay_of(config_files, PLAIN)
+    whole = json.loads(overlay.read_text())["roi_size"]
+    share = math.prod(math.ceil(n / 16) * 8 for n in whole[:2]) / math.prod(whole[:2])
+    lines = estimate_training(Findings(), PLAIN, cohort(PLAIN), overlay=overlay, now=Ticks())
+    assert share < 1 and lines[0].startswith(f"training: {duration(1 / share + 1)} per update")  # 1 s on the part
+    assert lines[-1].startswith("an update is slow: its time is that of a part of the patch")
+    monkeypatch.setattr(training_time, "BUDGET", 1 / share)
+    assert "part" not in estimate_training(Findings(), PLAIN, cohort(PLAIN), overlay=overlay, now=Ticks())[-1]
+
+
+def test_a_part_has_image_and_label_of_one_place() -> None:
+    image = torch.arange(2 * 8 * 6 * 4).reshape(2, 1, 8, 6, 4)
+    batch = {"image": image, "label": -image, "class": torch.ones(2)}
+    parts = list(PartialBatches([batch] * 3, (4, 2)))
+    assert len(parts) == 2
+    for part in parts:
+        assert torch.equal(part["image"], image[:, :, :4, :2]) and torch.equal(part["label"], -part["image"])
+        assert torch.equal(part["class"], torch.ones(2))
 
 
 def test_a_training_that_does_not_fit_is_not_measured(

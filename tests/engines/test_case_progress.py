@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,36 @@ def test_status_does_not_replace_another_file(batch: Callable, tmp_path: Path) -
     with pytest.raises(InputError, match=r"status.csv: another file, not with the columns case,state,reason"):
         batch(status=tmp_path / "status.csv")
     assert (tmp_path / "status.csv").read_text() == "my notes\n"
+
+
+@pytest.mark.parametrize("name", ["out/cases.csv", "out/made_by.json", "out/b_seg.nii.gz", "out/a_seg.json"])
+def test_status_with_the_name_of_a_result_is_refused(batch: Callable, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"--status .*{name}: the name of a result of this run; choose another name"):
+        batch(status=tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_status_in_the_place_of_a_folder_is_refused(batch: Callable, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"folder: cannot be written \(Is a directory\); choose another place"):
+        batch(status=tmp_path / "folder")
+
+
+def test_a_limit_before_the_loader_counts_a_case_repeats_none(
+    batch: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = batch(case_timeout=100)
+
+    @contextmanager
+    def working(name: str) -> Iterator[None]:
+        if name == "a":
+            raise InputError("a: not done after 100 s")
+        yield
+
+    monkeypatch.setattr(engine.clock, "working", working)
+    with pytest.raises(CasesFailedError, match=r"1 of 3 cases failed: a \(a: not done after 100 s\)"):
+        engine.run()
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.gz")) == ["b_seg.nii.gz", "c_seg.nii.gz"]
 
 
 def test_reason_of_several_lines_stays_one_line(tmp_path: Path) -> None:

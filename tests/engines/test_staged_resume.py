@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from common.engines import Stage
-from common.engines.training_folder import STATE_FILE
+from common.engines.training_folder import STATE_FILE, TrainingFolder
 from common.errors import InputError
+from common.record import RunRecord, record_of
 
 from ..trainers import assert_same, run_until
 from .stages import VOLUMES, Watch, adam, batches, conv, levelled, plateau_of, run, sgd, weighed
@@ -132,6 +134,23 @@ def test_a_damaged_state_is_refused_with_what_to_do(trainer: Callable, tmp_path:
     (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:900])
     with pytest.raises(InputError, match=r"not a complete file .*; put a copy .* or train into another --ckpt_dir"):
         run(trainer, tmp_path, resume=True)
+
+
+def test_the_record_fits_the_weights_at_every_moment(
+    trainer: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, weights, checked = os.replace, tmp_path / "model.pt", []
+
+    def replace_and_check(source: Path, target: Path) -> None:
+        replace(source, target)
+        if weights.exists():
+            checked.append(record_of(weights))
+
+    monkeypatch.setattr(os, "replace", replace_and_check)
+    record = RunRecord({}, {}, {}, None, 0, {}, [], [], [], {}, "")
+    levelled(trainer, [3.0, 2.0, 1.0], folder=TrainingFolder(tmp_path, record=record))
+    assert len(checked) == 7  # two more epochs with state, record and weights after the first weights
+    assert None not in checked
 
 
 def test_damaged_weights_of_the_last_epoch_are_written_again(trainer: Callable, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def body_mask(volume: np.ndarray, closing_radius: float) -> np.ndarray:
         if image.max() > image.min():
             bright = image >= 0.5 * _otsu(image)
             if _mean_within(image, bright) >= signal:
-                mask[:, :, z] = bright
+                mask[:, :, z] = bright.numpy()
     packed = np.packbits(mask, axis=2)
     close_slices(packed, closing_radius)
     return np.unpackbits(packed, axis=2, count=len(slices)).view(bool)

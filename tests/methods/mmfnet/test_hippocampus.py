@@ -129,7 +129,7 @@ def test_a_rival_trains_on_the_sample(ran: Callable[..., Path], tmp_path: Path, 
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("warm_packing")
 def test_its_package_passes_verify(tmp_path: Path) -> None:
     archive = pack_bundle(HIPPOCAMPUS, None, tmp_path / "dist")
     verify_package(archive, True)

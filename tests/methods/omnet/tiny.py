@@ -28,7 +28,7 @@ TINY = TinyBundle(
     overlay={
         "network_def::channels": [2, 4],
         "network_def::bn_momentum": 0.1,
-        "spacing": [4.0, 4.0, 4.0],
+        "spacing": [5.0, 5.0, 5.0],
         "roi_size": [16, 16, 8],
         "keep": [8, 8, 4],
         "curriculum": [1, 1, 2],
@@ -36,7 +36,7 @@ TINY = TinyBundle(
         "updates_per_epoch": 2,
         "batch_size": 2,
     },
-    phantom=BrainPhantom(size=(40, 45, 35), spacing=(4.0, 4.0, 4.0)),
+    phantom=BrainPhantom(size=(32, 36, 28), spacing=(5.0, 5.0, 5.0)),
     busy_network=sure_of_parts,
     body=Body(radii=(66, 75, 58), background=0, tissue=300, target=420),
     epochs=4,
