@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what stays until the end: the modules and the list of tests."""
+    """Let the garbage collector skip what stays until the end: the modules and the list of tests."""
     gc.collect()
     gc.freeze()
 
