@@ -227,7 +227,7 @@ Load Locate Lock Log Look Lower Make Map Mark Mask Match Measure Merge Mix Move 
 Open Order Pack Pad Parse Pass Pick Place Plan Plot Pool Post-process Predict Prepare Print Process Project Provide
 Put Raise Randomise Read Rebuild Recognise Record Reduce Refine Refuse Register Release Remove Rename Replace Report
 Represent Resample Rescale Reset Resize Resolve Restore Resume Return Rewrite Rotate Round Run Sample Save Say Scale
-Score Script Search Segment Select Send Separate Set Share Shift Show Shuffle Silence Simulate Skip Sort Spare Split Stack
+Score Script Search Segment Select Send Separate Set Share Shift Show Shuffle Silence Simulate Skip Sort Split Stack
 Stand Standardise Start Stop Store Sum Summarise Supervise Take Tell Test Track Train Transform Translate Trim Turn
 Unpack Unstack Up-sample Update Upsample Use Validate Verify Wait Warn Weigh Weight Widen Work Wrap Write Yield
 """  # the first words of docstrings; add one where it reads well
