@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from common import memory
 from common.errors import InputError
@@ -62,6 +63,12 @@ def test_an_address_space_limit_limits_the_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("resource.getrlimit", lambda which: (1 << 20, 1 << 20))  # less than this process uses
     assert main_memory() == Memory(0, 1 << 20)
     assert most is not None and most.total > 1 << 20
+
+
+def test_memory_of_the_cpu_is_the_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "main_memory", lambda: Memory(1, 2))
+    assert memory.device_memory(torch.device("cpu")) == Memory(1, 2)
+    assert memory.device_memory(torch.device("meta")) is None
 
 
 def test_an_allocation_above_the_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from ..processes import gather
 from ..reporting import write_result
 from .case_clock import CaseClock, peak_mb
 from .case_failures import check_finite, equal_names, failed_cases, reason_of_failure
-from .case_results import DONE, FAILED, CaseResults
+from .case_record import DONE, FAILED
+from .case_results import CaseResults
 from .case_scores import CaseScores
 from .finished_cases import FinishedCases
 from .tracked_runs import TrackedRuns

@@ -19,10 +19,8 @@ from ..files import sha256, whole_file
 from ..record import digest_of, made_by
 from ..rules import parse_bool
 from .case_origin import about_run, check_case_table, origin_of_case, write_case_table
-from .case_record import can_name_files, read_case_record
+from .case_record import BEGUN, DONE, FAILED, can_name_files, own_record, read_case_record, recorded_results
 from .case_status import InProgress, StatusFile, check_status_name, killed_with
-
-BEGUN, DONE, FAILED = "begun", "done", "failed"
 
 logger = logging.getLogger(__name__)
 
@@ -204,63 +202,65 @@ class CaseResults:
         return suspects
 
     def _is_left(self, name: str, case: Mapping[str, Any]) -> bool:
-        """Return whether a case has to be done."""
+        """Return whether a case has to be done.
+
+        Raises:
+            InputError: a file in the place of its results must not be replaced, or was made with other weights or
+                settings.
+        """
         if not can_name_files(name):  # such a case has an error and no results
             return True
         files = [self._file(name, ending) for ending in self.endings]
         there = [file for file in files if file.exists()]
-        if folders := [file for file in there if file.is_dir()]:
-            raise InputError(
-                f"{folders[0]}: a folder, expected a result of this project or nothing; move it, or choose another "
-                "--output_dir"
-            )
         record = self._file(name, f"{self.mark}.json")
-        if not record.exists():
-            if there:
-                raise InputError(
-                    f"{there[0]}: no {record.name} beside it, so its scan is unknown and the file is not replaced; "
-                    "move it, or choose another --output_dir"
-                )
+        before = own_record(record, there)
+        if before is None:
             return True
-        before = read_case_record(record)
-        known = {**before["results"], **before.get("before", {}).get("results", {})}
-        if before["state"] != BEGUN:
-            for file in there:
-                if known.get(file.name) != sha256(file):
-                    raise InputError(
-                        f"{file}: changed since it was written, so it is not replaced; move it, or choose another "
-                        "--output_dir"
-                    )
-        made = {**self.made_by, "settings": self.settings}
         same_scan = before["input"]["sha256"] == digest_of(case.get("image"))
-        own = {self._file(name, ending).name for ending in self.endings}
-        other = {
-            file: digest for file, digest in known.items() if file not in own and (self.output_dir / file).exists()
-        }
-        if other and not (same_scan and all(before.get(key) == value for key, value in made.items())):
-            raise InputError(
-                f"{self.output_dir / min(other)}: made from another scan, or with other weights or settings, and this "
-                "run does not write it; move it, choose another --output_dir, or add the option that writes it"
-            )
-        channels = {file: names for file, names in before.get("channels", {}).items() if file in other}
-        self._kept[name] = {"results": other, "channels": channels}
+        made = {**self.made_by, "settings": self.settings}
+        differing = [key for key, value in made.items() if before.get(key) != value]
+        self._kept[name] = self._results_of_others(before, files, same_scan and not differing)
         if not self.resume or not same_scan:
             return True
         if before["state"] == FAILED:
-            if self.retry or any(before.get(key) != own for key, own in made.items()):
+            if self.retry or differing:
                 return True
             reason = before.get("reason", "no reason was recorded")
             self.failed_before.append(name)
             logger.warning("case %s: failed before (%s); --retry true does it again", name, reason)
             return False
-        if before["state"] == DONE:
-            for key, own in made.items():
-                if before.get(key) != own:
-                    raise InputError(
-                        f"{record}: {key} {before.get(key)}, but {own} in this run; resume with the same weights and "
-                        "settings, or choose another --output_dir"
-                    )
+        if before["state"] == DONE and differing:
+            key = differing[0]
+            raise InputError(
+                f"{record}: {key} {before.get(key)}, but {made[key]} in this run; resume with the same weights and "
+                "settings, or choose another --output_dir"
+            )
         return before["state"] == BEGUN or len(there) < len(files)
+
+    def _results_of_others(self, before: Mapping[str, Any], files: Sequence[Path], alike: bool) -> dict[str, Any]:
+        """Return the results of a case that an earlier run wrote and this one does not write.
+
+        Args:
+            before: record of the case.
+            files: files that this run writes.
+            alike: whether both runs have the same scan, weights and settings.
+
+        Raises:
+            InputError: there are such results, and the runs differ.
+        """
+        own = {file.name for file in files}
+        results = {
+            name: digest
+            for name, digest in recorded_results(before).items()
+            if name not in own and (self.output_dir / name).exists()
+        }
+        if results and not alike:
+            raise InputError(
+                f"{self.output_dir / min(results)}: made from another scan, or with other weights or settings, and "
+                "this run does not write it; move it, choose another --output_dir, or add the option that writes it"
+            )
+        channels = {name: names for name, names in before.get("channels", {}).items() if name in results}
+        return {"results": results, "channels": channels}
 
     def _write(
         self,

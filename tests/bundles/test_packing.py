@@ -87,6 +87,12 @@ def test_wrong_overlay_is_refused(tmp_path: Path, overlay: str, message: str) ->
     assert not (tmp_path / "dist").exists()
 
 
+def test_a_note_in_an_overlay_needs_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "overlay.json").write_text('{"_note": "mine"}')
+    with pytest.raises(InputError, match=r"model\.pt: no such file"):  # the next thing that packing reads
+        pack_bundle(MPUNET, "model.pt", tmp_path / "dist", tmp_path / "overlay.json")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
