@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..data.volumes import NIFTI_SUFFIXES
 from .headers import Header
 from .preprocessing import Prepared
 
-PROCESS = 0.7e9  # bytes that Python, PyTorch and MONAI take before a volume is read
+PROCESS = 0.55e9  # bytes that Python, PyTorch and MONAI take before a volume is read
+ITK = 0.2e9  # bytes that ITK and pydicom take, which read every format but NIfTI
 
 
 def cache_bytes(case: Prepared, bytes_per_voxel: int = 0) -> int:
@@ -40,12 +42,14 @@ class InferenceMemory(NamedTuple):
       with shapes alone; bfloat16 needs less.
     - ``finishing``: 4 G (P + O) + 3 S. These are image and output of the previous case, and the label map on the scan's
       grid with intermediate arrays and the file's content.
+    - ``modules``: what reads the file's format, 0 for NIfTI.
     """
 
     reading: int
     computing: int
     layers: int
     finishing: int
+    modules: int = 0
 
     def of_main_memory(self, cases: int, device: str) -> int:
         """Return the most bytes of main memory that the process takes; with several cases, the steps overlap.
@@ -56,7 +60,7 @@ class InferenceMemory(NamedTuple):
         """
         on_device = [self.computing + self.layers, self.finishing]
         parts = [self.reading, *(on_device if device == "cpu" else [])]
-        return int(PROCESS + (sum(parts) if cases > 1 else max(parts)))
+        return int(PROCESS + self.modules + (sum(parts) if cases > 1 else max(parts)))
 
     def of_gpu(self, cases: int) -> int:
         """Return the most bytes on a CUDA device, which computes prediction and inverse resampling."""
@@ -83,6 +87,7 @@ def inference_memory(
         computing=4 * grid * ((1 + copies) * (case.channels + out_channels) + 1),
         layers=layers,
         finishing=4 * grid * (case.channels + out_channels) + 3 * scan,
+        modules=0 if header.path.name.lower().endswith(NIFTI_SUFFIXES) else int(ITK),
     )
 
 

@@ -54,15 +54,17 @@ def test_an_update_keeps_the_layers_for_the_backward_pass() -> None:
 
 def test_inference_adds_the_steps_that_overlap() -> None:
     memory = inference_memory(
-        Header(Path(), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000, copies=True
+        Header(Path("a.nii"), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000, copies=True
     )
     assert memory.reading == 4 * 2 * 2500 and memory.computing == 4 * 500 * 11
     assert memory.finishing == 4 * 500 * 5 + 3000
-    plain = inference_memory(Header(Path(), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000)
+    plain = inference_memory(Header(Path("a.nii"), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000)
     assert plain.computing == 4 * 500 * 6
     one, several = (memory.of_main_memory(n, "cpu") for n in (1, 3))
     assert several - one == sum(memory) - max(memory.reading, memory.computing + memory.layers, memory.finishing)
     assert memory.of_main_memory(3, "cuda") - memory.of_main_memory(1, "cuda") == 0
+    other = inference_memory(Header(Path("a.mha"), (10, 10, 10), 1, np.eye(4)), 2, Prepared((10, 10, 5), 2), 3, 1000)
+    assert other.modules == other.of_main_memory(1, "cpu") - plain.of_main_memory(1, "cpu") > plain.modules == 0
     assert memory.of_gpu(2) == memory.computing + memory.layers + memory.finishing
 
 
