@@ -171,7 +171,7 @@ def test_a_part_has_image_and_label_of_one_place() -> None:
 def test_a_training_that_does_not_fit_is_not_measured(
     cohort: Callable, config_files: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_time, "main_memory", lambda: Memory(free=700_100_000, total=8_000_000_000))
+    monkeypatch.setattr(training_time, "device_memory", lambda _: Memory(free=700_100_000, total=8_000_000_000))
     findings = Findings()
     (line,) = estimate_training(findings, PLAIN, cohort(PLAIN), overlay=overlay_of(config_files, PLAIN))
     assert re.fullmatch(
