@@ -211,12 +211,14 @@ def _are_three_numbers(values: Any) -> bool:
 
 
 def is_record(path: Path) -> bool:
-    """Return whether a file is the record of a training."""
+    """Return whether a file has the keys of a record, also of a network that a program has set."""
     try:
-        read_record(path)
+        content = read_json(path)
     except InputError:
         return False
-    return True
+    fields = dataclasses.fields(RunRecord)
+    needed = {field.name for field in fields if field.default is not None}
+    return isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
 
 
 def read_records(weights: str | Path | Sequence[str | Path]) -> list[RunRecord]:

@@ -164,6 +164,16 @@ def test_a_record_knows_its_weights_and_those_before(tmp_path: Path) -> None:
     assert record_of(weights) is not None
 
 
+def test_a_record_of_a_network_of_a_program_is_replaced(tmp_path: Path) -> None:
+    """Expect that a network that a program has set does not end its training."""
+    written = record(settings={"network_def": "torch.nn.Conv3d"})
+    written.write(tmp_path)
+    written.with_weights("model.pt", "0" * 64).write(tmp_path)
+    (tmp_path / RECORD_FILE).write_text("{}")
+    with pytest.raises(InputError, match="another file of this name"):
+        written.write(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "shared"),
     [
