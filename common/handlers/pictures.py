@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import InputError
-from ..files import remove_unfinished
 from ..figures import outline_figure, save_png
+from ..files import remove_unfinished
 from ..geometry import turn_onto
 from ..tensors import affine_of, as_tensor
 
