@@ -45,7 +45,7 @@ def test_an_overlay_describes_the_network_of_an_ensemble() -> None:
         ({"name": "Liver", "version": "0.2.0"}, "run.json: version 0.1.0 of this bundle trained these weights"),
         (
             {"name": "Lung", "version": "0.2.0"},
-            "run.json: another bundle trained these weights: Liver, and this is Lung",
+            "another bundle trained these weights: Liver, and this is Lung",
         ),
     ],
 )
