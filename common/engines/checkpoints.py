@@ -17,6 +17,7 @@ from ..record import RECORD_FILE, UNTRAINED, record_path
 
 # File beside weights while these and their record are replaced. It has the name of the folder of the older ones.
 HALF_REPLACED = ".replacing"
+LARGE_LIST = "large_files.yml"  # in the folder of a package whose weights are downloaded
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ def load_file(path: str | Path) -> Any:
         InputError: the file is missing or damaged, or it holds other objects.
     """
     if not Path(path).is_file():
-        raise InputError(
-            f"{path}: no such file; train the bundle, or give the weights of a training with --ckpt_dir or --weights"
-        )
+        package = Path(path).absolute().parent.parent
+        fix = "train the bundle, or give the weights of a training with --ckpt_dir or --weights"
+        if (package / LARGE_LIST).is_file():
+            fix = f"get it by python -m monai.bundle download_large_files --bundle_path '{package}'"
+        raise InputError(f"{path}: no such file; {fix}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many types for a damaged or foreign file

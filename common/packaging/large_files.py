@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..engines.checkpoints import LARGE_LIST
 from ..errors import UsageError
 from ..files import sha256
 
-LIST = "large_files.yml"
 LARGE = ("models/model.pt", "models/model.ts")
 
 
@@ -36,11 +36,11 @@ def write_large_files(folder: Path, url: str) -> None:
         f'    hash_val: "{sha256(folder / name)}"\n    hash_type: "sha256"\n'
         for name in LARGE
     )
-    (folder / LIST).write_bytes(f"large_files:\n{entries}".encode())
+    (folder / LARGE_LIST).write_bytes(f"large_files:\n{entries}".encode())
 
 
 def large_files(folder: Path) -> list[str]:
     """Return the paths in a package's ``large_files.yml``; none if it has no such file."""
-    if not (folder / LIST).is_file():
+    if not (folder / LARGE_LIST).is_file():
         return []
-    return re.findall(r'^  - path: "([^"]+)"$', (folder / LIST).read_text("utf-8", "replace"), re.MULTILINE)
+    return re.findall(r'^  - path: "([^"]+)"$', (folder / LARGE_LIST).read_text("utf-8", "replace"), re.MULTILINE)

@@ -8,13 +8,12 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from ..engines.checkpoints import read_weights
+from ..engines.checkpoints import LARGE_LIST, read_weights
 from ..errors import InputError
 from ..files import read_json
 from ..record import record_of
 from .archive import check_expansion, unpack_zip
 from .checksums import check_checksums
-from .large_files import LIST as LARGE_LIST
 from .large_files import large_files
 from .process import in_clean_process
 from .signature import check_signature

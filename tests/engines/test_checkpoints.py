@@ -116,6 +116,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             load_file(path)
 
 
+def test_missing_weights_of_a_package_name_the_download(tmp_path: Path) -> None:
+    (tmp_path / "large_files.yml").touch()
+    with pytest.raises(InputError, match=f"no such file; get it by .*download_large_files --bundle_path '{tmp_path}'"):
+        load_file(tmp_path / "models" / "model.pt")
+
+
 # Weights.
 
 
