@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from .settings import difference, same_setting
 
 RECORD_FILE = "run.json"
 UNTRAINED = "untrained"  # in place of a file of weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +108,8 @@ class RunRecord:
     def check_resumes(self, before: RunRecord, path: Path) -> None:
         """Check that this training can continue the one recorded before.
 
+        Another bundle or version with the same settings logs a warning.
+
         Raises:
             InputError: a setting, the fold, the seed or a list of cases differs; the message names both values.
         """
@@ -115,6 +120,13 @@ class RunRecord:
                     f"{difference(key, own, recorded)} ({path}); resume with the recorded value, or train into another "
                     "--ckpt_dir"
                 )
+        if self.bundle != before.bundle:
+            began, now = (f"{bundle.get('name')} {bundle.get('version')}" for bundle in (before.bundle, self.bundle))
+            logger.warning(
+                "%s: the training began with %s and resumes with %s; the weights may differ from those of an "
+                "uninterrupted training",
+                path, began, now,
+            )  # fmt: skip
         for key in ("fold", "seed"):
             if getattr(self, key) != getattr(before, key):
                 raise InputError(

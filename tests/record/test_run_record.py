@@ -81,6 +81,13 @@ def test_malformed_record_is_refused(tmp_path: Path, change: dict, message: str)
         read_record(tmp_path / RECORD_FILE)
 
 
+def test_resuming_with_another_version_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record().check_resumes(record(), tmp_path / RECORD_FILE)
+    assert not caplog.records
+    record(bundle={"name": "b", "version": "1.1.0"}).check_resumes(record(), tmp_path / RECORD_FILE)
+    assert "the training began with b 1.0.0 and resumes with b 1.1.0" in caplog.text
+
+
 NEEDED = [field.name for field in dataclasses.fields(RunRecord) if field.default is dataclasses.MISSING]
 
 
