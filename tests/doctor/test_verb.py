@@ -141,7 +141,7 @@ def test_unknown_settings_of_an_overlay_are_failures(
         verb(str(bundle), "--overlay", "overlay.json")
     settings = {"spacng": [1, 1, 1], "zzz::x": 1, "_meta_::version": "2", "load::3::num_classes": "@mine", "mine": 3}
     file.write_text(json.dumps(settings))
-    with pytest.raises(SystemExit, match=r"^error: 2 failures"):
+    with pytest.raises(SystemExit, match=r"^error: failures: 2"):
         verb(str(bundle), "--overlay", "overlay.json")
     failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
     assert failures == [
