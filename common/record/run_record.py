@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,8 @@ def record_of(weights: str | Path) -> RunRecord | None:
     record = read_record(path)
     recorded = (record.weights or {}).get(file.name)
     if recorded and file.is_file() and (found := sha256(file)) not in recorded:
+        if not zipfile.is_zipfile(file):  # PyTorch's files are zips, which a cut file is not
+            raise InputError(f"{file}: not a complete file of weights, and not that of {path}; copy it again")
         raise InputError(
             f"{path}: the record of other weights than {file.name} (SHA-256 {found[:8]} here, "
             f"{' or '.join(str(digest)[:8] for digest in recorded)} in the record); put the {RECORD_FILE} of these "

@@ -23,6 +23,8 @@ from common.transforms import DecideLabeld
 
 from ..trainers import assert_same
 
+pytestmark = pytest.mark.slow
+
 matplotlib_image = pytest.importorskip("matplotlib.image")
 
 EMPTY, FULL = torch.zeros(1, 4, 6, 3), torch.zeros(1, 4, 6, 3)
