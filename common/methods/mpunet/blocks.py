@@ -15,8 +15,7 @@ class PointwiseConv3d(nn.Conv3d):
 
     In float32 on one thread of the CPU, PyTorch's convolution of this size copies its input to channels first, and
     needs six times as long as a matrix product. The product reads a map in channels_last_3d, or some of its channels,
-    where they lie. In bfloat16 PyTorch's convolution is the faster one. Training and
-    exporters take it too.
+    where they lie. In bfloat16 PyTorch's convolution is the faster one. Training and exporters take it too.
 
     Args:
         c_in: int, channels of the input.
