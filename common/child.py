@@ -33,11 +33,11 @@ class Ended(NamedTuple):
 def run_child(command: Sequence[str]) -> Ended:
     """Run a command and show what it prints, except for the line of its error.
 
-    The child is in a session of its own, so that Ctrl-C reaches this process alone. Ctrl-C and SIGTERM end the child,
-    without its message; a second one kills it. On Linux, the child also ends if this process is killed.
+    The child is in a session of its own, so that Ctrl-C reaches this process alone. Ctrl-C, SIGTERM and SIGHUP end the
+    child, without its message; a second one kills it. On Linux, the child also ends if this process is killed.
 
     Raises:
-        KeyboardInterrupt: this process got Ctrl-C or SIGTERM, and the child has ended.
+        KeyboardInterrupt: this process got Ctrl-C, SIGTERM or SIGHUP, and the child has ended.
     """
     reading, writing = _channel()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import logging
@@ -17,6 +18,7 @@ from .component_errors import TRACEBACK_VARIABLE, component_failure
 # Receives the tracebacks of unexpected errors. A run writes them only to its log file; without a run, they are shown.
 tracebacks = logging.getLogger(f"{__name__}.tracebacks")
 
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks SIGHUP
 TOO_MANY_FILES = ("Too many open files", "items of ancdata")  # the second comes from a DataLoader worker
 WORKER_ENDED = ("killed by signal", "exited unexpectedly")
 NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory", "not enough memory")  # in RuntimeErrors of torch and ITK
@@ -168,7 +170,15 @@ def show_input_errors_in_one_line() -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """Report SIGTERM, which ends a run in the same way as Ctrl-C."""
+    """Report SIGTERM or SIGHUP, which end a run in the same way as Ctrl-C.
+
+    Args:
+        number: number of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def set_user_name() -> None:
@@ -183,29 +193,42 @@ def set_user_name() -> None:
 
 
 def end_in_one_line() -> None:
-    """Make this process, a command, end with one line on an error, Ctrl-C or SIGTERM."""
+    """Make this process, a command, end with one line on an error, Ctrl-C, SIGTERM or SIGHUP.
+
+    A closed terminal sends SIGHUP. A command under ``nohup`` goes on.
+    """
     show_input_errors_in_one_line()
     sys.unraisablehook = _end_at_interruption
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in ENDING:
+            if number == signal.SIGTERM or signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _terminate)
+
+
+def let_signals_end_at_once() -> None:
+    """Let SIGTERM and SIGHUP end this process without a message, as before :func:`end_in_one_line`."""
+    for number in ENDING:
+        if signal.getsignal(number) is _terminate:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _let_signals_kill() -> None:
-    """Let a second Ctrl-C or SIGTERM kill a command that is already ending, without a message."""
+    """Let a second Ctrl-C, SIGTERM or SIGHUP kill a command that is already ending, without a message."""
     if signal.getsignal(signal.SIGTERM) is _terminate and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_signals_end_at_once()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(number)
 
 
 def _say_interruption(error: BaseException) -> int:
     """Print that the process was interrupted or terminated, and return the shell's exit status for the signal."""
-    terminated = isinstance(error, Terminated)
-    print("terminated" if terminated else "interrupted", file=sys.stderr, flush=True)
-    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    word, number = ("terminated", error.number) if isinstance(error, Terminated) else ("interrupted", signal.SIGINT)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(word, file=sys.stderr, flush=True)
+    return 128 + number
 
 
 def _end_at_interruption(unraisable: sys.UnraisableHookArgs) -> None:

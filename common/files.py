@@ -163,6 +163,11 @@ def claim_folder(folder: str | Path) -> None:
             logger.warning("%s: cannot be locked (%s); start no second run into this folder", folder, error)
         return
     _claims[folder] = lock
+    remove_unfinished(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of killed processes from a folder, without its subfolders."""
     for partial in folder.glob(f"{PARTIAL}*"):
         owner = PARTIAL_OWNER.match(partial.name)
         if owner is not None and partial.is_file() and not _runs(int(owner[1])):

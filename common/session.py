@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from .errors import InputError, end_in_one_line, show_input_errors_in_one_line
+from .errors import InputError, end_in_one_line, let_signals_end_at_once, show_input_errors_in_one_line
 from .files import claim_folder
 from .logs import LOG_FILE, QUIET_LOGGERS, log_to, show_any_text, silence_notices
 from .options import check_settings
@@ -70,7 +69,7 @@ def _join_process_group() -> None:
     if not dist.is_initialized():
         # torchrun terminates processes that wait for each other in native code, where no Python handler runs
         if is_bundle_command():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            let_signals_end_at_once()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

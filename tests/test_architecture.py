@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
     "reporting": {"errors", "files", "label_names"},
     "figures": {"data", "errors", "files", "geometry", "label_names", "reporting"},
     "report": {"data", "errors", "figures", "files", "reporting"},
-    "handlers": {"errors", "figures", "geometry", "tensors"},
+    "handlers": {"errors", "figures", "files", "geometry", "tensors"},
     "engines": {"data", "errors", "files", "layers", "processes", "record", "reporting", "rules", "running_config"},
     "methods": {"data", "engines", "errors", "inferers", "labels", "layers", "phantoms", "tensors", "transforms"},
     "doctor": {

@@ -55,7 +55,7 @@ def test_a_child_gives_its_status_and_error(code: str, expected: Ended, capfd: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_ends_the_child_first(number: int, tmp_path: Path) -> None:
     """Both run the handlers of this project, as a command and its run do."""
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell may ignore it

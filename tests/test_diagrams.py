@@ -11,6 +11,8 @@ from diagrams import NETWORKS
 from diagrams.__main__ import IMAGES
 from diagrams.drawing import BOX, HEIGHT, text_width
 
+pytestmark = pytest.mark.slow
+
 of_networks = pytest.mark.parametrize("method", NETWORKS)
 
 

@@ -136,13 +136,24 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_interruption_ends_in_one_line(name: str, moment: str) -> None:
     program = INTERRUPTED.format(name=name, where=MOMENTS[moment].replace("{name}", name))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    word, status = {"SIGINT": ("interrupted", 130), "SIGTERM": ("terminated", 143)}[name]
-    assert (done.stderr, done.returncode) == (f"{word}\n", status)
+    endings = {"SIGINT": ("interrupted", 130), "SIGTERM": ("terminated", 143), "SIGHUP": ("terminated", 129)}
+    assert (done.stderr.removesuffix("\n"), done.returncode) == endings[name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lacks SIGHUP")
+def test_a_command_under_nohup_outlives_its_terminal() -> None:
+    program = (
+        "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from common.errors import end_in_one_line; end_in_one_line()\n"
+        "os.kill(os.getpid(), signal.SIGHUP); print('goes on')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("goes on\n", 0)
 
 
 @pytest.mark.parametrize(

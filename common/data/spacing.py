@@ -71,7 +71,7 @@ class CheckSpacingd(MapTransform):
             if self.spacing is not None and "original_affine" in getattr(d[key], "meta", {}):
                 found = body_spacing(np.asarray(d[key].meta["original_affine"], dtype=np.float64))
                 shown = [
-                    f"{size:.3g} mm along {axis} (training {low:.3g} to {high:.3g} mm)"
+                    f"{size:.3g} mm along {axis} (training {_range(low, high)} mm)"
                     for axis, size, low, high in zip(AXES, found, self.spacing["min"], self.spacing["max"])
                     if not low / FACTOR <= size <= high * FACTOR
                 ]
@@ -80,3 +80,8 @@ class CheckSpacingd(MapTransform):
                         "%s: voxels of %s; the result may be poor", source_of(d[key], key), " and ".join(shown)
                     )
         return d
+
+
+def _range(low: float, high: float) -> str:
+    texts = [f"{value:.3g}" for value in (low, high)]
+    return texts[0] if texts[0] == texts[1] else " to ".join(texts)

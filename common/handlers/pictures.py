@@ -17,8 +17,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import InputError
 from ..figures import outline_figure, save_png
+from ..files import remove_unfinished
 from ..geometry import turn_onto
 from ..tensors import affine_of, as_tensor
+
+PICTURES = "pictures"  # folder of the pictures
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class ValidationPictures:
         if importlib.util.find_spec("matplotlib") is None:
             logger.info("no pictures of the validation: matplotlib is not installed (the extra pictures)")
             return
+        remove_unfinished(self.ckpt_dir / PICTURES)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._look_at_case)
 
@@ -89,9 +93,9 @@ class ValidationPictures:
         rows = [(f"{name} [{channel}]" if len(image) > 1 else name, volume) for channel, volume in enumerate(image)]
         spacing = np.linalg.norm(turned[:3, :3], axis=0)
         figure = outline_figure(rows, mask[0], spacing, truth[0], note=f"epoch {epoch}")
-        path = save_png(figure, self.ckpt_dir / "pictures" / f"epoch_{epoch:04d}.png")
+        path = save_png(figure, self.ckpt_dir / PICTURES / f"epoch_{epoch:04d}.png")
         if self.writer is None:
-            self.writer = SummaryWriter(str(self.ckpt_dir / "tensorboard" / "pictures"))
+            self.writer = SummaryWriter(str(self.ckpt_dir / "tensorboard" / PICTURES))
         from matplotlib.image import imread  # here, because matplotlib is optional
 
         self.writer.add_image("validation", imread(path)[..., :3], epoch, dataformats="HWC")

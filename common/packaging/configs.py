@@ -31,7 +31,6 @@ BUNDLE_ROOT = {
     ),
     "bundle_root": "$str(getattr(next(filter(None, @bundle_paths), None), 'parent', '.'))",
 }
-FIND_CODE = "$@bundle_root in sys.path or sys.path.insert(0, @bundle_root)"
 FIND_IMPORTS = [
     "$import sys",
     "$from itertools import repeat",
@@ -40,6 +39,7 @@ FIND_IMPORTS = [
     "$from operator import methodcaller",
     "$from traceback import walk_stack",
 ]
+FOLDER_IMPORTS = ["$from importlib.util import find_spec"]
 WHEEL_IMPORTS = ["$from importlib.metadata import distributions"]
 UNPACK_CODE = (  # all calls return None; the folder is removed when the process ends
     " or sys.path.insert(0, tempfile.mkdtemp())"
@@ -55,6 +55,20 @@ UNPACK_IMPORTS = [
     "$import zipfile",
     "$from base64 import b64decode",
 ]
+
+
+def find_folder(package: str) -> dict[str, str]:
+    """Return entries of a config that make the code in the bundle's folder importable, or end with an error.
+
+    Args:
+        package: name of the code's package.
+    """
+    return {
+        "code_place": "$@bundle_root in sys.path or sys.path.insert(0, @bundle_root)",
+        "code_missing": f"error: %s/{package}: no such folder, but it has the code; get the package again",
+        "bundle_code": f"$(@code_place or True) and find_spec('{package}') is not None"
+        " or sys.exit(@code_missing % @bundle_root)",
+    }
 
 
 def find_wheel(name: str, version: str, file: str) -> dict[str, str]:
@@ -79,7 +93,8 @@ class Rewriting:
         configs: every config of the bundle, by name.
         own: name of the code's package in these configs.
         package: name of the code's package in the rewritten configs.
-        find_code: entries of a config that make the code importable, the last of them ``bundle_code``.
+        find_code: entries of a config that make the code importable, the last of them ``bundle_code``; None finds it
+            in the bundle's folder.
         find_imports: imports that these entries need, besides those that find the bundle's folder.
 
     Attributes:
@@ -94,11 +109,12 @@ class Rewriting:
         configs: Mapping[str, dict[str, Any]],
         own: str,
         package: str,
-        find_code: Mapping[str, str] = {"bundle_code": FIND_CODE},
-        find_imports: Sequence[str] = (),
+        find_code: Mapping[str, str] | None = None,
+        find_imports: Sequence[str] = FOLDER_IMPORTS,
     ) -> None:
         self.own, self.package = own, package
-        self.find_code, self.find_imports = find_code, find_imports
+        self.find_code = find_folder(package) if find_code is None else find_code
+        self.find_imports = find_imports
         self.functions: dict[str, str] = {}  # name in expressions to dotted name below the code
         for file, config in configs.items():
             for name, target in self._imported(config):
@@ -136,9 +152,9 @@ class Rewriting:
             config: rewritten config.
             code: zip of the code's package.
         """
-        imports = [line for line in config["imports"] if line not in FIND_IMPORTS]
+        imports = [line for line in config["imports"] if line not in (*FIND_IMPORTS, *self.find_imports)]
         return {
-            **{key: value for key, value in config.items() if key not in BUNDLE_ROOT},
+            **{key: value for key, value in config.items() if key not in {**BUNDLE_ROOT, **self.find_code}},
             "imports": [*imports, *UNPACK_IMPORTS],
             "bundle_root": ".",
             "bundle_code": f"$'{self.package}' in sys.modules{UNPACK_CODE}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..engines.checkpoints import read_weights
 from ..errors import InputError
 from ..files import read_json
+from ..record import record_of
 from .archive import check_expansion, unpack_zip
 from .checksums import check_checksums
 from .large_files import LIST as LARGE_LIST
@@ -70,7 +71,11 @@ def _verify_folder(folder: Path, place: Path, load: bool, key: str | Path | None
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             check_expansion(path, archive)
     read_weights(folder / "models" / "model.pt")
-    metadata = read_json(folder / "configs" / "metadata.json")
+    record_of(folder / "models" / "model.pt")
+    path = folder / "configs" / "metadata.json"
+    metadata = read_json(path)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("version"), str):
+        raise InputError(f"{path}: expected the metadata of a bundle with its version; get the package again")
     if load:
         with installed_wheel(metadata, place) as code:
             in_clean_process("load", folder.parent, str(folder), code=code)

@@ -36,7 +36,7 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
     """Set the settings of the calling config to those in the record of its weights.
 
     An overlay or option with another value is refused. The fold is the recorded one if the data list is that of the
-    training. Weights without a record change nothing.
+    training. A warning names another bundle or version than the recorded one. Weights without a record change nothing.
 
     Args:
         weights: file, list of files of an ensemble, or "untrained".
@@ -53,6 +53,8 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
     if not records:
         return
     path = record_path(weights if isinstance(weights, (str, Path)) else weights[0])
+    for record in records:
+        warn_of_other_bundle(parser.get("_meta_", {}), record.bundle, path)
     folder = Path(str(parser.get_parsed_content("bundle_root"))) / "configs"
     if not isinstance(weights, (str, Path)):
         configs = [*configs, "ensemble"]
@@ -73,6 +75,29 @@ def use_record(weights: str | Path | Sequence[str | Path], configs: Sequence[str
     if len(records) == 1:
         _apply_fold(parser, records[0], path)
     parser.ref_resolver.reset()
+
+
+def warn_of_other_bundle(meta: Mapping[str, Any], recorded: Mapping[str, str], path: Path) -> None:
+    """Log a warning if another bundle, or another version of it, trained the weights.
+
+    Args:
+        meta: metadata of the bundle in use, or an empty dictionary.
+        recorded: name and version in the record.
+        path: file of the record.
+    """
+    differ = [key for key in ("name", "version") if meta.get(key) and recorded.get(key) not in (None, "", meta[key])]
+    if "name" in differ:
+        logger.warning(
+            "%s: another bundle trained these weights: %s, and this is %s; use the bundle of the weights, since codes "
+            "and texts of the results come from this one",
+            path, recorded["name"], meta["name"],
+        )  # fmt: skip
+    elif differ:
+        logger.warning(
+            "%s: version %s of this bundle trained these weights, and this is %s; results may differ, see changelog in "
+            "configs/metadata.json",
+            path, recorded["version"], meta["version"],
+        )  # fmt: skip
 
 
 def apply_settings(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from .settings import difference, same_setting
 
 RECORD_FILE = "run.json"
 UNTRAINED = "untrained"  # in place of a file of weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,8 @@ class RunRecord:
     def check_resumes(self, before: RunRecord, path: Path) -> None:
         """Check that this training can continue the one recorded before.
 
+        Another bundle or version with the same settings logs a warning.
+
         Raises:
             InputError: a setting, the fold, the seed or a list of cases differs; the message names both values.
         """
@@ -114,6 +120,13 @@ class RunRecord:
                     f"{difference(key, own, recorded)} ({path}); resume with the recorded value, or train into another "
                     "--ckpt_dir"
                 )
+        if self.bundle != before.bundle:
+            began, now = (f"{bundle.get('name')} {bundle.get('version')}" for bundle in (before.bundle, self.bundle))
+            logger.warning(
+                "%s: the training began with %s and resumes with %s; the weights may differ from those of an "
+                "uninterrupted training",
+                path, began, now,
+            )  # fmt: skip
         for key in ("fold", "seed"):
             if getattr(self, key) != getattr(before, key):
                 raise InputError(
@@ -244,6 +257,8 @@ def record_of(weights: str | Path) -> RunRecord | None:
     record = read_record(path)
     recorded = (record.weights or {}).get(file.name)
     if recorded and file.is_file() and (found := sha256(file)) not in recorded:
+        if not zipfile.is_zipfile(file):  # PyTorch's files are zips, which a cut file is not
+            raise InputError(f"{file}: not a complete file of weights, and not that of {path}; copy it again")
         raise InputError(
             f"{path}: the record of other weights than {file.name} (SHA-256 {found[:8]} here, "
             f"{' or '.join(str(digest)[:8] for digest in recorded)} in the record); put the {RECORD_FILE} of these "

@@ -29,7 +29,8 @@ class CheckLabeld(MapTransform):
     the affine of the image, so that rounding in a header does not lead to two grids.
 
     A value within 0.01 of an integer counts as this integer, because a mask with a scale factor is read as 0.99999997.
-    If there is one label and no ``label_map``, a map of 0 and one positive value, such as 255, is a binary mask.
+    If there is one label and no ``label_map``, a map of 0 and one positive value, such as 255, is a binary mask. A
+    warning names a file of each value if the masks have different values, since these may be different structures.
 
     Args:
         keys: label maps ``(1, x, y, z)``.
@@ -65,6 +66,7 @@ class CheckLabeld(MapTransform):
         self.label_map = read_label_map(label_map, self.labels)
         self.classes = classes_of_values(self.labels, self.label_map)
         self.logged = False
+        self.masks: dict[float, str] = {}  # value of binary masks to the first file that has it
         if dataset_dir is not None:
             warn_of_other_names(dataset_dir, self.labels, self.label_map)
 
@@ -86,6 +88,7 @@ class CheckLabeld(MapTransform):
         values = [v for v in present if v != 0]
         binary = len(present) == 2 and len(values) == 1 and values[0] > 0
         if not self.label_map and len(self.labels) == 1 and binary:
+            self._compare_masks(name, values[0])
             return (label != 0).to(torch.float32)
         if any(v not in self.classes for v in values):
             shown = ", ".join(f"{v:g}" for v in [0, *values[:6]] if v or 0 in present)
@@ -98,6 +101,22 @@ class CheckLabeld(MapTransform):
         for value in values:
             result[label == value] = self.classes[int(value)]
         return result
+
+    def _compare_masks(self, name: str, value: float) -> None:
+        """Log a warning for the first binary mask with another value than the masks before."""
+        if value in self.masks:
+            return
+        self.masks[value] = name
+        if len(self.masks) > 1:
+            (label, own), shown = next(iter(self.labels.items())), sorted(self.masks.items())
+            logger.warning(
+                '%s: the masks have different values: %s; all become %s. If that is right, give --label_map "{%s}"; '
+                "map a value of another structure to 0",
+                name,
+                ", ".join(f"{value:g} in {file}" for value, file in shown),
+                label,
+                ", ".join(f"{value:g}: {own}" for value, _ in shown),
+            )
 
     def _log_once(self, name: str, found: list[float]) -> None:
         """Log the values that ``label_map`` changes, for the first file that has any."""

@@ -45,4 +45,4 @@ def doctor(
         print(f"data {dataset_dir}", *found, sep="\n  ")
     print(findings.table() or "nothing found that would fail")
     if findings.count("failure"):
-        raise InputError(f"{findings.count('failure')} failures, {findings.count('note')} notes: see the table above")
+        raise InputError(f"failures: {findings.count('failure')}, notes: {findings.count('note')}; see the table above")

@@ -38,7 +38,7 @@ TRAINED = {  # files of weights and number of epochs
 
 
 def write_three_cases(source: Path, folder: Path) -> Path:
-    """List three cases of a tiny cohort in every list of a data list in another folder; return this folder."""
+    """Copy the data list of a tiny cohort into another folder, with three cases in every list; return this folder."""
     listing = json.loads((source / "dataset.json").read_text())
     items = [item for section in ("training", "validation", "test") for item in listing[section]]
     for item in items:
@@ -46,7 +46,7 @@ def write_three_cases(source: Path, folder: Path) -> Path:
         item["image"] = str(source / images) if isinstance(images, str) else [str(source / image) for image in images]
         item["label"] = str(source / item["label"])
     folder.mkdir()
-    lists = {"training": items[:3], "validation": items[:3], "test": items[3:]}
+    lists = {"training": items[:3], "validation": items[3:], "test": items[3:]}
     (folder / "dataset.json").write_text(json.dumps({**listing, **lists}))
     return folder
 

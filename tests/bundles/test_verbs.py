@@ -140,7 +140,7 @@ def test_scores(verb: Callable, tmp_path: Path) -> None:
 
 
 def test_scores_of_a_missing_folder(verb: Callable) -> None:
-    with pytest.raises(SystemExit, match=r"^error: nowhere/scores\.csv: "):
+    with pytest.raises(SystemExit, match=r"^error: nowhere: no such folder"):
         verb("scores", "nowhere")
 
 

@@ -23,6 +23,7 @@ from ..dicom_series import pydicom, write_enhanced, write_series
 
 pytest.importorskip("itk", reason="DICOM needs itk")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the wrappers that itk is made with
 ]
 

@@ -59,6 +59,10 @@ def test_a_scan_far_outside_is_named_with_numbers(order: str, caplog: pytest.Log
     caplog.clear()
     check({"image": scan(order, (0.3, 2.0, 6.0))})
     assert "0.3 mm along left-right (training 0.7 to 0.9 mm) and 2 mm along front-back" in caplog.text
+    caplog.clear()
+    one = CheckSpacingd("image", {"spacing": {"min": [1.0] * 3, "max": [1.0] * 3}})
+    one({"image": scan(order, (1.0, 1.0, 9.0))})
+    assert "9 mm along foot-head (training 1 mm)" in caplog.text
 
 
 @pytest.mark.parametrize("trained", [TRAINED, None, {}])

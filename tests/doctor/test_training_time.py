@@ -171,11 +171,11 @@ def test_a_part_has_image_and_label_of_one_place() -> None:
 def test_a_training_that_does_not_fit_is_not_measured(
     cohort: Callable, config_files: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_time, "device_memory", lambda _: Memory(free=700_100_000, total=8_000_000_000))
+    monkeypatch.setattr(training_time, "device_memory", lambda _: Memory(free=550_100_000, total=8_000_000_000))
     findings = Findings()
     (line,) = estimate_training(findings, PLAIN, cohort(PLAIN), overlay=overlay_of(config_files, PLAIN))
     assert re.fullmatch(
-        r"training: not measured, an update takes about \d+ MB, but 700 MB of 8.0 GB memory are free", line
+        r"training: not measured, an update takes about \d+ MB, but 550 MB of 8.0 GB memory are free", line
     )
     (note,) = findings.found
     assert note.where == "training" and "use a machine with more memory, or fewer epochs" in note.what

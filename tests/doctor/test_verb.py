@@ -45,7 +45,7 @@ def test_doctor_examines_machine_bundle_and_data(verb: Callable, bundle: Path, l
 def test_failure_gives_exit_status_one(verb: Callable, bundle: Path, listing: dict, tmp_path: Path) -> None:
     listing["test"][0]["class"] = "maybe"
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
-    with pytest.raises(SystemExit, match=r"^error: 1 failures, \d+ notes: see the table above$"):
+    with pytest.raises(SystemExit, match=r"^error: failures: 1, notes: \d+; see the table above$"):
         verb(str(bundle), "--dataset_dir", "data", "--headers_only")
 
 
@@ -141,7 +141,7 @@ def test_unknown_settings_of_an_overlay_are_failures(
         verb(str(bundle), "--overlay", "overlay.json")
     settings = {"spacng": [1, 1, 1], "zzz::x": 1, "_meta_::version": "2", "load::3::num_classes": "@mine", "mine": 3}
     file.write_text(json.dumps(settings))
-    with pytest.raises(SystemExit, match=r"^error: 2 failures"):
+    with pytest.raises(SystemExit, match=r"^error: failures: 2"):
         verb(str(bundle), "--overlay", "overlay.json")
     failures = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("failure")]
     assert failures == [
@@ -154,7 +154,7 @@ def test_error_in_the_data_list_keeps_earlier_findings(
     verb: Callable, bundle: Path, listing: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(listing))
-    with pytest.raises(SystemExit, match=r"^error: 1 failures"):
+    with pytest.raises(SystemExit, match=r"^error: failures: 1, "):
         verb(str(bundle), "--dataset_dir", "data", "--fold", "0")
     out = capsys.readouterr().out
     assert "--fold 0, but its cases have no fold" in out and "note     weights" in out
@@ -168,7 +168,7 @@ def test_headers_only_takes_true_or_false(
     write_nifti("data/test_gtv.nii.gz", np.full((12, 10, 6), 7, np.uint8))
     arguments = (str(bundle), "--dataset_dir", "data", "--headers_only", word)
     if voxels:
-        with pytest.raises(SystemExit, match=r"^error: 1 failures"):
+        with pytest.raises(SystemExit, match=r"^error: failures: 1, "):
             verb(*arguments)
     else:
         assert "failure" not in verb(*arguments)

@@ -27,6 +27,8 @@ from common.record import RunRecord, record_of
 from ..trainers import assert_same, run_until
 from .stages import VOLUMES, Watch, adam, batches, conv, levelled, plateau_of, run, sgd, weighed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "lr_scheduler",

@@ -17,10 +17,13 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.engines import Stage
+from common.files import PARTIAL
 from common.handlers import ValidationPictures, pictures
 from common.transforms import DecideLabeld
 
 from ..trainers import assert_same
+
+pytestmark = pytest.mark.slow
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 
@@ -52,6 +55,15 @@ def validated(handler: ValidationPictures, *epochs: int, **options: Any) -> None
     engine = evaluator(torch.nn.Identity(), handler, **options)
     for epoch in epochs:
         engine.run(epoch)
+
+
+def test_the_picture_of_a_killed_training_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / f"{PARTIAL}{(1 << 22) + 1}_0123abcd.png").write_text("half")
+    (folder / "epoch_0001.png").write_text("whole")
+    evaluator(torch.nn.Identity(), ValidationPictures(tmp_path, 1))
+    assert [path.name for path in folder.iterdir()] == ["epoch_0001.png"]
 
 
 @pytest.fixture

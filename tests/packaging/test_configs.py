@@ -126,6 +126,14 @@ def test_code_is_found_in_the_bundle_root(fresh: None, code: dict[str, str], tmp
     assert parser.get_parsed_content("word").text == "A :: B"  # MONAI writes :: for # in every text
 
 
+def test_a_package_without_its_code_names_the_folder(fresh: None, tmp_path: Path) -> None:
+    parser = ConfigParser(Rewriting({"a": CONFIG}, "own", "own_v1")(CONFIG))
+    parser["bundle_root"] = str(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        parser.get_parsed_content("word")
+    assert ended.value.code == (f"error: {tmp_path}/own_v1: no such folder, but it has the code; get the package again")
+
+
 def test_workflow_finds_the_folder_of_its_config(
     fresh: None, code: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

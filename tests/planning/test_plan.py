@@ -30,6 +30,8 @@ from common.planning.labels import name_channels, name_labels
 
 from ..tiny import BUNDLES
 
+pytestmark = pytest.mark.slow
+
 
 def fact(**changes: Any) -> CaseFacts:
     values = {

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 from common.errors import InputError
 from common.record import RECORD_FILE, apply_settings
+from common.record.apply import warn_of_other_bundle
 
 OWN: dict[str, Any] = {"network_def": {"_target_": "common.methods.net.Net", "out_channels": 2}}
 MEMBER = {"_target_": "common.methods.net.Net", "out_channels": 3, "width": 8, "_mode_": "callable"}
@@ -34,6 +35,25 @@ def test_an_overlay_describes_the_network_of_an_ensemble() -> None:
     overlaid["network_def"]["width"] = 4
     with pytest.raises(InputError, match=r"network_def::width: 4 here, 8 in the record of the weights"):
         applied(overlaid)
+
+
+@pytest.mark.parametrize(
+    ("meta", "warning"),
+    [
+        ({"name": "Liver", "version": "0.1.0"}, ""),
+        ({}, ""),
+        ({"name": "Liver", "version": "0.2.0"}, "run.json: version 0.1.0 of this bundle trained these weights"),
+        (
+            {"name": "Lung", "version": "0.2.0"},
+            "run.json: another bundle trained these weights: Liver, and this is Lung",
+        ),
+    ],
+)
+def test_weights_of_another_bundle_log_a_warning(
+    meta: dict[str, str], warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_other_bundle(meta, {"name": "Liver", "version": "0.1.0"}, Path(RECORD_FILE))
+    assert len(caplog.records) == bool(warning) and warning in caplog.text
 
 
 def test_a_package_keeps_the_names_of_its_code() -> None:

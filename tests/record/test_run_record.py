@@ -81,6 +81,13 @@ def test_malformed_record_is_refused(tmp_path: Path, change: dict, message: str)
         read_record(tmp_path / RECORD_FILE)
 
 
+def test_resuming_with_another_version_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record().check_resumes(record(), tmp_path / RECORD_FILE)
+    assert not caplog.records
+    record(bundle={"name": "b", "version": "1.1.0"}).check_resumes(record(), tmp_path / RECORD_FILE)
+    assert "the training began with b 1.0.0 and resumes with b 1.1.0" in caplog.text
+
+
 NEEDED = [field.name for field in dataclasses.fields(RunRecord) if field.default is dataclasses.MISSING]
 
 
@@ -147,19 +154,24 @@ def test_a_record_keeps_what_changes_at_each_resumption() -> None:
 def test_a_record_knows_its_weights_and_those_before(tmp_path: Path) -> None:
     weights = tmp_path / "model.pt"
     digests = []
-    for text in (b"first", b"second", b"third"):
-        weights.write_bytes(text)
+    for value in range(3):
+        torch.save({"a": torch.tensor(value)}, weights)
         digests.append(made_by(weights)["weights"])
     first = record().with_weights("model.pt", digests[0])
     second = first.with_weights("model.pt", digests[1])
     assert second.with_weights("model.pt", digests[1]) == second
     second.write(tmp_path)
-    for text in (b"first", b"second"):
-        weights.write_bytes(text)
+    for value in range(2):
+        torch.save({"a": torch.tensor(value)}, weights)
         assert record_of(weights) == second
-    weights.write_bytes(b"third")
+    torch.save({"a": torch.tensor(2)}, weights)
     with pytest.raises(InputError, match=r"run.json: the record of other weights than model.pt \(SHA-256 \w{8} here"):
         record_of(weights)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match=r"model.pt: not a complete file"):
+        record_of(weights)
+    weights.write_bytes(whole)
     second.with_weights("model.pt", digests[2]).write(tmp_path)
     assert record_of(weights) is not None
 

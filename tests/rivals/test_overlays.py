@@ -18,6 +18,8 @@ from common.reporting import read_scores
 
 from ..workflows import BUNDLES, MODALITIES, PLAIN, TINY, assert_label_maps, config_of, parser_of
 
+pytestmark = pytest.mark.slow
+
 OVERLAYS = [(bundle, file.stem) for bundle in BUNDLES for file in sorted(bundle.glob("configs/rivals/*.json"))]
 WITH_RIVALS = list(dict.fromkeys(bundle for bundle, _ in OVERLAYS))
 # A package takes longest, so each bundle has one: every rival, with every wrapper.

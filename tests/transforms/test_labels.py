@@ -35,6 +35,19 @@ def test_a_binary_mask_may_have_any_positive_value(value: float) -> None:
     np.testing.assert_array_equal(check(mask(value))[0], mask(1))
 
 
+@pytest.mark.parametrize(("label_map", "warnings"), [({}, 1), ({1: 1, 2: 1}, 0)])
+def test_binary_masks_of_different_values_log_a_warning(
+    label_map: dict[int, int], warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    transform = CheckLabeld("label", labels={"tumour": 1}, label_map=label_map)
+    for file, value in (("a.nii", 1), ("b.nii", 1), ("c.nii", 2), ("d.nii", 2), ("e.nii", 0)):
+        label = MetaTensor(mask(value)[None], affine=AFFINE, meta={"filename_or_obj": file})
+        np.testing.assert_array_equal(transform({"image": IMAGE, "label": label})["label"][0], mask(value > 0))
+    shown = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(shown) == warnings
+    assert all("1 in a.nii, 2 in c.nii; all become tumour" in text and "{1: 1, 2: 1}" in text for text in shown)
+
+
 def test_empty_masks_and_rounded_classes_are_read() -> None:
     np.testing.assert_array_equal(check(mask())[0], mask())
     np.testing.assert_array_equal(check(mask(1, 0.999999), num_classes=2)[0], mask(1, 1))

@@ -47,7 +47,8 @@ def test_three_labels_from_training_to_the_mask(workflow: Callable, three: Path,
     busy = {
         k: torch.randn_like(v) * 9 if k.endswith("head.conv.weight") or "heads" in k else v for k, v in state.items()
     }
-    torch.save(busy, tmp_path / "models" / "model.pt")
+    torch.save(busy, tmp_path / "models" / "busy.pt")
+    settings["weights"] = str(tmp_path / "models" / "busy.pt")
     workflow(MPUNET, "train", "evaluate", **settings).run()
     row = read_scores(tmp_path / "out" / "scores.csv")[0]
     assert [name for name in row if name.startswith("Dice")] == ["Dice liver", "Dice tumour", "Dice cyst"]
