@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import PointwiseConv3d
+
 
 class PositionAttention(nn.Module):
     """Give every position the mean of all values, weighted by similarity (eq. 6, 8, 9).
@@ -57,11 +59,12 @@ class AttentionGate(nn.Module):
     def __init__(self, channels: int, bn_momentum: float) -> None:
         super().__init__()
 
-        def projection(c_in: int, c_out: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv3d(c_in, c_out, kernel_size=1), nn.BatchNorm3d(c_out, momentum=bn_momentum))
+        def normalised(convolution: nn.Conv3d) -> nn.Sequential:
+            return nn.Sequential(convolution, nn.BatchNorm3d(convolution.out_channels, momentum=bn_momentum))
 
-        self.features, self.signal = (projection(channels, channels // 2) for _ in range(2))
-        self.psi = projection(channels // 2, 1)
+        half = channels // 2
+        self.features, self.signal = (normalised(PointwiseConv3d(channels, half)) for _ in range(2))
+        self.psi = normalised(nn.Conv3d(half, 1, kernel_size=1))  # as a matrix product its rounding would differ
 
     def coefficient(self, x: Tensor, g: Tensor) -> Tensor:
         """Return ``alpha`` ``(B, 1, x, y, z)``, between 0 and 1, for features ``x`` and signal ``g``."""

@@ -19,7 +19,7 @@ from ...layers import PReLU, TwoForms
 from ...layers.checks import check_channels, check_option, check_sizes
 from ...layers.strips import cut, joined, strips_of, trimmed, widened
 from .attention import AttentionGate, PositionAttention
-from .blocks import Head, initialise, maximum_of_neighbours
+from .blocks import Head, PointwiseConv3d, initialise, maximum_of_neighbours
 
 
 class ResidualStage(nn.Module):
@@ -37,7 +37,7 @@ class ResidualStage(nn.Module):
     def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(*_convolution(c_in, c_out), *_convolution(c_out, c_out))
-        self.project: nn.Module = nn.Identity() if c_in in (1, c_out) else nn.Conv3d(c_in, c_out, 1, bias=False)
+        self.project: nn.Module = nn.Identity() if c_in in (1, c_out) else PointwiseConv3d(c_in, c_out, bias=False)
         self.dropout = nn.Dropout(dropout, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class TwoBranches(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(*_convolution(c_in, half, kernel), *_convolution(half, half, kernel)) for kernel in (3, 5)
         )
-        self.fusion = nn.Conv3d(c_out, c_out, kernel_size=1)
+        self.fusion = PointwiseConv3d(c_out, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fusion(torch.cat([branch(x) for branch in self.branches], 1))
