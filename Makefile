@@ -67,7 +67,7 @@ docs: $(INSTALLED)
 release: $(INSTALLED)
 	$(BIN)/python -m release
 
-## the tests for every day, about 2 minutes on 2 cores: no training, no inference by a bundle's configs, no other process
+## the tests for every day, about 90 seconds on 2 cores: no training, no inference by a bundle's configs, no other process
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow and not ddp"
 
