@@ -174,13 +174,9 @@ def _of_metaimage(path: Path, head: bytes, fields: Mapping[str, str]) -> Voxels 
     if words[0].upper() == "LOCAL":
         after = head.find(b"\n", head.index(DATA_FILE)) + 1
         files, start = (path,), None if skipped < 0 else skipped or after
-    elif words[0].upper() == "LIST":
-        lines = head.partition(DATA_FILE)[2].partition(b"\n")[2].decode("utf-8", "replace").splitlines()
-        files = tuple(path.parent / line.strip() for line in lines if line.strip())
-    elif "%" in words[0] and len(words) > 2:
-        files = tuple(path.parent / file for file in _numbered(words[0], words[1:]))
     else:
-        files = (path.parent / name,)
+        listed = head.partition(DATA_FILE)[2] if words[0].upper() == "LIST" else None
+        files = _named_files(path.parent, name, listed, bounds=2)
     if fields.get("CompressedData", "").lower() != "true":
         return Voxels(files, start)
     length = fields.get("CompressedDataSize", "")
@@ -206,18 +202,31 @@ def _of_nrrd(path: Path, head: bytes, fields: Mapping[str, str]) -> Voxels | Non
     if not words:
         end = re.search(rb"\r?\n\r?\n", head)
         files, start = (path,), None if end is None else end.end()
-    elif words[0] == "LIST":
-        text = head.replace(b"\r", b"").partition(b"LIST")[2].partition(b"\n")[2].decode("utf-8", "replace")
-        files = tuple(path.parent / line.strip() for line in text.splitlines() if line.strip())
-    elif "%" in words[0] and len(words) > 3:
-        files = tuple(path.parent / file for file in _numbered(words[0], words[1:]))
     else:
-        files = (path.parent / name,)
+        files = _named_files(path.parent, name, head.partition(b"LIST")[2] if words[0] == "LIST" else None, bounds=3)
     if encoding == "raw":
         return Voxels(files, None if start is None or lines or skipped < 0 else start + skipped)
     if encoding in ("gz", "gzip") and start is not None and len(files) == 1 and not (lines or skipped):
         return Voxels(files, start, packed=True)
     return Voxels(files, None, packed=True) if encoding in ("bz2", "bzip2") else None
+
+
+def _named_files(folder: Path, name: str, listed: bytes | None, bounds: int) -> tuple[Path, ...]:
+    """Return the files that an entry of a header names: a list, a pattern with numbers, or one file.
+
+    Args:
+        folder: folder of the header.
+        name: text of the entry.
+        listed: header from the entry on, if it says that the next lines name the files; else None.
+        bounds: fewest numbers after a pattern.
+    """
+    if listed is not None:
+        lines = listed.partition(b"\n")[2].decode("utf-8", "replace").splitlines()
+        return tuple(folder / line.strip() for line in lines if line.strip())
+    words = name.split()
+    if "%" in words[0] and len(words) > bounds:
+        return tuple(folder / file for file in _numbered(words[0], words[1:]))
+    return (folder / name,)
 
 
 def _numbered(pattern: str, bounds: Sequence[Any]) -> list[str]:

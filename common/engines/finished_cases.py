@@ -62,16 +62,15 @@ class FinishedCases:
 
     def _read(self, batches: Iterator[dict], names: Iterator[str]) -> dict | None:
         """Read the next case; a case that takes too long has an error."""
+        # the limit may have ended an earlier try before the loader had counted its case, which comes again then
+        coming = (batch for batch in batches if batch["case"][0] not in self._given_up)
         name = next(names, None)
         if name is None:
-            return next((batch for batch in batches if batch["case"][0] not in self._given_up), None)
+            return next(coming, None)
         self.evaluator.start(name)
         try:
             with self.evaluator.clock.working(name):
-                batch = next(batches, None)
-                while batch is not None and batch["case"][0] in self._given_up:
-                    batch = next(batches, None)  # the limit ended an earlier try before the loader had counted it
-                return batch
+                return next(coming, None)
         except InputError as error:
             self._given_up.add(name)
             return {"case": [name], "error": [str(error)]}

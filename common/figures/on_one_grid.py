@@ -12,8 +12,6 @@ from ..errors import InputError
 from ..geometry import grid_difference, turn_onto
 
 SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)  # lengths in mm
-
-
 MOST_LABELS = 255  # different values of a label map, with the background; a scan has more
 
 

@@ -106,7 +106,7 @@ class StomachPhantom(PhantomRecipe):
         spacing = np.array(self.spacing) * (1, 1, 1 + rng.uniform(-1, 1) * SLICE_SPREAD)
         first = [*rng.uniform(-4, 4, 2), 0] - spacing * (size - 1) / 2
         points, affine = grid(first, spacing, size)
-        nodes = (self.nodes[0], self.nodes[1]) if class_name == "positive" else None
+        nodes = self.nodes if class_name == "positive" else None
         tissue = draw_abdomen(rng, vary_size(rng, points), spacing, nodes, self.decoys)
         image = acquire_ct(rng, attenuation(rng, tissue, STOMACH_HU), spacing, self.noise)
         label = np.isin(tissue, [tuple(STOMACH_HU).index(name) for name in ("tumour", "tumour vessel")])
@@ -117,7 +117,7 @@ def draw_abdomen(
     rng: np.random.Generator,
     points: np.ndarray,
     spacing: np.ndarray,
-    nodes: tuple[int, int] | None = None,
+    nodes: Sequence[int] | None = None,
     decoys: int = 0,
 ) -> np.ndarray:
     """Return the index into :data:`STOMACH_HU` of each point.
@@ -207,7 +207,7 @@ def _draw_nodes(
     points: np.ndarray,
     outside: np.ndarray,
     distance: np.ndarray,
-    nodes: tuple[int, int] | None,
+    nodes: Sequence[int] | None,
     decoys: int,
 ) -> None:
     """Draw lymph nodes: small dark ones and large bright ones, beside the tumour and far from it.
